@@ -1,0 +1,55 @@
+"""fastrnn: PyTorch's RNN, GRU and LSTM models on a CPU, without torch.
+
+    model = fastrnn.load("model.safetensors")
+    y, state = model(x)
+"""
+
+from fastrnn._version import __version__
+from fastrnn.backends import show_config
+from fastrnn.errors import FormatError, WeightError
+from fastrnn.importers import StateDict, load_state_dict
+from fastrnn.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Dropout,
+    Embedding,
+    Last,
+    LayerNorm,
+    Linear,
+    LogSoftmax,
+    OneHot,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from fastrnn.model import Sequential, from_torch, load
+from fastrnn.streaming import Stream
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Dropout",
+    "Embedding",
+    "FormatError",
+    "Last",
+    "LayerNorm",
+    "Linear",
+    "LogSoftmax",
+    "OneHot",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "StateDict",
+    "Stream",
+    "Tanh",
+    "WeightError",
+    "__version__",
+    "from_torch",
+    "load",
+    "load_state_dict",
+    "show_config",
+]

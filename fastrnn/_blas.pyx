@@ -1,0 +1,216 @@
+"""The blas backend: plain row-major weights, BLAS from SciPy, one gate after the other.
+
+Portable and complete, in float32 and float64; what a faster backend is compared with.
+Importing this module imports ``scipy.linalg.cython_blas`` (120 to 150 ms), so it is
+imported when a layer first asks for the backend.
+"""
+
+from cpython.pycapsule cimport PyCapsule_New
+from libc.math cimport exp, expf, tanh, tanhf
+from libc.string cimport memcpy, memset
+from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
+
+from fastrnn._kernels cimport (
+    FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, frnn_backend, frnn_cell,
+)
+
+ctypedef fused floating:
+    float
+    double
+
+
+# ---------------------------------------------------------------- BLAS, row-major, values in
+
+cdef void gemm_nt(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+    const floating *a, Py_ssize_t lda, const floating *b, Py_ssize_t ldb,
+    floating *c, Py_ssize_t ldc,
+) noexcept nogil:
+    """C (m, n) += A (m, k) @ B (n, k).T; a row of C alone is a matrix-vector product."""
+    # BLAS is column-major and takes no const: C.T (n, m) += (B.T).T @ A.T.
+    cdef int m_ = <int>m, n_ = <int>n, k_ = <int>k
+    cdef int lda_ = <int>lda, ldb_ = <int>ldb, ldc_ = <int>ldc, one_step = 1
+    cdef floating one = 1
+    if m == 1:
+        if floating is float:
+            sgemv(b"T", &k_, &n_, &one, <float *>b, &ldb_, <float *>a, &one_step, &one, c, &one_step)
+        else:
+            dgemv(b"T", &k_, &n_, &one, <double *>b, &ldb_, <double *>a, &one_step, &one, c, &one_step)
+    elif floating is float:
+        sgemm(b"T", b"N", &n_, &m_, &k_, &one, <float *>b, &ldb_, <float *>a, &lda_, &one, c, &ldc_)
+    else:
+        dgemm(b"T", b"N", &n_, &m_, &k_, &one, <double *>b, &ldb_, <double *>a, &lda_, &one, c, &ldc_)
+
+
+# ---------------------------------------------------------------- gates, for one row of H units
+
+cdef inline floating sigmoid(floating x) noexcept nogil:
+    if floating is float:
+        return 1 / (1 + expf(-x))
+    else:
+        return 1 / (1 + exp(-x))
+
+
+cdef inline floating hyperbolic_tangent(floating x) noexcept nogil:
+    if floating is float:
+        return tanhf(x)
+    else:
+        return tanh(x)
+
+
+cdef void lstm_gates(
+    Py_ssize_t H, const floating *gates, floating *c, floating *h,
+) noexcept nogil:
+    """c = f * c + i * g and h = o * tanh(c); gates (4*H) hold i, f, g, o."""
+    cdef Py_ssize_t j
+    cdef floating i, f, g, o
+    for j in range(H):
+        i = sigmoid(gates[j])
+        f = sigmoid(gates[H + j])
+        g = hyperbolic_tangent(gates[2 * H + j])
+        o = sigmoid(gates[3 * H + j])
+        c[j] = f * c[j] + i * g
+        h[j] = o * hyperbolic_tangent(c[j])
+
+
+cdef void gru_gates(
+    Py_ssize_t H, const floating *gates, const floating *hidden,
+    const floating *h_prev, floating *h,
+) noexcept nogil:
+    """h = (1 - z) * n + z * h_prev with n = tanh(gates_n + r * hidden_n).
+
+    gates (3*H) come from x, hidden (3*H) from h_prev; both hold r, z, n.
+    """
+    cdef Py_ssize_t j
+    cdef floating r, z, n
+    for j in range(H):
+        r = sigmoid(gates[j] + hidden[j])
+        z = sigmoid(gates[H + j] + hidden[H + j])
+        n = hyperbolic_tangent(gates[2 * H + j] + r * hidden[2 * H + j])
+        h[j] = (1 - z) * n + z * h_prev[j]
+
+
+cdef void rnn_gate(
+    Py_ssize_t H, bint is_relu, const floating *gate, floating *h,
+) noexcept nogil:
+    """h = relu(gate) or tanh(gate); a NaN stays one."""
+    cdef Py_ssize_t j
+    for j in range(H):
+        if is_relu:
+            h[j] = 0 if gate[j] <= 0 else gate[j]
+        else:
+            h[j] = hyperbolic_tangent(gate[j])
+
+
+# ---------------------------------------------------------------- the two operations
+
+cdef void project(
+    const frnn_cell *cell, Py_ssize_t n, const floating *x, Py_ssize_t ldx,
+    floating *gates, Py_ssize_t ldg,
+) noexcept nogil:
+    cdef Py_ssize_t row, width = cell.gates * cell.hidden_size
+    for row in range(n):
+        memcpy(gates + row * ldg, cell.bias, width * sizeof(floating))
+    gemm_nt(n, width, cell.input_size, x, ldx, <const floating *>cell.w_ih, cell.input_size, gates, ldg)
+
+
+cdef void step(
+    const frnn_cell *cell, Py_ssize_t n, floating *gates,
+    const floating *h_prev, Py_ssize_t ld_prev, floating *h_next, Py_ssize_t ld_next,
+    floating *c, floating *scratch,
+) noexcept nogil:
+    cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size, width = cell.gates * cell.hidden_size, row
+    cdef floating *hidden = gates       # (n, G*H): what h_prev adds to the gates
+    cdef floating *h = h_next           # (n, H): the new h before its projection
+    cdef Py_ssize_t ldh = ld_next
+    if cell.kind == FRNN_GRU:
+        hidden = scratch
+        memset(hidden, 0, n * width * sizeof(floating))
+        for row in range(n):
+            memcpy(hidden + row * width + 2 * H, cell.bias_hn, H * sizeof(floating))
+    if cell.w_hr != NULL:
+        h = scratch
+        ldh = H
+    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, width)
+    for row in range(n):
+        if cell.kind == FRNN_LSTM:
+            lstm_gates(H, gates + row * width, c + row * H, h + row * ldh)
+        elif cell.kind == FRNN_GRU:
+            gru_gates(
+                H, gates + row * width, hidden + row * width,
+                h_prev + row * ld_prev, h + row * ldh,
+            )
+        else:
+            rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * width, h + row * ldh)
+    if cell.w_hr != NULL:
+        for row in range(n):
+            memset(h_next + row * ld_next, 0, P * sizeof(floating))
+        gemm_nt(n, P, H, h, ldh, <const floating *>cell.w_hr, H, h_next, ld_next)
+
+
+cdef size_t scratch_size(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    if cell.kind == FRNN_GRU:
+        return n * cell.gates * cell.hidden_size
+    return 0 if cell.w_hr == NULL else n * cell.hidden_size
+
+
+# ---------------------------------------------------------------- the tables that drivers are handed
+
+cdef void project_f32(
+    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *gates, Py_ssize_t ldg,
+) noexcept nogil:
+    project[float](cell, n, <const float *>x, ldx, <float *>gates, ldg)
+
+
+cdef void project_f64(
+    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *gates, Py_ssize_t ldg,
+) noexcept nogil:
+    project[double](cell, n, <const double *>x, ldx, <double *>gates, ldg)
+
+
+cdef void step_f32(
+    const frnn_cell *cell, Py_ssize_t n, void *gates,
+    const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
+    void *c, void *scratch,
+) noexcept nogil:
+    step[float](
+        cell, n, <float *>gates, <const float *>h_prev, ld_prev, <float *>h_next, ld_next,
+        <float *>c, <float *>scratch,
+    )
+
+
+cdef void step_f64(
+    const frnn_cell *cell, Py_ssize_t n, void *gates,
+    const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
+    void *c, void *scratch,
+) noexcept nogil:
+    step[double](
+        cell, n, <double *>gates, <const double *>h_prev, ld_prev, <double *>h_next, ld_next,
+        <double *>c, <double *>scratch,
+    )
+
+
+cdef size_t scratch_bytes_f32(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    return scratch_size(cell, n) * sizeof(float)
+
+
+cdef size_t scratch_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    return scratch_size(cell, n) * sizeof(double)
+
+
+cdef frnn_backend f32
+f32.project = project_f32
+f32.step = step_f32
+f32.scratch_bytes = scratch_bytes_f32
+
+cdef frnn_backend f64
+f64.project = project_f64
+f64.step = step_f64
+f64.scratch_bytes = scratch_bytes_f64
+
+TABLES = {
+    "float32": PyCapsule_New(&f32, "fastrnn.backend", NULL),
+    "float64": PyCapsule_New(&f64, "fastrnn.backend", NULL),
+}

@@ -1,0 +1,459 @@
+"""The drivers: layers x directions x lengths x blocks of time, above any backend.
+
+A backend gives two operations, `project` and `step` (kernels/kernels.h). What is here is
+written once for every cell, dtype and backend: which rows are projected together, which
+rows are still running at a time step, where each result goes.
+
+Time is taken in blocks: a block's inputs are projected at once, then its steps are made one
+by one. A stack that runs forward only takes one block through all its layers before the next,
+so its memory does not depend on T. Where a layer runs in both directions the next one needs
+its whole output first, so such a stack keeps one or two whole sequences between its layers.
+
+Lengths: the rows are sorted, longest first, so that at every step the running rows are the
+first n. The reverse direction counts its steps from each row's own end: step s of a row of
+length len is its time step len - 1 - s. So both directions are the same loop.
+
+Nothing here checks its arguments (layers.py does), and nothing allocates but the workspace,
+which is kept from call to call.
+"""
+
+import sys
+
+cimport numpy as cnp
+import numpy as np
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_REFCNT
+from libc.limits cimport INT_MAX
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport qsort
+from libc.string cimport memcpy, memset
+
+from fastrnn._kernels cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell
+from fastrnn._pack cimport PackedCell
+
+cnp.import_array()
+
+# A block's gates should stay in the second-level cache while its steps use them up, but
+# a projection of fewer rows than these wastes the weights that it reads.
+cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
+cdef Py_ssize_t BLOCK_ROWS = 64
+
+
+# ---------------------------------------------------------------- memory
+
+cdef class Workspace:
+    """One aligned block of scratch memory that grows and is kept."""
+
+    cdef void *memory
+    cdef char *data
+    cdef size_t size
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.memory)
+
+    cdef int reserve(self, size_t size) except -1:
+        if size > self.size:
+            PyMem_RawFree(self.memory)
+            self.size = 0
+            self.memory = PyMem_RawMalloc(size + 64)
+            if self.memory == NULL:
+                raise MemoryError(f"workspace: expected {size} bytes of memory, got none.")
+            self.data = <char *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63)
+            self.size = size
+        return 0
+
+
+cdef class Spares:
+    """Result arrays that are given out again once nobody else holds them.
+
+    A call with `out=` returns new states but may allocate nothing, so it takes their arrays
+    from here. Where there is no GIL a count of references proves nothing: all are new.
+    """
+
+    cdef list arrays
+    cdef Py_ssize_t most
+
+    def __init__(self, Py_ssize_t most=8):
+        self.arrays = []
+        self.most = most if getattr(sys, "_is_gil_enabled", bool_true)() else 0
+
+    def take(self, tuple shape, dtype):
+        """An array of that shape with any content."""
+        for array in self.arrays:
+            # Two references: the list's and the loop's.
+            if Py_REFCNT(array) == 2 and array.shape == shape:
+                return array
+        array = np.empty(shape, dtype)
+        if self.most:
+            self.arrays = [*self.arrays[1 - self.most:], array]
+        return array
+
+
+def bool_true():
+    return True
+
+
+cdef inline char *take(char **cursor, Py_ssize_t size) noexcept nogil:
+    """The next `size` bytes at the cursor, which moves on to the next cache line."""
+    cdef char *begin = cursor[0]
+    cursor[0] = begin + ((size + 63) & ~63)
+    return begin
+
+
+# ---------------------------------------------------------------- what a call works on
+
+cdef struct Rows:
+    # Where the rows of a sequence lie: row b at time t is at
+    # data + (t - first) * step + order[b] * row.
+    char *data
+    Py_ssize_t first            # the time of the first step that is kept
+    Py_ssize_t step             # bytes from one time step to the next
+    Py_ssize_t row              # bytes from one batch row to the next
+    const Py_ssize_t *order     # (B,): batch row of each sorted row; NULL: as they are
+
+
+cdef struct Row:
+    Py_ssize_t length
+    Py_ssize_t index
+
+
+cdef struct Call:
+    Py_ssize_t T
+    Py_ssize_t B
+    const Py_ssize_t *lengths   # (B,): longest first; NULL: all are T
+    Py_ssize_t block            # time steps in a block
+    Py_ssize_t chunk            # time steps that go through all layers together
+    char *h                     # (L*D, B, P): in the order of the rows that run
+    char *c                     # (L*D, B, H)
+    char *x                     # (block*B, I): the inputs of a block, where they are apart
+    char *gates                 # (block*B, G*H)
+    char *step                  # the backend's own
+    char *output[2]             # (B, P) twice: h where it cannot go straight to its place
+    char *between[2]            # (chunk, B, D*P): from one layer to the next
+    Row *sorting                # (B,)
+    Py_ssize_t *order           # (B,)
+    Py_ssize_t *sorted_lengths  # (B,)
+
+
+cdef inline char *row_at(const Rows *rows, Py_ssize_t t, Py_ssize_t b) noexcept nogil:
+    if rows.order != NULL:
+        b = rows.order[b]
+    return rows.data + (t - rows.first) * rows.step + b * rows.row
+
+
+cdef inline Py_ssize_t running(const Call *call, Py_ssize_t s, Py_ssize_t most) noexcept nogil:
+    """How many rows, of the first `most`, have a step s."""
+    if call.lengths == NULL:
+        return most if s < call.T else 0
+    while most > 0 and call.lengths[most - 1] <= s:
+        most -= 1
+    return most
+
+
+cdef inline Py_ssize_t time_of(
+    const Call *call, bint is_reverse, Py_ssize_t s, Py_ssize_t b,
+) noexcept nogil:
+    """The time step at which row b makes its step s."""
+    if not is_reverse:
+        return s
+    return (call.T if call.lengths == NULL else call.lengths[b]) - 1 - s
+
+
+cdef inline bint is_blas_stride(
+    Py_ssize_t stride, Py_ssize_t columns, Py_ssize_t itemsize,
+) noexcept nogil:
+    return (
+        stride % itemsize == 0
+        and columns * itemsize <= stride <= <Py_ssize_t>INT_MAX * itemsize
+    )
+
+
+cdef int longest_first(const void *left, const void *right) noexcept nogil:
+    cdef const Row *a = <const Row *>left
+    cdef const Row *b = <const Row *>right
+    if a.length != b.length:
+        return -1 if a.length > b.length else 1
+    return -1 if a.index < b.index else 1
+
+
+cdef inline void move_row(char *outside, char *inside, Py_ssize_t size, bint inward) noexcept nogil:
+    if inward:
+        memcpy(inside, outside, size)
+    else:
+        memcpy(outside, inside, size)
+
+
+# ---------------------------------------------------------------- the drivers
+
+cdef class Dense:
+    """A projection alone: out = x W^T + bias."""
+
+    cdef PackedCell packed
+    cdef const frnn_backend *backend
+
+    def __init__(self, PackedCell packed not None, backend):
+        self.packed = packed
+        self.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+
+    def run(self, cnp.ndarray x, cnp.ndarray out):
+        """Project x (n, I) into out (n, H); both are C-contiguous and do not overlap."""
+        cdef const frnn_cell *cell = &self.packed.cell
+        cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0)
+        cdef const void *source = cnp.PyArray_DATA(x)
+        cdef void *target = cnp.PyArray_DATA(out)
+        with nogil:
+            self.backend.project(cell, n, source, cell.input_size, target, cell.hidden_size)
+
+
+cdef class Recurrent:
+    """A stack of layers, in one or both directions. Holds no state; threads share it."""
+
+    cdef tuple packed           # L*D PackedCells, layer by layer, forward before reverse
+    cdef const frnn_cell **cells
+    cdef const frnn_backend *backend
+    cdef Py_ssize_t L, D, input_size, hidden_size, output_size, itemsize, gate_bytes
+    cdef bint has_cell_state
+    cdef list workspaces        # those that no call is using
+
+    def __cinit__(self, packed, Py_ssize_t directions, backend):
+        cdef Py_ssize_t i
+        self.packed = tuple(packed)
+        self.cells = <const frnn_cell **>PyMem_RawMalloc(len(self.packed) * sizeof(frnn_cell *))
+        if self.cells == NULL:
+            raise MemoryError
+        for i in range(len(self.packed)):
+            self.cells[i] = &(<PackedCell?>self.packed[i]).cell
+        self.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+        self.D = directions
+        self.L = len(self.packed) // directions
+        self.input_size = self.cells[0].input_size
+        self.hidden_size = self.cells[0].hidden_size
+        self.output_size = self.cells[0].output_size
+        self.itemsize = 4 if self.cells[0].dtype == FRNN_F32 else 8
+        self.gate_bytes = self.cells[0].gates * self.hidden_size * self.itemsize
+        self.has_cell_state = self.cells[0].kind == FRNN_LSTM
+        self.workspaces = []
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.cells)
+
+    def run(self, cnp.ndarray x, cnp.ndarray h, c, lengths, cnp.ndarray out):
+        """Run x (T, B, I) through the stack into out (T, B, D*P).
+
+        h (L*D, B, P) and c (L*D, B, H; None but for an LSTM) hold the states, and are left
+        holding those behind the last step. lengths is an intp array (B,) or None. The last
+        axis of x and out is contiguous; h, c and lengths wholly so. Nothing overlaps.
+        """
+        cdef Call call
+        cdef Rows source, target
+        cdef char *cursor = NULL
+        cdef char *h_data = cnp.PyArray_BYTES(h)
+        cdef char *c_data = NULL if c is None else cnp.PyArray_BYTES(c)
+        cdef const Py_ssize_t *length = NULL
+        cdef Workspace workspace
+        if lengths is not None:
+            length = <const Py_ssize_t *>cnp.PyArray_DATA(lengths)
+        source.data = cnp.PyArray_BYTES(x)
+        source.step = cnp.PyArray_STRIDE(x, 0)
+        source.row = cnp.PyArray_STRIDE(x, 1)
+        target.data = cnp.PyArray_BYTES(out)
+        target.step = cnp.PyArray_STRIDE(out, 0)
+        target.row = cnp.PyArray_STRIDE(out, 1)
+        source.first = target.first = 0
+
+        call.T = cnp.PyArray_DIM(x, 0)
+        call.B = cnp.PyArray_DIM(x, 1)
+        call.block = max(BLOCK_BYTES // self.gate_bytes, BLOCK_ROWS) // call.B
+        call.block = max(1, min(call.T, call.block))
+        call.chunk = call.block if self.D == 1 else call.T
+        self.lay_out(&call, &cursor, length != NULL)
+        try:
+            workspace = self.workspaces.pop()
+        except IndexError:
+            workspace = Workspace()
+        workspace.reserve(<size_t>cursor)
+        cursor = workspace.data
+        self.lay_out(&call, &cursor, length != NULL)
+
+        with nogil:
+            if length == NULL:
+                call.lengths = source.order = target.order = NULL
+                call.h = h_data
+                call.c = c_data
+                self.run_stack(&call, source, target)
+            else:
+                self.sort(&call, length)
+                call.lengths = call.sorted_lengths
+                source.order = target.order = call.order
+                self.move_states(&call, h_data, c_data, True)
+                self.run_stack(&call, source, target)
+                self.move_states(&call, h_data, c_data, False)
+                self.clear_padding(&call, &target)
+        self.workspaces.append(workspace)
+
+    cdef void lay_out(self, Call *call, char **cursor, bint is_ragged) noexcept:
+        """Point the call's scratch into the workspace; from a NULL cursor, measure it."""
+        cdef Py_ssize_t B = call.B, rows = call.block * call.B, size = 0, i
+        cdef Py_ssize_t output_row = self.D * self.output_size * self.itemsize
+        cdef Py_ssize_t input_row = self.input_size * self.itemsize
+        if self.L > 1:
+            input_row = max(input_row, output_row)
+        call.gates = take(cursor, rows * self.gate_bytes)
+        call.x = take(cursor, rows * input_row)
+        for i in range(2):
+            call.output[i] = take(cursor, B * self.output_size * self.itemsize)
+            call.between[i] = take(cursor, call.chunk * B * output_row if self.L > i + 1 else 0)
+        for i in range(self.L * self.D):
+            size = max(size, <Py_ssize_t>self.backend.scratch_bytes(self.cells[i], B))
+        call.step = take(cursor, size)
+        if is_ragged:
+            size = self.L * self.D * B * self.itemsize
+            call.h = take(cursor, size * self.output_size)
+            call.c = take(cursor, size * self.hidden_size if self.has_cell_state else 0)
+            call.sorting = <Row *>take(cursor, B * sizeof(Row))
+            call.order = <Py_ssize_t *>take(cursor, B * sizeof(Py_ssize_t))
+            call.sorted_lengths = <Py_ssize_t *>take(cursor, B * sizeof(Py_ssize_t))
+
+    cdef void sort(self, const Call *call, const Py_ssize_t *lengths) noexcept nogil:
+        cdef Py_ssize_t b
+        for b in range(call.B):
+            call.sorting[b].length = lengths[b]
+            call.sorting[b].index = b
+        qsort(call.sorting, call.B, sizeof(Row), longest_first)
+        for b in range(call.B):
+            call.order[b] = call.sorting[b].index
+            call.sorted_lengths[b] = call.sorting[b].length
+
+    cdef void move_states(self, const Call *call, char *h, char *c, bint inward) noexcept nogil:
+        """Copy the caller's states into sorted order, or back out of it."""
+        cdef Py_ssize_t h_row = self.output_size * self.itemsize, c_row = self.hidden_size * self.itemsize
+        cdef Py_ssize_t i, b, inside, outside
+        for i in range(self.L * self.D):
+            for b in range(call.B):
+                inside = i * call.B + b
+                outside = i * call.B + call.order[b]
+                move_row(h + outside * h_row, call.h + inside * h_row, h_row, inward)
+                if c != NULL:
+                    move_row(c + outside * c_row, call.c + inside * c_row, c_row, inward)
+
+    cdef void clear_padding(self, const Call *call, const Rows *target) noexcept nogil:
+        cdef Py_ssize_t b, t
+        for b in range(call.B):
+            for t in range(call.lengths[b], call.T):
+                memset(row_at(target, t, b), 0, self.D * self.output_size * self.itemsize)
+
+    cdef void run_stack(self, const Call *call, Rows source, Rows target) noexcept nogil:
+        cdef Py_ssize_t begin, end, s, layer, direction, i
+        cdef Py_ssize_t h_bytes = call.B * self.output_size * self.itemsize
+        cdef Py_ssize_t c_bytes = call.B * self.hidden_size * self.itemsize
+        cdef Rows x, y, half
+        begin = 0
+        while begin < call.T:
+            end = min(begin + call.chunk, call.T)
+            x = source
+            for layer in range(self.L):
+                y = target
+                if layer < self.L - 1:
+                    y.data = call.between[layer % 2]
+                    y.first = begin
+                    y.row = self.D * self.output_size * self.itemsize
+                    y.step = call.B * y.row
+                    y.order = NULL
+                half = y
+                for direction in range(self.D):
+                    i = layer * self.D + direction
+                    s = begin
+                    while s < end:
+                        self.run_block(
+                            call, self.cells[i], direction == 1, &x, &half,
+                            s, min(s + call.block, end), call.h + i * h_bytes,
+                            call.c + i * c_bytes if self.has_cell_state else NULL,
+                        )
+                        s += call.block
+                    half.data += self.output_size * self.itemsize
+                x = y
+            begin = end
+
+    cdef void run_block(
+        self, const Call *call, const frnn_cell *cell, bint is_reverse,
+        const Rows *x, const Rows *y, Py_ssize_t begin, Py_ssize_t end, char *h, char *c,
+    ) noexcept nogil:
+        """Make the steps from begin to end of one direction of one layer.
+
+        h (B, P) and c (B, H) are its states: the ones before, and then those of every row
+        behind its last step so far.
+        """
+        cdef Py_ssize_t first, s, t, b, n, n_after, gates_at = 0
+        cdef Py_ssize_t h_row = self.output_size * self.itemsize
+        cdef bint is_in_place = (
+            y.order == NULL
+            and (call.lengths == NULL or not is_reverse)
+            and is_blas_stride(y.row, self.output_size, self.itemsize)
+        )
+        cdef char *h_prev = h
+        cdef char *h_next
+        cdef Py_ssize_t ld_prev = self.output_size
+        cdef Py_ssize_t ld_next = y.row // self.itemsize if is_in_place else self.output_size
+
+        first = self.project_block(call, cell, is_reverse, x, begin, end)
+        n = running(call, begin, call.B)
+        for s in range(begin, end):
+            t = time_of(call, is_reverse, s, 0)
+            if first >= 0:
+                gates_at = (t - first) * call.B
+            h_next = row_at(y, t, 0) if is_in_place else call.output[s % 2]
+            self.backend.step(
+                cell, n, call.gates + gates_at * self.gate_bytes,
+                h_prev, ld_prev, h_next, ld_next, c, call.step,
+            )
+            gates_at += n
+            if not is_in_place:
+                for b in range(n):
+                    t = time_of(call, is_reverse, s, b)
+                    memcpy(row_at(y, t, b), h_next + b * h_row, h_row)
+            n_after = running(call, s + 1, n) if s + 1 < end else 0
+            for b in range(n_after, n):
+                memcpy(h + b * h_row, h_next + b * ld_next * self.itemsize, h_row)
+            n = n_after
+            h_prev = h_next
+            ld_prev = ld_next
+
+    cdef Py_ssize_t project_block(
+        self, const Call *call, const frnn_cell *cell, bint is_reverse,
+        const Rows *x, Py_ssize_t begin, Py_ssize_t end,
+    ) noexcept nogil:
+        """Project the inputs of steps begin to end.
+
+        Where they lie one behind the other as they are, the gates follow time, and the time
+        of the first is returned. Else they are gathered, the gates follow the steps, each
+        with the rows that run at it, and -1 is returned.
+        """
+        cdef Py_ssize_t steps = end - begin, rows = 0, s, b, n
+        cdef Py_ssize_t first = min(
+            time_of(call, is_reverse, begin, 0), time_of(call, is_reverse, end - 1, 0))
+        cdef Py_ssize_t row_bytes = cell.input_size * self.itemsize
+        cdef Py_ssize_t stride = x.step if call.B == 1 else x.row
+        if (
+            x.order == NULL
+            and (call.lengths == NULL or not is_reverse)
+            and running(call, end - 1, call.B) == call.B
+            and (steps == 1 or call.B == 1 or x.row * call.B == x.step)
+            and is_blas_stride(stride, cell.input_size, self.itemsize)
+        ):
+            self.backend.project(
+                cell, steps * call.B, row_at(x, first, 0), stride // self.itemsize,
+                call.gates, cell.gates * cell.hidden_size,
+            )
+            return first
+        n = call.B
+        for s in range(begin, end):
+            n = running(call, s, n)
+            for b in range(n):
+                memcpy(
+                    call.x + (rows + b) * row_bytes,
+                    row_at(x, time_of(call, is_reverse, s, b), b), row_bytes,
+                )
+            rows += n
+        self.backend.project(cell, rows, call.x, cell.input_size, call.gates, cell.gates * cell.hidden_size)
+        return -1

@@ -1,0 +1,34 @@
+# What Cython sees of kernels/kernels.h; the comments are there.
+
+cdef extern from "kernels/kernels.h" nogil:
+    ctypedef enum frnn_dtype:
+        FRNN_F32
+        FRNN_F64
+
+    ctypedef enum frnn_kind:
+        FRNN_DENSE
+        FRNN_RNN_TANH
+        FRNN_RNN_RELU
+        FRNN_GRU
+        FRNN_LSTM
+
+    ctypedef struct frnn_cell:
+        frnn_kind kind
+        frnn_dtype dtype
+        Py_ssize_t input_size
+        Py_ssize_t hidden_size
+        Py_ssize_t output_size
+        Py_ssize_t gates
+        const void *w_ih
+        const void *w_hh
+        const void *w_hr
+        const void *bias
+        const void *bias_hn
+
+    ctypedef struct frnn_backend:
+        void (*project)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+                        void *gates, Py_ssize_t ldg) noexcept nogil
+        void (*step)(const frnn_cell *cell, Py_ssize_t n, void *gates,
+                     const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
+                     void *c, void *scratch) noexcept nogil
+        size_t (*scratch_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil

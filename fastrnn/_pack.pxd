@@ -1,0 +1,6 @@
+from fastrnn._kernels cimport frnn_cell
+
+
+cdef class PackedCell:
+    cdef frnn_cell cell
+    cdef tuple arrays           # what the pointers of `cell` point into

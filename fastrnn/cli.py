@@ -1,0 +1,224 @@
+"""The command line: thin over the public interface."""
+
+import argparse
+import json
+import os
+import sys
+import time
+
+import numpy as np
+
+import fastrnn
+from fastrnn import demo
+from fastrnn.errors import message
+from fastrnn.importers.architecture import suggestion
+from fastrnn.importers.numpy_file import read_inputs
+from fastrnn.model import verify
+from fastrnn.offline import run_file
+from fastrnn.spec import recurrent_prefixes
+from fastrnn.terminal import print_table, progress
+
+
+def main(arguments=None):
+    """Run the command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
+        print(f"fastrnn {options.name}: {error or type(error).__name__}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print(f"fastrnn {options.name}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="fastrnn", description=fastrnn.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    def add(name, function, summary, with_json=True):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(command=function)
+        if with_json:
+            command.add_argument("--json", action="store_true", help="print the result as JSON")
+        return command
+
+    info = add("info", _info, "Show what a file holds: tensors, recurrent modules, what was left out.")
+    info.add_argument("file", help="a state dict (.pt, .safetensors, .npz) or a saved model")
+    info.add_argument("--key", help="where the state dict lies in a checkpoint")
+
+    convert = add("convert", _convert, "Make a saved model, with its self-test, of a state dict.")
+    convert.add_argument("input", help="a state dict whose architecture is plain")
+    convert.add_argument("output", help="the model (.safetensors)")
+    _add_loading(convert)
+
+    run = add("run", _run, "Run a model over the sequences of a file, larger than memory if need be.")
+    run.add_argument("model", help="a saved model, or a state dict whose architecture is plain")
+    run.add_argument(
+        "input",
+        help="a .npy array, (T, B, I) or as the model's batch_first says, (T, I), or tokens "
+        "without I; or an .npz with x, and lengths if need be",
+    )
+    run.add_argument("-o", "--output", required=True, help="where the output goes (.npy)")
+    run.add_argument("--state", help="where the final states go (.npz)")
+    _add_loading(run)
+
+    check = add("verify", _verify, "Run the self-test of a saved model.")
+    check.add_argument("model")
+
+    show = add("demo", _demo, "Write text with the shipped character-level LSTM, one step at a time.")
+    show.add_argument("--length", type=int, default=600, help="characters (default 600)")
+    show.add_argument("--prompt", default=demo.PROMPT, help="what the text begins with")
+    show.add_argument("--temperature", type=float, default=0.6, help="above 0 (default 0.6)")
+    show.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _add_loading(command):
+    command.add_argument("--key", help="where the state dict lies in a checkpoint")
+    command.add_argument("--batch-first", action="store_true", default=None,
+                         help="inputs are (B, T, I)")
+    command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of an RNN")
+    command.add_argument("--precision", choices=("float32", "float64"))
+
+
+def _load(path, options):
+    return fastrnn.load(
+        path,
+        key=options.key,
+        batch_first=options.batch_first,
+        nonlinearity=options.nonlinearity,
+        precision=options.precision,
+    )
+
+
+# ---------------------------------------------------------------- info, convert, verify
+
+
+def _info(options):
+    state_dict = fastrnn.load_state_dict(options.file, options.key)
+    is_saved = "fastrnn" in state_dict.metadata
+    model = repr(fastrnn.load(options.file)) if is_saved else None
+    if options.json:
+        print(json.dumps({
+            "format": state_dict.file_format,
+            "key": state_dict.key,
+            "model": model,
+            "tensors": {
+                name: {"shape": list(array.shape), "dtype": str(array.dtype)}
+                for name, array in state_dict.items()
+            },
+            "recurrent": recurrent_prefixes(state_dict),
+            "left_out": state_dict.left_out,
+        }))  # fmt: skip
+        return
+    numbers = sum(array.size for array in state_dict.values())
+    place = f', under "{state_dict.key}"' if state_dict.key else ""
+    print(f"{state_dict.file_format}{place}: {len(state_dict)} tensors, {numbers:,} numbers\n")
+    print_table(
+        ("tensor", "shape", "dtype"),
+        [(name, str(array.shape), str(array.dtype)) for name, array in state_dict.items()],
+    )
+    if state_dict.left_out:
+        print("\nLeft out:")
+        for name, what in list(state_dict.left_out.items())[:50]:
+            print(f"  {name}: {what}")
+    print(f"\n{model}" if is_saved else f"\n{suggestion(state_dict)}")
+
+
+def _convert(options):
+    model = _load(options.input, options)
+    model.save(options.output)
+    result = {"model": repr(model), **verify(options.output)}
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(model)
+        print(f"{options.output}: largest error {result['largest_error']:.2g}, "
+              f"allowed {result['tolerance']:.2g}")
+
+
+def _verify(options):
+    result = verify(options.model)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print(f"{'passed' if result['passed'] else 'FAILED'}: {result['values']} values, largest error "
+              f"{result['largest_error']:.2g}, allowed {result['tolerance']:.2g}")
+    return 0 if result["passed"] else 1
+
+
+# ---------------------------------------------------------------- run
+
+
+def _run(options):
+    began = time.perf_counter()
+    model = _load(options.model, options)
+    x, lengths = read_inputs(options.input)
+    if os.path.exists(options.output) and os.path.samefile(options.output, options.input):
+        raise ValueError(message("run", "an output apart from the input", options.output))
+    with progress(os.path.basename(options.input)) as report:
+        shape, state = run_file(model, x, options.output, lengths, report)
+    if options.state:
+        np.savez(options.state, **{f"state{i}": array for i, array in enumerate(_flatten(state))})
+    seconds = time.perf_counter() - began
+    if options.json:
+        print(json.dumps({"input": x.shape, "output": shape, "seconds": seconds}))
+    else:
+        print(f"{options.output}: {shape}, {seconds:.2f} s")
+
+
+def _flatten(state):
+    """The arrays of a state in order: h, c of the first recurrent layer, and so on."""
+    if state is None:
+        return []
+    if isinstance(state, tuple):
+        return [array for part in state for array in _flatten(part)]
+    return [state]
+
+
+# ---------------------------------------------------------------- demo
+
+
+def _demo(options):
+    if options.length < 1 or not options.temperature > 0:
+        got = f"{options.length} and {options.temperature}"
+        raise ValueError(message("demo", "a length from 1 and a temperature above 0", got))
+    if not options.prompt:
+        raise ValueError(message("demo", "a prompt of at least one character", "none"))
+    began = time.perf_counter()
+    model = fastrnn.load(demo.weights_path())
+    stream = model.stream()
+    loading = time.perf_counter() - began
+    tokens, seconds = [], []
+    text_out = sys.stderr if options.json else sys.stdout
+    print(options.prompt, end="", file=text_out)
+    for token, second in demo.generate(
+        stream, options.length, options.prompt, options.temperature, options.seed
+    ):
+        tokens.append(token)
+        seconds.append(second)
+        print(demo.decode([token]), end="", file=text_out, flush=True)
+    print(file=text_out)
+    microseconds = float(np.median(seconds) * 1e6)
+    torch = demo.compare_with_torch(model, tokens)
+    if options.json:
+        print(json.dumps({
+            "model": repr(model),
+            "text": options.prompt + demo.decode(tokens),
+            "load_seconds": loading,
+            "microseconds": microseconds,
+            "torch": torch,
+        }))  # fmt: skip
+        return
+    print(f"\n{model}")
+    print(f"fastrnn {fastrnn.__version__}: loaded in {loading * 1e3:.0f} ms, "
+          f"{microseconds:.1f} us per character (median step of {len(seconds)})")
+    if torch is None:
+        print("torch is not installed: nothing to compare with")
+    else:
+        print(f"torch {torch['version']}, one thread: {torch['microseconds']:.1f} us per character, "
+              f"largest difference of a score {torch['largest_difference']:.1e}")

@@ -1,0 +1,104 @@
+"""The shipped model and what ``fastrnn demo`` does with it.
+
+``char_lstm.pt`` is the ``state_dict`` of a character-level LSTM (Embedding, LSTM, Linear) that
+examples/train_demo_model.py trained on the Python language reference (PSF licence).
+"""
+
+import time
+from importlib import resources
+from importlib.util import find_spec
+
+import numpy as np
+
+ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
+PROMPT = "The "
+
+
+def encode(text):
+    """Text to tokens; a character outside the alphabet becomes "?"."""
+    tokens = {character: token for token, character in enumerate(ALPHABET)}
+    return [tokens.get(character, tokens["?"]) for character in text]
+
+
+def decode(tokens):
+    """Tokens to text."""
+    return "".join(ALPHABET[token] for token in tokens)
+
+
+def weights_path():
+    """Where the shipped state dict lies."""
+    return resources.files(__package__) / "char_lstm.pt"
+
+
+def generate(stream, length, prompt=PROMPT, temperature=0.6, seed=0):
+    """Yield tokens drawn one by one, each from the scores behind the one before.
+
+    Parameters
+    ----------
+    stream : Stream
+        Of a model from tokens to scores.
+    length : int
+        How many tokens.
+    prompt : str
+        What the stream reads first.
+    temperature : float
+        The scores are divided by it: towards 0 the likeliest character alone is drawn.
+    seed : int
+
+    Yields
+    ------
+    (token, seconds)
+        The token, and how long the stream's step behind it took.
+    """
+    random = np.random.default_rng(seed)
+    scores = stream.run(np.array(encode(prompt)))[-1]
+    for _ in range(length):
+        scaled = scores / temperature
+        powers = np.exp((scaled - scaled.max()).astype(np.float64))
+        token = int(np.searchsorted(np.cumsum(powers / powers.sum()), random.random()))
+        token = min(token, len(ALPHABET) - 1)
+        began = time.perf_counter()
+        scores = stream.step(token)
+        yield token, time.perf_counter() - began
+
+
+def compare_with_torch(model, tokens):
+    """Step torch and the model through the same tokens; None where torch is not installed.
+
+    Returns
+    -------
+    dict
+        version, microseconds (torch's median for a step), largest_difference (of the scores).
+    """
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    weights = torch.load(weights_path(), weights_only=True)
+    vocabulary, features = weights["embedding.weight"].shape
+    embedding = torch.nn.Embedding(vocabulary, features)
+    lstm = torch.nn.LSTM(features, weights["lstm.weight_hh_l0"].shape[1])
+    linear = torch.nn.Linear(*reversed(weights["linear.weight"].shape))
+    modules = torch.nn.ModuleDict({"embedding": embedding, "lstm": lstm, "linear": linear}).eval()
+    modules.load_state_dict(weights)
+    stream = model.stream()
+    seconds = []
+    largest = 0.0
+    state = None
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for token in tokens:
+                began = time.perf_counter()
+                hidden, state = lstm(embedding(torch.tensor([token])), state)
+                scores = linear(hidden)[0]
+                seconds.append(time.perf_counter() - began)
+                largest = max(largest, float(np.abs(scores.numpy() - stream.step(token)).max()))
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "version": torch.__version__,
+        "microseconds": float(np.median(seconds) * 1e6),
+        "largest_difference": largest,
+    }

@@ -1,0 +1,208 @@
+"""The errors, and every check that raises one.
+
+    ValueError
+    ├── FormatError    a file is damaged, hostile, or of no known kind
+    └── WeightError    the tensors do not make that layer
+
+A wrong shape or value is a ValueError, a thing of a wrong kind a TypeError. All messages have
+one grammar: *where: expected X, got Y. Hint.* A ``check_*`` function raises or returns what
+it checked, ready for use.
+"""
+
+import numpy as np
+
+PRECISIONS = ("float32", "float64")
+BACKENDS = ("auto", "blas")
+
+
+class FormatError(ValueError):
+    """The file is damaged, hostile, or of no kind that fastrnn reads.
+
+    Example: a file that holds a whole pickled module, where a ``state_dict`` is wanted.
+    """
+
+
+class WeightError(ValueError):
+    """The tensors do not make the layer that was asked for.
+
+    Example: ``GRU.from_state_dict`` on the weights of an LSTM, or a missing bias.
+    """
+
+
+def message(where, expected, got, hint=""):
+    """One sentence in the grammar of all messages, and a hint behind it."""
+    text = f"{where}: expected {expected}, got {got}."
+    return f"{text} {hint}" if hint else text
+
+
+def brief(value, limit=60):
+    """A short text for a value of any kind and size."""
+    if isinstance(value, (bool, float, str, type(None))) or (
+        isinstance(value, int) and -(10**18) < value < 10**18
+    ):
+        text = repr(value[:limit] if isinstance(value, str) else value)
+        return text if len(text) <= limit else f"{text[:limit]}..."
+    shape = getattr(value, "shape", None)
+    name = type(value).__name__
+    return name if shape is None else f"{name} of shape {tuple(shape)}"
+
+
+def join(words):
+    """'a', 'a and b', 'a, b and c'."""
+    words = list(words)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def quote(names):
+    """Names as a list in quotes, for a message."""
+    return join(f'"{name}"' for name in names)
+
+
+# ---------------------------------------------------------------- options
+
+
+def check_choice(where, name, value, choices):
+    """Return value if it is one of the choices (strings)."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(message(where, f"{name} to be one of {quote(choices)}", brief(value)))
+    return value
+
+
+def check_precision(where, precision):
+    """Return the NumPy dtype of a precision."""
+    return np.dtype(check_choice(where, "precision", precision, PRECISIONS))
+
+
+def check_positive(where, name, value):
+    """Return value as an int, if it is one and at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(message(where, f"{name} to be a whole number", brief(value)))
+    if value.__index__() < 1:
+        raise ValueError(message(where, f"{name} to be at least 1", brief(value)))
+    return value.__index__()
+
+
+def check_threads(where, threads):
+    """Return None (as many as pay) or a number of threads."""
+    return None if threads is None else check_positive(where, "threads", threads)
+
+
+def check_flag(where, name, value):
+    """Return value as a bool, if it is one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(message(where, f"{name} to be True or False", brief(value)))
+    return bool(value)
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def check_array(where, name, value, dtype=None):
+    """Return value (an array-like, or a torch tensor) as a real ndarray, of dtype if given."""
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
+            value = value.float()
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            message(where, f"{name} to be an array", "nested lists of unequal lengths")
+        ) from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            message(where, f"{name} to hold real numbers", f"an array of {array.dtype}")
+        )
+    if dtype is None or array.dtype == dtype:
+        return array
+    return array.astype(dtype)
+
+
+def check_last_axis(where, x, dtype, features, hint=""):
+    """Return x (..., features) as an array of dtype."""
+    x = check_array(where, "x", x, dtype)
+    if x.ndim == 0 or x.shape[-1] != features:
+        raise ValueError(message(where, f"x of shape (..., {features})", f"{x.shape}", hint))
+    return x
+
+
+def check_sequence(where, x, dtype, input_size, batch_first):
+    """Return x as an array of dtype, (T, B, I), (B, T, I) or (T, I), with a contiguous last axis."""
+    x = check_array(where, "x", x, dtype)
+    layout = "(B, T, {})" if batch_first else "(T, B, {})"
+    expected = f"x of shape {layout.format(input_size)} or, unbatched, (T, {input_size})"
+    if x.ndim not in (2, 3):
+        raise ValueError(message(where, expected, f"{x.shape}"))
+    if x.shape[-1] != input_size:
+        hint = f"input_size is {input_size}, read from the weights."
+        raise ValueError(message(where, expected, f"{x.shape}", hint))
+    if 0 in x.shape:
+        raise ValueError(message(where, "at least one time step and one row", f"{x.shape}"))
+    if x.strides[-1] != x.itemsize and input_size > 1:
+        x = np.ascontiguousarray(x)
+    return x if x.flags.aligned else x.copy()
+
+
+def check_state(where, state, shapes):
+    """Return the arrays of the state, in the order of `shapes` (name to shape)."""
+    names = tuple(shapes)
+    if len(names) == 1:
+        state = (state,)
+    elif not isinstance(state, (tuple, list)) or len(state) != len(names):
+        got = f"{len(state)} of them" if isinstance(state, (tuple, list)) else brief(state)
+        raise ValueError(message(where, f"state to be a pair ({', '.join(names)})", got))
+    arrays = [check_array(where, name, value) for name, value in zip(names, state, strict=True)]
+    for name, array in zip(names, arrays, strict=True):
+        if array.shape != shapes[name]:
+            raise ValueError(message(where, f"{name} of shape {shapes[name]}", f"{array.shape}"))
+    return arrays
+
+
+def check_lengths(where, lengths, T, B):
+    """Return lengths as a contiguous intp array (B,) of values from 1 to T."""
+    lengths = check_array(where, "lengths", lengths)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(message(where, "lengths to be whole numbers", f"{lengths.dtype}"))
+    if lengths.shape != (B,):
+        hint = f"The batch has {B} row{'s' if B > 1 else ''}."
+        raise ValueError(message(where, f"lengths of shape ({B},)", f"{lengths.shape}", hint))
+    wrong = np.flatnonzero((lengths < 1) | (lengths > T))
+    if wrong.size:
+        row = wrong[0]
+        raise ValueError(
+            message(where, f"lengths from 1 to {T}", f"{lengths[row]} for row {row}")
+        )
+    return np.ascontiguousarray(lengths, dtype=np.intp)
+
+
+def check_out(where, out, shape, dtype, apart_from):
+    """Return out, if it is a writable C-contiguous array that overlaps nothing in `apart_from`."""
+    expected = f"out to be a C-contiguous {dtype} array of shape {shape}"
+    if not isinstance(out, np.ndarray):
+        raise TypeError(message(where, expected, brief(out)))
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(message(where, expected, f"{out.dtype} of shape {out.shape}"))
+    flags = out.flags
+    if not (flags.c_contiguous and flags.writeable and flags.aligned):
+        got = "a read-only one" if not flags.writeable else f"one with strides {out.strides}"
+        raise ValueError(message(where, expected, got))
+    for array in apart_from:
+        if np.may_share_memory(out, array):
+            raise ValueError(message(where, "out to be apart from the inputs", "one that overlaps"))
+    return out
+
+
+def check_tokens(where, tokens, count):
+    """Return tokens as an integer array with every value from 0 to count - 1."""
+    tokens = check_array(where, "tokens", tokens)
+    if tokens.dtype.kind not in "iu":
+        raise TypeError(message(where, "tokens to be whole numbers", f"{tokens.dtype}"))
+    if tokens.size:
+        low, high = tokens.min(), tokens.max()
+        if low < 0 or high >= count:
+            worst = low if low < 0 else high
+            place = tuple(int(i) for i in np.argwhere(tokens == worst)[0])
+            raise ValueError(
+                message(where, f"tokens from 0 to {count - 1}", f"{worst} at index {place}")
+            )
+    return tokens

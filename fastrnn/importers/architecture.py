@@ -1,0 +1,145 @@
+"""From a bare state dict to layers, where its keys and shapes leave no doubt.
+
+A state dict holds names and shapes: no order of layers, no activation, no layout. One recurrent
+module alone, or an Embedding before it and a Linear behind it, is plain all the same. For
+anything else `read_architecture` says what it found and shows the Sequential to write.
+"""
+
+from fastrnn.errors import WeightError, message, quote
+from fastrnn.spec import GATES, LayerSpec, is_recurrent_key, recurrent_kind
+
+
+def read_architecture(where, state_dict, batch_first=False, nonlinearity=None):
+    """Return the LayerSpecs of a state dict that is plain, or raise WeightError.
+
+    Parameters
+    ----------
+    where : str
+        The file's name, for messages.
+    state_dict : mapping of str to ndarray
+    batch_first : bool
+        The layout of the recurrent layer.
+    nonlinearity : {"tanh", "relu"}, optional
+        That of an RNN, which no state dict tells.
+    """
+    modules = _modules(state_dict)
+    recurrent = [path for path, tensors in modules.items() if _is_recurrent(tensors)]
+    doubt = None
+    chain = None
+    if len(recurrent) != 1:
+        doubt = f"{len(recurrent)} recurrent modules" if recurrent else "no recurrent module"
+    else:
+        chain, doubt = _chain(modules, recurrent[0])
+    if doubt is None and _kind(modules[recurrent[0]]) == "RNN" and nonlinearity is None:
+        doubt = 'an RNN, of which no file says whether it is "tanh" or "relu" (nonlinearity=)'
+    if doubt is not None:
+        raise WeightError(message(where, "a plain architecture", doubt, suggestion(state_dict)))
+    specs = []
+    for path in chain:
+        options = {}
+        if path == recurrent[0]:
+            options["batch_first"] = batch_first
+            if nonlinearity is not None:
+                options["nonlinearity"] = nonlinearity
+        kind = _layer_kind(modules, path, recurrent[0])
+        specs.append(LayerSpec(kind, options, modules[path]))
+    return specs
+
+
+def suggestion(state_dict):
+    """The text of a Sequential for a state dict: every module found, in the file's order."""
+    modules = _modules(state_dict)
+    recurrent = [path for path, tensors in modules.items() if _is_recurrent(tensors)]
+    lines = []
+    for path, tensors in modules.items():
+        kind = _layer_kind(modules, path, recurrent[0] if recurrent else None)
+        if kind is None:
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in list(tensors.items())[:6])
+            lines.append(f"    # {path or '(top)'}: {shapes}")
+        else:
+            option = ', nonlinearity="tanh" or "relu"' if kind == "RNN" else ""
+            lines.append(f'    fastrnn.{kind}.from_state_dict(sd, "{path}"{option}),')
+    return "\n".join([
+        "Write the model out, in the order of its forward method:",
+        "fastrnn.Sequential(",
+        *lines[:40],
+        *(["    # ..."] if len(lines) > 40 else []),
+        ")",
+        "with sd = fastrnn.load_state_dict(path), activations and fastrnn.Last() where they belong.",
+    ])
+
+
+def _modules(state_dict):
+    """The tensors of each module: paths to names to arrays."""
+    modules = {}
+    for key, array in state_dict.items():
+        path, _, name = key.rpartition(".")
+        modules.setdefault(path, {})[name] = array
+    return modules
+
+
+def _is_recurrent(tensors):
+    return any(is_recurrent_key(name) for name in tensors)
+
+
+def _kind(tensors):
+    """RNN, GRU or LSTM; None where the shapes fit none of them."""
+    weight_hh = tensors.get("weight_hh_l0", tensors.get("weight_hh"))
+    if weight_hh is None or weight_hh.ndim != 2:
+        return None
+    return recurrent_kind(weight_hh, tensors.get("weight_hr_l0"))
+
+
+def _sizes(tensors):
+    """The features that a recurrent module takes and gives."""
+    weight_ih = tensors.get("weight_ih_l0", tensors.get("weight_ih"))
+    weight_hh = tensors.get("weight_hh_l0", tensors.get("weight_hh"))
+    directions = 2 if "weight_ih_l0_reverse" in tensors else 1
+    return weight_ih.shape[-1], directions * weight_hh.shape[-1]
+
+
+def _layer_kind(modules, path, recurrent):
+    """The layer that a module's tensors make, as well as names and shapes tell; or None."""
+    tensors = modules[path]
+    if _is_recurrent(tensors):
+        return _kind(tensors)
+    weight = tensors.get("weight")
+    if weight is None or not set(tensors) <= {"weight", "bias"}:
+        return None
+    if weight.ndim == 1 and "bias" in tensors:
+        return "LayerNorm"
+    if weight.ndim != 2:
+        return None
+    if "bias" in tensors:
+        return "Linear"
+    if "emb" in path.lower():
+        return "Embedding"
+    order = list(modules)
+    return "Embedding" if recurrent is not None and order.index(path) < order.index(recurrent) else "Linear"
+
+
+def _chain(modules, recurrent):
+    """The paths of Embedding, recurrent module and Linear in order, and None; or None and why not."""
+    tensors = modules[recurrent]
+    if _kind(tensors) not in GATES:
+        return None, f'weights of no known cell under "{recurrent}"'
+    given, taken = _sizes(tensors)
+    before, behind = [], []
+    for path, others in modules.items():
+        if path == recurrent:
+            continue
+        kind = _layer_kind(modules, path, recurrent)
+        weight = others.get("weight")
+        if kind == "Embedding" and weight.shape[1] == given:
+            before.append(path)
+        elif kind == "Linear" and weight.shape[1] == taken and not (
+            # It would fit before the recurrent module too, and stands there in the file.
+            weight.shape[0] == given and list(modules).index(path) < list(modules).index(recurrent)
+        ):
+            behind.append(path)
+        else:
+            return None, f'"{path}" beside the recurrent module "{recurrent}"'
+    for found in (before, behind):
+        if len(found) > 1:
+            return None, f"the modules {quote(found)}, in an order that no file tells"
+    return [*before, recurrent, *behind], None

@@ -1,0 +1,77 @@
+"""Zip archives from anyone, read within bounds."""
+
+import os
+import zipfile
+import zlib
+
+import numpy as np
+
+from fastrnn.errors import FormatError, brief, message
+
+# torch and numpy.savez store without compression; savez_compressed makes weights 10 % smaller,
+# and arrays of zeros a thousand times. More than this is an attack on memory.
+MAX_RATIO = 200
+FREE_BYTES = 16 * 2**20
+
+
+class Archive:
+    """A zip file whose entries cannot be larger than the file lets one expect.
+
+    `sizes` maps each entry's name to its size in bytes. Use it as a context manager.
+    """
+
+    def __init__(self, path, where):
+        self.where = where
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
+            got = f"a damaged one ({error})"
+            raise FormatError(message(where, "a whole zip archive", got)) from error
+        try:
+            self._check(os.path.getsize(path))
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def _check(self, file_size):
+        entries = self._zip.infolist()
+        packed = sum(entry.compress_size for entry in entries)
+        unpacked = sum(entry.file_size for entry in entries)
+        if packed > file_size:
+            got = f"{packed} bytes of them in a file of {file_size}"
+            raise FormatError(message(self.where, "entries that lie one behind the other", got))
+        if unpacked > FREE_BYTES + MAX_RATIO * file_size:
+            got = f"{unpacked} bytes out of a file of {file_size}"
+            hint = "It looks like a zip bomb."
+            raise FormatError(message(self.where, "an archive of weights", got, hint))
+        for entry in entries:
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
+                got = f"{brief(entry.filename)} compressed or encrypted in another way"
+                raise FormatError(message(self.where, "entries stored or deflated", got))
+        self.sizes = {entry.filename: entry.file_size for entry in entries}
+
+    def read(self, name, limit=None):
+        """The bytes of an entry as a writable uint8 array; FormatError beyond `limit` bytes."""
+        size = self.sizes[name]
+        if limit is not None and size > limit:
+            raise FormatError(message(self.where, f"{brief(name)} of at most {limit} bytes", str(size)))
+        data = np.empty(size, np.uint8)
+        filled = 0
+        try:
+            with self._zip.open(name) as entry:
+                while filled < size:
+                    count = entry.readinto(memoryview(data)[filled:])
+                    if not count:
+                        raise EOFError(f"{filled} bytes of {size}")
+                    filled += count
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError,
+                RuntimeError, ValueError) as error:
+            got = f"a damaged one ({error})"
+            raise FormatError(message(self.where, f"a whole entry {brief(name)}", got)) from error
+        return data
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._zip.close()

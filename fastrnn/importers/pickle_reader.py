@@ -1,0 +1,308 @@
+"""Pickles, read without running anything.
+
+A pickle is a program for a stack machine. `read_pickle` runs that program over a closed set
+of opcodes, and where the program asks for a class or function it gets a `Name`: text, never
+imported. Calling a Name looks it up in the table that the caller gives (for torch's files:
+the few functions that rebuild a tensor); any other call makes a `StandIn` that remembers what
+was asked. So a file can hold a whole pandas table beside its weights and still be read, and a
+file that asks for ``os.system`` is refused by name.
+"""
+
+import pickletools
+from dataclasses import dataclass, field
+
+from fastrnn.errors import FormatError, brief, message
+
+# More than a state dict of 100,000 tensors needs; bounds memory to some hundred MB.
+MAX_OPCODES = 4_000_000
+
+# Modules whose functions do things. Nothing is ever called, so this list protects nobody: it is
+# here to say plainly that a file is hostile, where a stand-in would pass it over.
+HOSTILE_MODULES = frozenset(
+    "os posix nt sys subprocess pty shutil socket ctypes importlib runpy code codeop pdb bdb "
+    "timeit commands popen2 webbrowser operator functools types marshal pickle _pickle dill "
+    "cloudpickle builtins __builtin__ multiprocessing threading asyncio signal tempfile pathlib "
+    "io urllib requests http ftplib smtplib glob platform inspect gc linecache".split()
+)
+# Plain data that a pickle of any program may hold.
+HARMLESS = frozenset(
+    f"{module}.{name}"
+    for module in ("builtins", "__builtin__")
+    for name in (
+        "set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bool", "str",
+        "bytes", "bytearray", "slice", "range", "xrange", "object", "unicode", "long",
+    )
+) | frozenset(
+    ("pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath",
+     "pathlib.PureWindowsPath", "pathlib._local.PosixPath", "types.SimpleNamespace",
+     "functools.partial")
+)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A class or function that the pickle names."""
+
+    text: str
+
+
+@dataclass(eq=False)
+class StandIn:
+    """What the pickle would have built by calling a name that is not in the table."""
+
+    name: str
+    state: object = None
+
+
+@dataclass(eq=False)
+class Odd:
+    """A key that is not plain text or a number, kept apart by identity."""
+
+    value: object = field(repr=False)
+
+
+class _Mark:
+    pass
+
+
+_MARK = _Mark()
+
+
+def read_pickle(file, where, functions, persistent):
+    """Read one pickle from a binary file and leave the file behind its STOP.
+
+    Parameters
+    ----------
+    file : binary file
+        With read and readline; a read beyond its end must return what there is.
+    where : str
+        The file's name, for messages.
+    functions : mapping of str to callable
+        What may be called: "module.name" to a function of the call's arguments.
+    persistent : callable
+        From a persistent id to its object.
+
+    Raises
+    ------
+    FormatError
+        The pickle is damaged or hostile.
+    """
+    machine = _Machine(where, functions, persistent)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+            if count == MAX_OPCODES:
+                got = "more"
+                raise FormatError(message(where, f"a pickle of at most {MAX_OPCODES} opcodes", got))
+            if opcode.name == "STOP":
+                return machine.pop()
+            machine.run(opcode.name, argument)
+    except FormatError:
+        raise
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,
+            RecursionError, ArithmeticError, LookupError, EOFError) as error:
+        got = f"one that is damaged ({type(error).__name__}: {str(error)[:200]})"
+        raise FormatError(message(where, "a whole pickle", got)) from error
+    raise FormatError(message(where, "a whole pickle", "one without an end"))
+
+
+class _Machine:
+    """The stack machine: one method an opcode, found by its name."""
+
+    def __init__(self, where, functions, persistent):
+        self.where = where
+        self.functions = functions
+        self.persistent = persistent
+        self.stack = []
+        self.memo = {}
+
+    def run(self, name, argument):
+        if name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _LITERALS:
+            self.stack.append(argument)
+        elif name in _MEMO_GET:
+            self.stack.append(self.memo[int(argument)])
+        elif name in _MEMO_PUT:
+            self.memo[int(argument)] = self.stack[-1]
+        elif name not in _IGNORED:
+            method = getattr(self, f"do_{name.lower()}", None)
+            if method is None:
+                raise FormatError(
+                    message(self.where, "the opcodes of a torch file", f"the opcode {name}")
+                )
+            method(argument)
+
+    # -- the stack
+
+    def pop(self):
+        value = self.stack.pop()
+        if value is _MARK:
+            raise ValueError("a mark where a value should be")
+        return value
+
+    def pop_to_mark(self):
+        """The values above the topmost mark, which goes too."""
+        stack = self.stack
+        place = len(stack) - 1
+        while stack[place] is not _MARK:
+            place -= 1
+            if place < 0:
+                raise ValueError("no mark on the stack")
+        values = stack[place + 1:]
+        del stack[place:]
+        return values
+
+    def do_mark(self, _):
+        self.stack.append(_MARK)
+
+    def do_pop(self, _):
+        self.stack.pop()
+
+    def do_pop_mark(self, _):
+        self.pop_to_mark()
+
+    def do_dup(self, _):
+        self.stack.append(self.stack[-1])
+
+    def do_memoize(self, _):
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    # -- containers
+
+    def do_empty_list(self, _):
+        self.stack.append([])
+
+    def do_list(self, _):
+        self.stack.append(self.pop_to_mark())
+
+    do_empty_set = do_empty_list
+    do_frozenset = do_list
+
+    def do_append(self, _):
+        value = self.pop()
+        _extend(self.stack[-1], [value])
+
+    def do_appends(self, _):
+        values = self.pop_to_mark()
+        _extend(self.stack[-1], values)
+
+    do_additems = do_appends
+
+    def do_empty_dict(self, _):
+        self.stack.append({})
+
+    def do_dict(self, _):
+        values = self.pop_to_mark()
+        self.stack.append(_fill({}, values))
+
+    def do_setitem(self, _):
+        value, key = self.pop(), self.pop()
+        _fill(self.stack[-1], [key, value])
+
+    def do_setitems(self, _):
+        values = self.pop_to_mark()
+        _fill(self.stack[-1], values)
+
+    def do_tuple(self, _):
+        self.stack.append(tuple(self.pop_to_mark()))
+
+    def do_tuple1(self, _):
+        self.stack.append((self.pop(),))
+
+    def do_tuple2(self, _):
+        last, first = self.pop(), self.pop()
+        self.stack.append((first, last))
+
+    def do_tuple3(self, _):
+        last, middle, first = self.pop(), self.pop(), self.pop()
+        self.stack.append((first, middle, last))
+
+    # -- names and calls
+
+    def do_global(self, argument):
+        module, _, name = argument.partition(" ")
+        self.push_name(module, name)
+
+    def do_stack_global(self, _):
+        name, module = self.pop(), self.pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise ValueError("a name that is not text")
+        self.push_name(module, name)
+
+    def push_name(self, module, name):
+        text = f"{module}.{name}"
+        if module.partition(".")[0] in HOSTILE_MODULES and text not in HARMLESS:
+            got = f"one that asks for {brief(text)}"
+            hint = "It would run code when unpickled, so it was refused; nothing of it ran."
+            raise FormatError(message(self.where, "a file of weights", got, hint))
+        self.stack.append(Name(text))
+
+    def call(self, function, arguments):
+        if not isinstance(function, Name):
+            # A call on something that was itself the result of a call.
+            return StandIn(getattr(function, "name", type(function).__name__))
+        known = self.functions.get(function.text)
+        return known(*arguments) if known is not None else StandIn(function.text)
+
+    def do_reduce(self, _):
+        arguments, function = self.pop(), self.pop()
+        if not isinstance(arguments, tuple):
+            raise ValueError("a call without a tuple of arguments")
+        self.stack.append(self.call(function, arguments))
+
+    do_newobj = do_reduce
+
+    def do_newobj_ex(self, _):
+        _, arguments, function = self.pop(), self.pop(), self.pop()
+        if not isinstance(arguments, tuple):
+            raise ValueError("a call without a tuple of arguments")
+        self.stack.append(self.call(function, arguments))
+
+    def do_inst(self, argument):
+        self.pop_to_mark()
+        self.do_global(argument)
+        self.stack.append(self.call(self.pop(), ()))
+
+    def do_obj(self, _):
+        function, *arguments = self.pop_to_mark()
+        self.stack.append(self.call(function, tuple(arguments)))
+
+    def do_build(self, _):
+        state = self.pop()
+        if isinstance(self.stack[-1], StandIn):
+            self.stack[-1].state = state
+        # Else it sets attributes, such as the _metadata of a state dict: of no use here.
+
+    def do_binpersid(self, _):
+        self.stack.append(self.persistent(self.pop()))
+
+
+def _extend(target, values):
+    if isinstance(target, list):
+        target.extend(values)
+    elif not isinstance(target, StandIn):
+        raise ValueError(f"items for a {type(target).__name__}")
+
+
+def _fill(target, values):
+    """Set the items (key, value, key, value, ...) of a dict."""
+    if len(values) % 2:
+        raise ValueError("a key without a value")
+    if isinstance(target, dict):
+        for key, value in zip(values[::2], values[1::2], strict=True):
+            # Only plain keys are hashed: a deeply nested one would overflow the C stack.
+            target[key if isinstance(key, (str, int, float, bool)) else Odd(key)] = value
+    elif not isinstance(target, StandIn):
+        raise ValueError(f"items for a {type(target).__name__}")
+    return target
+
+
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_LITERALS = frozenset(
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
+    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE "
+    "SHORT_BINUNICODE BINUNICODE8".split()
+)
+_MEMO_GET = frozenset("GET BINGET LONG_BINGET".split())
+_MEMO_PUT = frozenset("PUT BINPUT LONG_BINPUT".split())
+_IGNORED = frozenset("PROTO FRAME".split())

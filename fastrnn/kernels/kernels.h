@@ -1,0 +1,55 @@
+/* The C contract between the drivers (_engine.pyx) and a backend.
+ *
+ * A driver knows time, layers, directions and lengths; a backend knows arithmetic.
+ * Between them stand one read-only struct, the weights of a cell, and two operations,
+ * project and step. Shape letters are those of spec.py: T time, B batch, I input,
+ * H hidden, P columns of h (the projection's size, else H), G gates.
+ */
+#ifndef FRNN_KERNELS_H
+#define FRNN_KERNELS_H
+
+#include <stddef.h>
+
+typedef enum { FRNN_F32, FRNN_F64 } frnn_dtype;
+
+typedef enum {
+    FRNN_DENSE, /* one projection and no step: a Linear layer, G = 1 */
+    FRNN_RNN_TANH,
+    FRNN_RNN_RELU,
+    FRNN_GRU,
+    FRNN_LSTM
+} frnn_kind;
+
+/* The weights of one direction of one layer; immutable, shared by threads. */
+typedef struct frnn_cell {
+    frnn_kind kind;
+    frnn_dtype dtype;
+    ptrdiff_t input_size;  /* I: columns of x */
+    ptrdiff_t hidden_size; /* H: hidden units; of FRNN_DENSE the outputs */
+    ptrdiff_t output_size; /* P: columns of h */
+    ptrdiff_t gates;       /* G: 1, 3 (r, z, n) or 4 (i, f, g, o) */
+    const void *w_ih;    /* (G*H, I) */
+    const void *w_hh;    /* (G*H, P); NULL for FRNN_DENSE */
+    const void *w_hr;    /* (P, H); NULL without a projection */
+    const void *bias;    /* (G*H): b_ih + b_hh; the n gate of a GRU has b_in alone */
+    const void *bias_hn; /* (H,): b_hn of a GRU, which the reset gate multiplies; else NULL */
+} frnn_cell;
+
+typedef struct frnn_backend {
+    /* gates = x W_ih^T + bias, for n rows.
+     * x (n, I) with ldx elements from row to row; gates (n, G*H) with ldg. No aliasing. */
+    void (*project)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
+                    void *gates, ptrdiff_t ldg);
+
+    /* One time step of n rows: h_next and c from gates, h_prev and c.
+     * gates (n, G*H), as project left them, are used up. h_prev (n, P) and h_next (n, P)
+     * have their own row strides and must not overlap. c (n, H) is updated in place
+     * (FRNN_LSTM; else NULL). scratch holds scratch_bytes(cell, n). */
+    void (*step)(const frnn_cell *cell, ptrdiff_t n, void *gates,
+                 const void *h_prev, ptrdiff_t ld_prev, void *h_next, ptrdiff_t ld_next,
+                 void *c, void *scratch);
+
+    size_t (*scratch_bytes)(const frnn_cell *cell, ptrdiff_t n);
+} frnn_backend;
+
+#endif

@@ -1,0 +1,366 @@
+"""Whole models: Sequential, and the one file that keeps a model and its own test."""
+
+import contextlib
+import json
+import os
+import tempfile
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from fastrnn.errors import FormatError, brief, check_lengths, check_precision, message
+from fastrnn.importers import load_state_dict
+from fastrnn.importers.architecture import read_architecture
+from fastrnn.importers.torch_module import read_module
+from fastrnn.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Dropout,
+    Embedding,
+    Last,
+    Layer,
+    LayerNorm,
+    Linear,
+    LogSoftmax,
+    OneHot,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
+)
+from fastrnn.reference import sequential_reference
+from fastrnn.spec import LayerSpec
+from fastrnn.streaming import Stream, chain_features, join_state, split_state
+
+LAYERS = {
+    cls.__name__: cls
+    for cls in (
+        RNN, GRU, LSTM, Embedding, OneHot, Linear, LayerNorm, Last, Dropout, ReLU, Tanh, Sigmoid,
+        Softmax, LogSoftmax,
+    )
+}  # fmt: skip
+FILE_VERSION = 1
+GOLDEN_SEED = 20240229
+GOLDEN_STEPS = 12
+GOLDEN_ROWS = 2
+# How far an output may be from its float64 reference, as a share of the largest value.
+GOLDEN_TOLERANCE = {"float32": 1e-5, "float64": 1e-11}
+
+
+class Sequential:
+    """Layers one after the other: a whole model.
+
+    ``y, state = model(x, state, lengths=...)``. The state is that of the one recurrent layer, a
+    tuple of them in order where there are several, and None where there is none.
+
+    Parameters
+    ----------
+    *layers : layers, or Sequentials of them
+
+    Raises
+    ------
+    ValueError
+        Two neighbours do not fit: the features of one are not those that the next one takes.
+
+    Examples
+    --------
+    >>> model = fastrnn.Sequential(
+    ...     fastrnn.Embedding.from_state_dict(sd, "embedding"),
+    ...     fastrnn.LSTM.from_state_dict(sd, "lstm", batch_first=True),
+    ...     fastrnn.Last(),
+    ...     fastrnn.Linear.from_state_dict(sd, "fc"),
+    ... )
+    """
+
+    def __init__(self, *layers):
+        flat = []
+        for layer in layers:
+            if not isinstance(layer, (Layer, Sequential)):
+                raise TypeError(message("Sequential", "layers of fastrnn", brief(layer)))
+            flat += layer.layers if isinstance(layer, Sequential) else [layer]
+        if not flat:
+            raise ValueError(message("Sequential", "at least one layer", "none"))
+        self.layers = tuple(flat)
+        self._recurrent = tuple(layer for layer in flat if layer.is_recurrent)
+        self._features_in, _ = chain_features("Sequential", flat)
+        is_over = False
+        for index, layer in enumerate(flat):
+            where = f"Sequential: layer {index}, {layer!r}"
+            if layer.takes_tokens and index:
+                raise ValueError(message(where, "layers of tokens first", "one further on"))
+            if is_over and (layer.is_recurrent or layer.is_last_step):
+                raise ValueError(message(where, "an input with time steps", "what Last gives"))
+            is_over = is_over or layer.is_last_step
+        layouts = {layer.batch_first for layer in self._recurrent}
+        if len(layouts) > 1:
+            got = "both"
+            raise ValueError(message("Sequential", "one batch_first for all layers", got))
+        self.batch_first = layouts == {True}
+
+    def __call__(self, x, state=None, *, lengths=None):
+        """Run the model over whole sequences.
+
+        Parameters
+        ----------
+        x : array-like
+            Shaped as the first layer takes it: (T, B, I), or (B, T, I) where the recurrent layers
+            have ``batch_first``, or unbatched (T, I); tokens have no last axis.
+        state : state or tuple of states, optional
+            As the call returns it; zeros if not given.
+        lengths : B integers, optional
+            The time steps of each row; see the recurrent layers and Last.
+
+        Returns
+        -------
+        y : ndarray
+        state : state, tuple of states, or None
+        """
+        before = iter(split_state("Sequential", self._recurrent, state))
+        if lengths is not None:
+            lengths = self._check_lengths(x, lengths)
+        behind = []
+        for layer in self.layers:
+            if layer.is_recurrent:
+                x, after = layer(x, next(before), lengths=lengths)
+                behind.append(after)
+            elif layer.is_last_step:
+                x = layer(x, lengths=lengths, batch_first=self.batch_first)
+            else:
+                x = layer(x)
+        return x, join_state(behind)
+
+    def _check_lengths(self, x, lengths):
+        """The lengths, checked before any layer runs."""
+        axes = np.shape(x)[: None if self.layers[0].takes_tokens else -1]
+        if len(axes) != 2:
+            raise ValueError(message("Sequential", "a batch beside lengths", f"x of shape {np.shape(x)}"))
+        T, B = axes[::-1] if self.batch_first else axes
+        return check_lengths("Sequential", lengths, T, B)
+
+    def stream(self, batch_size=None):
+        """A Stream of the whole model; see `fastrnn.Stream`."""
+        return Stream(self.layers, batch_size)
+
+    def save(self, path):
+        """Write the model to one safetensors file: tensors, architecture, and a self-test.
+
+        The self-test is a seeded input and the output that the NumPy reference gives for it in
+        float64; ``fastrnn verify`` runs it again. The model has to pass it before anything is
+        written, and the file appears whole or not at all.
+
+        Raises
+        ------
+        RuntimeError
+            The engine and the reference disagree on this machine.
+        """
+        tensors = {}
+        for index, layer in enumerate(self.layers):
+            for name, array in layer.spec().tensors.items():
+                tensors[f"layers.{index}.{name}"] = array
+        golden = self._golden_input()
+        tensors["golden.input"] = golden
+        tensors["golden.output"] = np.ascontiguousarray(
+            sequential_reference([layer.spec() for layer in self.layers], golden, self.batch_first)
+        )
+        result = self._compare(golden, tensors["golden.output"])
+        if not result["passed"]:
+            expected = f"the reference's output within {result['tolerance']:.3g}"
+            raise RuntimeError(message("save", expected, f"one {result['largest_error']:.3g} away"))
+        description = {
+            "version": FILE_VERSION,
+            "layers": [
+                {"kind": spec.kind, "options": dict(spec.options)}
+                for spec in (layer.spec() for layer in self.layers)
+            ],
+        }
+        _write_whole(path, tensors, {"fastrnn": json.dumps(description)})
+
+    def _golden_input(self):
+        """A seeded input of this model: normal numbers, or tokens."""
+        random = np.random.default_rng(GOLDEN_SEED)
+        shape = (GOLDEN_ROWS, GOLDEN_STEPS) if self.batch_first else (GOLDEN_STEPS, GOLDEN_ROWS)
+        if self.layers[0].takes_tokens:
+            return random.integers(self.layers[0].num_tokens, size=shape)
+        return random.standard_normal((*shape, self._features_in or 4))
+
+    def _compare(self, golden, wanted):
+        output, _ = self(golden)
+        precision = "float64" if output.dtype == np.float64 else "float32"
+        finite = np.isfinite(wanted)
+        error = np.abs(output - wanted)[finite].max(initial=0.0)
+        tolerance = GOLDEN_TOLERANCE[precision] * np.abs(wanted[finite]).max(initial=1.0)
+        same = np.array_equal(output[~finite], wanted[~finite].astype(output.dtype), equal_nan=True)
+        return {
+            "passed": bool(same and error <= tolerance),
+            "largest_error": float(error),
+            "tolerance": float(tolerance),
+            "values": int(wanted.size),
+        }
+
+    def __repr__(self):
+        return f"Sequential({', '.join(map(repr, self.layers))})"
+
+    def __reduce__(self):
+        return Sequential, self.layers
+
+
+def _write_whole(path, tensors, metadata):
+    """Write a safetensors file beside its place, and move it there."""
+    path = os.fspath(path)
+    handle, draft = tempfile.mkstemp(prefix=".fastrnn-", dir=os.path.dirname(path) or ".")
+    os.close(handle)
+    try:
+        save_file({name: np.ascontiguousarray(a) for name, a in tensors.items()}, draft, metadata)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(draft, 0o666 & ~umask)
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(draft)
+        raise
+
+
+# ---------------------------------------------------------------- files and modules to models
+
+
+def load(
+    path,
+    *,
+    key=None,
+    batch_first=None,
+    nonlinearity=None,
+    precision=None,
+    threads=None,
+    backend="auto",
+):
+    """Load a model: a file that `save` wrote, or a state dict whose architecture is plain.
+
+    Parameters
+    ----------
+    path : str or path
+    key : str, optional
+        Where the state dict lies in the file; see `load_state_dict`.
+    batch_first : bool, optional
+        The layout, which no state dict tells; False if not given.
+    nonlinearity : {"tanh", "relu"}, optional
+        That of an RNN, which no state dict tells.
+    precision : {"float32", "float64"}, optional
+        As the file was saved; "float32" for a state dict.
+    threads : int, optional
+    backend : {"auto", "blas"}
+
+    Returns
+    -------
+    Sequential
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, hostile or of no known kind.
+    WeightError
+        What the layers of the state dict do is not plain: the message shows the Sequential to
+        write.
+    ValueError
+        A saved model was given an option that its file holds.
+    """
+    where = os.path.basename(os.fspath(path))
+    state_dict = load_state_dict(path, key)
+    if precision is not None:
+        check_precision(where, precision)
+    if "fastrnn" in state_dict.metadata:
+        for name, value in (("key", key), ("batch_first", batch_first), ("nonlinearity", nonlinearity)):
+            if value is not None:
+                got = f"{name}={value!r}"
+                raise ValueError(message(where, "no options that the saved model holds", got))
+        specs, _ = _read_saved(where, state_dict)
+        return _build_saved(where, specs, precision, threads, backend)
+    specs = read_architecture(where, state_dict, bool(batch_first), nonlinearity)
+    return _build(specs, precision, threads, backend)
+
+
+def verify(path):
+    """Run the self-test of a file that `save` wrote.
+
+    Returns
+    -------
+    dict
+        passed (bool), largest_error and tolerance (absolute), values (how many were compared).
+    """
+    where = os.path.basename(os.fspath(path))
+    state_dict = load_state_dict(path)
+    if "fastrnn" not in state_dict.metadata:
+        hint = "fastrnn convert makes one of a state dict."
+        raise FormatError(message(where, "a model that fastrnn saved", state_dict.file_format, hint))
+    specs, golden = _read_saved(where, state_dict)
+    if set(golden) != {"input", "output"}:
+        raise FormatError(message(where, "a self-test", "none"))
+    return _build_saved(where, specs)._compare(golden["input"], golden["output"])
+
+
+def from_torch(module, *, precision=None, threads=None, backend="auto"):
+    """Make the layer or model of a live torch.nn module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        RNN, GRU, LSTM or their cells, Linear, Embedding, LayerNorm, a dropout, an activation, or
+        a Sequential of them.
+    precision : {"float32", "float64"}, optional
+        That of the module's weights if not given.
+    threads : int, optional
+    backend : {"auto", "blas"}
+
+    Returns
+    -------
+    A layer; of a torch Sequential, a Sequential.
+    """
+    specs = read_module(module)
+    model = _build(specs, precision, threads, backend)
+    return model if type(module).__name__ == "Sequential" else model.layers[0]
+
+
+def _build(specs, precision=None, threads=None, backend="auto"):
+    layers = []
+    for spec in specs:
+        options = dict(spec.options)
+        cls = LAYERS[spec.kind]
+        if precision is not None and (spec.tensors or "precision" in options):
+            options["precision"] = precision
+        runtime = {}
+        if cls.has_backend:
+            runtime = {"threads": threads, "backend": backend}
+        layers.append(cls.from_spec(LayerSpec(spec.kind, options, spec.tensors), **runtime))
+    return Sequential(*layers)
+
+
+def _build_saved(where, specs, *options):
+    try:
+        return _build(specs, *options)
+    except (TypeError, ValueError) as error:
+        raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
+
+
+def _read_saved(where, state_dict):
+    """The LayerSpecs of a saved model, and the arrays of its self-test."""
+    try:
+        description = json.loads(state_dict.metadata["fastrnn"])
+        version, entries = description["version"], description["layers"]
+        if version != FILE_VERSION:
+            hint = "It was written by another release of fastrnn."
+            raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
+        parts = {"golden": {}, **{f"layers.{index}": {} for index in range(len(entries))}}
+        for name, array in state_dict.items():
+            path, _, key = name.rpartition(".")
+            parts[path][key] = array
+        specs = []
+        for index, entry in enumerate(entries):
+            kind, options = entry["kind"], entry["options"]
+            if kind not in LAYERS or not isinstance(options, dict):
+                raise FormatError(message(where, "layers of fastrnn", brief(kind)))
+            specs.append(LayerSpec(kind, options, parts[f"layers.{index}"]))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise FormatError(message(where, "the description of a saved model", got)) from error
+    return specs, parts["golden"]

@@ -1,0 +1,152 @@
+"""The definition of every layer, in plain NumPy: slow, obvious, in float64.
+
+The kernels are tested against these functions, and these against torch. A saved model's
+self-test is their output. Equations: https://docs.pytorch.org/docs/stable/nn.html
+"""
+
+import numpy as np
+
+from fastrnn.spec import read_recurrent
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)), without overflow."""
+    small = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1, small) / (1 + small)
+
+
+def softmax_reference(x, dim=-1):
+    """Exponentials over their sum along axis `dim`."""
+    powers = np.exp(x - x.max(axis=dim, keepdims=True))
+    return powers / powers.sum(axis=dim, keepdims=True)
+
+
+def log_softmax_reference(x, dim=-1):
+    """The logarithm of the softmax along axis `dim`."""
+    shifted = x - x.max(axis=dim, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+
+
+def layer_norm_reference(x, weight=None, bias=None, eps=1e-5):
+    """Mean 0 and variance 1 over the axes of `weight` (the last, without one), then affine."""
+    axes = tuple(range(-1 if weight is None else -weight.ndim, 0))
+    centred = x - x.mean(axis=axes, keepdims=True)
+    x = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + eps)
+    if weight is not None:
+        x = x * weight
+    return x if bias is None else x + bias
+
+
+def rnn_step(gates_x, gates_h, h, c, nonlinearity):
+    """Elman: h = tanh(x + h), or relu."""
+    total = gates_x + gates_h
+    return (np.tanh(total) if nonlinearity == "tanh" else np.maximum(total, 0)), c
+
+
+def gru_step(gates_x, gates_h, h, c, nonlinearity):
+    """GRU with the reset gate behind the product: n = tanh(x + r * (W h + b))."""
+    x_r, x_z, x_n = np.split(gates_x, 3, axis=-1)
+    h_r, h_z, h_n = np.split(gates_h, 3, axis=-1)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    return (1 - z) * np.tanh(x_n + r * h_n) + z * h, c
+
+
+def lstm_step(gates_x, gates_h, h, c, nonlinearity):
+    """LSTM: c = f * c + i * g, h = o * tanh(c)."""
+    i, f, g, o = np.split(gates_x + gates_h, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+STEPS = {"RNN": rnn_step, "GRU": gru_step, "LSTM": lstm_step}
+
+
+def recurrent_reference(spec, tensors, x, h, c=None, lengths=None):
+    """Run a stack of recurrent layers.
+
+    Parameters
+    ----------
+    spec : RecurrentSpec
+    tensors : mapping of torch's names to arrays
+    x : array (T, B, I)
+    h : array (L*D, B, P)
+    c : array (L*D, B, H), for an LSTM
+    lengths : sequence of B integers, optional
+
+    Returns
+    -------
+    y : float64 array (T, B, D*P), 0 beyond a row's length
+    h, c : the states behind each row's last step; c is None but for an LSTM
+    """
+    tensors = {name: np.asarray(array, np.float64) for name, array in tensors.items()}
+    T, B = x.shape[:2]
+    lengths = [T] * B if lengths is None else lengths
+    x = np.asarray(x, np.float64)
+    h = np.array(h, np.float64)
+    c = None if c is None else np.array(c, np.float64)
+    make_step = STEPS[spec.kind]
+    for first in range(0, spec.num_layers * spec.directions, spec.directions):
+        y = np.zeros((T, B, spec.directions * spec.output_size))
+        for index in range(first, first + spec.directions):
+            suffix = spec.suffixes()[index]
+            weight_ih, weight_hh = tensors[f"weight_ih{suffix}"], tensors[f"weight_hh{suffix}"]
+            bias_ih = tensors.get(f"bias_ih{suffix}", 0.0)
+            bias_hh = tensors.get(f"bias_hh{suffix}", 0.0)
+            direction = index - first
+            columns = slice(direction * spec.output_size, (direction + 1) * spec.output_size)
+            for b in range(B):
+                times = range(lengths[b])
+                for t in times if direction == 0 else reversed(times):
+                    gates_x = weight_ih @ x[t, b] + bias_ih
+                    gates_h = weight_hh @ h[index, b] + bias_hh
+                    cell = None if c is None else c[index, b]
+                    new, cell = make_step(gates_x, gates_h, h[index, b], cell, spec.nonlinearity)
+                    if spec.proj_size:
+                        new = tensors[f"weight_hr{suffix}"] @ new
+                    if c is not None:
+                        c[index, b] = cell
+                    h[index, b] = y[t, b, columns] = new
+        x = y
+    return y, h, c
+
+
+def sequential_reference(specs, x, batch_first=False):
+    """Run a chain of LayerSpecs over whole sequences, from zero states; float64.
+
+    x is (T, B, I), or (T, B) of tokens; B and T change places with `batch_first`.
+    """
+    x = np.asarray(x)
+    for spec in specs:
+        tensors = {name: np.asarray(a, np.float64) for name, a in spec.tensors.items()}
+        x = _layer_reference(spec, tensors, x, batch_first)
+    return np.asarray(x, np.float64)
+
+
+def _layer_reference(spec, tensors, x, batch_first):
+    kind, options = spec.kind, spec.options
+    if kind in STEPS:
+        nonlinearity = options.get("nonlinearity", "tanh")
+        stack, tensors = read_recurrent("reference", kind, tensors, "", nonlinearity)
+        steps = x.swapaxes(0, 1) if batch_first else x
+        states = [np.zeros(shape) for shape in stack.state_shapes(steps.shape[1]).values()]
+        y, _, _ = recurrent_reference(stack, tensors, steps, *states)
+        return y.swapaxes(0, 1) if batch_first else y
+    if kind == "Embedding":
+        return tensors["weight"][x]
+    if kind == "OneHot":
+        return np.eye(options["num_classes"])[x]
+    if kind == "Linear":
+        return x @ tensors["weight"].T + tensors.get("bias", 0.0)
+    if kind == "LayerNorm":
+        return layer_norm_reference(x, tensors.get("weight"), tensors.get("bias"), options["eps"])
+    if kind == "Last":
+        return x[:, -1] if batch_first else x[-1]
+    simple = {
+        "Dropout": lambda x: x,
+        "ReLU": lambda x: np.maximum(x, 0),
+        "Tanh": np.tanh,
+        "Sigmoid": sigmoid,
+        "Softmax": lambda x: softmax_reference(x, options["dim"]),
+        "LogSoftmax": lambda x: log_softmax_reference(x, options["dim"]),
+    }
+    return simple[kind](x)

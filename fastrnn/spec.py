@@ -1,0 +1,239 @@
+"""Specifications: what a layer is, apart from how it is run.
+
+Shape letters, the same everywhere:
+
+    T time   B batch   I input   H hidden   P columns of h (proj_size, else H)
+    G gates  L layers  D directions  V vocabulary
+
+Gate order is torch's: i, f, g, o in an LSTM; r, z, n in a GRU.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fastrnn.errors import WeightError, check_array, message, quote
+
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+_RECURRENT_KEY = re.compile(
+    r"(?P<name>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d+)(?P<reverse>_reverse)?)?"
+)
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """One layer as importers give it and as files keep it: `fastrnn.<kind>`, made of these."""
+
+    kind: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RecurrentSpec:
+    """The shape of a stack of recurrent layers, in torch's words."""
+
+    kind: str
+    input_size: int
+    hidden_size: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    proj_size: int = 0
+    bias: bool = True
+    nonlinearity: str = "tanh"
+
+    @property
+    def directions(self):
+        """D: 1 or 2."""
+        return 2 if self.bidirectional else 1
+
+    @property
+    def output_size(self):
+        """P: the columns of h, and of each direction's output."""
+        return self.proj_size or self.hidden_size
+
+    @property
+    def cell(self):
+        """The name of the cell: rnn_tanh, rnn_relu, gru or lstm."""
+        return f"rnn_{self.nonlinearity}" if self.kind == "RNN" else self.kind.lower()
+
+    def suffixes(self):
+        """The endings of the keys of each layer and direction: _l0, _l0_reverse, _l1, ..."""
+        ends = ("", "_reverse") if self.bidirectional else ("",)
+        return [f"_l{layer}{end}" for layer in range(self.num_layers) for end in ends]
+
+    def tensor_shapes(self):
+        """Every tensor of the stack by its key, with its shape."""
+        rows = GATES[self.kind] * self.hidden_size
+        shapes = {}
+        for index, suffix in enumerate(self.suffixes()):
+            is_first = index < self.directions
+            columns = self.input_size if is_first else self.directions * self.output_size
+            shapes[f"weight_ih{suffix}"] = (rows, columns)
+            shapes[f"weight_hh{suffix}"] = (rows, self.output_size)
+            if self.bias:
+                shapes[f"bias_ih{suffix}"] = shapes[f"bias_hh{suffix}"] = (rows,)
+            if self.proj_size:
+                shapes[f"weight_hr{suffix}"] = (self.proj_size, self.hidden_size)
+        return shapes
+
+    def state_shapes(self, batch_size):
+        """The arrays of a state by name, with their shapes; batch_size None is unbatched."""
+        first = (self.num_layers * self.directions,)
+        if batch_size is not None:
+            first += (batch_size,)
+        shapes = {"h": (*first, self.output_size)}
+        if self.kind == "LSTM":
+            shapes["c"] = (*first, self.hidden_size)
+        return shapes
+
+
+# ---------------------------------------------------------------- from a state dict
+
+
+def is_recurrent_key(key):
+    """Whether the last part of a key is one of torch's names for a recurrent tensor."""
+    return _RECURRENT_KEY.fullmatch(key.rpartition(".")[2]) is not None
+
+
+def recurrent_prefixes(state_dict):
+    """The paths of the recurrent modules in a state dict, in its order."""
+    return list(dict.fromkeys(k.rpartition(".")[0] for k in state_dict if is_recurrent_key(k)))
+
+
+def recurrent_kind(weight_hh, weight_hr=None):
+    """RNN, GRU or LSTM, as the shapes tell: rows over columns is the number of gates."""
+    rows, columns = weight_hh.shape
+    if weight_hr is not None:
+        return "LSTM"
+    for kind, gates in GATES.items():
+        if rows == gates * columns:
+            return kind
+    return None
+
+
+def take_prefix(where, state_dict, prefix):
+    """The entries under a module's path, without the path; at least one, or a WeightError."""
+    if not isinstance(state_dict, Mapping):
+        got = type(state_dict).__name__
+        hint = "fastrnn.load_state_dict(path) reads one from a file."
+        raise TypeError(message(where, "state_dict to be a mapping of names to arrays", got, hint))
+    path = f"{prefix.removesuffix('.')}." if prefix else ""
+    tensors = {key[len(path):]: value for key, value in state_dict.items() if key.startswith(path)}
+    if not tensors:
+        hint = ""
+        found = sorted({key.rpartition(".")[0] for key in state_dict})
+        if found:
+            hint = f"The modules here are {quote(found[:20])}{' ...' if len(found) > 20 else ''}."
+        raise WeightError(message(where, f'keys that begin with "{path}"', "none", hint))
+    return tensors
+
+
+def read_recurrent(where, kind, state_dict, prefix, nonlinearity="tanh"):
+    """Read the shape of a recurrent module off its tensors, and check every one.
+
+    Returns the RecurrentSpec and the tensors by torch's names, those of a cell
+    (``weight_ih``) renamed as a layer's (``weight_ih_l0``).
+    """
+    entries = take_prefix(where, state_dict, prefix)
+    if "weight_ih" in entries or "weight_hh" in entries:
+        entries = {
+            f"{key}_l0" if _RECURRENT_KEY.fullmatch(key) else key: value
+            for key, value in entries.items()
+        }
+    tensors = {key: check_array(where, key, value) for key, value in entries.items()
+               if _RECURRENT_KEY.fullmatch(key)}
+    spec = _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict)
+    shapes = spec.tensor_shapes()
+    problems = [f"{key} is missing" for key in shapes if key not in tensors]
+    problems += [f"{key} is not one of its keys" for key in entries if key not in shapes]
+    problems += [
+        f"{key} has the shape {tensors[key].shape} in place of {shape}"
+        for key, shape in shapes.items()
+        if key in tensors and tensors[key].shape != shape
+    ]
+    if problems:
+        hint = ""
+        others = [found for found in recurrent_prefixes(state_dict) if found != prefix]
+        if not prefix and others:
+            hint = f'Recurrent modules here: {quote(others)}; name one with prefix="{others[0]}".'
+        wanted = f"the tensors of {_describe(spec)}"
+        raise WeightError(message(where, wanted, "; ".join(problems), hint))
+    return spec, {key: tensors[key] for key in shapes}
+
+
+def _describe(spec):
+    parts = [f"{spec.kind}({spec.input_size}, {spec.hidden_size}"]
+    if spec.num_layers > 1:
+        parts.append(f"num_layers={spec.num_layers}")
+    if not spec.bias:
+        parts.append("bias=False")
+    if spec.bidirectional:
+        parts.append("bidirectional=True")
+    if spec.proj_size:
+        parts.append(f"proj_size={spec.proj_size}")
+    return f"{', '.join(parts)})"
+
+
+def _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict):
+    """What the first layer's shapes and the set of keys say."""
+    weight_ih = tensors.get("weight_ih_l0")
+    weight_hh = tensors.get("weight_hh_l0")
+    weight_hr = tensors.get("weight_hr_l0")
+    if weight_ih is None or weight_hh is None:
+        missing = quote(k for k in ("weight_ih_l0", "weight_hh_l0") if k not in tensors)
+        found = recurrent_prefixes(state_dict)
+        hint = f"Recurrent modules here: {quote(found)}; name one with prefix=." if found else ""
+        under = f' under "{prefix}"' if prefix else ""
+        raise WeightError(message(where, f"weight_ih_l0 and weight_hh_l0{under}", f"no {missing}", hint))
+    for name, array in (("weight_ih_l0", weight_ih), ("weight_hh_l0", weight_hh),
+                        ("weight_hr_l0", weight_hr)):
+        if array is not None and (array.ndim != 2 or 0 in array.shape):
+            raise WeightError(message(where, f"{name} to be a matrix", f"shape {array.shape}"))
+    found = recurrent_kind(weight_hh, weight_hr)
+    if found is None:
+        got = f"weight_hh_l0 of shape {weight_hh.shape}"
+        raise WeightError(message(where, "rows of weight_hh to be 1, 3 or 4 times its columns", got))
+    if found != kind:
+        sign = "has a weight_hr" if weight_hr is not None else f"has {GATES[found]} gates"
+        hint = f"weight_hh_l0 of shape {weight_hh.shape} {sign}: use fastrnn.{found}."
+        raise WeightError(message(where, f"the weights of {kind}", f"those of {found}", hint))
+    layers = [int(match["layer"]) for key in tensors if (match := _RECURRENT_KEY.fullmatch(key))
+              and match["layer"] is not None]
+    return RecurrentSpec(
+        kind=kind,
+        input_size=weight_ih.shape[1],
+        hidden_size=weight_hh.shape[1] if weight_hr is None else weight_hr.shape[1],
+        # A key of a layer far up is a surplus key, not a hundred million missing ones.
+        num_layers=1 + max(layer for layer in layers if layer < len(tensors)),
+        bidirectional="weight_ih_l0_reverse" in tensors,
+        proj_size=0 if weight_hr is None else weight_hr.shape[0],
+        bias="bias_ih_l0" in tensors or "bias_hh_l0" in tensors,
+        nonlinearity=nonlinearity,
+    )
+
+
+def read_parameters(where, state_dict, prefix, dimensions, optional=()):
+    """Read the tensors of a module that is not recurrent.
+
+    `dimensions` maps each name to its number of axes; the first is required, and all that
+    are not `optional`. Surplus keys, missing ones and wrong numbers of axes are a WeightError.
+    """
+    entries = take_prefix(where, state_dict, prefix)
+    problems = [f"{name} is missing" for name in dimensions
+                if name not in entries and name not in optional]
+    problems += [f"{name} is not one of its keys" for name in entries if name not in dimensions]
+    tensors = {}
+    if not problems:
+        tensors = {name: check_array(where, name, entries[name])
+                   for name in dimensions if name in entries}
+        problems = [f"{name} has the shape {array.shape}" for name, array in tensors.items()
+                    if array.ndim != dimensions[name] or 0 in array.shape]
+    if problems:
+        axes = [f"{name} of {n} ax{'i' if n == 1 else 'e'}s" for name, n in dimensions.items()]
+        raise WeightError(message(where, ", ".join(axes), "; ".join(problems)))
+    return tensors

@@ -1,0 +1,198 @@
+"""Streams: live sequences, each with a state of its own, on shared weights."""
+
+import numpy as np
+
+from fastrnn.errors import check_array, check_out, check_positive, check_state, message
+
+# ---------------------------------------------------------------- states of several layers
+
+
+def split_state(where, layers, state):
+    """The state of each recurrent layer, out of the state of a model: one, or a tuple of them."""
+    if state is None:
+        return [None] * len(layers)
+    if len(layers) == 1:
+        return [state]
+    if not isinstance(state, (tuple, list)) or len(state) != len(layers):
+        got = f"{len(state)}" if isinstance(state, (tuple, list)) else type(state).__name__
+        expected = f"a tuple of {len(layers)} states" if layers else "no state"
+        raise ValueError(message(where, expected, got, "One for each recurrent layer, in order."))
+    return list(state)
+
+
+def join_state(states):
+    """The state of a model: None, that of its one recurrent layer, or a tuple of them."""
+    return None if not states else states[0] if len(states) == 1 else tuple(states)
+
+
+def chain_features(where, layers):
+    """The features that a chain of layers takes and gives (None: any); or raise, if two do not fit."""
+    taken = given = None
+    for index, layer in enumerate(layers):
+        if layer.features_in is not None and given not in (None, layer.features_in):
+            got = f"{given} from the layer before"
+            raise ValueError(
+                message(f"{where}: layer {index}, {layer!r}", f"{layer.features_in} features", got))
+        if given is None and taken is None:
+            taken = layer.features_in
+        given = given if layer.features_out is None else layer.features_out
+    return taken, given
+
+
+# ---------------------------------------------------------------- one stream
+
+
+class Stream:
+    """A live sequence: `step` or `run` it, and its state is kept.
+
+    Made by ``layer.stream()`` or ``model.stream()``. It owns its state and shares the weights
+    with every other stream of that layer or model. Time is always the first axis here,
+    ``batch_first`` or not. A call that raises leaves the state as it was.
+
+    Parameters
+    ----------
+    layers : list of layers
+    batch_size : int, optional
+        None: one unbatched sequence, a step takes (I,). B: rows that go in step, a step takes
+        (B, I). Layers of tokens take () and (B,).
+
+    Raises
+    ------
+    ValueError
+        A layer needs the whole sequence: a bidirectional one, or a Softmax over an axis other
+        than the last.
+    """
+
+    def __init__(self, layers, batch_size=None):
+        where = type(self).__name__
+        if batch_size is not None:
+            batch_size = check_positive(where, "batch_size", batch_size)
+        self.batch_size = batch_size
+        self._layers = list(layers)
+        self._recurrent = [layer for layer in layers if layer.is_recurrent]
+        for layer in self._recurrent:
+            if layer.bidirectional:
+                hint = "Its reverse direction begins at the end of the sequence: run it whole."
+                raise ValueError(message(where, "layers that run forward", f"{layer!r}", hint))
+        for layer in layers:
+            if getattr(layer, "dim", -1) != -1:
+                hint = "In a stream the axes before the last depend on how it is cut."
+                raise ValueError(message(where, "dim=-1", f"{layer!r}", hint))
+        self._takes_tokens = layers[0].takes_tokens
+        self._features_in, self._features_out = chain_features(where, layers)
+        self._dtype = None
+        for layer in layers:
+            self._dtype = getattr(layer, "dtype", self._dtype)
+        self._states = [
+            [np.zeros(shape, layer.dtype) for shape in layer.shape.state_shapes(batch_size).values()]
+            for layer in self._recurrent
+        ]
+        self._next_states = [[np.empty_like(a) for a in arrays] for arrays in self._states]
+
+    def step(self, x, out=None):
+        """Make one time step.
+
+        Parameters
+        ----------
+        x : array-like, shape (I,) or (B, I)
+            Tokens: shape () or (B,).
+        out : ndarray, optional
+            Where the result goes; C-contiguous, of its shape and dtype.
+
+        Returns
+        -------
+        ndarray, shape (features,) or (B, features)
+        """
+        x = self._check("step", x, has_time=False)
+        if out is None:
+            return self._advance(x[None], None)[0]
+        self._advance(x[None], self._check_out("step", out, x)[None])
+        return out
+
+    def run(self, chunk, out=None):
+        """Make many time steps: the same as `step` on each, in one call.
+
+        Parameters
+        ----------
+        chunk : array-like, shape (T, I) or (T, B, I)
+            Tokens: shape (T,) or (T, B).
+        out : ndarray, optional
+            Where the result goes; C-contiguous, of its shape and dtype.
+
+        Returns
+        -------
+        ndarray, shape (T, features) or (T, B, features)
+        """
+        x = self._check("run", chunk, has_time=True)
+        return self._advance(x, None if out is None else self._check_out("run", out, x))
+
+    @property
+    def state(self):
+        """A copy of the state, shaped as the model returns it; assign one to set it."""
+        return join_state([
+            layer.pack_state([array.copy() for array in arrays])
+            for layer, arrays in zip(self._recurrent, self._states, strict=True)
+        ])
+
+    @state.setter
+    def state(self, state):
+        where = "Stream.state"
+        if state is None:
+            raise ValueError(message(where, "a state", "None", "reset() goes back to zeros."))
+        given = []
+        for layer, part in zip(
+            self._recurrent, split_state(where, self._recurrent, state), strict=True
+        ):
+            given.append(check_state(where, part, layer.shape.state_shapes(self.batch_size)))
+        for arrays, values in zip(self._states, given, strict=True):
+            for array, value in zip(arrays, values, strict=True):
+                array[...] = value
+
+    def reset(self):
+        """Set the state back to zeros."""
+        for arrays in self._states:
+            for array in arrays:
+                array[...] = 0
+
+    def _check(self, method, x, has_time):
+        """x as an array of the axes that this stream's steps have."""
+        x = check_array(f"Stream.{method}", "x", x)
+        shape = ["T"] if has_time else []
+        shape += [] if self.batch_size is None else [self.batch_size]
+        if not self._takes_tokens:
+            shape.append("I" if self._features_in is None else self._features_in)
+        fits = x.ndim == len(shape) and all(
+            size in ("T", "I") or size == n for size, n in zip(shape, x.shape, strict=True)
+        )
+        if not fits or 0 in x.shape:
+            text = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+            raise ValueError(message(f"Stream.{method}", f"x of shape {text}", f"{x.shape}"))
+        return x
+
+    def _check_out(self, method, out, x):
+        leading = x.shape if self._takes_tokens else x.shape[:-1]
+        features = x.shape[-1] if self._features_out is None else self._features_out
+        dtype = out.dtype if self._dtype is None else self._dtype
+        return check_out(f"Stream.{method}", out, (*leading, features), dtype, [x])
+
+    def _advance(self, x, out):
+        """Run x (T, ...) through the layers; the states change when all of them have run."""
+        states = iter(zip(self._states, self._next_states, strict=True))
+        rows = 1 if self.batch_size is None else self.batch_size
+        for index, layer in enumerate(self._layers):
+            if not layer.is_recurrent:
+                x = x if layer.is_last_step else layer(x)
+                continue
+            for before, after in zip(*(pair := next(states)), strict=True):
+                after[...] = before
+            x = np.ascontiguousarray(x, dtype=layer.dtype)
+            y = out
+            if out is None or index < len(self._layers) - 1:
+                y = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
+            layer.advance(x.reshape(len(x), rows, -1), pair[1], y.reshape(len(x), rows, -1))
+            x = y
+        if out is not None and out is not x:
+            out[...] = x
+            x = out
+        self._states, self._next_states = self._next_states, self._states
+        return x

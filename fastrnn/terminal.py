@@ -1,0 +1,42 @@
+"""What the command line shows: tables and progress, by rich where it is installed."""
+
+import contextlib
+import sys
+from importlib.util import find_spec
+
+
+def print_table(columns, rows):
+    """Print rows of texts under the names of their columns."""
+    if find_spec("rich") is not None and sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    for row in (columns, *rows):
+        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextlib.contextmanager
+def progress(title):
+    """Give a function (done, total) that shows how far work is; quiet where nobody watches."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+    elif find_spec("rich") is not None:
+        from rich.console import Console
+        from rich.progress import Progress
+
+        with Progress(console=Console(stderr=True)) as bar:
+            task = bar.add_task(title)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        try:
+            yield lambda done, total: print(
+                f"\r{title} {100 * done // total} %", end="", file=sys.stderr, flush=True
+            )
+        finally:
+            print(file=sys.stderr)

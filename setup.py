@@ -1,0 +1,44 @@
+"""What pyproject.toml cannot say: the compiled modules and the switches of their build.
+
+FASTRNN_DEBUG=1     bounds checks on, no optimisation, debug symbols
+FASTRNN_ANNOTATE=1  Cython's annotated HTML beside each module
+"""
+
+import os
+
+import numpy
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+is_debug = os.environ.get("FASTRNN_DEBUG") == "1"
+is_msvc = os.name == "nt"
+
+if is_msvc:
+    compile_args = ["/Od", "/Zi"] if is_debug else ["/O2"]
+else:
+    compile_args = ["-O0", "-g"] if is_debug else ["-O3", "-fno-math-errno"]
+
+extensions = [
+    Extension(
+        f"fastrnn.{name}",
+        [f"fastrnn/{name}.pyx"],
+        include_dirs=["fastrnn", numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        extra_compile_args=compile_args,
+    )
+    for name in ("_pack", "_blas", "_engine")
+]
+
+setup(
+    ext_modules=cythonize(
+        extensions,
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": is_debug,
+            "wraparound": is_debug,
+            "initializedcheck": is_debug,
+            "cdivision": True,
+        },
+        annotate=os.environ.get("FASTRNN_ANNOTATE") == "1",
+    )
+)

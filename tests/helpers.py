@@ -1,0 +1,80 @@
+"""Random layers and plain comparisons for the tests."""
+
+import numpy as np
+
+import fastrnn
+from fastrnn.spec import RecurrentSpec
+
+# The name of a cell as tests call it: class, and what goes with it.
+CELLS = {
+    "rnn_tanh": ("RNN", {"nonlinearity": "tanh"}),
+    "rnn_relu": ("RNN", {"nonlinearity": "relu"}),
+    "gru": ("GRU", {}),
+    "lstm": ("LSTM", {}),
+    "lstm_proj": ("LSTM", {}),
+}
+
+
+def random_spec(cell, input_size, hidden_size, num_layers=1, bidirectional=False, bias=True):
+    """A RecurrentSpec; the projected LSTM has about half as many outputs as units."""
+    kind, options = CELLS[cell]
+    proj_size = (hidden_size + 1) // 2 if cell == "lstm_proj" else 0
+    return RecurrentSpec(
+        kind, input_size, hidden_size, num_layers, bidirectional, proj_size, bias, **options
+    )
+
+
+def random_tensors(rng, spec, dtype=np.float64):
+    """Weights of torch's usual scale for a spec, by torch's names."""
+    bound = 1 / np.sqrt(spec.hidden_size)
+    return {
+        name: rng.uniform(-bound, bound, shape).astype(dtype)
+        for name, shape in spec.tensor_shapes().items()
+    }
+
+
+def random_state(rng, spec, batch_size, dtype=np.float64):
+    """A state as a layer takes it."""
+    shapes = spec.state_shapes(batch_size).values()
+    arrays = [rng.uniform(-1, 1, shape).astype(dtype) for shape in shapes]
+    return tuple(arrays) if len(arrays) == 2 else arrays[0]
+
+
+def make_layer(spec, tensors, **options):
+    """The layer of a spec and its weights."""
+    if spec.kind == "RNN":
+        options["nonlinearity"] = spec.nonlinearity
+    return getattr(fastrnn, spec.kind).from_state_dict(tensors, **options)
+
+
+def random_layer(rng, kind="LSTM", input_size=5, hidden_size=7, precision="float64", **options):
+    """A layer with random weights."""
+    cell = "rnn_tanh" if kind == "RNN" else kind.lower()
+    names = ("num_layers", "bidirectional", "bias")
+    spec = random_spec(cell, input_size, hidden_size, **{n: options.pop(n) for n in names if n in options})
+    return make_layer(spec, random_tensors(rng, spec), precision=precision, **options)
+
+
+def arrays_of(state):
+    """The arrays of a state, in order."""
+    if state is None:
+        return []
+    if isinstance(state, (tuple, list)):
+        return [array for part in state for array in arrays_of(part)]
+    return [np.asarray(state)]
+
+
+def assert_close(got, wanted, tolerance):
+    """Every number within an absolute tolerance; shapes equal; a NaN is a failure."""
+    got, wanted = np.asarray(got), np.asarray(wanted)
+    assert got.shape == wanted.shape
+    error = np.abs(got - wanted).max(initial=0.0)
+    assert error <= tolerance, f"largest error {error:.3g}, allowed {tolerance:.3g}"
+
+
+def assert_states_close(got, wanted, tolerance):
+    """The same for states."""
+    got, wanted = arrays_of(got), arrays_of(wanted)
+    assert len(got) == len(wanted)
+    for one, other in zip(got, wanted, strict=True):
+        assert_close(one, other, tolerance)
