@@ -10,9 +10,9 @@ Needs torch. About ten minutes on two cores.
 
 import argparse
 import time
+from pydoc_data.topics import topics
 
 import torch
-from pydoc_data.topics import topics
 from torch import nn
 
 from fastrnn.demo import ALPHABET, encode

@@ -79,8 +79,7 @@ def _parser():
 
 def _add_loading(command):
     command.add_argument("--key", help="where the state dict lies in a checkpoint")
-    command.add_argument("--batch-first", action="store_true", default=None,
-                         help="inputs are (B, T, I)")
+    command.add_argument("--batch-first", action="store_true", default=None, help="inputs are (B, T, I)")
     command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of an RNN")
     command.add_argument("--precision", choices=("float32", "float64"))
 
@@ -137,8 +136,10 @@ def _convert(options):
         print(json.dumps(result))
     else:
         print(model)
-        print(f"{options.output}: largest error {result['largest_error']:.2g}, "
-              f"allowed {result['tolerance']:.2g}")
+        print(
+            f"{options.output}: largest error {result['largest_error']:.2g}, "
+            f"allowed {result['tolerance']:.2g}"
+        )
 
 
 def _verify(options):
@@ -146,8 +147,10 @@ def _verify(options):
     if options.json:
         print(json.dumps(result))
     else:
-        print(f"{'passed' if result['passed'] else 'FAILED'}: {result['values']} values, largest error "
-              f"{result['largest_error']:.2g}, allowed {result['tolerance']:.2g}")
+        print(
+            f"{'passed' if result['passed'] else 'FAILED'}: {result['values']} values, largest error "
+            f"{result['largest_error']:.2g}, allowed {result['tolerance']:.2g}"
+        )
     return 0 if result["passed"] else 1
 
 
@@ -215,10 +218,14 @@ def _demo(options):
         }))  # fmt: skip
         return
     print(f"\n{model}")
-    print(f"fastrnn {fastrnn.__version__}: loaded in {loading * 1e3:.0f} ms, "
-          f"{microseconds:.1f} us per character (median step of {len(seconds)})")
+    print(
+        f"fastrnn {fastrnn.__version__}: loaded in {loading * 1e3:.0f} ms, "
+        f"{microseconds:.1f} us per character (median step of {len(seconds)})"
+    )
     if torch is None:
         print("torch is not installed: nothing to compare with")
     else:
-        print(f"torch {torch['version']}, one thread: {torch['microseconds']:.1f} us per character, "
-              f"largest difference of a score {torch['largest_difference']:.1e}")
+        print(
+            f"torch {torch['version']}, one thread: {torch['microseconds']:.1f} us per character, "
+            f"largest difference of a score {torch['largest_difference']:.1e}"
+        )

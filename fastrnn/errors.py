@@ -42,9 +42,9 @@ def brief(value, limit=60):
     ):
         text = repr(value[:limit] if isinstance(value, str) else value)
         return text if len(text) <= limit else f"{text[:limit]}..."
-    shape = getattr(value, "shape", None)
     name = type(value).__name__
-    return name if shape is None else f"{name} of shape {tuple(shape)}"
+    shape = getattr(value, "shape", None)
+    return f"{name} of shape {shape}" if isinstance(shape, tuple) else name
 
 
 def join(words):
@@ -110,9 +110,7 @@ def check_array(where, name, value, dtype=None):
             message(where, f"{name} to be an array", "nested lists of unequal lengths")
         ) from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(
-            message(where, f"{name} to hold real numbers", f"an array of {array.dtype}")
-        )
+        raise TypeError(message(where, f"{name} to hold real numbers", f"an array of {array.dtype}"))
     if dtype is None or array.dtype == dtype:
         return array
     return array.astype(dtype)
@@ -169,9 +167,7 @@ def check_lengths(where, lengths, T, B):
     wrong = np.flatnonzero((lengths < 1) | (lengths > T))
     if wrong.size:
         row = wrong[0]
-        raise ValueError(
-            message(where, f"lengths from 1 to {T}", f"{lengths[row]} for row {row}")
-        )
+        raise ValueError(message(where, f"lengths from 1 to {T}", f"{lengths[row]} for row {row}"))
     return np.ascontiguousarray(lengths, dtype=np.intp)
 
 
@@ -202,7 +198,5 @@ def check_tokens(where, tokens, count):
         if low < 0 or high >= count:
             worst = low if low < 0 else high
             place = tuple(int(i) for i in np.argwhere(tokens == worst)[0])
-            raise ValueError(
-                message(where, f"tokens from 0 to {count - 1}", f"{worst} at index {place}")
-            )
+            raise ValueError(message(where, f"tokens from 0 to {count - 1}", f"{worst} at index {place}"))
     return tokens

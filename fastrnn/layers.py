@@ -239,10 +239,22 @@ class RecurrentLayer(Layer):
     def __repr__(self):
         shown = [f"{self.input_size}, {self.hidden_size}"]
         spec = self.spec()
-        values = {"num_layers": self.num_layers, "bias": self.bias, **spec.options,
-                  "bidirectional": self.bidirectional, "proj_size": self.proj_size}
-        plain = {"num_layers": 1, "bias": True, "batch_first": False, "bidirectional": False,
-                 "proj_size": 0, "precision": "float32", "nonlinearity": "tanh"}
+        values = {
+            "num_layers": self.num_layers,
+            "bias": self.bias,
+            **spec.options,
+            "bidirectional": self.bidirectional,
+            "proj_size": self.proj_size,
+        }
+        plain = {
+            "num_layers": 1,
+            "bias": True,
+            "batch_first": False,
+            "bidirectional": False,
+            "proj_size": 0,
+            "precision": "float32",
+            "nonlinearity": "tanh",
+        }
         shown += [f"{name}={value!r}" for name, value in values.items() if value != plain[name]]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -323,13 +335,9 @@ class Linear(Layer):
         self._engine = Dense(packed, pick_backend("Linear", backend, dtype))
 
     @classmethod
-    def from_state_dict(
-        cls, state_dict, prefix="", *, precision="float32", threads=None, backend="auto"
-    ):
+    def from_state_dict(cls, state_dict, prefix="", *, precision="float32", threads=None, backend="auto"):
         """Make the layer from ``weight`` (out, in) and ``bias`` (out,), which may be missing."""
-        tensors = read_parameters(
-            "Linear", state_dict, prefix, {"weight": 2, "bias": 1}, optional=("bias",)
-        )
+        tensors = read_parameters("Linear", state_dict, prefix, {"weight": 2, "bias": 1}, optional=("bias",))
         rows, bias = tensors["weight"].shape[0], tensors.get("bias")
         if bias is not None and bias.shape != (rows,):
             raise WeightError(message("Linear", f"bias of shape ({rows},)", f"{bias.shape}"))

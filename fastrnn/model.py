@@ -270,7 +270,7 @@ def load(
     if precision is not None:
         check_precision(where, precision)
     if "fastrnn" in state_dict.metadata:
-        for name, value in (("key", key), ("batch_first", batch_first), ("nonlinearity", nonlinearity)):
+        for name, value in (("batch_first", batch_first), ("nonlinearity", nonlinearity)):
             if value is not None:
                 got = f"{name}={value!r}"
                 raise ValueError(message(where, "no options that the saved model holds", got))

@@ -71,7 +71,7 @@ def _run_times(model, stream, x, output, report):
     block = max(1, BLOCK_NUMBERS // steps[0].size)
     takes_last = any(layer.is_last_step for layer in model.layers)
     for begin in range(0, T, block):
-        y = stream.run(steps[begin:begin + block])
+        y = stream.run(steps[begin : begin + block])
         if not takes_last:
             place = slice(begin, begin + block)
             shape = (T, *y.shape[1:])
@@ -129,9 +129,7 @@ class _Output:
 
     def write(self, shape, place, values):
         if self.array is None:
-            self.array = np.lib.format.open_memmap(
-                self.draft, mode="w+", dtype=values.dtype, shape=shape
-            )
+            self.array = np.lib.format.open_memmap(self.draft, mode="w+", dtype=values.dtype, shape=shape)
         self.array[place] = values
 
     def finish(self):

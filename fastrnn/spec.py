@@ -123,7 +123,7 @@ def take_prefix(where, state_dict, prefix):
         hint = "fastrnn.load_state_dict(path) reads one from a file."
         raise TypeError(message(where, "state_dict to be a mapping of names to arrays", got, hint))
     path = f"{prefix.removesuffix('.')}." if prefix else ""
-    tensors = {key[len(path):]: value for key, value in state_dict.items() if key.startswith(path)}
+    tensors = {key[len(path) :]: value for key, value in state_dict.items() if key.startswith(path)}
     if not tensors:
         hint = ""
         found = sorted({key.rpartition(".")[0] for key in state_dict})
@@ -142,11 +142,11 @@ def read_recurrent(where, kind, state_dict, prefix, nonlinearity="tanh"):
     entries = take_prefix(where, state_dict, prefix)
     if "weight_ih" in entries or "weight_hh" in entries:
         entries = {
-            f"{key}_l0" if _RECURRENT_KEY.fullmatch(key) else key: value
-            for key, value in entries.items()
+            f"{key}_l0" if _RECURRENT_KEY.fullmatch(key) else key: value for key, value in entries.items()
         }
-    tensors = {key: check_array(where, key, value) for key, value in entries.items()
-               if _RECURRENT_KEY.fullmatch(key)}
+    tensors = {
+        key: check_array(where, key, value) for key, value in entries.items() if _RECURRENT_KEY.fullmatch(key)
+    }
     spec = _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict)
     shapes = spec.tensor_shapes()
     problems = [f"{key} is missing" for key in shapes if key not in tensors]
@@ -190,8 +190,11 @@ def _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict):
         hint = f"Recurrent modules here: {quote(found)}; name one with prefix=." if found else ""
         under = f' under "{prefix}"' if prefix else ""
         raise WeightError(message(where, f"weight_ih_l0 and weight_hh_l0{under}", f"no {missing}", hint))
-    for name, array in (("weight_ih_l0", weight_ih), ("weight_hh_l0", weight_hh),
-                        ("weight_hr_l0", weight_hr)):
+    for name, array in (
+        ("weight_ih_l0", weight_ih),
+        ("weight_hh_l0", weight_hh),
+        ("weight_hr_l0", weight_hr),
+    ):
         if array is not None and (array.ndim != 2 or 0 in array.shape):
             raise WeightError(message(where, f"{name} to be a matrix", f"shape {array.shape}"))
     found = recurrent_kind(weight_hh, weight_hr)
@@ -202,8 +205,11 @@ def _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict):
         sign = "has a weight_hr" if weight_hr is not None else f"has {GATES[found]} gates"
         hint = f"weight_hh_l0 of shape {weight_hh.shape} {sign}: use fastrnn.{found}."
         raise WeightError(message(where, f"the weights of {kind}", f"those of {found}", hint))
-    layers = [int(match["layer"]) for key in tensors if (match := _RECURRENT_KEY.fullmatch(key))
-              and match["layer"] is not None]
+    layers = [
+        int(match["layer"])
+        for key in tensors
+        if (match := _RECURRENT_KEY.fullmatch(key)) and match["layer"] is not None
+    ]
     return RecurrentSpec(
         kind=kind,
         input_size=weight_ih.shape[1],
@@ -224,15 +230,16 @@ def read_parameters(where, state_dict, prefix, dimensions, optional=()):
     are not `optional`. Surplus keys, missing ones and wrong numbers of axes are a WeightError.
     """
     entries = take_prefix(where, state_dict, prefix)
-    problems = [f"{name} is missing" for name in dimensions
-                if name not in entries and name not in optional]
+    problems = [f"{name} is missing" for name in dimensions if name not in entries and name not in optional]
     problems += [f"{name} is not one of its keys" for name in entries if name not in dimensions]
     tensors = {}
     if not problems:
-        tensors = {name: check_array(where, name, entries[name])
-                   for name in dimensions if name in entries}
-        problems = [f"{name} has the shape {array.shape}" for name, array in tensors.items()
-                    if array.ndim != dimensions[name] or 0 in array.shape]
+        tensors = {name: check_array(where, name, entries[name]) for name in dimensions if name in entries}
+        problems = [
+            f"{name} has the shape {array.shape}"
+            for name, array in tensors.items()
+            if array.ndim != dimensions[name] or 0 in array.shape
+        ]
     if problems:
         axes = [f"{name} of {n} ax{'i' if n == 1 else 'e'}s" for name, n in dimensions.items()]
         raise WeightError(message(where, ", ".join(axes), "; ".join(problems)))

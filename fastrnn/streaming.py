@@ -32,7 +32,8 @@ def chain_features(where, layers):
         if layer.features_in is not None and given not in (None, layer.features_in):
             got = f"{given} from the layer before"
             raise ValueError(
-                message(f"{where}: layer {index}, {layer!r}", f"{layer.features_in} features", got))
+                message(f"{where}: layer {index}, {layer!r}", f"{layer.features_in} features", got)
+            )
         if given is None and taken is None:
             taken = layer.features_in
         given = given if layer.features_out is None else layer.features_out
@@ -129,10 +130,12 @@ class Stream:
     @property
     def state(self):
         """A copy of the state, shaped as the model returns it; assign one to set it."""
-        return join_state([
-            layer.pack_state([array.copy() for array in arrays])
-            for layer, arrays in zip(self._recurrent, self._states, strict=True)
-        ])
+        return join_state(
+            [
+                layer.pack_state([array.copy() for array in arrays])
+                for layer, arrays in zip(self._recurrent, self._states, strict=True)
+            ]
+        )
 
     @state.setter
     def state(self, state):
@@ -140,9 +143,7 @@ class Stream:
         if state is None:
             raise ValueError(message(where, "a state", "None", "reset() goes back to zeros."))
         given = []
-        for layer, part in zip(
-            self._recurrent, split_state(where, self._recurrent, state), strict=True
-        ):
+        for layer, part in zip(self._recurrent, split_state(where, self._recurrent, state), strict=True):
             given.append(check_state(where, part, layer.shape.state_shapes(self.batch_size)))
         for arrays, values in zip(self._states, given, strict=True):
             for array, value in zip(arrays, values, strict=True):

@@ -1,6 +1,10 @@
 """What every test may ask for."""
 
 import os
+
+# Small products from many tests: BLAS threads only get in each other's way. Before NumPy loads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from pathlib import Path
 
 import numpy as np

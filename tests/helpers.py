@@ -19,17 +19,14 @@ def random_spec(cell, input_size, hidden_size, num_layers=1, bidirectional=False
     """A RecurrentSpec; the projected LSTM has about half as many outputs as units."""
     kind, options = CELLS[cell]
     proj_size = (hidden_size + 1) // 2 if cell == "lstm_proj" else 0
-    return RecurrentSpec(
-        kind, input_size, hidden_size, num_layers, bidirectional, proj_size, bias, **options
-    )
+    return RecurrentSpec(kind, input_size, hidden_size, num_layers, bidirectional, proj_size, bias, **options)
 
 
 def random_tensors(rng, spec, dtype=np.float64):
     """Weights of torch's usual scale for a spec, by torch's names."""
     bound = 1 / np.sqrt(spec.hidden_size)
     return {
-        name: rng.uniform(-bound, bound, shape).astype(dtype)
-        for name, shape in spec.tensor_shapes().items()
+        name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in spec.tensor_shapes().items()
     }
 
 

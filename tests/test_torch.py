@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import fastrnn
 
 torch = pytest.importorskip("torch")
+torch.set_num_threads(1)
 rnn_utils = torch.nn.utils.rnn
 
 HIDDEN_SIZES = (1, 3, 8, 17, 40, 64, 128, 300)
@@ -134,7 +135,9 @@ def test_any_layer_equals_torch(data):
         # Activations of relu grow with depth: the tolerance is for values of about 1.
         scale = max(1.0, float(wanted.abs().max()))
         assert_close(output.swapaxes(0, 1) if swap else output, wanted, tolerance * scale)
-        assert_states_close(after, wanted_state, tolerance * max(scale, *map(np.max, map(np.abs, _arrays(after)))))
+        assert_states_close(
+            after, wanted_state, tolerance * max(scale, *map(np.max, map(np.abs, _arrays(after))))
+        )
 
 
 def _arrays(state):

@@ -85,7 +85,7 @@ def load_state_dict(path, key=None):
 def _read_archive(archive, where, key):
     names = list(archive.sizes)
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-        hint = "Where you have torch: torch.save(torch.jit.load(path).state_dict(), \"weights.pt\")."
+        hint = 'Where you have torch: torch.save(torch.jit.load(path).state_dict(), "weights.pt").'
         raise FormatError(message(where, EXPECTED, "a TorchScript archive", hint))
     if any(name.endswith("/data.pkl") for name in names):
         return find_state_dict(read_zip(archive, where), where, "torch zip", key)
@@ -101,7 +101,7 @@ def _read_archive(archive, where, key):
 def _other_kind(head):
     """What a file that is not read seems to be, and a hint."""
     for offset, magic, kind, hint in OTHER_KINDS:
-        if head[offset:offset + len(magic)] == magic:
+        if head[offset : offset + len(magic)] == magic:
             return kind, hint
     text = head.lstrip()
     if not head:

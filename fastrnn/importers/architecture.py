@@ -59,14 +59,16 @@ def suggestion(state_dict):
         else:
             option = ', nonlinearity="tanh" or "relu"' if kind == "RNN" else ""
             lines.append(f'    fastrnn.{kind}.from_state_dict(sd, "{path}"{option}),')
-    return "\n".join([
-        "Write the model out, in the order of its forward method:",
-        "fastrnn.Sequential(",
-        *lines[:40],
-        *(["    # ..."] if len(lines) > 40 else []),
-        ")",
-        "with sd = fastrnn.load_state_dict(path), activations and fastrnn.Last() where they belong.",
-    ])
+    return "\n".join(
+        [
+            "Write the model out, in the order of its forward method:",
+            "fastrnn.Sequential(",
+            *lines[:40],
+            *(["    # ..."] if len(lines) > 40 else []),
+            ")",
+            "with sd = fastrnn.load_state_dict(path), activations and fastrnn.Last() where they belong.",
+        ]
+    )
 
 
 def _modules(state_dict):
@@ -132,9 +134,13 @@ def _chain(modules, recurrent):
         weight = others.get("weight")
         if kind == "Embedding" and weight.shape[1] == given:
             before.append(path)
-        elif kind == "Linear" and weight.shape[1] == taken and not (
-            # It would fit before the recurrent module too, and stands there in the file.
-            weight.shape[0] == given and list(modules).index(path) < list(modules).index(recurrent)
+        elif (
+            kind == "Linear"
+            and weight.shape[1] == taken
+            and not (
+                # It would fit before the recurrent module too, and stands there in the file.
+                weight.shape[0] == given and list(modules).index(path) < list(modules).index(recurrent)
+            )
         ):
             behind.append(path)
         else:

@@ -64,8 +64,15 @@ class Archive:
                     if not count:
                         raise EOFError(f"{filled} bytes of {size}")
                     filled += count
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError,
-                RuntimeError, ValueError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            OSError,
+            NotImplementedError,
+            RuntimeError,
+            ValueError,
+        ) as error:
             got = f"a damaged one ({error})"
             raise FormatError(message(self.where, f"a whole entry {brief(name)}", got)) from error
         return data

@@ -88,8 +88,7 @@ def _join(path, name):
 
 def _is_state_dict(value):
     return isinstance(value, dict) and any(
-        isinstance(name, str) and isinstance(item, (TensorView, np.ndarray))
-        for name, item in value.items()
+        isinstance(name, str) and isinstance(item, (TensorView, np.ndarray)) for name, item in value.items()
     )
 
 
@@ -152,7 +151,7 @@ def _raise_none(found, where, expected):
     if module is not None:
         hint = (
             "Such a file needs the code of its class, and runs it. Where you trust it and have "
-            'that code, save its weights once: torch.save(torch.load(path, weights_only=False)'
+            "that code, save its weights once: torch.save(torch.load(path, weights_only=False)"
             '.state_dict(), "weights.pt") (take the module out of a dict first), and load that file.'
         )
         got = f"a whole pickled module or object ({module.name})"

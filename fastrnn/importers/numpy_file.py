@@ -39,7 +39,7 @@ def _read_entry(data, where, name):
     there = len(data) - file.tell()
     if size != there:
         raise FormatError(message(where, f"{size} bytes in {brief(name)}", str(there)))
-    array = data[file.tell():].copy().view(dtype)
+    array = data[file.tell() :].copy().view(dtype)
     return array.reshape(shape, order="F" if is_fortran else "C").astype(dtype.newbyteorder("="), copy=False)
 
 

@@ -29,13 +29,36 @@ HARMLESS = frozenset(
     f"{module}.{name}"
     for module in ("builtins", "__builtin__")
     for name in (
-        "set", "frozenset", "list", "dict", "tuple", "int", "float", "complex", "bool", "str",
-        "bytes", "bytearray", "slice", "range", "xrange", "object", "unicode", "long",
+        "set",
+        "frozenset",
+        "list",
+        "dict",
+        "tuple",
+        "int",
+        "float",
+        "complex",
+        "bool",
+        "str",
+        "bytes",
+        "bytearray",
+        "slice",
+        "range",
+        "xrange",
+        "object",
+        "unicode",
+        "long",
     )
 ) | frozenset(
-    ("pathlib.Path", "pathlib.PosixPath", "pathlib.PurePosixPath", "pathlib.WindowsPath",
-     "pathlib.PureWindowsPath", "pathlib._local.PosixPath", "types.SimpleNamespace",
-     "functools.partial")
+    (
+        "pathlib.Path",
+        "pathlib.PosixPath",
+        "pathlib.PurePosixPath",
+        "pathlib.WindowsPath",
+        "pathlib.PureWindowsPath",
+        "pathlib._local.PosixPath",
+        "types.SimpleNamespace",
+        "functools.partial",
+    )
 )
 
 
@@ -98,8 +121,18 @@ def read_pickle(file, where, functions, persistent):
             machine.run(opcode.name, argument)
     except FormatError:
         raise
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError,
-            RecursionError, ArithmeticError, LookupError, EOFError) as error:
+    except (
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        ArithmeticError,
+        LookupError,
+        EOFError,
+    ) as error:
         got = f"one that is damaged ({type(error).__name__}: {str(error)[:200]})"
         raise FormatError(message(where, "a whole pickle", got)) from error
     raise FormatError(message(where, "a whole pickle", "one without an end"))
@@ -127,9 +160,7 @@ class _Machine:
         elif name not in _IGNORED:
             method = getattr(self, f"do_{name.lower()}", None)
             if method is None:
-                raise FormatError(
-                    message(self.where, "the opcodes of a torch file", f"the opcode {name}")
-                )
+                raise FormatError(message(self.where, "the opcodes of a torch file", f"the opcode {name}"))
             method(argument)
 
     # -- the stack
@@ -148,7 +179,7 @@ class _Machine:
             place -= 1
             if place < 0:
                 raise ValueError("no mark on the stack")
-        values = stack[place + 1:]
+        values = stack[place + 1 :]
         del stack[place:]
         return values
 

@@ -39,4 +39,4 @@ def read_safetensors(path, where):
             continue
         elements = np.frombuffer(bytearray(entry["data"]), np.uint8)
         tensors[name] = as_elements(elements, dtype).reshape(entry["shape"])
-    return tensors, json.loads(data[8:8 + header_size]).get("__metadata__", {})
+    return tensors, json.loads(data[8 : 8 + header_size]).get("__metadata__", {})

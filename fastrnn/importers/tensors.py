@@ -81,8 +81,10 @@ class TensorView:
     def array(self, where, name):
         """The view as an ndarray on the storage's memory."""
         numbers = (self.offset, *self.size, *self.stride)
-        if len(self.size) != len(self.stride) or len(self.size) > 32 or not all(
-            type(n) is int and 0 <= n < 2**62 for n in numbers
+        if (
+            len(self.size) != len(self.stride)
+            or len(self.size) > 32
+            or not all(type(n) is int and 0 <= n < 2**62 for n in numbers)
         ):
             got = f"offset {brief(self.offset)}, {len(self.size)} sizes and {len(self.stride)} strides"
             hint = "Every one is a whole number from 0."
@@ -103,5 +105,5 @@ class TensorView:
                     "The file is damaged or cut short.",
                 )
             )
-        elements = self.storage.elements(self.dtype)[self.offset:]
+        elements = self.storage.elements(self.dtype)[self.offset :]
         return as_strided(elements, self.size, [step * elements.itemsize for step in self.stride])

@@ -179,7 +179,7 @@ def read_legacy(data, where):
         if key not in wanted or key in places:
             raise FormatError(message(where, "each storage once", f"{brief(key)}", "The file is damaged."))
         dtype, count = wanted[key]
-        head = data[place:place + 8]
+        head = data[place : place + 8]
         if len(head) < 8 or struct.unpack("<q", head)[0] != count:
             got = "another count, or the end"
             raise FormatError(message(where, f"{count} elements in the storage {brief(key)}", got))

@@ -24,12 +24,19 @@ def read_module(module):
     ValueError
         A module has an option that no layer here has.
     """
+    if not hasattr(module, "state_dict"):
+        raise TypeError(_refusal(module))
+    dtypes = {str(tensor.dtype) for tensor in module.state_dict().values()}
+    return _read(module, "float64" if "torch.float64" in dtypes else "float32")
+
+
+def _read(module, precision):
     kind = type(module).__name__
     if not type(module).__module__.startswith("torch.nn.modules."):
         raise TypeError(_refusal(module))
     if kind == "Sequential":
-        return [spec for child in module for spec in read_module(child)]
-    return [_read_leaf(kind, module)]
+        return [spec for child in module for spec in _read(child, precision)]
+    return [_read_leaf(kind, module, precision)]
 
 
 def _refusal(module):
@@ -38,11 +45,8 @@ def _refusal(module):
     return message("from_torch", f"a torch.nn module ({SUPPORTED})", name, hint)
 
 
-def _read_leaf(kind, module):
+def _read_leaf(kind, module, precision):
     tensors = dict(module.state_dict())
-    precision = "float32"
-    if any(str(tensor.dtype) == "torch.float64" for tensor in tensors.values()):
-        precision = "float64"
     weighted = {"precision": precision}
     if kind in RECURRENT:
         options = {**weighted, "batch_first": module.batch_first}

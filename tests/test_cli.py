@@ -1,0 +1,204 @@
+"""The command line, as a user meets it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from helpers import assert_close, random_layer
+
+import fastrnn
+from fastrnn import demo, offline
+from fastrnn.cli import main
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command; give its status, stdout and stderr."""
+
+    def call(*arguments):
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def model(rng, tmp_path):
+    weights = {"weight": rng.standard_normal((2, 6)), "bias": rng.standard_normal(2)}
+    model = fastrnn.Sequential(
+        random_layer(rng, "LSTM", 3, 6, precision="float32"), fastrnn.Linear.from_state_dict(weights)
+    )
+    model.save(tmp_path / "model.safetensors")
+    return model
+
+
+def test_help_of_every_command():
+    for command in ([], ["info"], ["convert"], ["run"], ["verify"], ["demo"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "fastrnn", *command, "--help"], capture_output=True, text=True, check=True
+        )
+        assert result.stdout.startswith("usage: fastrnn")
+
+
+def test_info_shows_tensors_and_what_was_left_out(run, golden):
+    status, out, _ = run("info", golden / "files" / "checkpoint_zip.pt")
+    assert status == 0
+    for words in ('under "model_state_dict"', "weight_ih_l0  (16, 3)  float32", "optimizer: dict of 2",
+                  'fastrnn.LSTM.from_state_dict(sd, "")'):  # fmt: skip
+        assert words in out
+    status, out, _ = run("info", golden / "files" / "checkpoint_zip.pt", "--json")
+    found = json.loads(out)
+    assert found["tensors"]["weight_hh_l0"] == {"shape": [16, 4], "dtype": "float32"}
+    assert found["left_out"]["epoch"] == "7" and found["recurrent"] == [""]
+
+
+def test_info_of_a_saved_model(run, model, tmp_path):
+    _, out, _ = run("info", tmp_path / "model.safetensors")
+    assert repr(model) in out
+
+
+def test_convert_and_verify(run, golden, tmp_path):
+    output = tmp_path / "model.safetensors"
+    status, out, _ = run("convert", golden / "files" / "lstm_zip.pt", output, "--batch-first")
+    assert status == 0 and "LSTM(3, 4, batch_first=True)" in out
+    status, out, _ = run("verify", output)
+    assert status == 0 and out.startswith("passed: ")
+    status, out, _ = run("verify", output, "--json")
+    assert json.loads(out)["passed"] is True
+
+
+def test_verify_fails_with_status_1(run, model, tmp_path, monkeypatch):
+    monkeypatch.setattr("fastrnn.model.GOLDEN_TOLERANCE", {"float32": 0.0})
+    status, out, _ = run("verify", tmp_path / "model.safetensors")
+    assert status == 1 and out.startswith("FAILED")
+
+
+@pytest.mark.parametrize("block", (2**20, 40))
+@pytest.mark.parametrize("shape", ((50, 3), (50, 4, 3)))
+def test_run_equals_a_call(run, rng, tmp_path, monkeypatch, model, shape, block):
+    monkeypatch.setattr(offline, "BLOCK_NUMBERS", block)
+    x = rng.standard_normal(shape).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    status, out, err = run(
+        "run",
+        tmp_path / "model.safetensors",
+        tmp_path / "x.npy",
+        "-o",
+        tmp_path / "y.npy",
+        "--state",
+        tmp_path / "state.npz",
+    )
+    assert (status, err) == (0, "")
+    wanted, (h, c) = model(x)
+    assert_close(np.load(tmp_path / "y.npy"), wanted, 1e-6)
+    with np.load(tmp_path / "state.npz") as states:
+        assert_close(states["state0"], h, 1e-6)
+        assert_close(states["state1"], c, 1e-6)
+    assert not (tmp_path / "y.npy.part").exists()
+
+
+@pytest.mark.parametrize("block", (2**20, 30))
+@pytest.mark.parametrize("batch_first", (False, True))
+@pytest.mark.parametrize("bidirectional", (False, True))
+@pytest.mark.parametrize("takes_last", (False, True))
+@pytest.mark.parametrize("has_lengths", (False, True))
+def test_run_of_every_kind_of_model(
+    run, rng, tmp_path, monkeypatch, block, batch_first, bidirectional, takes_last, has_lengths
+):
+    monkeypatch.setattr(offline, "BLOCK_NUMBERS", block)
+    layers = [
+        fastrnn.OneHot(5),
+        random_layer(
+            rng, "GRU", 5, 4, precision="float32", bidirectional=bidirectional, batch_first=batch_first
+        ),
+    ]
+    model = fastrnn.Sequential(*layers, *([fastrnn.Last()] if takes_last else []))
+    model.save(tmp_path / "m")
+    tokens = rng.integers(5, size=(6, 20) if batch_first else (20, 6))
+    lengths = np.array([20, 1, 7, 7, 19, 2]) if has_lengths else None
+    np.savez(tmp_path / "x.npz", x=tokens, **({"lengths": lengths} if has_lengths else {}))
+    status, _, err = run(
+        "run", tmp_path / "m", tmp_path / "x.npz", "-o", tmp_path / "y.npy", "--state", tmp_path / "s.npz"
+    )
+    assert (status, err) == (0, "")
+    wanted, h = model(tokens, lengths=lengths)
+    assert_close(np.load(tmp_path / "y.npy"), wanted, 1e-6)
+    with np.load(tmp_path / "s.npz") as states:
+        assert_close(states["state0"], h, 1e-6)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    (
+        (["info", "nothing.pt"], "fastrnn info: [Errno 2]"),
+        (["info", "text.txt"], "fastrnn info: text.txt: expected a state_dict"),
+        (["verify", "lstm.pt"], "expected a model that fastrnn saved, got torch zip. fastrnn convert makes"),
+        (["run", "model.safetensors", "text.txt", "-o", "y.npy"], "text.txt: expected an input as .npy or .npz"),
+        (["run", "model.safetensors", "wrong.npy", "-o", "y.npy"], "x of shape (T, 2, 3), got (5, 2, 9)"),
+        (["run", "model.safetensors", "flat.npy", "-o", "y.npy"], "an input of shape (T, I) or (T, B, I), got (5,)"),
+        (["run", "model.safetensors", "objects.npy", "-o", "y.npy"], "a whole .npy file"),
+        (["run", "model.safetensors", "wrong.npy", "-o", "wrong.npy"], "an output apart from the input"),
+        (["convert", "lstm.pt", "no/such/folder/m"], "fastrnn convert: [Errno 2]"),
+        (["demo", "--length", "0"], "a length from 1"),
+        (["demo", "--temperature", "nan"], "a temperature above 0"),
+        (["demo", "--prompt", ""], "a prompt of at least one character"),
+    ),
+)  # fmt: skip
+def test_errors_are_one_line_and_status_2(run, model, golden, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("some text")
+    (tmp_path / "lstm.pt").write_bytes((golden / "files" / "lstm_zip.pt").read_bytes())
+    np.save("wrong.npy", np.ones((5, 2, 9)))
+    np.save("flat.npy", np.ones(5))
+    np.save("objects.npy", np.array([{}]), allow_pickle=True)
+    before = sorted(os.listdir())
+    status, _, err = run(*arguments)
+    assert status == 2 and words in err and "Traceback" not in err
+    assert sorted(os.listdir()) == before
+
+
+def test_unknown_command_is_status_2():
+    with pytest.raises(SystemExit) as caught:
+        main(["dance"])
+    assert caught.value.code == 2
+
+
+# ---------------------------------------------------------------- the demo
+
+
+def test_demo_writes_words(run):
+    status, out, _ = run("demo", "--length", "300")
+    assert status == 0
+    assert "Sequential(Embedding(96, 32), LSTM(32, 144), Linear(144, 96))" in out
+    assert "us per character" in out
+    words = set(out.partition("\nSequential")[0].lower().split())
+    assert len(words & {"the", "a", "of", "is", "to", "in", "and", "that", "class", "function"}) >= 4
+
+
+def test_demo_as_json(run):
+    _, out, err = run("demo", "--length", "50", "--prompt", "A list ", "--seed", "3", "--json")
+    result = json.loads(out)
+    assert result["text"].startswith("A list ") and len(result["text"]) == 57
+    assert result["microseconds"] > 0 and err.startswith("A list ")
+    again = json.loads(run("demo", "--length", "50", "--prompt", "A list ", "--seed", "3", "--json")[1])
+    assert again["text"] == result["text"]
+
+
+def test_demo_agrees_with_torch():
+    pytest.importorskip("torch")
+    model = fastrnn.load(demo.weights_path())
+    result = demo.compare_with_torch(model, demo.encode("The value of the expression is a tuple."))
+    assert result["largest_difference"] < 1e-4
+
+
+def test_demo_weights_are_small():
+    assert os.path.getsize(demo.weights_path()) <= 500_000
+
+
+def test_demo_text_goes_both_ways():
+    assert demo.decode(demo.encode("Hello, (world)\n")) == "Hello, (world)\n"
+    assert demo.decode(demo.encode("né")) == "n?"

@@ -1,0 +1,114 @@
+"""Promises about the package as a whole."""
+
+import ast
+import subprocess
+import sys
+import threading
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import random_layer
+
+import fastrnn
+
+PACKAGE = Path(fastrnn.__file__).parent
+
+# Which modules of the package each may import; a test of a design is a table.
+LAYERING = {
+    "_version": set(),
+    "errors": set(),
+    "spec": {"errors"},
+    "reference": {"spec"},
+    "backends": {"_version", "errors", "_blas"},
+    "importers": {"errors", "spec", "importers"},
+    "streaming": {"errors"},
+    "layers": {"errors", "spec", "reference", "backends", "streaming", "_engine", "_pack"},
+    "model": {"errors", "spec", "reference", "importers", "layers", "streaming"},
+    "offline": {"errors"},
+    "terminal": set(),
+    "demo": set(),
+}
+
+
+def imports_of(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from names if node.module == "fastrnn" else [node.module]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_imports_run_one_way():
+    seen = set()
+    for path in PACKAGE.rglob("*.py"):
+        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        if part not in LAYERING:
+            assert part in ("__init__", "__main__", "cli")
+            continue
+        seen.add(part)
+        for name in imports_of(path):
+            if name.startswith("fastrnn."):
+                assert name.split(".")[1] in LAYERING[part], f"{path.name} imports {name}"
+    assert seen == set(LAYERING)
+
+
+def test_public_names_are_these_and_documented():
+    """An accidental export cannot ship."""
+    public = {
+        name
+        for name, value in vars(fastrnn).items()
+        if not name.startswith("_") and not isinstance(value, types.ModuleType)
+    }
+    assert public | {"__version__"} == set(fastrnn.__all__)
+    for name in public:
+        assert getattr(fastrnn, name).__doc__, name
+
+
+def test_import_brings_neither_torch_nor_scipy():
+    script = "import sys, fastrnn; print([m for m in ('torch', 'scipy', 'rich') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_a_model_runs_without_torch(golden):
+    """Load and run while any import of torch fails."""
+    script = f"""
+import sys
+sys.modules["torch"] = None
+import fastrnn
+model = fastrnn.load({str(golden / "files" / "lstm_zip.pt")!r})
+print(model([[1.0, 2.0, 3.0]])[0].shape, "scipy" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "(1, 4) True"
+
+
+def test_show_config_says_what_was_picked(capsys):
+    fastrnn.show_config()
+    out = capsys.readouterr().out
+    assert f"fastrnn: {fastrnn.__version__}" in out and "backend: blas" in out
+
+
+@pytest.mark.parametrize("kind", ("RNN", "GRU", "LSTM"))
+def test_threads_share_a_layer(rng, kind):
+    """Eight threads on one layer, with inputs of different shapes: each gets its own numbers."""
+    layer = random_layer(rng, kind, 5, 33, num_layers=2, bidirectional=True)
+    inputs = [rng.standard_normal((7 + i, 1 + i % 3, 5)) for i in range(8)]
+    wanted = [layer(x)[0] for x in inputs]
+    failures = []
+
+    def work(x, y):
+        for _ in range(60):
+            out = np.empty_like(y)
+            if not np.array_equal(layer(x, out=out)[0], y):
+                failures.append(x.shape)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, wanted, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures

@@ -1,0 +1,170 @@
+"""Streams: steps and chunks give what the whole sequence gives, and errors change nothing."""
+
+import pickle
+import re
+
+import numpy as np
+import pytest
+from helpers import arrays_of, assert_close, assert_states_close, random_layer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastrnn
+
+TOLERANCE = 1e-13  # on the blas backend, to rounding
+
+
+def random_model(rng, kind="LSTM", batch_first=False):
+    weights = {"weight": rng.standard_normal((3, 6)), "bias": rng.standard_normal(3)}
+    return fastrnn.Sequential(
+        random_layer(rng, kind, 4, 5, num_layers=2, batch_first=batch_first),
+        random_layer(rng, "GRU", 5, 6, batch_first=batch_first),
+        fastrnn.Linear.from_state_dict(weights, precision="float64"),
+        fastrnn.Softmax(),
+    )
+
+
+@settings(max_examples=60)
+@given(
+    kind=st.sampled_from(["RNN", "GRU", "LSTM"]),
+    batch_size=st.sampled_from([None, 1, 3]),
+    cuts=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+    batch_first=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_any_cut_equals_the_whole(kind, batch_size, cuts, batch_first, seed):
+    rng = np.random.default_rng(seed)
+    model = random_model(rng, kind, batch_first)
+    rows = () if batch_size is None else (batch_size,)
+    x = rng.standard_normal((sum(cuts), *rows, 4))
+    swap = batch_first and batch_size is not None
+    wanted, wanted_state = model(x.swapaxes(0, 1) if swap else x)
+    wanted = wanted.swapaxes(0, 1) if swap else wanted
+    stream = model.stream(batch_size)
+    begin = 0
+    for size in cuts:
+        part = x[begin : begin + size]
+        out = np.full((size, *rows, 3), np.nan)
+        if size == 1:
+            assert stream.step(part[0], out=out[0]).base is not None
+        elif size % 2:
+            assert stream.run(part, out=out) is out
+        else:
+            out = stream.run(part)
+        assert_close(out, wanted[begin : begin + size], TOLERANCE)
+        begin += size
+    assert_states_close(stream.state, wanted_state, TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ("RNN", "GRU", "LSTM"))
+def test_stream_of_a_layer(rng, kind):
+    layer = random_layer(rng, kind)
+    x = rng.standard_normal((6, 5))
+    wanted, wanted_state = layer(x)
+    stream = layer.stream()
+    for t in range(6):
+        assert_close(stream.step(x[t]), wanted[t], TOLERANCE)
+    assert_states_close(stream.state, wanted_state, TOLERANCE)
+
+
+def test_stream_of_tokens(rng):
+    model = fastrnn.Sequential(
+        fastrnn.OneHot(5, precision="float64"), random_layer(rng, "GRU", 5, 3), fastrnn.Last()
+    )
+    stream = model.stream()
+    tokens = [0, 4, 2]
+    assert_close(np.stack([stream.step(token) for token in tokens])[-1], model(tokens)[0], TOLERANCE)
+    batched = model.stream(2)
+    assert batched.step([1, 2]).shape == (2, 3)
+    with pytest.raises(ValueError, match="tokens from 0 to 4"):
+        batched.step([1, 5])
+
+
+def test_state_is_a_copy_both_ways(rng):
+    stream = random_model(rng).stream(2)
+    x = rng.standard_normal((2, 4))
+    stream.step(x)
+    saved = stream.state
+    wanted = stream.step(x)
+    for array in arrays_of(stream.state):
+        array[...] = 9
+    stream.state = saved
+    for array in arrays_of(saved):
+        array[...] = 9
+    np.testing.assert_array_equal(stream.step(x), wanted)
+    stream.reset()
+    assert not any(array.any() for array in arrays_of(stream.state))
+
+
+def test_whole_sequence_continues_as_a_stream(rng):
+    layer = random_layer(rng, "LSTM")
+    x = rng.standard_normal((6, 5))
+    wanted, _ = layer(x)
+    stream = layer.stream()
+    stream.state = layer(x[:4])[1]
+    assert_close(stream.run(x[4:]), wanted[4:], TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "method, x, words",
+    (
+        ("step", np.ones(3), "Stream.step: expected x of shape (4,), got (3,)"),
+        ("step", np.ones((1, 4)), "expected x of shape (4,), got (1, 4)"),
+        ("run", np.ones((0, 4)), "expected x of shape (T, 4), got (0, 4)"),
+        ("run", np.ones((2, 1, 4)), "expected x of shape (T, 4)"),
+    ),
+)
+def test_wrong_steps_leave_the_stream_as_it_was(rng, method, x, words):
+    stream = random_model(rng).stream()
+    stream.step(np.ones(4))
+    before = arrays_of(stream.state)
+    with pytest.raises(ValueError, match=re.escape(words)):
+        getattr(stream, method)(x)
+    with pytest.raises(ValueError, match=re.escape("out to be a C-contiguous float64 array of shape (3,)")):
+        stream.step(np.ones(4), out=np.ones(4))
+    for one, other in zip(before, arrays_of(stream.state), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_error_inside_the_chain_leaves_the_stream_as_it_was(rng):
+    class Broken(fastrnn.Tanh):
+        def __call__(self, x):
+            raise RuntimeError("in the middle")
+
+    stream = fastrnn.Sequential(random_layer(rng), Broken()).stream()
+    with pytest.raises(RuntimeError, match="in the middle"):
+        stream.step(np.ones(5))
+    assert not any(array.any() for array in arrays_of(stream.state))
+
+
+def test_wrong_states_are_refused(rng):
+    stream = random_model(rng).stream(2)
+    good = stream.state
+    for state in (None, good[0], (good[0], np.ones((1, 3, 6))), (*good, good[1])):
+        with pytest.raises(ValueError, match="expected"):
+            stream.state = state
+
+
+def test_layers_that_need_the_whole_sequence_have_no_stream(rng):
+    with pytest.raises(ValueError, match="expected layers that run forward, got LSTM.* begins at the end"):
+        random_layer(rng, bidirectional=True).stream()
+    with pytest.raises(ValueError, match="expected dim=-1"):
+        fastrnn.Sequential(random_layer(rng), fastrnn.Softmax(dim=0)).stream()
+    with pytest.raises(ValueError, match="batch_size to be at least 1"):
+        random_layer(rng).stream(0)
+
+
+def test_one_layer_twice_in_a_model(rng):
+    layer = random_layer(rng, "GRU", 3, 3)
+    model = fastrnn.Sequential(layer, layer)
+    x = rng.standard_normal((4, 3))
+    stream = model.stream()
+    out = np.empty((4, 3))
+    assert_close(stream.run(x, out=out), model(x)[0], TOLERANCE)
+
+
+def test_stream_survives_pickling(rng):
+    stream = random_model(rng).stream()
+    stream.step(np.ones(4))
+    again = pickle.loads(pickle.dumps(stream))
+    np.testing.assert_array_equal(again.step(np.ones(4)), stream.step(np.ones(4)))
