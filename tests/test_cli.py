@@ -83,7 +83,7 @@ def test_run_equals_a_call(run, rng, tmp_path, monkeypatch, model, shape, block)
     monkeypatch.setattr(offline, "BLOCK_NUMBERS", block)
     x = rng.standard_normal(shape).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
-    status, out, err = run(
+    status, _, err = run(
         "run",
         tmp_path / "model.safetensors",
         tmp_path / "x.npy",
@@ -137,9 +137,9 @@ def test_run_of_every_kind_of_model(
         (["info", "nothing.pt"], "fastrnn info: [Errno 2]"),
         (["info", "text.txt"], "fastrnn info: text.txt: expected a state_dict"),
         (["verify", "lstm.pt"], "expected a model that fastrnn saved, got torch zip. fastrnn convert makes"),
-        (["run", "model.safetensors", "text.txt", "-o", "y.npy"], "text.txt: expected an input as .npy or .npz"),
+        (["run", "model.safetensors", "text.txt", "-o", "y.npy"], "expected an input as .npy or .npz"),
         (["run", "model.safetensors", "wrong.npy", "-o", "y.npy"], "x of shape (T, 2, 3), got (5, 2, 9)"),
-        (["run", "model.safetensors", "flat.npy", "-o", "y.npy"], "an input of shape (T, I) or (T, B, I), got (5,)"),
+        (["run", "model.safetensors", "flat.npy", "-o", "y.npy"], "shape (T, I) or (T, B, I), got (5,)"),
         (["run", "model.safetensors", "objects.npy", "-o", "y.npy"], "a whole .npy file"),
         (["run", "model.safetensors", "wrong.npy", "-o", "wrong.npy"], "an output apart from the input"),
         (["convert", "lstm.pt", "no/such/folder/m"], "fastrnn convert: [Errno 2]"),

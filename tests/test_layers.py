@@ -121,8 +121,8 @@ def test_rnn_nonlinearity_is_checked(rng):
 @pytest.mark.parametrize(
     "arguments, words",
     (
-        ({"x": np.ones((2, 3, 4))}, "LSTM: expected x of shape (T, B, 5) or, unbatched, (T, 5), got (2, 3, 4)."
-         " input_size is 5"),
+        ({"x": np.ones((2, 3, 4))},
+         "LSTM: expected x of shape (T, B, 5) or, unbatched, (T, 5), got (2, 3, 4). input_size is 5"),
         ({"x": np.ones(5)}, "got (5,)"),
         ({"x": np.ones((1, 2, 3, 5))}, "got (1, 2, 3, 5)"),
         ({"x": np.ones((0, 2, 5))}, "at least one time step and one row"),

@@ -138,7 +138,7 @@ def test_saved_model_comes_back(rng, tmp_path, precision, batch_first):
     fastrnn.Sequential(layer).save(tmp_path / "model.safetensors")
     model = fastrnn.load(tmp_path / "model.safetensors")
     x = rng.standard_normal((4, 2, 3))
-    y, h = model(x)
+    y, _ = model(x)
     np.testing.assert_array_equal(y, layer(x)[0])
     assert y.dtype == precision and repr(model.layers[0]) == repr(layer)
     assert verify(tmp_path / "model.safetensors")["passed"]

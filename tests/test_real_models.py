@@ -210,7 +210,8 @@ def test_speech_behind_the_convolutions(models):
     folder = Folder(models / "silero-vad", "silero_vad_16k.safetensors")
     lstm = fastrnn.LSTM.from_state_dict(folder.state_dict, "lstm_cell")
     head = fastrnn.Linear.from_state_dict({
-        "weight": folder.state_dict["final_conv.weight"][..., 0], "bias": folder.state_dict["final_conv.bias"],
+        "weight": folder.state_dict["final_conv.weight"][..., 0],
+        "bias": folder.state_dict["final_conv.bias"],
     })  # fmt: skip
     stream = fastrnn.Sequential(lstm, fastrnn.ReLU(), head, fastrnn.Sigmoid()).stream(batch_size=1)
     y = np.stack([stream.step(x) for x in folder.reference["lstm_cell.x"]])

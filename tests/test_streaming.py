@@ -146,7 +146,7 @@ def test_wrong_states_are_refused(rng):
 
 
 def test_layers_that_need_the_whole_sequence_have_no_stream(rng):
-    with pytest.raises(ValueError, match="expected layers that run forward, got LSTM.* begins at the end"):
+    with pytest.raises(ValueError, match=r"expected layers that run forward, got LSTM.* begins at the end"):
         random_layer(rng, bidirectional=True).stream()
     with pytest.raises(ValueError, match="expected dim=-1"):
         fastrnn.Sequential(random_layer(rng), fastrnn.Softmax(dim=0)).stream()

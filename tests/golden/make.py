@@ -32,7 +32,7 @@ LAYERS = {
     "lstm_proj_all": (
         nn.LSTM, {"proj_size": 3, "num_layers": 2, "bidirectional": True, "bias": False}, 3, [9, 2, 7]),
 }  # fmt: skip
-T, I, H = 9, 5, 7
+T, INPUT_SIZE, H = 9, 5, 7
 
 
 def draw(*shape):
@@ -42,12 +42,12 @@ def draw(*shape):
 def record_layers():
     arrays = {}
     for name, (cls, options, batch_size, lengths) in LAYERS.items():
-        module = cls(I, H, **options).double()
+        module = cls(INPUT_SIZE, H, **options).double()
         rows = () if batch_size is None else (batch_size,)
         stack = module.num_layers * (2 if module.bidirectional else 1)
         h = draw(stack, *rows, getattr(module, "proj_size", 0) or H)
         state = (h, draw(stack, *rows, H)) if cls is nn.LSTM else h
-        x = draw(T, *rows, I)
+        x = draw(T, *rows, INPUT_SIZE)
         with torch.no_grad():
             if lengths is None:
                 y, after = module(x, state)
@@ -60,7 +60,8 @@ def record_layers():
             arrays[f"{name}/weights/{key}"] = tensor.numpy()
         arrays[f"{name}/x"], arrays[f"{name}/y"] = x.numpy(), y.numpy()
         for end, tensors in (("0", state), ("n", after)):
-            for letter, tensor in zip("hc", tensors if isinstance(tensors, tuple) else (tensors,)):
+            tensors = tensors if isinstance(tensors, tuple) else (tensors,)
+            for letter, tensor in zip("hc", tensors, strict=False):
                 arrays[f"{name}/{letter}{end}"] = tensor.numpy()
     np.savez_compressed(HERE / "layers.npz", **arrays)
 

@@ -1,0 +1,1 @@
+"""How fast fastrnn is, beside the engines that a user would otherwise pick: ``python -m bench``."""
