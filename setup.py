@@ -21,9 +21,10 @@ else:
 extensions = [
     Extension(
         f"fastrnn.{name}",
-        [f"fastrnn/{name}.pyx"],
-        include_dirs=["fastrnn", numpy.get_include()],
+        [f"src/fastrnn/{name}.pyx"],
+        include_dirs=["src/fastrnn", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        depends=["src/fastrnn/kernels/kernels.h"],
         extra_compile_args=compile_args,
     )
     for name in ("_pack", "_blas", "_engine")
@@ -39,6 +40,7 @@ setup(
             "initializedcheck": is_debug,
             "cdivision": True,
         },
+        include_path=["src"],
         annotate=os.environ.get("FASTRNN_ANNOTATE") == "1",
     )
 )

@@ -8,6 +8,8 @@ import sys
 import numpy as np
 import pytest
 from helpers import assert_close, random_layer
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import fastrnn
 from fastrnn import demo, offline
@@ -71,8 +73,11 @@ def test_convert_and_verify(run, golden, tmp_path):
     assert json.loads(out)["passed"] is True
 
 
-def test_verify_fails_with_status_1(run, model, tmp_path, monkeypatch):
-    monkeypatch.setattr("fastrnn.model.GOLDEN_TOLERANCE", {"float32": 0.0})
+def test_verify_fails_with_status_1(run, model, tmp_path):
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["layers.1.bias"] += 1
+    with safe_open(tmp_path / "model.safetensors", "numpy") as file:
+        save_file(tensors, tmp_path / "model.safetensors", file.metadata())
     status, out, _ = run("verify", tmp_path / "model.safetensors")
     assert status == 1 and out.startswith("FAILED")
 
@@ -141,8 +146,16 @@ def test_run_of_every_kind_of_model(
         (["run", "model.safetensors", "wrong.npy", "-o", "y.npy"], "x of shape (T, 2, 3), got (5, 2, 9)"),
         (["run", "model.safetensors", "flat.npy", "-o", "y.npy"], "shape (T, I) or (T, B, I), got (5,)"),
         (["run", "model.safetensors", "objects.npy", "-o", "y.npy"], "a whole .npy file"),
-        (["run", "model.safetensors", "wrong.npy", "-o", "wrong.npy"], "an output apart from the input"),
-        (["convert", "lstm.pt", "no/such/folder/m"], "fastrnn convert: [Errno 2]"),
+        (["run", "model.safetensors", "wrong.npy", "-o", "wrong.npy"], "another file than the input"),
+        (["convert", "lstm.pt", "no/such/folder/m"], "No such folder to write in: 'no/such/folder/m'"),
+        (["convert", "lstm.pt", "lstm.pt"], "another file than the input, got lstm.pt"),
+        (["convert", "lstm.pt", "m", "--nonlinearity", "tanh"], "an RNN beside nonlinearity, got LSTM"),
+        (["run", "model.safetensors", "wrong.npy", "-o", "model.safetensors"], "another file than the input"),
+        (["run", "model.safetensors", "wrong.npy", "-o", "y", "--state", "wrong.npy"], "another file"),
+        (["run", "model.safetensors", "wrong.npy", "-o", "y", "--state", "no/s"], "No such folder"),
+        (["run", "model.safetensors", "lengths.npz", "-o", "y.npy"], "lengths of shape (2,), got ()"),
+        (["run", "model.safetensors", "header.npy", "-o", "y.npy"], "a whole .npy file"),
+        (["demo", "--seed", "-1"], "a seed from 0"),
         (["demo", "--length", "0"], "a length from 1"),
         (["demo", "--temperature", "nan"], "a temperature above 0"),
         (["demo", "--prompt", ""], "a prompt of at least one character"),
@@ -154,11 +167,36 @@ def test_errors_are_one_line_and_status_2(run, model, golden, tmp_path, monkeypa
     (tmp_path / "lstm.pt").write_bytes((golden / "files" / "lstm_zip.pt").read_bytes())
     np.save("wrong.npy", np.ones((5, 2, 9)))
     np.save("flat.npy", np.ones(5))
+    np.savez("lengths.npz", x=np.ones((5, 2, 3)), lengths=np.array(3))
+    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00\x06\x00{'a':(")
     np.save("objects.npy", np.array([{}]), allow_pickle=True)
     before = sorted(os.listdir())
     status, _, err = run(*arguments)
     assert status == 2 and words in err and "Traceback" not in err
     assert sorted(os.listdir()) == before
+
+
+def test_softmax_over_the_rows_is_not_cut(run, rng, tmp_path, monkeypatch, model):
+    monkeypatch.setattr(offline, "BLOCK_NUMBERS", 40)
+    x = rng.standard_normal((5, 6, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    mixed = fastrnn.Sequential(model, fastrnn.Softmax(dim=1))
+    mixed.save(tmp_path / "mixed")
+    assert run("run", tmp_path / "mixed", tmp_path / "x.npy", "-o", tmp_path / "y.npy")[0] == 0
+    assert_close(np.load(tmp_path / "y.npy"), mixed(x)[0], 1e-6)
+
+
+def test_reader_that_goes_away_is_no_error():
+    for command in (["demo"], ["info", demo.weights_path()]):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastrnn", *map(str, command)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        process.stdout.close()
+        error = process.stderr.read()
+        process.stderr.close()
+        assert (process.wait(), error) == (0, b"")
 
 
 def test_unknown_command_is_status_2():

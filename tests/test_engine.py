@@ -128,6 +128,17 @@ def test_held_states_are_never_written_again(rng):
             np.testing.assert_array_equal(one, other)
 
 
+def test_changed_states_are_not_used_again(rng):
+    """What a caller did to a state's array before letting it go stays with that array."""
+    layer = random_layer(rng, "GRU")
+    x, out = rng.standard_normal((3, 2, 5)), np.empty((3, 2, 7))
+    wanted = layer(x)[1]
+    state = layer(x, out=out)[1]
+    state.flags.writeable = False
+    del state
+    np.testing.assert_array_equal(layer(x, out=out)[1], wanted)
+
+
 @pytest.mark.parametrize("kind", ("RNN", "GRU", "LSTM"))
 @pytest.mark.parametrize("lengths", (None, [200, 150, 1, 77]))
 def test_steady_call_with_out_allocates_no_array(rng, kind, lengths):

@@ -85,6 +85,32 @@ def test_all_problems_come_at_once(weights):
         fastrnn.LSTM.from_state_dict(weights, "encoder.lstm")
 
 
+def test_layers_are_not_made_by_sizes():
+    for cls in (fastrnn.LSTM, fastrnn.RNN, fastrnn.Linear, fastrnn.Embedding):
+        with pytest.raises(TypeError, match=f"{cls.__name__}.from_state_dict"):
+            cls(3, 4)
+
+
+def test_numbers_and_names_are_checked(weights):
+    with pytest.raises(TypeError, match="prefix to be a str, got 5"):
+        fastrnn.LSTM.from_state_dict(weights, 5)
+    with pytest.raises(TypeError, match="every key of state_dict to be a str, got 1"):
+        fastrnn.LSTM.from_state_dict({1: 2})
+    with pytest.raises(TypeError, match="p to be a number"):
+        fastrnn.Dropout("abc")
+    for eps in (10**400, float("nan")):
+        with pytest.raises((TypeError, ValueError), match="eps to be"):
+            fastrnn.LayerNorm(3, eps=eps)
+    weights["encoder.lstm.weight_hh_l" + "1" * 5000] = np.ones(2)
+    with pytest.raises(fastrnn.WeightError, match="is not one of its keys"):
+        fastrnn.LSTM.from_state_dict(weights, "encoder.lstm")
+
+
+def test_masked_arrays_are_refused(rng):
+    with pytest.raises(TypeError, match="a plain array, got a masked one"):
+        random_layer(rng)(np.ma.masked_equal(np.ones((3, 5)), 1))
+
+
 def test_state_dict_must_be_a_mapping_of_numbers(weights):
     with pytest.raises(TypeError, match="a mapping of names to arrays, got str"):
         fastrnn.LSTM.from_state_dict("weights.pt")
@@ -276,4 +302,4 @@ def test_layer_survives_pickling(rng, kind):
 
 def test_repr_tells_what_is_not_usual(rng):
     layer = random_layer(rng, "RNN", bidirectional=True, batch_first=True)
-    assert repr(layer) == "RNN(5, 7, batch_first=True, precision='float64', bidirectional=True)"
+    assert repr(layer) == "RNN(5, 7, bidirectional=True, batch_first=True, precision='float64')"

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from helpers import assert_close, random_layer, random_spec, random_tensors
+from helpers import assert_close, make_layer, random_layer, random_spec, random_tensors
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -208,7 +208,18 @@ def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
         (lambda d: d.update(version=99), "version 1, got 99. It was written by another release"),
         (lambda d: d["layers"][0].update(kind="Transformer"), "layers of fastrnn, got 'Transformer'"),
         (lambda d: d["layers"][0].update(kind="__class__"), "layers of fastrnn"),
-        (lambda d: d["layers"][0]["options"].update(colour=1), "layers that can be made"),
+        (lambda d: d["layers"][0]["options"].update(colour=1), "options of LSTM, got 'colour'"),
+        (lambda d: d["layers"][0]["options"].update(prefix="x"), "options of LSTM"),
+        (lambda d: d["layers"][0]["options"].update(tensors={"weight": [[0]]}), "options of LSTM"),
+        (lambda d: d["layers"][0].update(options=7), "the description of a saved model"),
+        (lambda d: d["layers"][0].update(kind="ReLU", options={}), "layers that can be made"),
+        (
+            lambda d: d["layers"][0].update(kind="LayerNorm", options={"eps": 10**400}),
+            "layers that can be made",
+        ),
+        (lambda d: d["layers"].append({"kind": "Linear", "options": {}}), "layers that can be made"),
+        (lambda d: d.update(tolerance="much"), "the description of a saved model"),
+        (lambda d: d.update(tolerance=float("nan")), "the description of a saved model"),
         (lambda d: d["layers"][0]["options"].update(precision="int3"), "layers that can be made"),
         (lambda d: d["layers"].append({"kind": "GRU", "options": {}}), "layers that can be made"),
         (lambda d: d["layers"].clear(), "the description of a saved model"),
@@ -227,6 +238,52 @@ def test_damaged_descriptions_are_refused(rng, tmp_path, change, words):
     save_file(load_file(tmp_path / "m"), tmp_path / "m", {"fastrnn": "{"})
     with pytest.raises(fastrnn.FormatError, match="the description of a saved model"):
         fastrnn.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    "name, array",
+    (
+        ("golden.output", np.ones(1)),
+        ("golden.output", np.ones((12, 2, 4), np.float32)),
+        ("golden.output", np.ones((2, 12, 4))),
+        ("golden.input", np.ones((1, 20000, 3))),
+        ("golden.input", np.ones((12, 2, 3), np.int64)),
+        ("golden.input", None),
+    ),
+)
+def test_self_test_of_another_shape_is_refused(rng, tmp_path, name, array):
+    fastrnn.Sequential(random_layer(rng, "LSTM", 3, 4)).save(tmp_path / "m")
+    with safe_open(tmp_path / "m", "numpy") as file:
+        metadata = file.metadata()
+    tensors = {**load_file(tmp_path / "m"), name: array}
+    save_file({key: value for key, value in tensors.items() if value is not None}, tmp_path / "m", metadata)
+    with pytest.raises(fastrnn.FormatError, match="a self-test of this model, got another, or none"):
+        verify(tmp_path / "m")
+
+
+@pytest.mark.parametrize("scale", (1, 2))
+@pytest.mark.parametrize("cell", ("rnn_tanh", "rnn_relu", "gru", "lstm"))
+def test_models_that_amplify_rounding_can_be_saved(rng, tmp_path, cell, scale):
+    """Weights of a large scale make chaos of rounding: the self-test allows for what they do to it."""
+    spec = random_spec(cell, 8, 64, 2)
+    tensors = {name: scale * rng.standard_normal(shape) for name, shape in spec.tensor_shapes().items()}
+    fastrnn.Sequential(make_layer(spec, tensors)).save(tmp_path / "m")
+    assert verify(tmp_path / "m")["passed"]
+
+
+def test_large_vocabulary_is_saved_in_little_memory(tmp_path):
+    fastrnn.Sequential(fastrnn.OneHot(200_000)).save(tmp_path / "m")
+    assert verify(tmp_path / "m")["passed"]
+
+
+def test_options_of_the_caller_are_not_the_files_fault(rng, tmp_path):
+    fastrnn.Sequential(random_layer(rng, "LSTM", 3, 4)).save(tmp_path / "m")
+    for options in ({"threads": 0}, {"backend": "cuda"}, {"precision": "int8"}):
+        with pytest.raises(ValueError, match="expected") as caught:
+            fastrnn.load(tmp_path / "m", **options)
+        assert not isinstance(caught.value, fastrnn.FormatError)
+    with pytest.raises(TypeError, match="batch_first to be True or False"):
+        fastrnn.load(tmp_path / "m", batch_first="no")
 
 
 def test_saved_model_refuses_options_that_it_holds(rng, tmp_path):
@@ -278,6 +335,8 @@ def test_rnn_asks_for_its_nonlinearity(rng, tmp_path):
         ({"head.weight": (7, 3), "head.bias": (7,)}, '"head" beside the recurrent module'),
         ({"fc2.weight": (2, 6), "fc2.bias": (2,)}, 'the modules "fc" and "fc2"'),
         ({"norm.weight": (6,), "norm.bias": (6,)}, '"norm" beside'),
+        ({"proj.weight": (5, 6)}, '"proj", which fits before "lstm" and behind it'),
+        ({"proj.weight": (7, 5)}, '"proj" beside'),
     ),
 )
 def test_doubtful_architectures_show_what_to_write(rng, tmp_path, state_dict, extra, words):
@@ -288,6 +347,24 @@ def test_doubtful_architectures_show_what_to_write(rng, tmp_path, state_dict, ex
     assert words in text
     assert 'fastrnn.LSTM.from_state_dict(sd, "lstm"),' in text
     assert text.count("\n") > 4
+
+
+def test_nonlinearity_is_for_an_rnn(rng, tmp_path):
+    np.savez(tmp_path / "a", **random_tensors(rng, random_spec("lstm", 3, 4)))
+    with pytest.raises(ValueError, match="an RNN beside nonlinearity, got LSTM"):
+        fastrnn.load(tmp_path / "a.npz", nonlinearity="tanh")
+
+
+@pytest.mark.parametrize("shape", ((), (16,), (16, 0)))
+def test_odd_recurrent_shapes_are_not_plain(tmp_path, shape):
+    for name in ("weight_ih_l0", "weight_hh_l0"):
+        other = {"weight_ih_l0": np.ones((16, 3)), "weight_hh_l0": np.ones((16, 4)), name: np.ones(shape)}
+        np.savez(tmp_path / "a", **other)
+        with pytest.raises(fastrnn.WeightError):
+            fastrnn.load(tmp_path / "a.npz")
+    np.savez(tmp_path / "a", weight_hh_l0=np.ones((16, 4)))
+    with pytest.raises(fastrnn.WeightError):
+        fastrnn.load(tmp_path / "a.npz")
 
 
 def test_file_without_recurrence_is_not_plain(tmp_path):

@@ -46,7 +46,8 @@ def test_any_cut_equals_the_whole(kind, batch_size, cuts, batch_first, seed):
         part = x[begin : begin + size]
         out = np.full((size, *rows, 3), np.nan)
         if size == 1:
-            assert stream.step(part[0], out=out[0]).base is not None
+            row = out[0]
+            assert stream.step(part[0], out=row) is row
         elif size % 2:
             assert stream.run(part, out=out) is out
         else:
@@ -148,10 +149,29 @@ def test_wrong_states_are_refused(rng):
 def test_layers_that_need_the_whole_sequence_have_no_stream(rng):
     with pytest.raises(ValueError, match=r"expected layers that run forward, got LSTM.* begins at the end"):
         random_layer(rng, bidirectional=True).stream()
-    with pytest.raises(ValueError, match="expected dim=-1"):
-        fastrnn.Sequential(random_layer(rng), fastrnn.Softmax(dim=0)).stream()
+    for dim in (0, 1):
+        with pytest.raises(ValueError, match="expected dim=-1 or 2"):
+            fastrnn.Sequential(random_layer(rng), fastrnn.Softmax(dim=dim)).stream()
+    with pytest.raises(ValueError, match="at least one layer"):
+        fastrnn.Stream([])
     with pytest.raises(ValueError, match="batch_size to be at least 1"):
         random_layer(rng).stream(0)
+
+
+def test_softmax_over_the_last_axis_by_its_number(rng):
+    """torch's usual head, LogSoftmax(dim=1) behind the last step, is one over the features."""
+    layer = random_layer(rng)
+    for parts in ((fastrnn.Last(), fastrnn.LogSoftmax(dim=1)), (fastrnn.Softmax(dim=2),)):
+        model = fastrnn.Sequential(layer, *parts)
+        x = rng.standard_normal((4, 2, 5))
+        wanted, _ = model(x)
+        y = model.stream(2).run(x)
+        assert_close(y[-1], wanted if wanted.ndim == 2 else wanted[-1], TOLERANCE)
+
+
+def test_out_of_a_stream_without_weights_is_checked():
+    with pytest.raises(TypeError, match="out to be a C-contiguous"):
+        fastrnn.ReLU().stream().step(np.ones(3), out=[1])
 
 
 def test_one_layer_twice_in_a_model(rng):

@@ -124,7 +124,7 @@ def write_files():
     }
     torch.save(checkpoint, FILES / "checkpoint_zip.pt")
     torch.save(checkpoint, FILES / "checkpoint_legacy.pt", **legacy)
-    torch.save({"a": weights, "b": weights}, FILES / "two_models.pt")
+    torch.save({"a": weights, "b": nn.LSTM(3, 4).state_dict()}, FILES / "two_models.pt")
     torch.save(
         OrderedDict((f"module.{key}", tensor) for key, tensor in weights.items()), FILES / "parallel.pt"
     )

@@ -10,17 +10,17 @@ Gate order is torch's: i, f, g, o in an LSTM; r, z, n in a GRU.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from fastrnn.errors import WeightError, check_array, message, quote
+from fastrnn.errors import WeightError, check_array, check_text, message, quote
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 _RECURRENT_KEY = re.compile(
-    r"(?P<name>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d+)(?P<reverse>_reverse)?)?"
+    r"(?P<name>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d{1,6})(?P<reverse>_reverse)?)?"
 )
 
 
@@ -60,6 +60,20 @@ class RecurrentSpec:
     def cell(self):
         """The name of the cell: rnn_tanh, rnn_relu, gru or lstm."""
         return f"rnn_{self.nonlinearity}" if self.kind == "RNN" else self.kind.lower()
+
+    def describe(self, **more):
+        """The call that makes such a module in torch: "LSTM(3, 4, num_layers=2)"; and `more` options."""
+        options = {
+            "num_layers": self.num_layers,
+            "bias": self.bias,
+            "bidirectional": self.bidirectional,
+            "proj_size": self.proj_size,
+            "nonlinearity": self.nonlinearity,
+            **more,
+        }
+        usual = {**{f.name: f.default for f in fields(self)}, "batch_first": False, "precision": "float32"}
+        shown = [f"{name}={value!r}" for name, value in options.items() if value != usual[name]]
+        return f"{self.kind}({', '.join([str(self.input_size), str(self.hidden_size), *shown])})"
 
     def suffixes(self):
         """The endings of the keys of each layer and direction: _l0, _l0_reverse, _l1, ..."""
@@ -108,6 +122,8 @@ def recurrent_prefixes(state_dict):
 def recurrent_kind(weight_hh, weight_hr=None):
     """RNN, GRU or LSTM, as the shapes tell: rows over columns is the number of gates."""
     rows, columns = weight_hh.shape
+    if 0 in weight_hh.shape:
+        return None
     if weight_hr is not None:
         return "LSTM"
     for kind, gates in GATES.items():
@@ -122,7 +138,9 @@ def take_prefix(where, state_dict, prefix):
         got = type(state_dict).__name__
         hint = "fastrnn.load_state_dict(path) reads one from a file."
         raise TypeError(message(where, "state_dict to be a mapping of names to arrays", got, hint))
-    path = f"{prefix.removesuffix('.')}." if prefix else ""
+    for key in state_dict:
+        check_text(where, "every key of state_dict", key)
+    path = f"{check_text(where, 'prefix', prefix).removesuffix('.')}." if prefix else ""
     tensors = {key[len(path) :]: value for key, value in state_dict.items() if key.startswith(path)}
     if not tensors:
         hint = ""
@@ -161,22 +179,9 @@ def read_recurrent(where, kind, state_dict, prefix, nonlinearity="tanh"):
         others = [found for found in recurrent_prefixes(state_dict) if found != prefix]
         if not prefix and others:
             hint = f'Recurrent modules here: {quote(others)}; name one with prefix="{others[0]}".'
-        wanted = f"the tensors of {_describe(spec)}"
+        wanted = f"the tensors of {spec.describe()}"
         raise WeightError(message(where, wanted, "; ".join(problems), hint))
     return spec, {key: tensors[key] for key in shapes}
-
-
-def _describe(spec):
-    parts = [f"{spec.kind}({spec.input_size}, {spec.hidden_size}"]
-    if spec.num_layers > 1:
-        parts.append(f"num_layers={spec.num_layers}")
-    if not spec.bias:
-        parts.append("bias=False")
-    if spec.bidirectional:
-        parts.append("bidirectional=True")
-    if spec.proj_size:
-        parts.append(f"proj_size={spec.proj_size}")
-    return f"{', '.join(parts)})"
 
 
 def _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict):

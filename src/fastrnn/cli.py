@@ -11,10 +11,10 @@ import numpy as np
 import fastrnn
 from fastrnn import demo
 from fastrnn.errors import message
+from fastrnn.files import check_folder, replacing
 from fastrnn.importers.architecture import suggestion
-from fastrnn.importers.numpy_file import read_inputs
 from fastrnn.model import verify
-from fastrnn.offline import run_file
+from fastrnn.offline import read_inputs, run_file
 from fastrnn.spec import recurrent_prefixes
 from fastrnn.terminal import print_table, progress
 
@@ -23,19 +23,25 @@ def main(arguments=None):
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
-    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
-        print(f"fastrnn {options.name}: {error or type(error).__name__}", file=sys.stderr)
-        return 2
+        status = options.command(options) or 0
+        sys.stdout.flush()
+        return status
     except BrokenPipeError:
+        # Whoever read the output has had enough. Nothing more is written, at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
+        print(f"fastrnn {options.name}: {str(error) or type(error).__name__}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"fastrnn {options.name}: interrupted", file=sys.stderr)
         return 130
 
 
 def _parser():
-    parser = argparse.ArgumentParser(prog="fastrnn", description=fastrnn.__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="fastrnn", description="Run PyTorch's RNN, GRU and LSTM models on a CPU, without torch."
+    )
     parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
@@ -114,12 +120,15 @@ def _info(options):
             "left_out": state_dict.left_out,
         }))  # fmt: skip
         return
-    numbers = sum(array.size for array in state_dict.values())
+    shown = dict(state_dict)
+    if is_saved:
+        shown = {name: shown[name] for name in sorted(shown) if not name.startswith("golden.")}
+    numbers = sum(array.size for array in shown.values())
     place = f', under "{state_dict.key}"' if state_dict.key else ""
-    print(f"{state_dict.file_format}{place}: {len(state_dict)} tensors, {numbers:,} numbers\n")
+    print(f"{state_dict.file_format}{place}: {len(shown)} tensors, {numbers:,} numbers\n")
     print_table(
         ("tensor", "shape", "dtype"),
-        [(name, str(array.shape), str(array.dtype)) for name, array in state_dict.items()],
+        [(name, str(array.shape), str(array.dtype)) for name, array in shown.items()],
     )
     if state_dict.left_out:
         print("\nLeft out:")
@@ -128,7 +137,17 @@ def _info(options):
     print(f"\n{model}" if is_saved else f"\n{suggestion(state_dict)}")
 
 
+def _check_outputs(outputs, inputs):
+    """Refuse to write over an input, or where there is no folder, before any work is done."""
+    for output in filter(None, outputs):
+        check_folder(output)
+        for other in inputs:
+            if os.path.exists(output) and os.path.exists(other) and os.path.samefile(output, other):
+                raise ValueError(message("output", "another file than the input", output))
+
+
 def _convert(options):
+    _check_outputs([options.output], [options.input])
     model = _load(options.input, options)
     model.save(options.output)
     result = {"model": repr(model), **verify(options.output)}
@@ -159,14 +178,14 @@ def _verify(options):
 
 def _run(options):
     began = time.perf_counter()
+    _check_outputs([options.output, options.state], [options.model, options.input])
     model = _load(options.model, options)
     x, lengths = read_inputs(options.input)
-    if os.path.exists(options.output) and os.path.samefile(options.output, options.input):
-        raise ValueError(message("run", "an output apart from the input", options.output))
     with progress(os.path.basename(options.input)) as report:
         shape, state = run_file(model, x, options.output, lengths, report)
     if options.state:
-        np.savez(options.state, **{f"state{i}": array for i, array in enumerate(_flatten(state))})
+        with replacing(options.state) as draft, open(draft, "wb") as file:
+            np.savez(file, **{f"state{i}": array for i, array in enumerate(_flatten(state))})
     seconds = time.perf_counter() - began
     if options.json:
         print(json.dumps({"input": x.shape, "output": shape, "seconds": seconds}))
@@ -190,6 +209,8 @@ def _demo(options):
     if options.length < 1 or not options.temperature > 0:
         got = f"{options.length} and {options.temperature}"
         raise ValueError(message("demo", "a length from 1 and a temperature above 0", got))
+    if options.seed < 0:
+        raise ValueError(message("demo", "a seed from 0", f"{options.seed}"))
     if not options.prompt:
         raise ValueError(message("demo", "a prompt of at least one character", "none"))
     began = time.perf_counter()

@@ -23,7 +23,7 @@ typedef enum {
 /* The weights of one direction of one layer; immutable, shared by threads. */
 typedef struct frnn_cell {
     frnn_kind kind;
-    frnn_dtype dtype;
+    frnn_dtype dtype;      /* of x, h, c, gates and biases; a backend may keep its weights narrower */
     ptrdiff_t input_size;  /* I: columns of x */
     ptrdiff_t hidden_size; /* H: hidden units; of FRNN_DENSE the outputs */
     ptrdiff_t output_size; /* P: columns of h */

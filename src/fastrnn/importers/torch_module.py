@@ -24,7 +24,7 @@ def read_module(module):
     ValueError
         A module has an option that no layer here has.
     """
-    if not hasattr(module, "state_dict"):
+    if isinstance(module, type) or not hasattr(module, "state_dict"):
         raise TypeError(_refusal(module))
     dtypes = {str(tensor.dtype) for tensor in module.state_dict().values()}
     return _read(module, "float64" if "torch.float64" in dtypes else "float32")
@@ -40,7 +40,8 @@ def _read(module, precision):
 
 
 def _refusal(module):
-    name = f"{type(module).__module__}.{type(module).__qualname__}"
+    kind = module if isinstance(module, type) else type(module)
+    name = f"{kind.__module__}.{kind.__qualname__}{' (the class)' if kind is module else ''}"
     hint = "Convert its parts, or write the Sequential out with from_state_dict."
     return message("from_torch", f"a torch.nn module ({SUPPORTED})", name, hint)
 

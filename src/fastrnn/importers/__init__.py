@@ -15,9 +15,10 @@ A new format is one file here, and a line in `load_state_dict`.
 
 import mmap
 import os
+import stat
 import zipfile
 
-from fastrnn.errors import FormatError, message
+from fastrnn.errors import FormatError, check_text, message
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.checkpoint import StateDict, find_state_dict
 from fastrnn.importers.numpy_file import read_npz
@@ -66,8 +67,13 @@ def load_state_dict(path, key=None):
     FormatError
         The file is damaged, hostile, or of another kind; or holds no state dict, or several.
     """
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     where = os.path.basename(path)
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FormatError(message(where, "a regular file", "a pipe or a device"))
+    if key is not None:
+        check_text(where, "key", key)
     with open(path, "rb") as file:
         head = file.read(512)
     if head.startswith(b"PK\x03\x04") or (head and zipfile.is_zipfile(path)):
@@ -76,7 +82,8 @@ def load_state_dict(path, key=None):
     if head.startswith(LEGACY_HEAD):
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return find_state_dict(read_legacy(data, where), where, "torch legacy", key)
-    if len(head) > 8 and head[8:9] == b"{" and head[:1] not in b"{[":
+    # Its first 8 bytes are the size of a header far below 2^56, in which text has no zero byte.
+    if head[7:9] == b"\x00{":
         tensors, metadata = read_safetensors(path, where)
         return find_state_dict(tensors, where, "safetensors", key, metadata)
     raise FormatError(message(where, EXPECTED, *_other_kind(head)))

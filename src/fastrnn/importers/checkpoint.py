@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from fastrnn.errors import FormatError, brief, message, quote
+from fastrnn.errors import FormatError, brief, check_text, message, quote
 from fastrnn.importers.pickle_reader import Name, Odd, StandIn
-from fastrnn.importers.tensors import TensorView
+from fastrnn.importers.tensors import TensorView, itemsize
 from fastrnn.spec import is_recurrent_key
 
 # Where training scripts put a model's state dict.
@@ -14,6 +14,11 @@ USUAL_KEYS = (
 # DistributedDataParallel and torch.compile put these before every key.
 WRAPPERS = ("module.", "_orig_mod.")
 MAX_DEPTH = 3
+MAX_NAME = 200
+MAX_LEFT_OUT = 1000
+# Tied weights and views of one flat parameter share storages; a thousand whole copies do not.
+MAX_SHARING = 8
+FREE_BYTES = 16 * 2**20
 
 
 class StateDict(dict):
@@ -48,30 +53,49 @@ def find_state_dict(root, where, file_format, key=None, metadata=None):
         There is none, or there are several and no `key` picks one.
     """
     if key is not None:
-        path, found = key, _at(root, where, key)
+        path = _path(root, where, key)
+        found = _at(root, path)
         if not _is_state_dict(found):
             _raise_none(found, where, f'a state_dict at "{key}"')
     else:
         path, found = _choose(root, where)
-    left_out = {}
-    tensors = {}
+    tensors, rest = {}, {}
     for name, value in found.items():
         if isinstance(name, str) and isinstance(value, (TensorView, np.ndarray)):
             tensors[name] = value
         else:
-            left_out[_join(path, name)] = describe(value)
-    _describe_rest(root, path, left_out)
+            rest[(*path, name)] = value
     arrays = {
         name: value.array(where, brief(name)) if isinstance(value, TensorView) else value
         for name, value in _unwrap(tensors).items()
     }
-    return StateDict(arrays, file_format, path, left_out, metadata)
+    _check_overlap(tensors, where)
+    for depth in range(len(path)):
+        for name, value in _at(root, path[:depth]).items():
+            if name != path[depth]:
+                rest[(*path[:depth], name)] = value
+    left_out = {_join(place): describe(value) for place, value in list(rest.items())[:MAX_LEFT_OUT]}
+    if len(rest) > MAX_LEFT_OUT:
+        left_out["..."] = f"{len(rest) - MAX_LEFT_OUT} more"
+    return StateDict(arrays, file_format, _join(path), left_out, metadata)
+
+
+def _check_overlap(tensors, where):
+    """Refuse views that share storages so often that copies of them would fill the memory."""
+    views = [view for view in tensors.values() if isinstance(view, TensorView)]
+    storages = {id(view.storage): view.storage for view in views}
+    there = sum(storage.count * itemsize(storage.dtype) for storage in storages.values())
+    wanted = sum(view.nbytes() for view in views)
+    if wanted > FREE_BYTES + MAX_SHARING * there:
+        got = f"{len(views)} that share {len(storages)} storages"
+        raise FormatError(message(where, "tensors that are mostly their own", got))
 
 
 def describe(value):
     """What a value of a file is, in a few words."""
     if isinstance(value, TensorView):
-        return f"tensor {brief(value.size) if len(value.size) > 8 else value.size}"
+        sizes = [brief(size) for size in value.size[:8]] + ["..."] * (len(value.size) > 8)
+        return f"tensor ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
     if isinstance(value, StandIn):
         return f"{value.name} (not read)"
     if isinstance(value, (dict, list, tuple)):
@@ -81,9 +105,13 @@ def describe(value):
     return brief(value)
 
 
-def _join(path, name):
-    name = describe(name.value) if isinstance(name, Odd) else str(name)
-    return f"{path}.{name}" if path else name
+def _join(path):
+    """A path of keys as text; a long one is cut."""
+    parts = []
+    for name in path:
+        text = name if isinstance(name, str) else describe(name.value if isinstance(name, Odd) else name)
+        parts.append(text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}...")
+    return ".".join(parts)
 
 
 def _is_state_dict(value):
@@ -92,38 +120,49 @@ def _is_state_dict(value):
     )
 
 
-def _at(root, where, key):
-    """What lies at a key, or at a path of keys with dots between them."""
-    if isinstance(root, dict) and key in root:
-        return root[key]
-    found = root
-    for part in key.split("."):
+def _at(root, path):
+    for name in path:
+        root = root[name]
+    return root
+
+
+def _path(root, where, key):
+    """The path of a key, or of keys with dots between them; or raise."""
+    if isinstance(root, dict) and check_text(where, "key", key) in root:
+        return (key,)
+    found, path = root, tuple(key.split("."))
+    for part in path:
         if not isinstance(found, dict) or part not in found:
-            keys = list(found) if isinstance(found, dict) else []
-            names = [name for name in keys if isinstance(name, str)][:20]
-            got = f"only {quote(names)}" if names else "none"
-            raise FormatError(message(where, f'the key "{key}"', got))
+            names = [n for n in found if isinstance(n, str)][:20] if isinstance(found, dict) else []
+            got = f"only {quote(map(_cut, names))}" if names else "none"
+            raise FormatError(message(where, f"the key {brief(key)}", got))
         found = found[part]
-    return found
+    return path
+
+
+def _cut(name):
+    return _join((name,))
 
 
 def _candidates(root):
     """Every dict of tensors down to a small depth: paths to dicts. Optimizers are passed over."""
     found = {}
-    level = [("", root)]
+    seen = set()
+    level = [((), root)]
     for _ in range(MAX_DEPTH):
         below = []
         for path, value in level:
-            if not isinstance(value, dict) or "param_groups" in value:
+            if id(value) in seen or not isinstance(value, dict) or "param_groups" in value:
                 continue
+            seen.add(id(value))
             if _is_state_dict(value):
                 found[path] = value
             below += [
-                (_join(path, name), item)
+                ((*path, name), item)
                 for name, item in value.items()
                 if isinstance(name, str) and isinstance(item, dict)
             ]
-        level = below[:1000]
+        level = below
     return found
 
 
@@ -132,7 +171,7 @@ def _choose(root, where):
     found = _candidates(root)
     if not found:
         _raise_none(root, where, "a state_dict")
-    usual = [path for path in found if path.rpartition(".")[2] in USUAL_KEYS]
+    usual = [path for path in found if path and path[-1] in USUAL_KEYS]
     recurrent = [
         path
         for path, value in found.items()
@@ -141,9 +180,9 @@ def _choose(root, where):
     chosen = usual or recurrent or list(found)
     if len(chosen) == 1:
         return chosen[0], found[chosen[0]]
-    names = [path or "(top)" for path in chosen]
-    hint = f'Pick one with key="{chosen[-1]}".'
-    raise FormatError(message(where, "one state_dict", f"{len(names)}: {quote(names[:20])}", hint))
+    names = [_join(path) or "(top)" for path in chosen[:20]]
+    hint = f'Pick one with key="{names[-1]}".'
+    raise FormatError(message(where, "one state_dict", f"{len(chosen)}: {quote(names)}", hint))
 
 
 def _raise_none(found, where, expected):
@@ -166,20 +205,6 @@ def _first_stand_in(found):
     stand_ins = [value for value in values if isinstance(value, StandIn)]
     with_state = [value for value in stand_ins if isinstance(value.state, dict) and "_modules" in value.state]
     return (with_state or stand_ins or [None])[0]
-
-
-def _describe_rest(root, path, left_out):
-    """Describe what lies beside the chosen dict, on every level above it."""
-    while path:
-        parent, _, last = path.rpartition(".")
-        value = root
-        for part in parent.split(".") if parent else []:
-            value = value[part] if isinstance(value, dict) and part in value else {}
-        if isinstance(value, dict):
-            for name, item in value.items():
-                if name != last and name != path:
-                    left_out.setdefault(_join(parent, name), describe(item))
-        path = parent
 
 
 def _unwrap(tensors):

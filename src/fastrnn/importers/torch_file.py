@@ -23,7 +23,7 @@ from fastrnn.importers.tensors import (
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 # The pickle in a zip: names, shapes and a program's own small things, not the weights.
-MAX_PICKLE = 256 * 2**20
+MAX_PICKLE = 64 * 2**20
 
 
 # ---------------------------------------------------------------- the functions that torch's pickles call
@@ -34,7 +34,14 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
         return storage
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
-    return TensorView(storage, offset, tuple(size), tuple(stride), storage.dtype)
+    return TensorView(storage, offset, _numbers(size), _numbers(stride), storage.dtype)
+
+
+def _numbers(values):
+    """Sizes or strides as a tuple, not too many of them; what each is, is checked later."""
+    if not isinstance(values, (tuple, list)) or len(values) > 64:
+        raise ValueError(f"the sizes {brief(values)}")
+    return tuple(values)
 
 
 def _rebuild_tensor_v3(storage, offset, size, stride, _grad, _hooks, dtype, *_):
@@ -74,8 +81,7 @@ FUNCTIONS = {
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
-    "torch.Size": lambda items=(): tuple(items),
-    "torch.device": lambda *parts: ":".join(str(part)[:20] for part in parts),
+    "torch.Size": lambda sizes=(): _numbers(sizes),
 }
 
 
@@ -88,7 +94,7 @@ class _Storages:
 
     def __call__(self, persistent_id):
         """From ('storage', type, key, location, count, ...) to its Storage."""
-        if not isinstance(persistent_id, tuple) or len(persistent_id) < 2:
+        if not isinstance(persistent_id, tuple) or not 2 <= len(persistent_id) <= 8:
             raise ValueError(f"the persistent id {brief(persistent_id)}")
         if persistent_id[0] == "module":  # of a legacy whole module: the class itself
             return persistent_id[1]
@@ -171,7 +177,7 @@ def read_legacy(data, where):
 
     found = read_pickle(data, where, FUNCTIONS, _Storages(reader_of))
     keys = read_plain()
-    if not isinstance(keys, list):
+    if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
         raise FormatError(message(where, "a list of storage keys", brief(keys)))
     # Each storage is its count of elements, in 8 bytes, and the elements.
     place = data.tell()

@@ -4,10 +4,39 @@ import os
 
 import numpy as np
 
-from fastrnn.errors import message
+from fastrnn.errors import FormatError, check_lengths, message, quote
+from fastrnn.files import replacing
+from fastrnn.importers.archive import Archive
+from fastrnn.importers.numpy_file import read_npz
 
 # A block's input: this many numbers at most, unless a single step or row has more.
 BLOCK_NUMBERS = 2**20
+
+
+def read_inputs(path):
+    """Read what a model is to run on: (x, lengths), lengths None where there are none.
+
+    A .npy file is x, mapped from disk; an .npz holds x (or one array of any name) and perhaps
+    lengths, and is read whole.
+    """
+    where = os.path.basename(path)
+    with open(path, "rb") as file:
+        head = file.read(6)
+    if head == b"\x93NUMPY":
+        try:
+            return np.load(path, mmap_mode="r", allow_pickle=False), None
+        # NumPy parses the header as Python text, which fails in many ways.
+        except Exception as error:
+            got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
+            raise FormatError(message(where, "a whole .npy file", got)) from error
+    if not head.startswith(b"PK"):
+        raise FormatError(message(where, "an input as .npy or .npz", "a file of another kind"))
+    with Archive(path, where) as archive:
+        arrays = read_npz(archive, where)
+    lengths = arrays.pop("lengths", None)
+    if "x" in arrays or len(arrays) == 1:
+        return arrays.get("x", next(iter(arrays.values()))), lengths
+    raise FormatError(message(where, "an array x", f"the arrays {quote(arrays)}" if arrays else "none"))
 
 
 def run_file(model, x, path, lengths=None, report=lambda done, total: None):
@@ -35,19 +64,31 @@ def run_file(model, x, path, lengths=None, report=lambda done, total: None):
     state
         As ``model(x)`` returns it.
     """
-    output = _Output(path)
-    try:
-        try:
-            stream = None if lengths is not None else model.stream(_batch_size(model, x))
-        except ValueError:  # it needs whole sequences
-            stream = None
+    if lengths is not None:
+        axes = _axes(model, x)
+        rows = x.shape[:axes][::-1] if model.batch_first else x.shape[:axes]
+        if axes == 1:
+            raise ValueError(message("run", "a batch beside lengths", f"an input of shape {x.shape}"))
+        lengths = check_lengths("run", lengths, *rows)
+    stream = _stream(model, x, lengths)
+    with replacing(path) as draft:
+        output = _Output(draft)
         if stream is None:
             state = _run_rows(model, x, lengths, output, report)
         else:
             state = _run_times(model, stream, x, output, report)
         return output.finish(), state
-    finally:
-        output.close()
+
+
+def _stream(model, x, lengths):
+    """A stream for x, or None where the model needs whole sequences."""
+    if lengths is not None:
+        return None
+    batch_size = _batch_size(model, x)
+    try:
+        return model.stream(batch_size)
+    except ValueError:
+        return None
 
 
 def _axes(model, x):
@@ -94,6 +135,8 @@ def _run_rows(model, x, lengths, output, report):
     axis = 0 if model.batch_first else 1
     B = x.shape[axis]
     block = max(1, BLOCK_NUMBERS // (x.size // B))
+    if any(layer.dim != -1 for layer in model.layers if hasattr(layer, "dim")):
+        block = B  # a softmax over another axis may be one over the rows
     states = []
     for begin in range(0, B, block):
         rows = slice(begin, begin + block)
@@ -120,25 +163,19 @@ def _join_rows(states):
 
 
 class _Output:
-    """A .npy file that is written in blocks, and appears when it is complete."""
+    """A .npy file that is written in blocks."""
 
     def __init__(self, path):
         self.path = path
-        self.draft = f"{path}.part"
         self.array = None
 
     def write(self, shape, place, values):
         if self.array is None:
-            self.array = np.lib.format.open_memmap(self.draft, mode="w+", dtype=values.dtype, shape=shape)
+            self.array = np.lib.format.open_memmap(self.path, mode="w+", dtype=values.dtype, shape=shape)
         self.array[place] = values
 
     def finish(self):
         shape = self.array.shape
         self.array.flush()
-        os.replace(self.draft, self.path)
-        return shape
-
-    def close(self):
         self.array = None
-        if os.path.exists(self.draft):
-            os.unlink(self.draft)
+        return shape

@@ -8,6 +8,8 @@ anything else `read_architecture` says what it found and shows the Sequential to
 from fastrnn.errors import WeightError, message, quote
 from fastrnn.spec import GATES, LayerSpec, is_recurrent_key, recurrent_kind
 
+MAX_LINES = 40
+
 
 def read_architecture(where, state_dict, batch_first=False, nonlinearity=None):
     """Return the LayerSpecs of a state dict that is plain, or raise WeightError.
@@ -30,6 +32,8 @@ def read_architecture(where, state_dict, batch_first=False, nonlinearity=None):
         doubt = f"{len(recurrent)} recurrent modules" if recurrent else "no recurrent module"
     else:
         chain, doubt = _chain(modules, recurrent[0])
+    if nonlinearity is not None and len(recurrent) == 1 and _kind(modules[recurrent[0]]) != "RNN":
+        raise ValueError(message(where, "an RNN beside nonlinearity", f"{_kind(modules[recurrent[0]])}"))
     if doubt is None and _kind(modules[recurrent[0]]) == "RNN" and nonlinearity is None:
         doubt = 'an RNN, of which no file says whether it is "tanh" or "relu" (nonlinearity=)'
     if doubt is not None:
@@ -41,7 +45,7 @@ def read_architecture(where, state_dict, batch_first=False, nonlinearity=None):
             options["batch_first"] = batch_first
             if nonlinearity is not None:
                 options["nonlinearity"] = nonlinearity
-        kind = _layer_kind(modules, path, recurrent[0])
+        kind = _layer_kind(path, modules[path])
         specs.append(LayerSpec(kind, options, modules[path]))
     return specs
 
@@ -49,22 +53,21 @@ def read_architecture(where, state_dict, batch_first=False, nonlinearity=None):
 def suggestion(state_dict):
     """The text of a Sequential for a state dict: every module found, in the file's order."""
     modules = _modules(state_dict)
-    recurrent = [path for path, tensors in modules.items() if _is_recurrent(tensors)]
     lines = []
-    for path, tensors in modules.items():
-        kind = _layer_kind(modules, path, recurrent[0] if recurrent else None)
+    for path, tensors in list(modules.items())[: MAX_LINES + 1]:
+        kind = _layer_kind(path, tensors)
         if kind is None:
             shapes = ", ".join(f"{name} {array.shape}" for name, array in list(tensors.items())[:6])
             lines.append(f"    # {path or '(top)'}: {shapes}")
         else:
-            option = ', nonlinearity="tanh" or "relu"' if kind == "RNN" else ""
-            lines.append(f'    fastrnn.{kind}.from_state_dict(sd, "{path}"{option}),')
+            option = ', nonlinearity="tanh"),  # or "relu"' if kind == "RNN" else "),"
+            lines.append(f'    fastrnn.{kind}.from_state_dict(sd, "{path}"{option}')
     return "\n".join(
         [
             "Write the model out, in the order of its forward method:",
             "fastrnn.Sequential(",
-            *lines[:40],
-            *(["    # ..."] if len(lines) > 40 else []),
+            *lines[:MAX_LINES],
+            *(["    # ..."] if len(lines) > MAX_LINES else []),
             ")",
             "with sd = fastrnn.load_state_dict(path), activations and fastrnn.Last() where they belong.",
         ]
@@ -86,23 +89,23 @@ def _is_recurrent(tensors):
 
 def _kind(tensors):
     """RNN, GRU or LSTM; None where the shapes fit none of them."""
+    weight_ih = tensors.get("weight_ih_l0", tensors.get("weight_ih"))
     weight_hh = tensors.get("weight_hh_l0", tensors.get("weight_hh"))
-    if weight_hh is None or weight_hh.ndim != 2:
+    if any(weight is None or weight.ndim != 2 for weight in (weight_ih, weight_hh)):
         return None
     return recurrent_kind(weight_hh, tensors.get("weight_hr_l0"))
 
 
 def _sizes(tensors):
-    """The features that a recurrent module takes and gives."""
+    """The features that a recurrent module of a known kind takes and gives."""
     weight_ih = tensors.get("weight_ih_l0", tensors.get("weight_ih"))
     weight_hh = tensors.get("weight_hh_l0", tensors.get("weight_hh"))
     directions = 2 if "weight_ih_l0_reverse" in tensors else 1
-    return weight_ih.shape[-1], directions * weight_hh.shape[-1]
+    return weight_ih.shape[1], directions * weight_hh.shape[1]
 
 
-def _layer_kind(modules, path, recurrent):
-    """The layer that a module's tensors make, as well as names and shapes tell; or None."""
-    tensors = modules[path]
+def _layer_kind(path, tensors):
+    """The layer that a module's tensors make, as well as its name and shapes tell; or None."""
     if _is_recurrent(tensors):
         return _kind(tensors)
     weight = tensors.get("weight")
@@ -112,12 +115,7 @@ def _layer_kind(modules, path, recurrent):
         return "LayerNorm"
     if weight.ndim != 2:
         return None
-    if "bias" in tensors:
-        return "Linear"
-    if "emb" in path.lower():
-        return "Embedding"
-    order = list(modules)
-    return "Embedding" if recurrent is not None and order.index(path) < order.index(recurrent) else "Linear"
+    return "Embedding" if "bias" not in tensors and "emb" in path.lower() else "Linear"
 
 
 def _chain(modules, recurrent):
@@ -130,19 +128,14 @@ def _chain(modules, recurrent):
     for path, others in modules.items():
         if path == recurrent:
             continue
-        kind = _layer_kind(modules, path, recurrent)
+        kind = _layer_kind(path, others)
         weight = others.get("weight")
         if kind == "Embedding" and weight.shape[1] == given:
             before.append(path)
-        elif (
-            kind == "Linear"
-            and weight.shape[1] == taken
-            and not (
-                # It would fit before the recurrent module too, and stands there in the file.
-                weight.shape[0] == given and list(modules).index(path) < list(modules).index(recurrent)
-            )
-        ):
+        elif kind == "Linear" and weight.shape[1] == taken and weight.shape[0] != given:
             behind.append(path)
+        elif kind == "Linear" and weight.shape[1] == taken:
+            return None, f'"{path}", which fits before "{recurrent}" and behind it'
         else:
             return None, f'"{path}" beside the recurrent module "{recurrent}"'
     for found in (before, behind):

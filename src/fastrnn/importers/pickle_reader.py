@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 
 from fastrnn.errors import FormatError, brief, message
 
-# More than a state dict of 100,000 tensors needs; bounds memory to some hundred MB.
-MAX_OPCODES = 4_000_000
+# The work that a pickle may ask for: opcodes, and items in the arguments of its calls. A state dict
+# of 70,000 tensors needs as much; memory is bounded to some hundred MB, time to a few seconds.
+MAX_WORK = 2_000_000
+MAX_NAME = 1000
 
 # Modules whose functions do things. Nothing is ever called, so this list protects nobody: it is
 # here to say plainly that a file is hostile, where a stand-in would pass it over.
@@ -112,10 +114,8 @@ def read_pickle(file, where, functions, persistent):
     """
     machine = _Machine(where, functions, persistent)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count == MAX_OPCODES:
-                got = "more"
-                raise FormatError(message(where, f"a pickle of at most {MAX_OPCODES} opcodes", got))
+        for opcode, argument, _ in pickletools.genops(file):
+            machine.charge(1)
             if opcode.name == "STOP":
                 return machine.pop()
             machine.run(opcode.name, argument)
@@ -147,6 +147,12 @@ class _Machine:
         self.persistent = persistent
         self.stack = []
         self.memo = {}
+        self.work = 0
+
+    def charge(self, work):
+        self.work += work
+        if self.work > MAX_WORK:
+            raise FormatError(message(self.where, f"a pickle of at most {MAX_WORK} operations", "more"))
 
     def run(self, name, argument):
         if name in _CONSTANTS:
@@ -261,6 +267,8 @@ class _Machine:
         self.push_name(module, name)
 
     def push_name(self, module, name):
+        if len(module) + len(name) > MAX_NAME:
+            raise ValueError(f"a name of {len(module) + len(name)} characters")
         text = f"{module}.{name}"
         if module.partition(".")[0] in HOSTILE_MODULES and text not in HARMLESS:
             got = f"one that asks for {brief(text)}"
@@ -272,6 +280,7 @@ class _Machine:
         if not isinstance(function, Name):
             # A call on something that was itself the result of a call.
             return StandIn(getattr(function, "name", type(function).__name__))
+        self.charge(len(arguments) + sum(len(a) for a in arguments if isinstance(a, (list, tuple, dict))))
         known = self.functions.get(function.text)
         return known(*arguments) if known is not None else StandIn(function.text)
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from fastrnn.errors import FormatError, brief, message
 
-# torch and numpy.savez store without compression; savez_compressed makes weights 10 % smaller,
-# and arrays of zeros a thousand times. More than this is an attack on memory.
-MAX_RATIO = 200
+# torch and numpy.savez store without compression; savez_compressed makes weights 10 % smaller, pruned
+# ones several times, and arrays of zeros a thousand times. More than this is an attack on memory.
+MAX_RATIO = 20
 FREE_BYTES = 16 * 2**20
 
 

@@ -91,7 +91,7 @@ class TensorView:
             raise FormatError(message(where, f"a tensor {name} of sizes and strides", got, hint))
         count = self.storage.count * itemsize(self.storage.dtype) // itemsize(self.dtype)
         if 0 in self.size:
-            if prod(n for n in self.size if n) >= 2**62:
+            if prod(n for n in self.size if n) >= 2**48:
                 raise FormatError(message(where, f"a tensor {name} that fits in memory", f"{self.size}"))
             return np.zeros(self.size, "float32" if self.dtype == "bfloat16" else self.dtype)
         pairs = list(zip(self.size, self.stride, strict=True))
@@ -106,4 +106,10 @@ class TensorView:
                 )
             )
         elements = self.storage.elements(self.dtype)[self.offset :]
-        return as_strided(elements, self.size, [step * elements.itemsize for step in self.stride])
+        # The stride of an axis of one is never taken, and may be anything.
+        strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]
+        return as_strided(elements, self.size, strides)
+
+    def nbytes(self):
+        """The bytes of a copy, as far as the sizes are numbers."""
+        return prod(n for n in self.size if type(n) is int) * itemsize(self.dtype)

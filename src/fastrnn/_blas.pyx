@@ -27,6 +27,12 @@ cdef void gemm_nt(
     floating *c, Py_ssize_t ldc,
 ) noexcept nogil:
     """C (m, n) += A (m, k) @ B (n, k).T; a row of C alone is a matrix-vector product."""
+    cdef Py_ssize_t most = 1 << 30  # BLAS counts in 32 bits
+    while m > most:
+        gemm_nt(most, n, k, a, lda, b, ldb, c, ldc)
+        m -= most
+        a += most * lda
+        c += most * ldc
     # BLAS is column-major and takes no const: C.T (n, m) += (B.T).T @ A.T.
     cdef int m_ = <int>m, n_ = <int>n, k_ = <int>k
     cdef int lda_ = <int>lda, ldb_ = <int>ldb, ldc_ = <int>ldc, one_step = 1

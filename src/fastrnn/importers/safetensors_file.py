@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import safetensors
 
-from fastrnn.errors import FormatError, message
+from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.pickle_reader import StandIn
 from fastrnn.importers.tensors import as_elements
 
@@ -38,5 +38,10 @@ def read_safetensors(path, where):
             tensors[name] = StandIn(f"a tensor of {entry['dtype']}")
             continue
         elements = np.frombuffer(bytearray(entry["data"]), np.uint8)
-        tensors[name] = as_elements(elements, dtype).reshape(entry["shape"])
+        shape = entry["shape"]
+        if len(shape) > 32 or max(shape, default=0) >= 2**48:
+            raise FormatError(
+                message(where, f"a tensor {brief(name)} that fits in memory", brief(str(shape)))
+            )
+        tensors[name] = as_elements(elements, dtype).reshape(shape)
     return tensors, json.loads(data[8 : 8 + header_size]).get("__metadata__", {})

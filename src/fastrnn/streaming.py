@@ -2,45 +2,8 @@
 
 import numpy as np
 
+from fastrnn.chain import chain_features, join_state, output_dtype, split_state
 from fastrnn.errors import check_array, check_out, check_positive, check_state, message
-
-# ---------------------------------------------------------------- states of several layers
-
-
-def split_state(where, layers, state):
-    """The state of each recurrent layer, out of the state of a model: one, or a tuple of them."""
-    if state is None:
-        return [None] * len(layers)
-    if len(layers) == 1:
-        return [state]
-    if not isinstance(state, (tuple, list)) or len(state) != len(layers):
-        got = f"{len(state)}" if isinstance(state, (tuple, list)) else type(state).__name__
-        expected = f"a tuple of {len(layers)} states" if layers else "no state"
-        raise ValueError(message(where, expected, got, "One for each recurrent layer, in order."))
-    return list(state)
-
-
-def join_state(states):
-    """The state of a model: None, that of its one recurrent layer, or a tuple of them."""
-    return None if not states else states[0] if len(states) == 1 else tuple(states)
-
-
-def chain_features(where, layers):
-    """The features that a chain of layers takes and gives (None: any); or raise, if two do not fit."""
-    taken = given = None
-    for index, layer in enumerate(layers):
-        if layer.features_in is not None and given not in (None, layer.features_in):
-            got = f"{given} from the layer before"
-            raise ValueError(
-                message(f"{where}: layer {index}, {layer!r}", f"{layer.features_in} features", got)
-            )
-        if given is None and taken is None:
-            taken = layer.features_in
-        given = given if layer.features_out is None else layer.features_out
-    return taken, given
-
-
-# ---------------------------------------------------------------- one stream
 
 
 class Stream:
@@ -69,21 +32,17 @@ class Stream:
         if batch_size is not None:
             batch_size = check_positive(where, "batch_size", batch_size)
         self.batch_size = batch_size
-        self._layers = list(layers)
+        if not layers:
+            raise ValueError(message(where, "at least one layer", "none"))
+        self._layers = [_of_last_axis(layer, axes) for layer, axes in zip(layers, _axes(layers), strict=True)]
         self._recurrent = [layer for layer in layers if layer.is_recurrent]
         for layer in self._recurrent:
             if layer.bidirectional:
                 hint = "Its reverse direction begins at the end of the sequence: run it whole."
                 raise ValueError(message(where, "layers that run forward", f"{layer!r}", hint))
-        for layer in layers:
-            if getattr(layer, "dim", -1) != -1:
-                hint = "In a stream the axes before the last depend on how it is cut."
-                raise ValueError(message(where, "dim=-1", f"{layer!r}", hint))
         self._takes_tokens = layers[0].takes_tokens
         self._features_in, self._features_out = chain_features(where, layers)
-        self._dtype = None
-        for layer in layers:
-            self._dtype = getattr(layer, "dtype", self._dtype)
+        self._dtype = output_dtype(layers)
         self._states = [
             [np.zeros(shape, layer.dtype) for shape in layer.shape.state_shapes(batch_size).values()]
             for layer in self._recurrent
@@ -173,7 +132,7 @@ class Stream:
     def _check_out(self, method, out, x):
         leading = x.shape if self._takes_tokens else x.shape[:-1]
         features = x.shape[-1] if self._features_out is None else self._features_out
-        dtype = out.dtype if self._dtype is None else self._dtype
+        dtype = getattr(out, "dtype", None) if self._dtype is None else self._dtype
         return check_out(f"Stream.{method}", out, (*leading, features), dtype, [x])
 
     def _advance(self, x, out):
@@ -186,7 +145,7 @@ class Stream:
                 continue
             for before, after in zip(*(pair := next(states)), strict=True):
                 after[...] = before
-            x = np.ascontiguousarray(x, dtype=layer.dtype)
+            x = np.require(x, layer.dtype, ("C", "A"))
             y = out
             if out is None or index < len(self._layers) - 1:
                 y = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
@@ -197,3 +156,23 @@ class Stream:
             x = out
         self._states, self._next_states = self._next_states, self._states
         return x
+
+
+def _axes(layers):
+    """How many axes a batch of whole sequences has before each layer: 3, and 2 behind Last."""
+    axes = 3
+    for layer in layers:
+        yield axes
+        if layer.is_last_step:
+            axes = 2
+
+
+def _of_last_axis(layer, axes):
+    """The layer, its softmax over the last axis by the name -1; or raise."""
+    dim = getattr(layer, "dim", -1)
+    if dim == -1:
+        return layer
+    if dim != axes - 1:
+        hint = "In a stream the axes before the last depend on how it is cut."
+        raise ValueError(message("Stream", f"dim=-1 or {axes - 1}", f"{layer!r}", hint))
+    return type(layer)(-1)

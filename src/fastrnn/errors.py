@@ -11,7 +11,8 @@ it checked, ready for use.
 
 import numpy as np
 
-PRECISIONS = ("float32", "float64")
+# The dtype of inputs, outputs and states at each precision; weights may be kept narrower.
+PRECISIONS = {"float32": np.float32, "float64": np.float64}
 BACKENDS = ("auto", "blas")
 
 
@@ -69,8 +70,8 @@ def check_choice(where, name, value, choices):
 
 
 def check_precision(where, precision):
-    """Return the NumPy dtype of a precision."""
-    return np.dtype(check_choice(where, "precision", precision, PRECISIONS))
+    """Return the dtype of inputs, outputs and states at a precision."""
+    return np.dtype(PRECISIONS[check_choice(where, "precision", precision, PRECISIONS)])
 
 
 def check_positive(where, name, value):
@@ -87,6 +88,24 @@ def check_threads(where, threads):
     return None if threads is None else check_positive(where, "threads", threads)
 
 
+def check_number(where, name, value):
+    """Return value as a float, if it is a finite real number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(message(where, f"{name} to be a number", brief(value))) from None
+    if not np.isfinite(number):
+        raise ValueError(message(where, f"{name} to be finite", brief(value)))
+    return number
+
+
+def check_text(where, name, value):
+    """Return value if it is a str."""
+    if not isinstance(value, str):
+        raise TypeError(message(where, f"{name} to be a str", brief(value)))
+    return value
+
+
 def check_flag(where, name, value):
     """Return value as a bool, if it is one."""
     if not isinstance(value, (bool, np.bool_)):
@@ -99,16 +118,21 @@ def check_flag(where, name, value):
 
 def check_array(where, name, value, dtype=None):
     """Return value (an array-like, or a torch tensor) as a real ndarray, of dtype if given."""
-    if hasattr(value, "detach"):
-        value = value.detach().cpu()
-        if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
-            value = value.float()
     try:
+        if hasattr(value, "detach"):  # a torch tensor, perhaps one that requires a gradient
+            value = value.detach().cpu()
+            if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
+                value = value.float()
         array = np.asarray(value)
     except ValueError:
         raise ValueError(
             message(where, f"{name} to be an array", "nested lists of unequal lengths")
         ) from None
+    except (TypeError, RuntimeError):
+        raise TypeError(message(where, f"{name} to be an array", brief(value))) from None
+    if isinstance(value, np.ma.MaskedArray):
+        hint = "Fill it, or give the lengths of rows."
+        raise TypeError(message(where, f"{name} to be a plain array", "a masked one", hint))
     if array.dtype.kind not in "fiub":
         raise TypeError(message(where, f"{name} to hold real numbers", f"an array of {array.dtype}"))
     if dtype is None or array.dtype == dtype:

@@ -17,6 +17,7 @@ from fastrnn.errors import (
     check_flag,
     check_last_axis,
     check_lengths,
+    check_number,
     check_out,
     check_positive,
     check_precision,
@@ -25,6 +26,7 @@ from fastrnn.errors import (
     check_threads,
     check_tokens,
     message,
+    quote,
 )
 from fastrnn.spec import LayerSpec, read_parameters, read_recurrent
 from fastrnn.streaming import Stream
@@ -39,12 +41,16 @@ class Layer:
         The last axis that the layer takes and gives. None in: any; None out: as it came in.
     num_tokens : int
         For a layer that takes tokens: how many there are.
+    option_names : tuple of str
+        The options of `spec`, all that a saved model may give.
     """
 
+    option_names = ()
     features_in = None
     features_out = None
     is_recurrent = False
     has_backend = False
+    needs_weights = False
     takes_tokens = False
     is_last_step = False
 
@@ -59,7 +65,9 @@ class Layer:
     @classmethod
     def from_spec(cls, spec, **runtime):
         """Make the layer that a LayerSpec describes."""
-        if spec.tensors:
+        if spec.tensors or cls.needs_weights:
+            if not hasattr(cls, "from_state_dict"):
+                raise WeightError(message(cls.__name__, "no tensors", quote(spec.tensors)))
             return cls.from_state_dict(spec.tensors, **spec.options, **runtime)
         return cls(**spec.options, **runtime)
 
@@ -86,6 +94,13 @@ def _own(array, dtype):
     return array
 
 
+def _no_weights(cls):
+    """The error of a layer that is made as torch makes it, by its sizes."""
+    name = cls.__name__
+    hint = f"{name}.from_state_dict(state_dict, prefix) or fastrnn.from_torch(module) makes one."
+    return TypeError(message(name, "trained weights", "sizes alone", hint))
+
+
 # ---------------------------------------------------------------- recurrent layers
 
 
@@ -94,9 +109,16 @@ class RecurrentLayer(Layer):
 
     is_recurrent = True
     has_backend = True
+    needs_weights = True
+    option_names = ("batch_first", "precision")
 
-    def __init__(self, shape, tensors, batch_first, precision, threads, backend):
-        where = type(self).__name__
+    def __init__(self, *_, **__):
+        raise _no_weights(type(self))
+
+    @classmethod
+    def _make(cls, shape, tensors, batch_first, precision, threads, backend):
+        self = cls.__new__(cls)
+        where = cls.__name__
         dtype = check_precision(where, precision)
         self.batch_first = check_flag(where, "batch_first", batch_first)
         self.threads = check_threads(where, threads)
@@ -115,6 +137,7 @@ class RecurrentLayer(Layer):
         ]
         self._engine = Recurrent(cells, shape.directions, table)
         self._spares = Spares()
+        return self
 
     @classmethod
     def from_state_dict(
@@ -157,7 +180,7 @@ class RecurrentLayer(Layer):
         Source: https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
         """
         shape, tensors = read_recurrent(cls.__name__, cls.__name__, state_dict, prefix)
-        return cls(shape, tensors, batch_first, precision, threads, backend)
+        return cls._make(shape, tensors, batch_first, precision, threads, backend)
 
     # The sizes by torch's names.
     input_size = property(lambda self: self.shape.input_size)
@@ -237,26 +260,7 @@ class RecurrentLayer(Layer):
         return tuple(states) if len(states) == 2 else states[0]
 
     def __repr__(self):
-        shown = [f"{self.input_size}, {self.hidden_size}"]
-        spec = self.spec()
-        values = {
-            "num_layers": self.num_layers,
-            "bias": self.bias,
-            **spec.options,
-            "bidirectional": self.bidirectional,
-            "proj_size": self.proj_size,
-        }
-        plain = {
-            "num_layers": 1,
-            "bias": True,
-            "batch_first": False,
-            "bidirectional": False,
-            "proj_size": 0,
-            "precision": "float32",
-            "nonlinearity": "tanh",
-        }
-        shown += [f"{name}={value!r}" for name, value in values.items() if value != plain[name]]
-        return f"{type(self).__name__}({', '.join(shown)})"
+        return self.shape.describe(batch_first=self.batch_first, precision=self.precision)
 
 
 def _time_major(array, batch_first):
@@ -304,14 +308,19 @@ class RNN(RecurrentLayer):
         """
         check_choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
         shape, tensors = read_recurrent("RNN", "RNN", state_dict, prefix, nonlinearity)
-        return cls(shape, tensors, batch_first, precision, threads, backend)
+        return cls._make(shape, tensors, batch_first, precision, threads, backend)
 
+    option_names = ("batch_first", "precision", "nonlinearity")
     nonlinearity = property(lambda self: self.shape.nonlinearity)
 
     def spec(self):
         spec = super().spec()
         options = {**spec.options, "nonlinearity": self.nonlinearity}
         return LayerSpec(spec.kind, options, spec.tensors)
+
+
+def _shown(precision):
+    return "" if precision == "float32" else f", precision={precision!r}"
 
 
 # ---------------------------------------------------------------- layers with weights
@@ -321,8 +330,15 @@ class Linear(Layer):
     """x W^T + b over the last axis: torch's ``nn.Linear``."""
 
     has_backend = True
+    needs_weights = True
+    option_names = ("precision",)
 
-    def __init__(self, tensors, precision, threads, backend):
+    def __init__(self, *_, **__):
+        raise _no_weights(type(self))
+
+    @classmethod
+    def _make(cls, tensors, precision, threads, backend):
+        self = cls.__new__(cls)
         dtype = check_precision("Linear", precision)
         self.precision = precision
         self.dtype = dtype
@@ -333,6 +349,7 @@ class Linear(Layer):
         self.features_out, self.features_in = self.out_features, self.in_features
         packed = pack_dense(self.tensors["weight"], self.tensors.get("bias"))
         self._engine = Dense(packed, pick_backend("Linear", backend, dtype))
+        return self
 
     @classmethod
     def from_state_dict(cls, state_dict, prefix="", *, precision="float32", threads=None, backend="auto"):
@@ -341,7 +358,7 @@ class Linear(Layer):
         rows, bias = tensors["weight"].shape[0], tensors.get("bias")
         if bias is not None and bias.shape != (rows,):
             raise WeightError(message("Linear", f"bias of shape ({rows},)", f"{bias.shape}"))
-        return cls(tensors, precision, threads, backend)
+        return cls._make(tensors, precision, threads, backend)
 
     def spec(self):
         return LayerSpec("Linear", {"precision": self.precision}, self.tensors)
@@ -357,26 +374,34 @@ class Linear(Layer):
 
     def __repr__(self):
         bias = "" if "bias" in self.tensors else ", bias=False"
-        return f"Linear({self.in_features}, {self.out_features}{bias})"
+        return f"Linear({self.in_features}, {self.out_features}{bias}{_shown(self.precision)})"
 
 
 class Embedding(Layer):
     """A row of weights for each token: torch's ``nn.Embedding``."""
 
     takes_tokens = True
+    needs_weights = True
+    option_names = ("precision",)
 
-    def __init__(self, weight, precision):
+    def __init__(self, *_, **__):
+        raise _no_weights(type(self))
+
+    @classmethod
+    def _make(cls, weight, precision):
+        self = cls.__new__(cls)
         self.precision = precision
         self.dtype = check_precision("Embedding", precision)
         self.weight = _own(weight, self.dtype)
         self.num_embeddings, self.embedding_dim = self.weight.shape
         self.num_tokens, self.features_out = self.weight.shape
+        return self
 
     @classmethod
     def from_state_dict(cls, state_dict, prefix="", *, precision="float32"):
         """Make the layer from ``weight`` (V, features)."""
         tensors = read_parameters("Embedding", state_dict, prefix, {"weight": 2})
-        return cls(tensors["weight"], precision)
+        return cls._make(tensors["weight"], precision)
 
     def spec(self):
         return LayerSpec("Embedding", {"precision": self.precision}, {"weight": self.weight})
@@ -386,7 +411,7 @@ class Embedding(Layer):
         return self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
 
     def __repr__(self):
-        return f"Embedding({self.num_embeddings}, {self.embedding_dim})"
+        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{_shown(self.precision)})"
 
 
 class LayerNorm(Layer):
@@ -400,13 +425,15 @@ class LayerNorm(Layer):
         Added to the variance.
     """
 
-    def __init__(self, normalized_shape, eps=1e-5, precision="float32", tensors=None):
+    option_names = ("normalized_shape", "eps", "precision")
+
+    def __init__(self, normalized_shape, eps=1e-5, precision="float32"):
         self.normalized_shape = check_positive("LayerNorm", "normalized_shape", normalized_shape)
         self.features_in = self.features_out = self.normalized_shape
-        self.eps = float(eps)
+        self.eps = check_number("LayerNorm", "eps", eps)
         self.precision = precision
         self.dtype = check_precision("LayerNorm", precision)
-        self.tensors = {name: _own(array, self.dtype) for name, array in (tensors or {}).items()}
+        self.tensors = {}
 
     @classmethod
     def from_state_dict(cls, state_dict, prefix="", *, eps=1e-5, precision="float32"):
@@ -417,7 +444,9 @@ class LayerNorm(Layer):
         shapes = {array.shape for array in tensors.values()}
         if len(shapes) > 1:
             raise WeightError(message("LayerNorm", "weight and bias of one shape", f"{shapes}"))
-        return cls(len(tensors["weight"]), eps, precision, tensors)
+        self = cls(len(tensors["weight"]), eps, precision)
+        self.tensors = {name: _own(array, self.dtype) for name, array in tensors.items()}
+        return self
 
     def spec(self):
         options = {"eps": self.eps, "precision": self.precision}
@@ -431,6 +460,9 @@ class LayerNorm(Layer):
         weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
         return reference.layer_norm_reference(x, weight, bias, self.eps)
 
+    def __repr__(self):
+        return f"LayerNorm({self.normalized_shape}, eps={self.eps}{_shown(self.precision)})"
+
 
 # ---------------------------------------------------------------- layers without weights
 
@@ -439,6 +471,7 @@ class OneHot(Layer):
     """1 at each token's place, 0 elsewhere: ``torch.nn.functional.one_hot`` as floats."""
 
     takes_tokens = True
+    option_names = ("num_classes", "precision")
 
     def __init__(self, num_classes, precision="float32"):
         self.num_classes = check_positive("OneHot", "num_classes", num_classes)
@@ -467,8 +500,10 @@ def _floats(where, x):
 class Dropout(Layer):
     """Nothing: at inference torch's ``nn.Dropout`` passes its input on."""
 
+    option_names = ("p",)
+
     def __init__(self, p=0.5):
-        self.p = float(p)
+        self.p = check_number("Dropout", "p", p)
 
     def spec(self):
         return LayerSpec("Dropout", {"p": self.p})
@@ -505,6 +540,7 @@ class Sigmoid(Layer):
 class _OverAxis(Layer):
     """What Softmax and LogSoftmax share: the axis."""
 
+    option_names = ("dim",)
     _function = None
 
     def __init__(self, dim=-1):

@@ -38,6 +38,9 @@ cnp.import_array()
 # a projection of fewer rows than these wastes the weights that it reads.
 cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
 cdef Py_ssize_t BLOCK_ROWS = 64
+# A larger workspace is given back after the call: that of a stack of bidirectional layers, which
+# grows with T, or of a huge batch.
+cdef size_t KEPT_BYTES = 64 * 1024 * 1024
 
 
 # ---------------------------------------------------------------- memory
@@ -76,22 +79,21 @@ cdef class Spares:
 
     def __init__(self, Py_ssize_t most=8):
         self.arrays = []
-        self.most = most if getattr(sys, "_is_gil_enabled", bool_true)() else 0
+        self.most = most if getattr(sys, "_is_gil_enabled", lambda: True)() else 0
 
     def take(self, tuple shape, dtype):
         """An array of that shape with any content."""
         for array in self.arrays:
-            # Two references: the list's and the loop's.
-            if Py_REFCNT(array) == 2 and array.shape == shape:
+            # Two references: the list's and the loop's. Its last holder may have changed it.
+            if (
+                Py_REFCNT(array) == 2 and array.shape == shape and array.dtype == dtype
+                and array.flags.carray and array.flags.owndata
+            ):
                 return array
         array = np.empty(shape, dtype)
         if self.most:
             self.arrays = [*self.arrays[1 - self.most:], array]
         return array
-
-
-def bool_true():
-    return True
 
 
 cdef inline char *take(char **cursor, Py_ssize_t size) noexcept nogil:
@@ -290,7 +292,8 @@ cdef class Recurrent:
                 self.run_stack(&call, source, target)
                 self.move_states(&call, h_data, c_data, False)
                 self.clear_padding(&call, &target)
-        self.workspaces.append(workspace)
+        if workspace.size <= KEPT_BYTES:
+            self.workspaces.append(workspace)
 
     cdef void lay_out(self, Call *call, char **cursor, bint is_ragged) noexcept:
         """Point the call's scratch into the workspace; from a NULL cursor, measure it."""
@@ -318,7 +321,8 @@ cdef class Recurrent:
     cdef void sort(self, const Call *call, const Py_ssize_t *lengths) noexcept nogil:
         cdef Py_ssize_t b
         for b in range(call.B):
-            call.sorting[b].length = lengths[b]
+            # Checked already; another thread may have written to the caller's array since.
+            call.sorting[b].length = min(max(lengths[b], 1), call.T)
             call.sorting[b].index = b
         qsort(call.sorting, call.B, sizeof(Row), longest_first)
         for b in range(call.B):
