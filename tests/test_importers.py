@@ -72,7 +72,7 @@ def test_key_picks_one_of_several(files, expected):
     with pytest.raises(fastrnn.FormatError, match=r'one state_dict, got 2: "a" and "b". Pick one with key='):
         fastrnn.load_state_dict(files / "two_models.pt")
     assert_same(fastrnn.load_state_dict(files / "two_models.pt", key="a"), expected)
-    with pytest.raises(fastrnn.FormatError, match=r'the key "c", got only "a" and "b"'):
+    with pytest.raises(fastrnn.FormatError, match=r"the key 'c', got only \"a\" and \"b\""):
         fastrnn.load_state_dict(files / "two_models.pt", key="c")
     with pytest.raises(fastrnn.FormatError, match=r'a state_dict at "a.weight_ih_l0"'):
         fastrnn.load_state_dict(files / "two_models.pt", key="a.weight_ih_l0")

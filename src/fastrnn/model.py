@@ -18,8 +18,8 @@ from fastrnn.errors import (
     check_number,
     check_precision,
     check_threads,
-    message,
     join,
+    message,
 )
 from fastrnn.files import replacing
 from fastrnn.importers import load_state_dict
