@@ -218,6 +218,10 @@ def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
             "layers that can be made",
         ),
         (lambda d: d["layers"].append({"kind": "Linear", "options": {}}), "layers that can be made"),
+        (
+            lambda d: d["layers"].append({"kind": "OneHot", "options": {"num_classes": 2**70}}),
+            "layers that can be made",
+        ),
         (lambda d: d.update(tolerance="much"), "the description of a saved model"),
         (lambda d: d.update(tolerance=float("nan")), "the description of a saved model"),
         (lambda d: d["layers"][0]["options"].update(precision="int3"), "layers that can be made"),
@@ -258,6 +262,19 @@ def test_self_test_of_another_shape_is_refused(rng, tmp_path, name, array):
     tensors = {**load_file(tmp_path / "m"), name: array}
     save_file({key: value for key, value in tensors.items() if value is not None}, tmp_path / "m", metadata)
     with pytest.raises(fastrnn.FormatError, match="a self-test of this model, got another, or none"):
+        verify(tmp_path / "m")
+
+
+@pytest.mark.parametrize("layer", (fastrnn.Softmax(dim=7), fastrnn.LogSoftmax(dim=-9)))
+def test_model_that_takes_no_input_is_the_files_fault(tmp_path, layer):
+    description = {
+        "version": 1,
+        "tolerance": 1.0,
+        "layers": [{"kind": type(layer).__name__, "options": {"dim": layer.dim}}],
+    }
+    golden = {"golden.input": np.ones((12, 2, 4)), "golden.output": np.ones((12, 2, 4))}
+    save_file(golden, tmp_path / "m", {"fastrnn": json.dumps(description)})
+    with pytest.raises(fastrnn.FormatError, match="a model that takes its self-test"):
         verify(tmp_path / "m")
 
 

@@ -1,14 +1,19 @@
 """Which backend runs a layer, and what `show_config` tells of it."""
 
 import platform
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from fastrnn._version import __version__
 from fastrnn.errors import BACKENDS, check_choice
 
+if TYPE_CHECKING:
+    from typing_extensions import CapsuleType
 
-def pick_backend(where, backend, dtype):
+
+def pick_backend(where: str, backend: str, dtype: DTypeLike) -> "CapsuleType":
     """Return the table of operations of a backend ("auto", "blas") for a dtype."""
     check_choice(where, "backend", backend, BACKENDS)
     # Imported late: it brings scipy.linalg, most of the time of a cold start.
@@ -17,7 +22,7 @@ def pick_backend(where, backend, dtype):
     return TABLES[np.dtype(dtype).name]
 
 
-def config():
+def config() -> dict[str, str]:
     """What was picked on this machine, and why, as a dict of texts."""
     return {
         "fastrnn": __version__,
@@ -30,7 +35,10 @@ def config():
     }
 
 
-def show_config():
-    """Print what was picked on this machine, and why."""
+def show_config() -> None:
+    """Print what was picked on this machine, and why: a line of "name: text" for each thing.
+
+    Returns nothing; works before any layer is made.
+    """
     for name, value in config().items():
         print(f"{name}: {value}")

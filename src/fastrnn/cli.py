@@ -5,12 +5,14 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 import fastrnn
 from fastrnn import demo
-from fastrnn.errors import message
+from fastrnn.errors import Array, State, message
 from fastrnn.files import check_folder, replacing
 from fastrnn.importers.architecture import suggestion
 from fastrnn.model import verify
@@ -19,11 +21,11 @@ from fastrnn.spec import recurrent_prefixes
 from fastrnn.terminal import print_table, progress
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
     try:
-        status = options.command(options) or 0
+        status: int = options.command(options) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:
@@ -38,14 +40,19 @@ def main(arguments=None):
         return 130
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastrnn", description="Run PyTorch's RNN, GRU and LSTM models on a CPU, without torch."
     )
     parser.add_argument("--version", action="version", version=f"fastrnn {fastrnn.__version__}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
-    def add(name, function, summary, with_json=True):
+    def add(
+        name: str,
+        function: Callable[[argparse.Namespace], int | None],
+        summary: str,
+        with_json: bool = True,
+    ) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=summary)
         command.set_defaults(command=function)
         if with_json:
@@ -83,14 +90,14 @@ def _parser():
     return parser
 
 
-def _add_loading(command):
+def _add_loading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--key", help="where the state dict lies in a checkpoint")
     command.add_argument("--batch-first", action="store_true", default=None, help="inputs are (B, T, I)")
     command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of an RNN")
     command.add_argument("--precision", choices=("float32", "float64"))
 
 
-def _load(path, options):
+def _load(path: str, options: argparse.Namespace) -> fastrnn.Sequential:
     return fastrnn.load(
         path,
         key=options.key,
@@ -103,7 +110,7 @@ def _load(path, options):
 # ---------------------------------------------------------------- info, convert, verify
 
 
-def _info(options):
+def _info(options: argparse.Namespace) -> None:
     state_dict = fastrnn.load_state_dict(options.file, options.key)
     is_saved = "fastrnn" in state_dict.metadata
     model = repr(fastrnn.load(options.file)) if is_saved else None
@@ -137,7 +144,7 @@ def _info(options):
     print(f"\n{model}" if is_saved else f"\n{suggestion(state_dict)}")
 
 
-def _check_outputs(outputs, inputs):
+def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:
     """Refuse to write over an input, or where there is no folder, before any work is done."""
     for output in filter(None, outputs):
         check_folder(output)
@@ -146,7 +153,7 @@ def _check_outputs(outputs, inputs):
                 raise ValueError(message("output", "another file than the input", output))
 
 
-def _convert(options):
+def _convert(options: argparse.Namespace) -> None:
     _check_outputs([options.output], [options.input])
     model = _load(options.input, options)
     model.save(options.output)
@@ -161,7 +168,7 @@ def _convert(options):
         )
 
 
-def _verify(options):
+def _verify(options: argparse.Namespace) -> int:
     result = verify(options.model)
     if options.json:
         print(json.dumps(result))
@@ -176,7 +183,7 @@ def _verify(options):
 # ---------------------------------------------------------------- run
 
 
-def _run(options):
+def _run(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     _check_outputs([options.output, options.state], [options.model, options.input])
     model = _load(options.model, options)
@@ -184,8 +191,9 @@ def _run(options):
     with progress(os.path.basename(options.input)) as report:
         shape, state = run_file(model, x, options.output, lengths, report)
     if options.state:
+        arrays: dict[str, Any] = {f"state{i}": array for i, array in enumerate(_flatten(state))}
         with replacing(options.state) as draft, open(draft, "wb") as file:
-            np.savez(file, **{f"state{i}": array for i, array in enumerate(_flatten(state))})
+            np.savez(file, **arrays)
     seconds = time.perf_counter() - began
     if options.json:
         print(json.dumps({"input": x.shape, "output": shape, "seconds": seconds}))
@@ -193,7 +201,7 @@ def _run(options):
         print(f"{options.output}: {shape}, {seconds:.2f} s")
 
 
-def _flatten(state):
+def _flatten(state: State | None) -> list[Array]:
     """The arrays of a state in order: h, c of the first recurrent layer, and so on."""
     if state is None:
         return []
@@ -205,7 +213,7 @@ def _flatten(state):
 # ---------------------------------------------------------------- demo
 
 
-def _demo(options):
+def _demo(options: argparse.Namespace) -> None:
     if options.length < 1 or not options.temperature > 0:
         got = f"{options.length} and {options.temperature}"
         raise ValueError(message("demo", "a length from 1 and a temperature above 0", got))

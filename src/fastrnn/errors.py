@@ -9,10 +9,21 @@ one grammar: *where: expected X, got Y. Hint.* A ``check_*`` function raises or 
 it checked, ready for use.
 """
 
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# What checks return and layers give: any array, one of floats, the state of a layer or a model.
+Array: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.floating[Any]]
+State: TypeAlias = Floats | tuple["State", ...]
+# A state as callers give it; None is zeros.
+StateLike: TypeAlias = ArrayLike | Sequence["StateLike"] | None
 
 # The dtype of inputs, outputs and states at each precision; weights may be kept narrower.
-PRECISIONS = {"float32": np.float32, "float64": np.float64}
+PRECISIONS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
 BACKENDS = ("auto", "blas")
 
 
@@ -30,13 +41,13 @@ class WeightError(ValueError):
     """
 
 
-def message(where, expected, got, hint=""):
+def message(where: str, expected: str, got: str, hint: str = "") -> str:
     """One sentence in the grammar of all messages, and a hint behind it."""
     text = f"{where}: expected {expected}, got {got}."
     return f"{text} {hint}" if hint else text
 
 
-def brief(value, limit=60):
+def brief(value: object, limit: int = 60) -> str:
     """A short text for a value of any kind and size."""
     if isinstance(value, (bool, float, str, type(None))) or (
         isinstance(value, int) and -(10**18) < value < 10**18
@@ -48,13 +59,13 @@ def brief(value, limit=60):
     return f"{name} of shape {shape}" if isinstance(shape, tuple) else name
 
 
-def join(words):
+def join(words: Iterable[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     words = list(words)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def quote(names):
+def quote(names: Iterable[str]) -> str:
     """Names as a list in quotes, for a message."""
     return join(f'"{name}"' for name in names)
 
@@ -62,33 +73,36 @@ def quote(names):
 # ---------------------------------------------------------------- options
 
 
-def check_choice(where, name, value, choices):
+def check_choice(where: str, name: str, value: object, choices: Collection[str]) -> str:
     """Return value if it is one of the choices (strings)."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(message(where, f"{name} to be one of {quote(choices)}", brief(value)))
     return value
 
 
-def check_precision(where, precision):
+def check_precision(where: str, precision: object) -> np.dtype[np.floating[Any]]:
     """Return the dtype of inputs, outputs and states at a precision."""
     return np.dtype(PRECISIONS[check_choice(where, "precision", precision, PRECISIONS)])
 
 
-def check_positive(where, name, value):
+def check_positive(where: str, name: str, value: object) -> int:
     """Return value as an int, if it is one and at least 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(message(where, f"{name} to be a whole number", brief(value)))
-    if value.__index__() < 1:
+    number: int = value.__index__()
+    if number < 1:
         raise ValueError(message(where, f"{name} to be at least 1", brief(value)))
-    return value.__index__()
+    if number >= 2**48:
+        raise ValueError(message(where, f"{name} to fit in memory", brief(value)))
+    return number
 
 
-def check_threads(where, threads):
+def check_threads(where: str, threads: object) -> int | None:
     """Return None (as many as pay) or a number of threads."""
     return None if threads is None else check_positive(where, "threads", threads)
 
 
-def check_number(where, name, value):
+def check_number(where: str, name: str, value: Any) -> float:
     """Return value as a float, if it is a finite real number."""
     try:
         number = float(value)
@@ -99,14 +113,14 @@ def check_number(where, name, value):
     return number
 
 
-def check_text(where, name, value):
+def check_text(where: str, name: str, value: object) -> str:
     """Return value if it is a str."""
     if not isinstance(value, str):
         raise TypeError(message(where, f"{name} to be a str", brief(value)))
     return value
 
 
-def check_flag(where, name, value):
+def check_flag(where: str, name: str, value: object) -> bool:
     """Return value as a bool, if it is one."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(message(where, f"{name} to be True or False", brief(value)))
@@ -116,7 +130,7 @@ def check_flag(where, name, value):
 # ---------------------------------------------------------------- arrays
 
 
-def check_array(where, name, value, dtype=None):
+def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Return value (an array-like, or a torch tensor) as a real ndarray, of dtype if given."""
     try:
         if hasattr(value, "detach"):  # a torch tensor, perhaps one that requires a gradient
@@ -140,7 +154,7 @@ def check_array(where, name, value, dtype=None):
     return array.astype(dtype)
 
 
-def check_last_axis(where, x, dtype, features, hint=""):
+def check_last_axis(where: str, x: object, dtype: np.dtype[Any], features: int, hint: str = "") -> Array:
     """Return x (..., features) as an array of dtype."""
     x = check_array(where, "x", x, dtype)
     if x.ndim == 0 or x.shape[-1] != features:
@@ -148,7 +162,7 @@ def check_last_axis(where, x, dtype, features, hint=""):
     return x
 
 
-def check_sequence(where, x, dtype, input_size, batch_first):
+def check_sequence(where: str, x: object, dtype: np.dtype[Any], input_size: int, batch_first: bool) -> Array:
     """Return x as an array of dtype, (T, B, I), (B, T, I) or (T, I), with a contiguous last axis."""
     x = check_array(where, "x", x, dtype)
     layout = "(B, T, {})" if batch_first else "(T, B, {})"
@@ -165,7 +179,7 @@ def check_sequence(where, x, dtype, input_size, batch_first):
     return x if x.flags.aligned else x.copy()
 
 
-def check_state(where, state, shapes):
+def check_state(where: str, state: object, shapes: Mapping[str, tuple[int, ...]]) -> list[Array]:
     """Return the arrays of the state, in the order of `shapes` (name to shape)."""
     names = tuple(shapes)
     if len(names) == 1:
@@ -180,7 +194,7 @@ def check_state(where, state, shapes):
     return arrays
 
 
-def check_lengths(where, lengths, T, B):
+def check_lengths(where: str, lengths: object, T: int, B: int) -> NDArray[np.intp]:
     """Return lengths as a contiguous intp array (B,) of values from 1 to T."""
     lengths = check_array(where, "lengths", lengths)
     if lengths.dtype.kind not in "iu":
@@ -195,7 +209,9 @@ def check_lengths(where, lengths, T, B):
     return np.ascontiguousarray(lengths, dtype=np.intp)
 
 
-def check_out(where, out, shape, dtype, apart_from):
+def check_out(
+    where: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | None, apart_from: Iterable[Array]
+) -> Array:
     """Return out, if it is a writable C-contiguous array that overlaps nothing in `apart_from`."""
     expected = f"out to be a C-contiguous {dtype} array of shape {shape}"
     if not isinstance(out, np.ndarray):
@@ -212,7 +228,7 @@ def check_out(where, out, shape, dtype, apart_from):
     return out
 
 
-def check_tokens(where, tokens, count):
+def check_tokens(where: str, tokens: object, count: int) -> NDArray[np.integer[Any]]:
     """Return tokens as an integer array with every value from 0 to count - 1."""
     tokens = check_array(where, "tokens", tokens)
     if tokens.dtype.kind not in "iu":

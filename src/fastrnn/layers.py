@@ -4,13 +4,21 @@ A layer checks its arguments (errors.py), allocates its result, and calls the en
 immutable once made, so any number of threads and streams may use it.
 """
 
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn import reference
 from fastrnn._engine import Dense, Recurrent, Spares
 from fastrnn._pack import pack_dense, pack_recurrent
 from fastrnn.backends import pick_backend
 from fastrnn.errors import (
+    Array,
+    Floats,
+    State,
+    StateLike,
     WeightError,
     check_array,
     check_choice,
@@ -28,8 +36,15 @@ from fastrnn.errors import (
     message,
     quote,
 )
-from fastrnn.spec import LayerSpec, read_parameters, read_recurrent
+from fastrnn.spec import LayerSpec, RecurrentSpec, read_parameters, read_recurrent
 from fastrnn.streaming import Stream
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# The state of a kind of layer; what Dropout passes on.
+LayerState = TypeVar("LayerState", bound=State)
+Anything = TypeVar("Anything")
 
 
 class Layer:
@@ -45,56 +60,61 @@ class Layer:
         The options of `spec`, all that a saved model may give.
     """
 
-    option_names = ()
-    features_in = None
-    features_out = None
+    option_names: ClassVar[tuple[str, ...]] = ()
+    features_in: int | None = None
+    features_out: int | None = None
     is_recurrent = False
     has_backend = False
     needs_weights = False
     takes_tokens = False
     is_last_step = False
+    num_tokens: int
+    threads: int | None
+    backend: str
+    __call__: ClassVar[Callable[..., Any]]
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         """What the layer is: a LayerSpec, from which `from_spec` makes it again."""
         return LayerSpec(type(self).__name__)
 
-    def runtime(self):
+    def runtime(self) -> dict[str, Any]:
         """The options that say how the layer is run, and not what it computes."""
         return {"threads": self.threads, "backend": self.backend} if self.has_backend else {}
 
     @classmethod
-    def from_spec(cls, spec, **runtime):
+    def from_spec(cls, spec: LayerSpec, **runtime: Any) -> "Self":
         """Make the layer that a LayerSpec describes."""
         if spec.tensors or cls.needs_weights:
-            if not hasattr(cls, "from_state_dict"):
+            make = getattr(cls, "from_state_dict", None)
+            if make is None:
                 raise WeightError(message(cls.__name__, "no tensors", quote(spec.tensors)))
-            return cls.from_state_dict(spec.tensors, **spec.options, **runtime)
+            return cast("Self", make(spec.tensors, **spec.options, **runtime))
         return cls(**spec.options, **runtime)
 
-    def stream(self, batch_size=None):
-        """A Stream of this layer alone; see `fastrnn.Stream`."""
+    def stream(self, batch_size: int | None = None) -> Stream:
+        """A Stream of this layer alone; see `fastrnn.Stream` for ``batch_size`` and errors."""
         return Stream([self], batch_size)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.spec(), self.runtime())
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.spec().options.items())
         return f"{type(self).__name__}({options})"
 
 
-def _restore(cls, spec, runtime):
+def _restore(cls: type[Layer], spec: LayerSpec, runtime: dict[str, Any]) -> Layer:
     return cls.from_spec(spec, **runtime)
 
 
-def _own(array, dtype):
+def _own(array: Array, dtype: DTypeLike) -> Floats:
     """A read-only contiguous copy, which nobody else can change."""
     array = np.array(array, dtype=dtype, order="C")
     array.flags.writeable = False
     return array
 
 
-def _no_weights(cls):
+def _no_weights(cls: type[Layer]) -> TypeError:
     """The error of a layer that is made as torch makes it, by its sizes."""
     name = cls.__name__
     hint = f"{name}.from_state_dict(state_dict, prefix) or fastrnn.from_torch(module) makes one."
@@ -104,19 +124,36 @@ def _no_weights(cls):
 # ---------------------------------------------------------------- recurrent layers
 
 
-class RecurrentLayer(Layer):
+class RecurrentLayer(Layer, Generic[LayerState]):
     """What RNN, GRU and LSTM share."""
 
     is_recurrent = True
     has_backend = True
     needs_weights = True
-    option_names = ("batch_first", "precision")
+    option_names: ClassVar[tuple[str, ...]] = ("batch_first", "precision")
+    shape: RecurrentSpec
+    batch_first: bool
+    precision: str
+    dtype: np.dtype[np.floating[Any]]
+    tensors: dict[str, Floats]
+    features_in: int
+    features_out: int
+    _engine: Recurrent
+    _spares: Spares
 
-    def __init__(self, *_, **__):
+    def __init__(self, *_: object, **__: object) -> None:
         raise _no_weights(type(self))
 
     @classmethod
-    def _make(cls, shape, tensors, batch_first, precision, threads, backend):
+    def _make(
+        cls,
+        shape: RecurrentSpec,
+        tensors: Mapping[str, Array],
+        batch_first: bool,
+        precision: str,
+        threads: int | None,
+        backend: str,
+    ) -> "Self":
         self = cls.__new__(cls)
         where = cls.__name__
         dtype = check_precision(where, precision)
@@ -130,9 +167,13 @@ class RecurrentLayer(Layer):
         self.features_in = shape.input_size
         self.features_out = shape.directions * shape.output_size
         table = pick_backend(where, backend, dtype)
-        parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
         cells = [
-            pack_recurrent(shape.cell, *(self.tensors.get(part + suffix) for part in parts))
+            pack_recurrent(
+                shape.cell,
+                self.tensors[f"weight_ih{suffix}"],
+                self.tensors[f"weight_hh{suffix}"],
+                *(self.tensors.get(part + suffix) for part in ("bias_ih", "bias_hh", "weight_hr")),
+            )
             for suffix in shape.suffixes()
         ]
         self._engine = Recurrent(cells, shape.directions, table)
@@ -142,14 +183,14 @@ class RecurrentLayer(Layer):
     @classmethod
     def from_state_dict(
         cls,
-        state_dict,
-        prefix="",
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
         *,
-        batch_first=False,
-        precision="float32",
-        threads=None,
-        backend="auto",
-    ):
+        batch_first: bool = False,
+        precision: str = "float32",
+        threads: int | None = None,
+        backend: str = "auto",
+    ) -> "Self":
         """Make the layer from the weights of torch's module of the same name.
 
         Parameters
@@ -174,6 +215,10 @@ class RecurrentLayer(Layer):
         ------
         WeightError
             A key is missing, surplus or misshapen, or the weights are another kind of cell's.
+        TypeError
+            ``state_dict`` is no mapping of names to arrays, or an option is of a wrong kind.
+        ValueError
+            An option has a wrong value.
 
         Notes
         -----
@@ -190,17 +235,25 @@ class RecurrentLayer(Layer):
     proj_size = property(lambda self: self.shape.proj_size)
     bias = property(lambda self: self.shape.bias)
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         options = {"batch_first": self.batch_first, "precision": self.precision}
         return LayerSpec(type(self).__name__, options, self.tensors)
 
-    def __call__(self, x, state=None, *, lengths=None, out=None):
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: StateLike = None,
+        *,
+        lengths: ArrayLike | None = None,
+        out: Floats | None = None,
+    ) -> tuple[Floats, LayerState]:
         """Run the layer over whole sequences.
 
         Parameters
         ----------
         x : array-like of real numbers, shape (T, B, I)
-            (B, T, I) with ``batch_first``; (T, I) is one unbatched sequence.
+            (B, T, I) with ``batch_first``; (T, I) is one unbatched sequence. Brought to the
+            layer's dtype, float32 or float64 as its ``precision`` says.
         state : array-like or pair of them, optional
             h of shape (L*D, B, P), or (h, c) with c (L*D, B, H) for an LSTM; without B where
             x has none. Zeros if not given.
@@ -214,7 +267,7 @@ class RecurrentLayer(Layer):
 
         Returns
         -------
-        output : ndarray, shape (T, B, D*P)
+        output : ndarray of the layer's dtype, shape (T, B, D*P)
             (B, T, D*P) with ``batch_first``, (T, D*P) unbatched.
         state : ndarray or pair of them
             Shaped as ``state`` is.
@@ -241,7 +294,7 @@ class RecurrentLayer(Layer):
         shape = (*x.shape[:-1], self.features_out)
         if out is None:
             output = np.empty(shape, self.dtype)
-            states = [np.empty(size, self.dtype) for size in shapes.values()]
+            states: list[Floats] = [np.empty(size, self.dtype) for size in shapes.values()]
         else:
             output = check_out(where, out, shape, self.dtype, (x, *given))
             states = [self._spares.take(size, self.dtype) for size in shapes.values()]
@@ -250,61 +303,84 @@ class RecurrentLayer(Layer):
         self.advance(steps, states, _time_major(output, self.batch_first), lengths)
         return output, self.pack_state(states)
 
-    def advance(self, x, states, out, lengths=None):
+    def advance(
+        self, x: Array, states: list[Floats], out: Array, lengths: NDArray[np.intp] | None = None
+    ) -> None:
         """Run checked arrays: x (T, B, I) into out (T, B, D*P), the states in place."""
         c = states[1] if len(states) == 2 else None
         self._engine.run(x, states[0], c, lengths, out)
 
-    def pack_state(self, states):
+    def pack_state(self, states: list[Floats]) -> LayerState:
         """The state as callers see it: (h, c) of an LSTM, h of the others."""
-        return tuple(states) if len(states) == 2 else states[0]
+        return cast(LayerState, tuple(states) if len(states) == 2 else states[0])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.shape.describe(batch_first=self.batch_first, precision=self.precision)
 
 
-def _time_major(array, batch_first):
+def _time_major(array: Array, batch_first: bool) -> Array:
     """A view (T, B, ...) of (T, B, ...), (B, T, ...) or unbatched (T, ...)."""
     if array.ndim == 2:
         return array[:, None]
     return array.swapaxes(0, 1) if batch_first else array
 
 
-class LSTM(RecurrentLayer):
+class LSTM(RecurrentLayer[tuple[Floats, Floats]]):
     """Long short-term memory: torch's ``nn.LSTM`` or ``nn.LSTMCell``.
 
     ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``; made by ``LSTM.from_state_dict``.
+    x is (T, B, I), output (T, B, D*P), h (L*D, B, P), c (L*D, B, H); float32 or float64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
     """
 
 
-class GRU(RecurrentLayer):
+class GRU(RecurrentLayer[Floats]):
     """Gated recurrent unit: torch's ``nn.GRU`` or ``nn.GRUCell``.
 
     ``output, h_n = gru(x, h_0)``; made by ``GRU.from_state_dict``.
+    x is (T, B, I), output (T, B, D*H), h (L*D, B, H); float32 or float64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
     """
 
 
-class RNN(RecurrentLayer):
+class RNN(RecurrentLayer[Floats]):
     """Elman network: torch's ``nn.RNN`` or ``nn.RNNCell``, with tanh or relu.
 
     ``output, h_n = rnn(x, h_0)``; made by ``RNN.from_state_dict``.
+    x is (T, B, I), output (T, B, D*H), h (L*D, B, H); float32 or float64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
     """
 
     @classmethod
     def from_state_dict(
         cls,
-        state_dict,
-        prefix="",
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
         *,
-        nonlinearity="tanh",
-        batch_first=False,
-        precision="float32",
-        threads=None,
-        backend="auto",
-    ):
-        """Make the layer as `RecurrentLayer.from_state_dict` does.
+        nonlinearity: str = "tanh",
+        batch_first: bool = False,
+        precision: str = "float32",
+        threads: int | None = None,
+        backend: str = "auto",
+    ) -> "Self":
+        """Make the layer from the weights of torch's RNN or RNNCell.
 
-        ``nonlinearity`` is "tanh" or "relu", as in torch; a state dict does not say which.
+        Parameters and errors are those of `LSTM.from_state_dict`, and one more:
+
+        Parameters
+        ----------
+        nonlinearity : {"tanh", "relu"}
+            As in torch; a state dict does not say which.
+
+        Raises
+        ------
+        WeightError
+            A key is missing, surplus or misshapen, or the weights are another kind of cell's.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
         """
         check_choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
         shape, tensors = read_recurrent("RNN", "RNN", state_dict, prefix, nonlinearity)
@@ -313,13 +389,13 @@ class RNN(RecurrentLayer):
     option_names = ("batch_first", "precision", "nonlinearity")
     nonlinearity = property(lambda self: self.shape.nonlinearity)
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         spec = super().spec()
         options = {**spec.options, "nonlinearity": self.nonlinearity}
         return LayerSpec(spec.kind, options, spec.tensors)
 
 
-def _shown(precision):
+def _shown(precision: str) -> str:
     return "" if precision == "float32" else f", precision={precision!r}"
 
 
@@ -327,17 +403,26 @@ def _shown(precision):
 
 
 class Linear(Layer):
-    """x W^T + b over the last axis: torch's ``nn.Linear``."""
+    """x W^T + b over the last axis: torch's ``nn.Linear``; made by ``Linear.from_state_dict``.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
+    """
 
     has_backend = True
     needs_weights = True
     option_names = ("precision",)
+    in_features: int
+    out_features: int
+    precision: str
+    dtype: np.dtype[np.floating[Any]]
+    tensors: dict[str, Floats]
+    _engine: Dense
 
-    def __init__(self, *_, **__):
+    def __init__(self, *_: object, **__: object) -> None:
         raise _no_weights(type(self))
 
     @classmethod
-    def _make(cls, tensors, precision, threads, backend):
+    def _make(cls, tensors: Mapping[str, Array], precision: str, threads: int | None, backend: str) -> "Self":
         self = cls.__new__(cls)
         dtype = check_precision("Linear", precision)
         self.precision = precision
@@ -352,19 +437,63 @@ class Linear(Layer):
         return self
 
     @classmethod
-    def from_state_dict(cls, state_dict, prefix="", *, precision="float32", threads=None, backend="auto"):
-        """Make the layer from ``weight`` (out, in) and ``bias`` (out,), which may be missing."""
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        precision: str = "float32",
+        threads: int | None = None,
+        backend: str = "auto",
+    ) -> "Self":
+        """Make the layer from the weights of torch's module.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            ``weight`` (out, in), and ``bias`` (out,), which may be missing; no other key below ``prefix``.
+        prefix : str
+            The path of the module in the state dict.
+        precision : {"float32", "float64"}
+            The type of weights, inputs and outputs.
+        threads : int, optional
+        backend : {"auto", "blas"}
+            Both as in `LSTM.from_state_dict`.
+
+        Raises
+        ------
+        WeightError
+            A key is missing, surplus or misshapen.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
+        """
         tensors = read_parameters("Linear", state_dict, prefix, {"weight": 2, "bias": 1}, optional=("bias",))
         rows, bias = tensors["weight"].shape[0], tensors.get("bias")
         if bias is not None and bias.shape != (rows,):
             raise WeightError(message("Linear", f"bias of shape ({rows},)", f"{bias.shape}"))
         return cls._make(tensors, precision, threads, backend)
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         return LayerSpec("Linear", {"precision": self.precision}, self.tensors)
 
-    def __call__(self, x):
-        """x (..., in) to an array (..., out)."""
+    def __call__(self, x: ArrayLike) -> Floats:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, shape (..., in)
+
+        Returns
+        -------
+        ndarray of the layer's dtype, shape (..., out)
+
+        Raises
+        ------
+        ValueError
+            The last axis is not of ``in_features``.
+        TypeError
+            ``x`` does not hold real numbers.
+        """
         x = check_last_axis("Linear", x, self.dtype, self.in_features)
         out = np.empty((*x.shape[:-1], self.out_features), self.dtype)
         if out.size:
@@ -372,23 +501,31 @@ class Linear(Layer):
             self._engine.run(rows, out.reshape(-1, self.out_features))
         return out
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         bias = "" if "bias" in self.tensors else ", bias=False"
         return f"Linear({self.in_features}, {self.out_features}{bias}{_shown(self.precision)})"
 
 
 class Embedding(Layer):
-    """A row of weights for each token: torch's ``nn.Embedding``."""
+    """A row of weights for each token: torch's ``nn.Embedding``; made by ``Embedding.from_state_dict``.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
+    """
 
     takes_tokens = True
     needs_weights = True
     option_names = ("precision",)
+    num_embeddings: int
+    embedding_dim: int
+    precision: str
+    dtype: np.dtype[np.floating[Any]]
+    weight: Floats
 
-    def __init__(self, *_, **__):
+    def __init__(self, *_: object, **__: object) -> None:
         raise _no_weights(type(self))
 
     @classmethod
-    def _make(cls, weight, precision):
+    def _make(cls, weight: Array, precision: str) -> "Self":
         self = cls.__new__(cls)
         self.precision = precision
         self.dtype = check_precision("Embedding", precision)
@@ -398,19 +535,55 @@ class Embedding(Layer):
         return self
 
     @classmethod
-    def from_state_dict(cls, state_dict, prefix="", *, precision="float32"):
-        """Make the layer from ``weight`` (V, features)."""
+    def from_state_dict(
+        cls, state_dict: Mapping[str, Any], prefix: str = "", *, precision: str = "float32"
+    ) -> "Self":
+        """Make the layer from the weights of torch's module.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            ``weight`` (V, features); no other key below ``prefix``.
+        prefix : str
+            The path of the module in the state dict.
+        precision : {"float32", "float64"}
+            The type of weights and outputs.
+
+        Raises
+        ------
+        WeightError
+            The weight is missing or misshapen, or there is another key.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
+        """
         tensors = read_parameters("Embedding", state_dict, prefix, {"weight": 2})
         return cls._make(tensors["weight"], precision)
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         return LayerSpec("Embedding", {"precision": self.precision}, {"weight": self.weight})
 
-    def __call__(self, tokens):
-        """Tokens of any shape, integers from 0 to V - 1, to an array (..., features)."""
-        return self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
+    def __call__(self, tokens: ArrayLike) -> Floats:
+        """Look the tokens up.
 
-    def __repr__(self):
+        Parameters
+        ----------
+        tokens : array-like of integers from 0 to V - 1, shape (...)
+
+        Returns
+        -------
+        ndarray of the layer's dtype, shape (..., features)
+
+        Raises
+        ------
+        ValueError
+            A token is out of range.
+        TypeError
+            ``tokens`` does not hold whole numbers.
+        """
+        rows: Floats = self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
+        return rows
+
+    def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{_shown(self.precision)})"
 
 
@@ -423,21 +596,59 @@ class LayerNorm(Layer):
         The features of the last axis.
     eps : float
         Added to the variance.
+    precision : {"float32", "float64"}
+        The type of weights, inputs and outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of a wrong kind or value.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
     """
 
     option_names = ("normalized_shape", "eps", "precision")
 
-    def __init__(self, normalized_shape, eps=1e-5, precision="float32"):
+    def __init__(self, normalized_shape: int, eps: float = 1e-5, precision: str = "float32") -> None:
         self.normalized_shape = check_positive("LayerNorm", "normalized_shape", normalized_shape)
         self.features_in = self.features_out = self.normalized_shape
         self.eps = check_number("LayerNorm", "eps", eps)
         self.precision = precision
         self.dtype = check_precision("LayerNorm", precision)
-        self.tensors = {}
+        self.tensors: dict[str, Floats] = {}
 
     @classmethod
-    def from_state_dict(cls, state_dict, prefix="", *, eps=1e-5, precision="float32"):
-        """Make the layer from ``weight`` and ``bias`` (features,); bias may be missing."""
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        eps: float = 1e-5,
+        precision: str = "float32",
+    ) -> "Self":
+        """Make the layer from the weights of torch's module.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            ``weight`` (features,), and ``bias`` (features,), which may be missing; no other key
+            below ``prefix``.
+        prefix : str
+            The path of the module in the state dict.
+        eps : float
+            As in torch; a state dict does not tell it.
+        precision : {"float32", "float64"}
+            The type of weights, inputs and outputs.
+
+        Raises
+        ------
+        WeightError
+            A key is missing, surplus or misshapen.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
+        """
         tensors = read_parameters(
             "LayerNorm", state_dict, prefix, {"weight": 1, "bias": 1}, optional=("bias",)
         )
@@ -448,19 +659,35 @@ class LayerNorm(Layer):
         self.tensors = {name: _own(array, self.dtype) for name, array in tensors.items()}
         return self
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         options = {"eps": self.eps, "precision": self.precision}
         if not self.tensors:
             options["normalized_shape"] = self.normalized_shape
         return LayerSpec("LayerNorm", options, self.tensors)
 
-    def __call__(self, x):
-        """x (..., features) to an array of the same shape."""
+    def __call__(self, x: ArrayLike) -> Floats:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, shape (..., features)
+
+        Returns
+        -------
+        ndarray of the layer's dtype, shape (..., features)
+
+        Raises
+        ------
+        ValueError
+            The last axis is not of ``normalized_shape``.
+        TypeError
+            ``x`` does not hold real numbers.
+        """
         x = check_last_axis("LayerNorm", x, self.dtype, self.normalized_shape)
         weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
         return reference.layer_norm_reference(x, weight, bias, self.eps)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"LayerNorm({self.normalized_shape}, eps={self.eps}{_shown(self.precision)})"
 
 
@@ -468,72 +695,134 @@ class LayerNorm(Layer):
 
 
 class OneHot(Layer):
-    """1 at each token's place, 0 elsewhere: ``torch.nn.functional.one_hot`` as floats."""
+    """1 at each token's place, 0 elsewhere: ``torch.nn.functional.one_hot`` as floats.
+
+    Parameters
+    ----------
+    num_classes : int
+        V: the tokens are from 0 to V - 1.
+    precision : {"float32", "float64"}
+        The type of outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of a wrong kind or value.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.one_hot.html
+    """
 
     takes_tokens = True
     option_names = ("num_classes", "precision")
 
-    def __init__(self, num_classes, precision="float32"):
+    def __init__(self, num_classes: int, precision: str = "float32") -> None:
         self.num_classes = check_positive("OneHot", "num_classes", num_classes)
         self.num_tokens = self.features_out = self.num_classes
         self.precision = precision
         self.dtype = check_precision("OneHot", precision)
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         options = {"num_classes": self.num_classes, "precision": self.precision}
         return LayerSpec("OneHot", options)
 
-    def __call__(self, tokens):
-        """Tokens of any shape, integers from 0 to num_classes - 1, to (..., num_classes)."""
+    def __call__(self, tokens: ArrayLike) -> Floats:
+        """Tokens (...), integers from 0 to V - 1, to an array (..., V) of the layer's dtype.
+
+        Raises
+        ------
+        ValueError
+            A token is out of range.
+        TypeError
+            ``tokens`` does not hold whole numbers.
+        """
         tokens = check_tokens("OneHot", tokens, self.num_classes)
         out = np.zeros((*tokens.shape, self.num_classes), self.dtype)
         np.put_along_axis(out, tokens[..., None].astype(np.intp), 1, axis=-1)
         return out
 
 
-def _floats(where, x):
+def _floats(where: str, x: object) -> Floats:
     """x as an array of floats: its own type where it is one, else float32."""
     x = check_array(where, "x", x)
     return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
 
 
 class Dropout(Layer):
-    """Nothing: at inference torch's ``nn.Dropout`` passes its input on."""
+    """Nothing: at inference torch's ``nn.Dropout`` passes its input on.
+
+    Parameters
+    ----------
+    p : float
+        Kept, and of no effect. A TypeError or ValueError if it is no finite number.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Dropout.html
+    """
 
     option_names = ("p",)
 
-    def __init__(self, p=0.5):
+    def __init__(self, p: float = 0.5) -> None:
         self.p = check_number("Dropout", "p", p)
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         return LayerSpec("Dropout", {"p": self.p})
 
-    def __call__(self, x):
-        """x as it is."""
+    def __call__(self, x: Anything) -> Anything:
+        """x as it is, of any shape and type; nothing is checked."""
         return x
 
 
 class ReLU(Layer):
-    """max(x, 0): torch's ``nn.ReLU``."""
+    """max(x, 0): torch's ``nn.ReLU``.
 
-    def __call__(self, x):
-        """x of any shape to an array of the same shape."""
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
+    """
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """x of any shape to an array of that shape: float64 of float64, else float32.
+
+        Raises
+        ------
+        TypeError
+            x does not hold real numbers.
+        """
         return np.maximum(_floats("ReLU", x), 0)
 
 
 class Tanh(Layer):
-    """The hyperbolic tangent: torch's ``nn.Tanh``."""
+    """The hyperbolic tangent: torch's ``nn.Tanh``.
 
-    def __call__(self, x):
-        """x of any shape to an array of the same shape."""
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
+    """
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """x of any shape to an array of that shape: float64 of float64, else float32.
+
+        Raises
+        ------
+        TypeError
+            x does not hold real numbers.
+        """
         return np.tanh(_floats("Tanh", x))
 
 
 class Sigmoid(Layer):
-    """1 / (1 + exp(-x)): torch's ``nn.Sigmoid``."""
+    """1 / (1 + exp(-x)): torch's ``nn.Sigmoid``.
 
-    def __call__(self, x):
-        """x of any shape to an array of the same shape."""
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
+    """
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """x of any shape to an array of that shape: float64 of float64, else float32.
+
+        Raises
+        ------
+        TypeError
+            x does not hold real numbers.
+        """
         return reference.sigmoid(_floats("Sigmoid", x))
 
 
@@ -541,18 +830,26 @@ class _OverAxis(Layer):
     """What Softmax and LogSoftmax share: the axis."""
 
     option_names = ("dim",)
-    _function = None
+    _function: "ClassVar[staticmethod[[Array, int], Array]]"
 
-    def __init__(self, dim=-1):
+    def __init__(self, dim: int = -1) -> None:
         if isinstance(dim, bool) or not hasattr(dim, "__index__"):
             raise TypeError(message(type(self).__name__, "dim to be a whole number", repr(dim)))
         self.dim = dim.__index__()
 
-    def spec(self):
+    def spec(self) -> LayerSpec:
         return LayerSpec(type(self).__name__, {"dim": self.dim})
 
-    def __call__(self, x):
-        """x of any shape to an array of the same shape."""
+    def __call__(self, x: ArrayLike) -> Floats:
+        """x of any shape to an array of that shape: float64 of float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            x has no axis ``dim``.
+        TypeError
+            x does not hold real numbers.
+        """
         where = type(self).__name__
         x = _floats(where, x)
         if not -x.ndim <= self.dim < x.ndim:
@@ -562,13 +859,33 @@ class _OverAxis(Layer):
 
 
 class Softmax(_OverAxis):
-    """Exponentials over their sum along axis ``dim``: torch's ``nn.Softmax``."""
+    """Exponentials over their sum along axis ``dim``: torch's ``nn.Softmax``.
+
+    Parameters
+    ----------
+    dim : int
+        A TypeError if it is no whole number.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
+    """
 
     _function = staticmethod(reference.softmax_reference)
 
 
 class LogSoftmax(_OverAxis):
-    """The logarithm of the softmax along axis ``dim``: torch's ``nn.LogSoftmax``."""
+    """The logarithm of the softmax along axis ``dim``: torch's ``nn.LogSoftmax``.
+
+    Parameters
+    ----------
+    dim : int
+        A TypeError if it is no whole number.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
+    """
 
     _function = staticmethod(reference.log_softmax_reference)
 
@@ -579,12 +896,37 @@ class Last(Layer):
     In a Sequential the layout and the lengths are those of the model. Of a bidirectional layer
     it takes both halves at that step, as indexing in torch does. In a stream every step is
     the last so far.
+
+    Source: the indexing of torch's "output", https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
     """
 
     is_last_step = True
 
-    def __call__(self, x, *, lengths=None, batch_first=False):
-        """x (T, B, F) to (B, F), or (B, T, F) with batch_first; unbatched (T, F) to (F,)."""
+    def __call__(
+        self, x: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
+    ) -> Floats:
+        """Take the last time step of each row.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, shape (T, B, F)
+            (B, T, F) with ``batch_first``; (T, F) is one unbatched sequence.
+        lengths : B integers, optional
+            The time steps of each row, from 1 to T; all T if not given.
+        batch_first : bool
+
+        Returns
+        -------
+        ndarray, shape (B, F)
+            (F,) unbatched; float64 of float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            ``x`` has another number of axes or no element, or a length does not fit.
+        TypeError
+            ``x`` does not hold real numbers, or ``lengths`` no whole ones.
+        """
         x = _floats("Last", x)
         if x.ndim not in (2, 3) or 0 in x.shape:
             layout = "(B, T, F)" if batch_first else "(T, B, F)"
@@ -593,4 +935,5 @@ class Last(Layer):
         T, B = steps.shape[:2]
         last = np.full(B, T) if lengths is None else check_lengths("Last", lengths, T, B)
         rows = steps[last - 1, np.arange(B)]
-        return rows[0] if x.ndim == 2 else rows
+        result: Floats = rows[0] if x.ndim == 2 else rows
+        return result

@@ -2,14 +2,21 @@
 
 import json
 import os
+from collections.abc import Iterable
+from typing import Any, TypedDict, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 
 from fastrnn.chain import chain_features, join_state, output_dtype, split_state
 from fastrnn.errors import (
     BACKENDS,
+    Array,
+    Floats,
     FormatError,
+    State,
+    StateLike,
     brief,
     check_array,
     check_choice,
@@ -22,7 +29,7 @@ from fastrnn.errors import (
     message,
 )
 from fastrnn.files import replacing
-from fastrnn.importers import load_state_dict
+from fastrnn.importers import StateDict, load_state_dict
 from fastrnn.importers.architecture import read_architecture
 from fastrnn.importers.torch_module import read_module
 from fastrnn.layers import (
@@ -37,6 +44,7 @@ from fastrnn.layers import (
     Linear,
     LogSoftmax,
     OneHot,
+    RecurrentLayer,
     ReLU,
     Sigmoid,
     Softmax,
@@ -46,7 +54,7 @@ from fastrnn.reference import sequential_reference
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming import Stream
 
-LAYERS = {
+LAYERS: dict[str, type[Layer]] = {
     cls.__name__: cls
     for cls in (
         RNN, GRU, LSTM, Embedding, OneHot, Linear, LayerNorm, Last, Dropout, ReLU, Tanh, Sigmoid,
@@ -63,6 +71,15 @@ GOLDEN_SHARE = {"float32": 1e-5, "float64": 1e-11}
 GOLDEN_ROUNDINGS = 32
 
 
+class Comparison(TypedDict):
+    """What a self-test gives: the errors are absolute, `values` is how many were compared."""
+
+    passed: bool
+    largest_error: float
+    tolerance: float
+    values: int
+
+
 class Sequential:
     """Layers one after the other: a whole model.
 
@@ -76,7 +93,11 @@ class Sequential:
     Raises
     ------
     ValueError
-        Two neighbours do not fit: the features of one are not those that the next one takes.
+        Two neighbours do not fit: the features of one are not those that the next one takes. Or
+        there is no layer, a layer of tokens is not the first, a layer over time follows Last, or
+        the recurrent layers differ in ``batch_first``.
+    TypeError
+        An argument is no layer of fastrnn.
 
     Examples
     --------
@@ -88,16 +109,18 @@ class Sequential:
     ... )
     """
 
-    def __init__(self, *layers):
-        flat = []
+    def __init__(self, *layers: "Layer | Sequential") -> None:
+        flat: list[Layer] = []
         for layer in layers:
             if not isinstance(layer, (Layer, Sequential)):
                 raise TypeError(message("Sequential", "layers of fastrnn", brief(layer)))
             flat += layer.layers if isinstance(layer, Sequential) else [layer]
         if not flat:
             raise ValueError(message("Sequential", "at least one layer", "none"))
-        self.layers = tuple(flat)
-        self._recurrent = tuple(layer for layer in flat if layer.is_recurrent)
+        self.layers: tuple[Layer, ...] = tuple(flat)
+        self._recurrent = cast(
+            "tuple[RecurrentLayer[State], ...]", tuple(layer for layer in flat if layer.is_recurrent)
+        )
         self._features_in, self._features_out = chain_features("Sequential", flat)
         self._dtype = output_dtype(flat)
         is_over = False
@@ -114,7 +137,9 @@ class Sequential:
             raise ValueError(message("Sequential", "one batch_first for all layers", got))
         self.batch_first = layouts == {True}
 
-    def __call__(self, x, state=None, *, lengths=None):
+    def __call__(
+        self, x: ArrayLike, state: StateLike = None, *, lengths: ArrayLike | None = None
+    ) -> tuple[Floats, State | None]:
         """Run the model over whole sequences.
 
         Parameters
@@ -129,24 +154,34 @@ class Sequential:
 
         Returns
         -------
-        y : ndarray
+        y : ndarray of the dtype of the last layer that has one
+            Shaped as x is, its last axis that of the last layer's features: (T, B, features),
+            (B, T, features) or unbatched (T, features). Behind Last (B, features) or (features,).
         state : state, tuple of states, or None
+
+        Raises
+        ------
+        ValueError
+            A shape, a token, a length or the number of states does not fit.
+        TypeError
+            An argument does not hold real numbers (of tokens and lengths: whole ones).
         """
         before = iter(split_state("Sequential", self._recurrent, state))
         if lengths is not None:
             lengths = self._check_lengths(x, lengths)
         behind = []
+        y: Any = x
         for layer in self.layers:
             if layer.is_recurrent:
-                x, after = layer(x, next(before), lengths=lengths)
+                y, after = layer(y, next(before), lengths=lengths)
                 behind.append(after)
             elif layer.is_last_step:
-                x = layer(x, lengths=lengths, batch_first=self.batch_first)
+                y = layer(y, lengths=lengths, batch_first=self.batch_first)
             else:
-                x = layer(x)
-        return x, join_state(behind)
+                y = layer(y)
+        return y, join_state(behind)
 
-    def _check_lengths(self, x, lengths):
+    def _check_lengths(self, x: ArrayLike, lengths: ArrayLike) -> NDArray[np.intp]:
         """The lengths, checked before any layer runs."""
         shape = check_array("Sequential", "x", x).shape
         axes = shape[: None if self.layers[0].takes_tokens else -1]
@@ -155,11 +190,11 @@ class Sequential:
         T, B = axes[::-1] if self.batch_first else axes
         return check_lengths("Sequential", lengths, T, B)
 
-    def stream(self, batch_size=None):
-        """A Stream of the whole model; see `fastrnn.Stream`."""
+    def stream(self, batch_size: int | None = None) -> Stream:
+        """A Stream of the whole model; see `fastrnn.Stream` for ``batch_size`` and errors."""
         return Stream(self.layers, batch_size)
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one safetensors file: tensors, architecture, and a self-test.
 
         The self-test is a seeded input and the output that the NumPy reference gives for it in
@@ -170,6 +205,8 @@ class Sequential:
         ------
         RuntimeError
             The engine and the reference disagree on this machine.
+        OSError
+            The file cannot be written.
         """
         tensors = {}
         for index, layer in enumerate(self.layers):
@@ -193,7 +230,7 @@ class Sequential:
         with replacing(os.fspath(path)) as draft:
             save_file(tensors, draft, {"fastrnn": json.dumps(description)})
 
-    def _golden_input(self):
+    def _golden_input(self) -> Array:
         """A seeded input of this model: normal numbers, or tokens."""
         random = np.random.default_rng(GOLDEN_SEED)
         shape = (GOLDEN_ROWS, GOLDEN_STEPS) if self.batch_first else (GOLDEN_STEPS, GOLDEN_ROWS)
@@ -201,7 +238,7 @@ class Sequential:
             return random.integers(self.layers[0].num_tokens, size=shape)
         return random.standard_normal((*shape, self._features_in or 4))
 
-    def fits_golden(self, golden, wanted):
+    def fits_golden(self, golden: Array | None, wanted: Array | None) -> bool:
         """Whether two arrays of a file (or None) can be a self-test of this model."""
         if golden is None or wanted is None:
             return False
@@ -216,7 +253,7 @@ class Sequential:
             and wanted.dtype == np.float64
         )
 
-    def _golden_output(self, golden):
+    def _golden_output(self, golden: Array) -> tuple[NDArray[np.float64], float]:
         """The reference's output for an input, and how far this model's may be from it."""
         specs = [layer.spec() for layer in self.layers]
         wanted = np.ascontiguousarray(sequential_reference(specs, golden, self.batch_first))
@@ -235,7 +272,7 @@ class Sequential:
         share = GOLDEN_SHARE["float64" if self._dtype == np.float64 else "float32"]
         return wanted, float(share * scale + GOLDEN_ROUNDINGS * movement[finite].max(initial=0.0))
 
-    def compare(self, golden, wanted, tolerance):
+    def compare(self, golden: Array, wanted: NDArray[np.float64], tolerance: float) -> Comparison:
         """Run the input of a self-test and compare the output with the one that is wanted.
 
         Returns
@@ -256,10 +293,10 @@ class Sequential:
             "values": int(wanted.size),
         }
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         return Sequential, self.layers
 
 
@@ -267,15 +304,15 @@ class Sequential:
 
 
 def load(
-    path,
+    path: str | os.PathLike[str],
     *,
-    key=None,
-    batch_first=None,
-    nonlinearity=None,
-    precision=None,
-    threads=None,
-    backend="auto",
-):
+    key: str | None = None,
+    batch_first: bool | None = None,
+    nonlinearity: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
     """Load a model: a file that `save` wrote, or a state dict whose architecture is plain.
 
     Plain is one recurrent module, or an Embedding before it and a Linear behind it, run on every
@@ -295,6 +332,7 @@ def load(
         As the file was saved; "float32" for a state dict.
     threads : int, optional
     backend : {"auto", "blas"}
+        Both as in `LSTM.from_state_dict`.
 
     Returns
     -------
@@ -302,13 +340,17 @@ def load(
 
     Raises
     ------
+    OSError
+        The file is not there or cannot be read.
     FormatError
         The file is damaged, hostile or of no known kind.
     WeightError
         What the layers of the state dict do is not plain: the message shows the Sequential to
         write.
     ValueError
-        A saved model was given an option that its file holds.
+        A saved model was given an option that its file holds, or an option has a wrong value.
+    TypeError
+        An option is of a wrong kind.
     """
     where = os.path.basename(os.fspath(path))
     state_dict = load_state_dict(path, key)
@@ -329,13 +371,18 @@ def load(
     return _build(specs, precision, threads, backend)
 
 
-def verify(path):
+def verify(path: str | os.PathLike[str]) -> Comparison:
     """Run the self-test of a file that `save` wrote.
 
     Returns
     -------
     dict
         passed (bool), largest_error and tolerance (absolute), values (how many were compared).
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, or no model that `save` wrote.
     """
     where = os.path.basename(os.fspath(path))
     state_dict = load_state_dict(path)
@@ -346,10 +393,17 @@ def verify(path):
     model = _build_saved(where, specs)
     if not model.fits_golden(golden.get("input"), golden.get("output")):
         raise FormatError(message(where, "a self-test of this model", "another, or none"))
-    return model.compare(golden["input"], golden["output"], tolerance)
+    try:
+        return model.compare(golden["input"], golden["output"], tolerance)
+    except ValueError as error:  # a layer takes no such input, as a softmax over an axis too many
+        raise FormatError(
+            message(where, "a model that takes its self-test", f"one that does not ({error})")
+        ) from error
 
 
-def from_torch(module, *, precision=None, threads=None, backend="auto"):
+def from_torch(
+    module: Any, *, precision: str | None = None, threads: int | None = None, backend: str = "auto"
+) -> Any:
     """Make the layer or model of a live torch.nn module.
 
     Parameters
@@ -361,38 +415,55 @@ def from_torch(module, *, precision=None, threads=None, backend="auto"):
         That of the module's weights if not given.
     threads : int, optional
     backend : {"auto", "blas"}
+        Both as in `LSTM.from_state_dict`.
 
     Returns
     -------
     A layer; of a torch Sequential, a Sequential.
+
+    Raises
+    ------
+    TypeError
+        The module, or one inside it, is of another class; a subclass counts as such.
+    ValueError
+        A module has an option that no layer here has, or an option of the call a wrong value.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/nn.html
     """
     specs = read_module(module)
     model = _build(specs, precision, threads, backend)
     return model if type(module).__name__ == "Sequential" else model.layers[0]
 
 
-def _build(specs, precision=None, threads=None, backend="auto"):
+def _build(
+    specs: Iterable[LayerSpec],
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
     layers = []
     for spec in specs:
         options = dict(spec.options)
         cls = LAYERS[spec.kind]
         if precision is not None and (spec.tensors or "precision" in options):
             options["precision"] = precision
-        runtime = {}
+        runtime: dict[str, Any] = {}
         if cls.has_backend:
             runtime = {"threads": threads, "backend": backend}
         layers.append(cls.from_spec(LayerSpec(spec.kind, options, spec.tensors), **runtime))
     return Sequential(*layers)
 
 
-def _build_saved(where, specs, *options):
+def _build_saved(where: str, specs: Iterable[LayerSpec], *options: Any) -> Sequential:
     try:
         return _build(specs, *options)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
 
 
-def _read_saved(where, state_dict):
+def _read_saved(where: str, state_dict: StateDict) -> tuple[list[LayerSpec], dict[str, Array], float]:
     """The LayerSpecs of a saved model, and the arrays and the tolerance of its self-test."""
     try:
         description = json.loads(state_dict.metadata["fastrnn"])
@@ -401,7 +472,10 @@ def _read_saved(where, state_dict):
         if version != FILE_VERSION:
             hint = "It was written by another release of fastrnn."
             raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
-        parts = {"golden": {}, **{f"layers.{index}": {} for index in range(len(entries))}}
+        parts: dict[str, dict[str, Array]] = {
+            "golden": {},
+            **{f"layers.{index}": {} for index in range(len(entries))},
+        }
         for name, array in state_dict.items():
             path, _, key = name.rpartition(".")
             parts[path][key] = array

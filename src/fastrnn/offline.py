@@ -1,19 +1,24 @@
 """Whole recordings through a model, block by block, from and to arrays on disk."""
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fastrnn.errors import FormatError, check_lengths, message, quote
+from fastrnn.errors import Array, FormatError, State, check_lengths, message, quote
 from fastrnn.files import replacing
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.numpy_file import read_npz
+
+if TYPE_CHECKING:
+    import fastrnn
 
 # A block's input: this many numbers at most, unless a single step or row has more.
 BLOCK_NUMBERS = 2**20
 
 
-def read_inputs(path):
+def read_inputs(path: str) -> tuple[Array, Array | None]:
     """Read what a model is to run on: (x, lengths), lengths None where there are none.
 
     A .npy file is x, mapped from disk; an .npz holds x (or one array of any name) and perhaps
@@ -39,7 +44,13 @@ def read_inputs(path):
     raise FormatError(message(where, "an array x", f"the arrays {quote(arrays)}" if arrays else "none"))
 
 
-def run_file(model, x, path, lengths=None, report=lambda done, total: None):
+def run_file(
+    model: "fastrnn.Sequential",
+    x: Array,
+    path: str,
+    lengths: Array | None = None,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[tuple[int, ...], State | None]:
     """Run x through a model and write the output as a .npy file.
 
     A model that only runs forward takes blocks of time through a stream, so that neither x
@@ -80,7 +91,7 @@ def run_file(model, x, path, lengths=None, report=lambda done, total: None):
         return output.finish(), state
 
 
-def _stream(model, x, lengths):
+def _stream(model: "fastrnn.Sequential", x: Array, lengths: Array | None) -> "fastrnn.Stream | None":
     """A stream for x, or None where the model needs whole sequences."""
     if lengths is not None:
         return None
@@ -91,7 +102,7 @@ def _stream(model, x, lengths):
         return None
 
 
-def _axes(model, x):
+def _axes(model: "fastrnn.Sequential", x: Array) -> int:
     """How many axes come before the features: 1 or 2."""
     axes = x.ndim - (0 if model.layers[0].takes_tokens else 1)
     if axes not in (1, 2) or 0 in x.shape:
@@ -100,11 +111,17 @@ def _axes(model, x):
     return axes
 
 
-def _batch_size(model, x):
+def _batch_size(model: "fastrnn.Sequential", x: Array) -> int | None:
     return None if _axes(model, x) == 1 else x.shape[0 if model.batch_first else 1]
 
 
-def _run_times(model, stream, x, output, report):
+def _run_times(
+    model: "fastrnn.Sequential",
+    stream: "fastrnn.Stream",
+    x: Array,
+    output: "_Output",
+    report: Callable[[int, int], None],
+) -> State | None:
     """Blocks of time; where the model takes the Last step, only that of the last block stays."""
     is_batch_first = model.batch_first and _axes(model, x) == 2
     steps = x.swapaxes(0, 1) if is_batch_first else x
@@ -114,7 +131,7 @@ def _run_times(model, stream, x, output, report):
     for begin in range(0, T, block):
         y = stream.run(steps[begin : begin + block])
         if not takes_last:
-            place = slice(begin, begin + block)
+            place: Any = slice(begin, begin + block)
             shape = (T, *y.shape[1:])
             if is_batch_first:
                 y, shape = y.swapaxes(0, 1), (shape[1], T, *shape[2:])
@@ -126,7 +143,13 @@ def _run_times(model, stream, x, output, report):
     return stream.state
 
 
-def _run_rows(model, x, lengths, output, report):
+def _run_rows(
+    model: "fastrnn.Sequential",
+    x: Array,
+    lengths: Array | None,
+    output: "_Output",
+    report: Callable[[int, int], None],
+) -> State | None:
     """Blocks of rows, each with its whole sequence; all at once where there are no rows."""
     if _axes(model, x) == 1:
         y, state = model(x, lengths=lengths)
@@ -153,29 +176,29 @@ def _run_rows(model, x, lengths, output, report):
     return _join_rows(states)
 
 
-def _join_rows(states):
+def _join_rows(states: list[Any]) -> State | None:
     """The states of blocks of rows as one; rows are their axis 1."""
     if states[0] is None:
         return None
     if isinstance(states[0], tuple):
-        return tuple(_join_rows(list(parts)) for parts in zip(*states, strict=True))
+        return tuple(cast("State", _join_rows(list(parts))) for parts in zip(*states, strict=True))
     return np.concatenate(states, axis=1)
 
 
 class _Output:
     """A .npy file that is written in blocks."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = path
-        self.array = None
+        self.array: Any = None  # a memory map, when its shape is known
 
-    def write(self, shape, place, values):
+    def write(self, shape: tuple[int, ...], place: Any, values: Array) -> None:
         if self.array is None:
             self.array = np.lib.format.open_memmap(self.path, mode="w+", dtype=values.dtype, shape=shape)
         self.array[place] = values
 
-    def finish(self):
-        shape = self.array.shape
+    def finish(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = self.array.shape
         self.array.flush()
         self.array = None
         return shape

@@ -4,30 +4,43 @@ The kernels are tested against these functions, and these against torch. A saved
 self-test is their output. Equations: https://docs.pytorch.org/docs/stable/nn.html
 """
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from fastrnn.spec import read_recurrent
+from fastrnn.spec import LayerSpec, RecurrentSpec, read_recurrent
+
+Array: TypeAlias = NDArray[Any]
+# A step: what x gives, what h gives, h, c and the nonlinearity, to the new h and c.
+Step: TypeAlias = Callable[[Array, Array, Array, Any, str], tuple[Array, Any]]
 
 
-def sigmoid(x):
+def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x)), without overflow."""
-    small = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, small) / (1 + small)
+    small: Array = np.exp(-np.abs(x))
+    result: Array = np.where(x >= 0, 1, small) / (1 + small)
+    return result
 
 
-def softmax_reference(x, dim=-1):
+def softmax_reference(x: Array, dim: int = -1) -> Array:
     """Exponentials over their sum along axis `dim`."""
-    powers = np.exp(x - x.max(axis=dim, keepdims=True))
-    return powers / powers.sum(axis=dim, keepdims=True)
+    powers: Array = np.exp(x - x.max(axis=dim, keepdims=True))
+    result: Array = powers / powers.sum(axis=dim, keepdims=True)
+    return result
 
 
-def log_softmax_reference(x, dim=-1):
+def log_softmax_reference(x: Array, dim: int = -1) -> Array:
     """The logarithm of the softmax along axis `dim`."""
     shifted = x - x.max(axis=dim, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+    return result
 
 
-def layer_norm_reference(x, weight=None, bias=None, eps=1e-5):
+def layer_norm_reference(
+    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Array:
     """Mean 0 and variance 1 over the axes of `weight` (the last, without one), then affine."""
     axes = tuple(range(-1 if weight is None else -weight.ndim, 0))
     centred = x - x.mean(axis=axes, keepdims=True)
@@ -37,13 +50,13 @@ def layer_norm_reference(x, weight=None, bias=None, eps=1e-5):
     return x if bias is None else x + bias
 
 
-def rnn_step(gates_x, gates_h, h, c, nonlinearity):
+def rnn_step(gates_x: Array, gates_h: Array, h: Array, c: None, nonlinearity: str) -> tuple[Array, None]:
     """Elman: h = tanh(x + h), or relu."""
     total = gates_x + gates_h
     return (np.tanh(total) if nonlinearity == "tanh" else np.maximum(total, 0)), c
 
 
-def gru_step(gates_x, gates_h, h, c, nonlinearity):
+def gru_step(gates_x: Array, gates_h: Array, h: Array, c: None, nonlinearity: str) -> tuple[Array, None]:
     """GRU with the reset gate behind the product: n = tanh(x + r * (W h + b))."""
     x_r, x_z, x_n = np.split(gates_x, 3, axis=-1)
     h_r, h_z, h_n = np.split(gates_h, 3, axis=-1)
@@ -51,17 +64,24 @@ def gru_step(gates_x, gates_h, h, c, nonlinearity):
     return (1 - z) * np.tanh(x_n + r * h_n) + z * h, c
 
 
-def lstm_step(gates_x, gates_h, h, c, nonlinearity):
+def lstm_step(gates_x: Array, gates_h: Array, h: Array, c: Array, nonlinearity: str) -> tuple[Array, Array]:
     """LSTM: c = f * c + i * g, h = o * tanh(c)."""
     i, f, g, o = np.split(gates_x + gates_h, 4, axis=-1)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
 
 
-STEPS = {"RNN": rnn_step, "GRU": gru_step, "LSTM": lstm_step}
+STEPS: dict[str, Step] = {"RNN": rnn_step, "GRU": gru_step, "LSTM": lstm_step}
 
 
-def recurrent_reference(spec, tensors, x, h, c=None, lengths=None):
+def recurrent_reference(
+    spec: RecurrentSpec,
+    tensors: Mapping[str, ArrayLike],
+    x: Array,
+    h: ArrayLike,
+    c: ArrayLike | None = None,
+    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
     """Run a stack of recurrent layers.
 
     Parameters
@@ -110,7 +130,9 @@ def recurrent_reference(spec, tensors, x, h, c=None, lengths=None):
     return y, h, c
 
 
-def sequential_reference(specs, x, batch_first=False):
+def sequential_reference(
+    specs: Iterable[LayerSpec], x: ArrayLike, batch_first: bool = False
+) -> NDArray[np.float64]:
     """Run a chain of LayerSpecs over whole sequences, from zero states; float64.
 
     x is (T, B, I), or (T, B) of tokens; B and T change places with `batch_first`.
@@ -122,26 +144,30 @@ def sequential_reference(specs, x, batch_first=False):
     return np.asarray(x, np.float64)
 
 
-def _layer_reference(spec, tensors, x, batch_first):
+def _layer_reference(
+    spec: LayerSpec, tensors: Mapping[str, NDArray[np.float64]], x: Array, batch_first: bool
+) -> Array:
     kind, options = spec.kind, spec.options
     if kind in STEPS:
         nonlinearity = options.get("nonlinearity", "tanh")
         stack, tensors = read_recurrent("reference", kind, tensors, "", nonlinearity)
         steps = x.swapaxes(0, 1) if batch_first else x
-        states = [np.zeros(shape) for shape in stack.state_shapes(steps.shape[1]).values()]
-        y, _, _ = recurrent_reference(stack, tensors, steps, *states)
+        states = {name: np.zeros(shape) for name, shape in stack.state_shapes(steps.shape[1]).items()}
+        y, _, _ = recurrent_reference(stack, tensors, steps, states["h"], states.get("c"))
         return y.swapaxes(0, 1) if batch_first else y
     if kind == "Embedding":
-        return tensors["weight"][x]
+        rows: Array = tensors["weight"][x]
+        return rows
     if kind == "OneHot":
-        return (x[..., None] == np.arange(options["num_classes"])).astype(np.float64)
+        is_hot: Array = x[..., None] == np.arange(options["num_classes"])
+        return is_hot.astype(np.float64)
     if kind == "Linear":
         return x @ tensors["weight"].T + tensors.get("bias", 0.0)
     if kind == "LayerNorm":
         return layer_norm_reference(x, tensors.get("weight"), tensors.get("bias"), options["eps"])
     if kind == "Last":
         return x[:, -1] if batch_first else x[-1]
-    simple = {
+    simple: dict[str, Callable[[Array], Array]] = {
         "Dropout": lambda x: x,
         "ReLU": lambda x: np.maximum(x, 0),
         "Tanh": np.tanh,

@@ -9,13 +9,11 @@ Gate order is torch's: i, f, g, o in an LSTM; r, z, n in a GRU.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
-from fastrnn.errors import WeightError, check_array, check_text, message, quote
+from fastrnn.errors import Array, WeightError, check_array, check_text, message, quote
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -30,7 +28,7 @@ class LayerSpec:
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
-    tensors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tensors: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,21 +45,21 @@ class RecurrentSpec:
     nonlinearity: str = "tanh"
 
     @property
-    def directions(self):
+    def directions(self) -> int:
         """D: 1 or 2."""
         return 2 if self.bidirectional else 1
 
     @property
-    def output_size(self):
+    def output_size(self) -> int:
         """P: the columns of h, and of each direction's output."""
         return self.proj_size or self.hidden_size
 
     @property
-    def cell(self):
+    def cell(self) -> str:
         """The name of the cell: rnn_tanh, rnn_relu, gru or lstm."""
         return f"rnn_{self.nonlinearity}" if self.kind == "RNN" else self.kind.lower()
 
-    def describe(self, **more):
+    def describe(self, **more: object) -> str:
         """The call that makes such a module in torch: "LSTM(3, 4, num_layers=2)"; and `more` options."""
         options = {
             "num_layers": self.num_layers,
@@ -75,15 +73,15 @@ class RecurrentSpec:
         shown = [f"{name}={value!r}" for name, value in options.items() if value != usual[name]]
         return f"{self.kind}({', '.join([str(self.input_size), str(self.hidden_size), *shown])})"
 
-    def suffixes(self):
+    def suffixes(self) -> list[str]:
         """The endings of the keys of each layer and direction: _l0, _l0_reverse, _l1, ..."""
         ends = ("", "_reverse") if self.bidirectional else ("",)
         return [f"_l{layer}{end}" for layer in range(self.num_layers) for end in ends]
 
-    def tensor_shapes(self):
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor of the stack by its key, with its shape."""
         rows = GATES[self.kind] * self.hidden_size
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for index, suffix in enumerate(self.suffixes()):
             is_first = index < self.directions
             columns = self.input_size if is_first else self.directions * self.output_size
@@ -95,9 +93,9 @@ class RecurrentSpec:
                 shapes[f"weight_hr{suffix}"] = (self.proj_size, self.hidden_size)
         return shapes
 
-    def state_shapes(self, batch_size):
+    def state_shapes(self, batch_size: int | None) -> dict[str, tuple[int, ...]]:
         """The arrays of a state by name, with their shapes; batch_size None is unbatched."""
-        first = (self.num_layers * self.directions,)
+        first: tuple[int, ...] = (self.num_layers * self.directions,)
         if batch_size is not None:
             first += (batch_size,)
         shapes = {"h": (*first, self.output_size)}
@@ -109,17 +107,17 @@ class RecurrentSpec:
 # ---------------------------------------------------------------- from a state dict
 
 
-def is_recurrent_key(key):
+def is_recurrent_key(key: str) -> bool:
     """Whether the last part of a key is one of torch's names for a recurrent tensor."""
     return _RECURRENT_KEY.fullmatch(key.rpartition(".")[2]) is not None
 
 
-def recurrent_prefixes(state_dict):
+def recurrent_prefixes(state_dict: Iterable[str]) -> list[str]:
     """The paths of the recurrent modules in a state dict, in its order."""
     return list(dict.fromkeys(k.rpartition(".")[0] for k in state_dict if is_recurrent_key(k)))
 
 
-def recurrent_kind(weight_hh, weight_hr=None):
+def recurrent_kind(weight_hh: Array, weight_hr: Array | None = None) -> str | None:
     """RNN, GRU or LSTM, as the shapes tell: rows over columns is the number of gates."""
     rows, columns = weight_hh.shape
     if 0 in weight_hh.shape:
@@ -132,7 +130,7 @@ def recurrent_kind(weight_hh, weight_hr=None):
     return None
 
 
-def take_prefix(where, state_dict, prefix):
+def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any]:
     """The entries under a module's path, without the path; at least one, or a WeightError."""
     if not isinstance(state_dict, Mapping):
         got = type(state_dict).__name__
@@ -151,7 +149,9 @@ def take_prefix(where, state_dict, prefix):
     return tensors
 
 
-def read_recurrent(where, kind, state_dict, prefix, nonlinearity="tanh"):
+def read_recurrent(
+    where: str, kind: str, state_dict: Mapping[str, Any], prefix: str, nonlinearity: str = "tanh"
+) -> tuple[RecurrentSpec, dict[str, Array]]:
     """Read the shape of a recurrent module off its tensors, and check every one.
 
     Returns the RecurrentSpec and the tensors by torch's names, those of a cell
@@ -184,15 +184,22 @@ def read_recurrent(where, kind, state_dict, prefix, nonlinearity="tanh"):
     return spec, {key: tensors[key] for key in shapes}
 
 
-def _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict):
+def _spec_of(
+    where: str,
+    kind: str,
+    tensors: Mapping[str, Array],
+    prefix: str,
+    nonlinearity: str,
+    state_dict: Mapping[str, Any],
+) -> RecurrentSpec:
     """What the first layer's shapes and the set of keys say."""
     weight_ih = tensors.get("weight_ih_l0")
     weight_hh = tensors.get("weight_hh_l0")
     weight_hr = tensors.get("weight_hr_l0")
     if weight_ih is None or weight_hh is None:
         missing = quote(k for k in ("weight_ih_l0", "weight_hh_l0") if k not in tensors)
-        found = recurrent_prefixes(state_dict)
-        hint = f"Recurrent modules here: {quote(found)}; name one with prefix=." if found else ""
+        others = recurrent_prefixes(state_dict)
+        hint = f"Recurrent modules here: {quote(others)}; name one with prefix=." if others else ""
         under = f' under "{prefix}"' if prefix else ""
         raise WeightError(message(where, f"weight_ih_l0 and weight_hh_l0{under}", f"no {missing}", hint))
     for name, array in (
@@ -228,7 +235,13 @@ def _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict):
     )
 
 
-def read_parameters(where, state_dict, prefix, dimensions, optional=()):
+def read_parameters(
+    where: str,
+    state_dict: Mapping[str, Any],
+    prefix: str,
+    dimensions: Mapping[str, int],
+    optional: Collection[str] = (),
+) -> dict[str, Array]:
     """Read the tensors of a module that is not recurrent.
 
     `dimensions` maps each name to its number of axes; the first is required, and all that

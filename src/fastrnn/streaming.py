@@ -1,9 +1,26 @@
 """Streams: live sequences, each with a state of its own, on shared weights."""
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fastrnn.chain import chain_features, join_state, output_dtype, split_state
-from fastrnn.errors import check_array, check_out, check_positive, check_state, message
+from fastrnn.errors import (
+    Array,
+    Floats,
+    State,
+    StateLike,
+    check_array,
+    check_out,
+    check_positive,
+    check_state,
+    message,
+)
+
+if TYPE_CHECKING:
+    import fastrnn
 
 
 class Stream:
@@ -24,18 +41,25 @@ class Stream:
     ------
     ValueError
         A layer needs the whole sequence: a bidirectional one, or a Softmax over an axis other
-        than the last.
+        than the last. Or ``batch_size`` is below 1.
+    TypeError
+        ``batch_size`` is no whole number.
     """
 
-    def __init__(self, layers, batch_size=None):
+    def __init__(self, layers: "Sequence[fastrnn.layers.Layer]", batch_size: int | None = None) -> None:
         where = type(self).__name__
         if batch_size is not None:
             batch_size = check_positive(where, "batch_size", batch_size)
         self.batch_size = batch_size
         if not layers:
             raise ValueError(message(where, "at least one layer", "none"))
-        self._layers = [_of_last_axis(layer, axes) for layer, axes in zip(layers, _axes(layers), strict=True)]
-        self._recurrent = [layer for layer in layers if layer.is_recurrent]
+        # Any, since is_recurrent tells them apart and no type does.
+        self._layers: list[Any] = [
+            _of_last_axis(layer, axes) for layer, axes in zip(layers, _axes(layers), strict=True)
+        ]
+        self._recurrent = cast(
+            "list[fastrnn.layers.RecurrentLayer[State]]", [layer for layer in layers if layer.is_recurrent]
+        )
         for layer in self._recurrent:
             if layer.bidirectional:
                 hint = "Its reverse direction begins at the end of the sequence: run it whole."
@@ -43,52 +67,78 @@ class Stream:
         self._takes_tokens = layers[0].takes_tokens
         self._features_in, self._features_out = chain_features(where, layers)
         self._dtype = output_dtype(layers)
-        self._states = [
+        self._states: list[list[Floats]] = [
             [np.zeros(shape, layer.dtype) for shape in layer.shape.state_shapes(batch_size).values()]
             for layer in self._recurrent
         ]
         self._next_states = [[np.empty_like(a) for a in arrays] for arrays in self._states]
 
-    def step(self, x, out=None):
+    def step(self, x: ArrayLike, out: Floats | None = None) -> Floats:
         """Make one time step.
 
         Parameters
         ----------
         x : array-like, shape (I,) or (B, I)
-            Tokens: shape () or (B,).
+            Real numbers; tokens: integers, shape () or (B,).
         out : ndarray, optional
-            Where the result goes; C-contiguous, of its shape and dtype.
+            Where the result goes; C-contiguous, of its shape and dtype, apart from ``x``.
 
         Returns
         -------
         ndarray, shape (features,) or (B, features)
+            Of the dtype of the last layer that has one; ``out`` if given.
+
+        Raises
+        ------
+        ValueError
+            The shape of ``x``, a token or ``out`` does not fit.
+        TypeError
+            ``x`` does not hold real numbers (of tokens: whole ones), or ``out`` is no ndarray.
         """
         x = self._check("step", x, has_time=False)
         if out is None:
-            return self._advance(x[None], None)[0]
+            y: Floats = self._advance(x[None], None)[0]
+            return y
         self._advance(x[None], self._check_out("step", out, x)[None])
         return out
 
-    def run(self, chunk, out=None):
+    def run(self, chunk: ArrayLike, out: Floats | None = None) -> Floats:
         """Make many time steps: the same as `step` on each, in one call.
 
         Parameters
         ----------
         chunk : array-like, shape (T, I) or (T, B, I)
-            Tokens: shape (T,) or (T, B).
+            Real numbers; tokens: integers, shape (T,) or (T, B). T is at least 1.
         out : ndarray, optional
-            Where the result goes; C-contiguous, of its shape and dtype.
+            Where the result goes; C-contiguous, of its shape and dtype, apart from ``chunk``.
 
         Returns
         -------
         ndarray, shape (T, features) or (T, B, features)
+            Of the dtype of the last layer that has one; ``out`` if given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `step`.
         """
         x = self._check("run", chunk, has_time=True)
         return self._advance(x, None if out is None else self._check_out("run", out, x))
 
     @property
-    def state(self):
-        """A copy of the state, shaped as the model returns it; assign one to set it."""
+    def state(self) -> State | None:
+        """A copy of the state, shaped as the model returns it; assign one to set it.
+
+        h of shape (L*D, B, P), or (h, c) with c (L*D, B, H) for an LSTM, without B where there are
+        no rows; a tuple of them where there are several recurrent layers, None where there is none.
+
+        Raises
+        ------
+        ValueError
+            What is assigned is None, or a shape or a number of arrays does not fit.
+        TypeError
+            What is assigned does not hold real numbers.
+        """
         return join_state(
             [
                 layer.pack_state([array.copy() for array in arrays])
@@ -97,7 +147,7 @@ class Stream:
         )
 
     @state.setter
-    def state(self, state):
+    def state(self, state: StateLike) -> None:
         where = "Stream.state"
         if state is None:
             raise ValueError(message(where, "a state", "None", "reset() goes back to zeros."))
@@ -108,16 +158,16 @@ class Stream:
             for array, value in zip(arrays, values, strict=True):
                 array[...] = value
 
-    def reset(self):
-        """Set the state back to zeros."""
+    def reset(self) -> None:
+        """Set the state back to zeros, in place; raises nothing."""
         for arrays in self._states:
             for array in arrays:
                 array[...] = 0
 
-    def _check(self, method, x, has_time):
+    def _check(self, method: str, x: object, has_time: bool) -> Array:
         """x as an array of the axes that this stream's steps have."""
         x = check_array(f"Stream.{method}", "x", x)
-        shape = ["T"] if has_time else []
+        shape: list[int | str] = ["T"] if has_time else []
         shape += [] if self.batch_size is None else [self.batch_size]
         if not self._takes_tokens:
             shape.append("I" if self._features_in is None else self._features_in)
@@ -129,13 +179,13 @@ class Stream:
             raise ValueError(message(f"Stream.{method}", f"x of shape {text}", f"{x.shape}"))
         return x
 
-    def _check_out(self, method, out, x):
+    def _check_out(self, method: str, out: Floats, x: Array) -> Array:
         leading = x.shape if self._takes_tokens else x.shape[:-1]
         features = x.shape[-1] if self._features_out is None else self._features_out
         dtype = getattr(out, "dtype", None) if self._dtype is None else self._dtype
         return check_out(f"Stream.{method}", out, (*leading, features), dtype, [x])
 
-    def _advance(self, x, out):
+    def _advance(self, x: Array, out: Array | None) -> Array:
         """Run x (T, ...) through the layers; the states change when all of them have run."""
         states = iter(zip(self._states, self._next_states, strict=True))
         rows = 1 if self.batch_size is None else self.batch_size
@@ -146,9 +196,10 @@ class Stream:
             for before, after in zip(*(pair := next(states)), strict=True):
                 after[...] = before
             x = np.require(x, layer.dtype, ("C", "A"))
-            y = out
             if out is None or index < len(self._layers) - 1:
                 y = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
+            else:
+                y = out
             layer.advance(x.reshape(len(x), rows, -1), pair[1], y.reshape(len(x), rows, -1))
             x = y
         if out is not None and out is not x:
@@ -158,7 +209,7 @@ class Stream:
         return x
 
 
-def _axes(layers):
+def _axes(layers: "Sequence[fastrnn.layers.Layer]") -> Iterator[int]:
     """How many axes a batch of whole sequences has before each layer: 3, and 2 behind Last."""
     axes = 3
     for layer in layers:
@@ -167,7 +218,7 @@ def _axes(layers):
             axes = 2
 
 
-def _of_last_axis(layer, axes):
+def _of_last_axis(layer: Any, axes: int) -> Any:
     """The layer, its softmax over the last axis by the name -1; or raise."""
     dim = getattr(layer, "dim", -1)
     if dim == -1:

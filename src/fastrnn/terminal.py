@@ -2,10 +2,11 @@
 
 import contextlib
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 
 
-def print_table(columns, rows):
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of texts under the names of their columns."""
     if find_spec("rich") is not None and sys.stdout.isatty():
         from rich.console import Console
@@ -22,7 +23,7 @@ def print_table(columns, rows):
 
 
 @contextlib.contextmanager
-def progress(title):
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Give a function (done, total) that shows how far work is; quiet where nobody watches."""
     if not sys.stderr.isatty():
         yield lambda done, total: None

@@ -5,32 +5,39 @@ examples/train_demo_model.py trained on the Python language reference (PSF licen
 """
 
 import time
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import fastrnn
 
 ALPHABET = "\n" + "".join(map(chr, range(32, 127)))
 PROMPT = "The "
 
 
-def encode(text):
+def encode(text: str) -> list[int]:
     """Text to tokens; a character outside the alphabet becomes "?"."""
     tokens = {character: token for token, character in enumerate(ALPHABET)}
     return [tokens.get(character, tokens["?"]) for character in text]
 
 
-def decode(tokens):
+def decode(tokens: Iterable[int]) -> str:
     """Tokens to text."""
     return "".join(ALPHABET[token] for token in tokens)
 
 
-def weights_path():
+def weights_path() -> Any:
     """Where the shipped state dict lies."""
     return resources.files(__package__) / "char_lstm.pt"
 
 
-def generate(stream, length, prompt=PROMPT, temperature=0.6, seed=0):
+def generate(
+    stream: "fastrnn.Stream", length: int, prompt: str = PROMPT, temperature: float = 0.6, seed: int = 0
+) -> Iterator[tuple[int, float]]:
     """Yield tokens drawn one by one, each from the scores behind the one before.
 
     Parameters
@@ -62,7 +69,7 @@ def generate(stream, length, prompt=PROMPT, temperature=0.6, seed=0):
         yield token, time.perf_counter() - began
 
 
-def compare_with_torch(model, tokens):
+def compare_with_torch(model: "fastrnn.Sequential", tokens: Iterable[int]) -> dict[str, Any] | None:
     """Step torch and the model through the same tokens; None where torch is not installed.
 
     Returns

@@ -42,7 +42,7 @@ OTHER_KINDS = (
 )  # fmt: skip
 
 
-def load_state_dict(path, key=None):
+def load_state_dict(path: str | os.PathLike[str], key: str | None = None) -> StateDict:
     """Read the weights of a file, without torch and without running code from it.
 
     Parameters
@@ -66,6 +66,15 @@ def load_state_dict(path, key=None):
     ------
     FormatError
         The file is damaged, hostile, or of another kind; or holds no state dict, or several.
+    OSError
+        The file is not there or cannot be read.
+    TypeError
+        ``path`` is no path, or ``key`` no text.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/notes/serialization.html and
+    https://huggingface.co/docs/safetensors
     """
     path = os.fsdecode(path)
     where = os.path.basename(path)
@@ -89,7 +98,7 @@ def load_state_dict(path, key=None):
     raise FormatError(message(where, EXPECTED, *_other_kind(head)))
 
 
-def _read_archive(archive, where, key):
+def _read_archive(archive: Archive, where: str, key: str | None) -> StateDict:
     names = list(archive.sizes)
     if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
         hint = 'Where you have torch: torch.save(torch.jit.load(path).state_dict(), "weights.pt").'
@@ -105,7 +114,7 @@ def _read_archive(archive, where, key):
     raise FormatError(message(where, EXPECTED, f"a zip of {len(names)} other entries"))
 
 
-def _other_kind(head):
+def _other_kind(head: bytes) -> tuple[str, str]:
     """What a file that is not read seems to be, and a hint."""
     for offset, magic, kind, hint in OTHER_KINDS:
         if head[offset : offset + len(magic)] == magic:

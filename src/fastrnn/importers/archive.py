@@ -3,10 +3,15 @@
 import os
 import zipfile
 import zlib
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # torch and numpy.savez store without compression; savez_compressed makes weights 10 % smaller, pruned
 # ones several times, and arrays of zeros a thousand times. More than this is an attack on memory.
@@ -20,7 +25,7 @@ class Archive:
     `sizes` maps each entry's name to its size in bytes. Use it as a context manager.
     """
 
-    def __init__(self, path, where):
+    def __init__(self, path: str, where: str) -> None:
         self.where = where
         try:
             self._zip = zipfile.ZipFile(path)
@@ -33,7 +38,7 @@ class Archive:
             self._zip.close()
             raise
 
-    def _check(self, file_size):
+    def _check(self, file_size: int) -> None:
         entries = self._zip.infolist()
         packed = sum(entry.compress_size for entry in entries)
         unpacked = sum(entry.file_size for entry in entries)
@@ -50,7 +55,7 @@ class Archive:
                 raise FormatError(message(self.where, "entries stored or deflated", got))
         self.sizes = {entry.filename: entry.file_size for entry in entries}
 
-    def read(self, name, limit=None):
+    def read(self, name: str, limit: int | None = None) -> NDArray[np.uint8]:
         """The bytes of an entry as a writable uint8 array; FormatError beyond `limit` bytes."""
         size = self.sizes[name]
         if limit is not None and size > limit:
@@ -58,9 +63,9 @@ class Archive:
         data = np.empty(size, np.uint8)
         filled = 0
         try:
-            with self._zip.open(name) as entry:
+            with cast("zipfile.ZipExtFile", self._zip.open(name)) as entry:
                 while filled < size:
-                    count = entry.readinto(memoryview(data)[filled:])
+                    count = entry.readinto(data.data[filled:])
                     if not count:
                         raise EOFError(f"{filled} bytes of {size}")
                     filled += count
@@ -77,8 +82,8 @@ class Archive:
             raise FormatError(message(self.where, f"a whole entry {brief(name)}", got)) from error
         return data
 
-    def __enter__(self):
+    def __enter__(self) -> "Self":
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._zip.close()

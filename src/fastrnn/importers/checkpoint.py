@@ -1,8 +1,11 @@
 """The state dict in what a file holds: found, freed of wrappers, and what was left out."""
 
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypeAlias, TypeVar
+
 import numpy as np
 
-from fastrnn.errors import FormatError, brief, check_text, message, quote
+from fastrnn.errors import Array, FormatError, brief, check_text, message, quote
 from fastrnn.importers.pickle_reader import Name, Odd, StandIn
 from fastrnn.importers.tensors import TensorView, itemsize
 from fastrnn.spec import is_recurrent_key
@@ -20,8 +23,12 @@ MAX_LEFT_OUT = 1000
 MAX_SHARING = 8
 FREE_BYTES = 16 * 2**20
 
+# The keys to a place in a file.
+Path: TypeAlias = tuple[Any, ...]
+Tensor = TypeVar("Tensor")
 
-class StateDict(dict):
+
+class StateDict(dict[str, Array]):
     """torch's names to ndarrays, and beside them what the file held besides.
 
     Attributes
@@ -36,7 +43,14 @@ class StateDict(dict):
         The texts of a safetensors file.
     """
 
-    def __init__(self, arrays, file_format, key="", left_out=None, metadata=None):
+    def __init__(
+        self,
+        arrays: Mapping[str, Array],
+        file_format: str,
+        key: str = "",
+        left_out: dict[str, str] | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(arrays)
         self.file_format = file_format
         self.key = key
@@ -44,7 +58,13 @@ class StateDict(dict):
         self.metadata = metadata or {}
 
 
-def find_state_dict(root, where, file_format, key=None, metadata=None):
+def find_state_dict(
+    root: object,
+    where: str,
+    file_format: str,
+    key: str | None = None,
+    metadata: dict[str, str] | None = None,
+) -> StateDict:
     """Find the state dict in an object of dicts, and make its arrays.
 
     Raises
@@ -59,7 +79,8 @@ def find_state_dict(root, where, file_format, key=None, metadata=None):
             _raise_none(found, where, f'a state_dict at "{key}"')
     else:
         path, found = _choose(root, where)
-    tensors, rest = {}, {}
+    tensors: dict[str, TensorView | Array] = {}
+    rest: dict[Path, object] = {}
     for name, value in found.items():
         if isinstance(name, str) and isinstance(value, (TensorView, np.ndarray)):
             tensors[name] = value
@@ -80,7 +101,7 @@ def find_state_dict(root, where, file_format, key=None, metadata=None):
     return StateDict(arrays, file_format, _join(path), left_out, metadata)
 
 
-def _check_overlap(tensors, where):
+def _check_overlap(tensors: Mapping[str, TensorView | Array], where: str) -> None:
     """Refuse views that share storages so often that copies of them would fill the memory."""
     views = [view for view in tensors.values() if isinstance(view, TensorView)]
     storages = {id(view.storage): view.storage for view in views}
@@ -91,7 +112,7 @@ def _check_overlap(tensors, where):
         raise FormatError(message(where, "tensors that are mostly their own", got))
 
 
-def describe(value):
+def describe(value: object) -> str:
     """What a value of a file is, in a few words."""
     if isinstance(value, TensorView):
         sizes = [brief(size) for size in value.size[:8]] + ["..."] * (len(value.size) > 8)
@@ -105,7 +126,7 @@ def describe(value):
     return brief(value)
 
 
-def _join(path):
+def _join(path: Path) -> str:
     """A path of keys as text; a long one is cut."""
     parts = []
     for name in path:
@@ -114,23 +135,24 @@ def _join(path):
     return ".".join(parts)
 
 
-def _is_state_dict(value):
+def _is_state_dict(value: object) -> bool:
     return isinstance(value, dict) and any(
         isinstance(name, str) and isinstance(item, (TensorView, np.ndarray)) for name, item in value.items()
     )
 
 
-def _at(root, path):
+def _at(root: Any, path: Path) -> Any:
     for name in path:
         root = root[name]
     return root
 
 
-def _path(root, where, key):
+def _path(root: object, where: str, key: str) -> Path:
     """The path of a key, or of keys with dots between them; or raise."""
     if isinstance(root, dict) and check_text(where, "key", key) in root:
         return (key,)
-    found, path = root, tuple(key.split("."))
+    found: Any = root
+    path = tuple(key.split("."))
     for part in path:
         if not isinstance(found, dict) or part not in found:
             names = [n for n in found if isinstance(n, str)][:20] if isinstance(found, dict) else []
@@ -140,17 +162,17 @@ def _path(root, where, key):
     return path
 
 
-def _cut(name):
+def _cut(name: str) -> str:
     return _join((name,))
 
 
-def _candidates(root):
+def _candidates(root: object) -> dict[Path, dict[Any, Any]]:
     """Every dict of tensors down to a small depth: paths to dicts. Optimizers are passed over."""
-    found = {}
-    seen = set()
-    level = [((), root)]
+    found: dict[Path, dict[Any, Any]] = {}
+    seen: set[int] = set()
+    level: list[tuple[Path, object]] = [((), root)]
     for _ in range(MAX_DEPTH):
-        below = []
+        below: list[tuple[Path, object]] = []
         for path, value in level:
             if id(value) in seen or not isinstance(value, dict) or "param_groups" in value:
                 continue
@@ -166,7 +188,7 @@ def _candidates(root):
     return found
 
 
-def _choose(root, where):
+def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any]]:
     """The one state dict that a file is about: its path and itself."""
     found = _candidates(root)
     if not found:
@@ -185,7 +207,7 @@ def _choose(root, where):
     raise FormatError(message(where, "one state_dict", f"{len(chosen)}: {quote(names)}", hint))
 
 
-def _raise_none(found, where, expected):
+def _raise_none(found: object, where: str, expected: str) -> NoReturn:
     module = _first_stand_in(found)
     if module is not None:
         hint = (
@@ -198,16 +220,16 @@ def _raise_none(found, where, expected):
     raise FormatError(message(where, expected, describe(found)))
 
 
-def _first_stand_in(found):
+def _first_stand_in(found: object) -> StandIn | None:
     if isinstance(found, StandIn):
         return found
     values = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
     stand_ins = [value for value in values if isinstance(value, StandIn)]
     with_state = [value for value in stand_ins if isinstance(value.state, dict) and "_modules" in value.state]
-    return (with_state or stand_ins or [None])[0]
+    return next(iter(with_state or stand_ins), None)
 
 
-def _unwrap(tensors):
+def _unwrap(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for wrapper in WRAPPERS * 2:
         if tensors and all(name.startswith(wrapper) for name in tensors):
             tensors = {name.removeprefix(wrapper): value for name, value in tensors.items()}

@@ -5,14 +5,16 @@ from math import prod
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
-from fastrnn.errors import FormatError, brief, message
+from fastrnn.errors import Array, FormatError, brief, message
+from fastrnn.importers.archive import Archive
 
 MAX_HEADER = 16 * 1024
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
-def read_npz(archive, where):
+def read_npz(archive: Archive, where: str) -> dict[str, Array]:
     """Read every array of an archive: names to ndarrays."""
     return {
         name.removesuffix(".npy"): _read_entry(archive.read(name), where, name)
@@ -21,7 +23,7 @@ def read_npz(archive, where):
     }
 
 
-def _read_entry(data, where, name):
+def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array:
     file = io.BytesIO(data[:MAX_HEADER].tobytes())
     try:
         version = npy.read_magic(file)

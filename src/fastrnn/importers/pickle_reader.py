@@ -9,7 +9,9 @@ file that asks for ``os.system`` is refused by name.
 """
 
 import pickletools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import IO, Any
 
 from fastrnn.errors import FormatError, brief, message
 
@@ -93,7 +95,12 @@ class _Mark:
 _MARK = _Mark()
 
 
-def read_pickle(file, where, functions, persistent):
+def read_pickle(
+    file: IO[bytes],
+    where: str,
+    functions: Mapping[str, Callable[..., object]],
+    persistent: Callable[[Any], object],
+) -> Any:
     """Read one pickle from a binary file and leave the file behind its STOP.
 
     Parameters
@@ -141,20 +148,25 @@ def read_pickle(file, where, functions, persistent):
 class _Machine:
     """The stack machine: one method an opcode, found by its name."""
 
-    def __init__(self, where, functions, persistent):
+    def __init__(
+        self,
+        where: str,
+        functions: Mapping[str, Callable[..., object]],
+        persistent: Callable[[Any], object],
+    ) -> None:
         self.where = where
         self.functions = functions
         self.persistent = persistent
-        self.stack = []
-        self.memo = {}
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
         self.work = 0
 
-    def charge(self, work):
+    def charge(self, work: int) -> None:
         self.work += work
         if self.work > MAX_WORK:
             raise FormatError(message(self.where, f"a pickle of at most {MAX_WORK} operations", "more"))
 
-    def run(self, name, argument):
+    def run(self, name: str, argument: Any) -> None:
         if name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _LITERALS:
@@ -171,13 +183,13 @@ class _Machine:
 
     # -- the stack
 
-    def pop(self):
+    def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
             raise ValueError("a mark where a value should be")
         return value
 
-    def pop_to_mark(self):
+    def pop_to_mark(self) -> list[Any]:
         """The values above the topmost mark, which goes too."""
         stack = self.stack
         place = len(stack) - 1
@@ -189,84 +201,84 @@ class _Machine:
         del stack[place:]
         return values
 
-    def do_mark(self, _):
+    def do_mark(self, _: object) -> None:
         self.stack.append(_MARK)
 
-    def do_pop(self, _):
+    def do_pop(self, _: object) -> None:
         self.stack.pop()
 
-    def do_pop_mark(self, _):
+    def do_pop_mark(self, _: object) -> None:
         self.pop_to_mark()
 
-    def do_dup(self, _):
+    def do_dup(self, _: object) -> None:
         self.stack.append(self.stack[-1])
 
-    def do_memoize(self, _):
+    def do_memoize(self, _: object) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
     # -- containers
 
-    def do_empty_list(self, _):
+    def do_empty_list(self, _: object) -> None:
         self.stack.append([])
 
-    def do_list(self, _):
+    def do_list(self, _: object) -> None:
         self.stack.append(self.pop_to_mark())
 
     do_empty_set = do_empty_list
     do_frozenset = do_list
 
-    def do_append(self, _):
+    def do_append(self, _: object) -> None:
         value = self.pop()
         _extend(self.stack[-1], [value])
 
-    def do_appends(self, _):
+    def do_appends(self, _: object) -> None:
         values = self.pop_to_mark()
         _extend(self.stack[-1], values)
 
     do_additems = do_appends
 
-    def do_empty_dict(self, _):
+    def do_empty_dict(self, _: object) -> None:
         self.stack.append({})
 
-    def do_dict(self, _):
+    def do_dict(self, _: object) -> None:
         values = self.pop_to_mark()
         self.stack.append(_fill({}, values))
 
-    def do_setitem(self, _):
+    def do_setitem(self, _: object) -> None:
         value, key = self.pop(), self.pop()
         _fill(self.stack[-1], [key, value])
 
-    def do_setitems(self, _):
+    def do_setitems(self, _: object) -> None:
         values = self.pop_to_mark()
         _fill(self.stack[-1], values)
 
-    def do_tuple(self, _):
+    def do_tuple(self, _: object) -> None:
         self.stack.append(tuple(self.pop_to_mark()))
 
-    def do_tuple1(self, _):
+    def do_tuple1(self, _: object) -> None:
         self.stack.append((self.pop(),))
 
-    def do_tuple2(self, _):
+    def do_tuple2(self, _: object) -> None:
         last, first = self.pop(), self.pop()
         self.stack.append((first, last))
 
-    def do_tuple3(self, _):
+    def do_tuple3(self, _: object) -> None:
         last, middle, first = self.pop(), self.pop(), self.pop()
         self.stack.append((first, middle, last))
 
     # -- names and calls
 
-    def do_global(self, argument):
+    def do_global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         self.push_name(module, name)
 
-    def do_stack_global(self, _):
+    def do_stack_global(self, _: object) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise ValueError("a name that is not text")
         self.push_name(module, name)
 
-    def push_name(self, module, name):
+    def push_name(self, module: str, name: str) -> None:
         if len(module) + len(name) > MAX_NAME:
             raise ValueError(f"a name of {len(module) + len(name)} characters")
         text = f"{module}.{name}"
@@ -276,7 +288,7 @@ class _Machine:
             raise FormatError(message(self.where, "a file of weights", got, hint))
         self.stack.append(Name(text))
 
-    def call(self, function, arguments):
+    def call(self, function: object, arguments: tuple[Any, ...]) -> object:
         if not isinstance(function, Name):
             # A call on something that was itself the result of a call.
             return StandIn(getattr(function, "name", type(function).__name__))
@@ -284,7 +296,7 @@ class _Machine:
         known = self.functions.get(function.text)
         return known(*arguments) if known is not None else StandIn(function.text)
 
-    def do_reduce(self, _):
+    def do_reduce(self, _: object) -> None:
         arguments, function = self.pop(), self.pop()
         if not isinstance(arguments, tuple):
             raise ValueError("a call without a tuple of arguments")
@@ -292,39 +304,39 @@ class _Machine:
 
     do_newobj = do_reduce
 
-    def do_newobj_ex(self, _):
+    def do_newobj_ex(self, _: object) -> None:
         _, arguments, function = self.pop(), self.pop(), self.pop()
         if not isinstance(arguments, tuple):
             raise ValueError("a call without a tuple of arguments")
         self.stack.append(self.call(function, arguments))
 
-    def do_inst(self, argument):
+    def do_inst(self, argument: str) -> None:
         self.pop_to_mark()
         self.do_global(argument)
         self.stack.append(self.call(self.pop(), ()))
 
-    def do_obj(self, _):
+    def do_obj(self, _: object) -> None:
         function, *arguments = self.pop_to_mark()
         self.stack.append(self.call(function, tuple(arguments)))
 
-    def do_build(self, _):
+    def do_build(self, _: object) -> None:
         state = self.pop()
         if isinstance(self.stack[-1], StandIn):
             self.stack[-1].state = state
         # Else it sets attributes, such as the _metadata of a state dict: of no use here.
 
-    def do_binpersid(self, _):
+    def do_binpersid(self, _: object) -> None:
         self.stack.append(self.persistent(self.pop()))
 
 
-def _extend(target, values):
+def _extend(target: object, values: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(values)
     elif not isinstance(target, StandIn):
         raise ValueError(f"items for a {type(target).__name__}")
 
 
-def _fill(target, values):
+def _fill(target: object, values: list[Any]) -> object:
     """Set the items (key, value, key, value, ...) of a dict."""
     if len(values) % 2:
         raise ValueError("a key without a value")
@@ -337,7 +349,7 @@ def _fill(target, values):
     return target
 
 
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_CONSTANTS: dict[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
     "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE "

@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import safetensors
 
-from fastrnn.errors import FormatError, brief, message
+from fastrnn.errors import Array, FormatError, brief, message
 from fastrnn.importers.pickle_reader import StandIn
 from fastrnn.importers.tensors import as_elements
 
@@ -18,7 +18,7 @@ DTYPES = {
 MAX_HEADER = 16 * 2**20
 
 
-def read_safetensors(path, where):
+def read_safetensors(path: str, where: str) -> tuple[dict[str, Array | StandIn], dict[str, str]]:
     """Read the tensors of a file (names to ndarrays) and its metadata (names to texts)."""
     with open(path, "rb") as file:
         (header_size,) = struct.unpack("<Q", file.read(8))
@@ -31,7 +31,7 @@ def read_safetensors(path, where):
     except safetensors.SafetensorError as error:
         got = f"a damaged one ({error})"
         raise FormatError(message(where, "a whole safetensors file", got)) from error
-    tensors = {}
+    tensors: dict[str, Array | StandIn] = {}
     for name, entry in entries:
         dtype = DTYPES.get(entry["dtype"])
         if dtype is None:

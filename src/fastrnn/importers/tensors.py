@@ -5,13 +5,16 @@ an array is made. Views of one storage share its memory, as in torch; nothing is
 that no file can make more of its bytes than there are.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 
-from fastrnn.errors import FormatError, brief, message
+from fastrnn.errors import Array, FormatError, brief, message
 
 # torch's storage classes: the dtype of their elements as they lie in the file.
 STORAGE_TYPES = {
@@ -31,14 +34,14 @@ STORAGE_TYPES = {
 DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), "uint16", "uint32", "uint64")}
 
 
-def itemsize(dtype):
+def itemsize(dtype: str) -> int:
     """Bytes of an element of a dtype by its name, bfloat16 among them."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
-def as_elements(data, dtype, byteorder="little"):
+def as_elements(data: NDArray[np.uint8], dtype: str, byteorder: str = "little") -> Array:
     """Bytes (a uint8 array) as an array of a dtype by its name; bfloat16 becomes float32."""
-    order = "<" if byteorder == "little" else ">"
+    order: Literal["<", ">"] = "<" if byteorder == "little" else ">"
     if dtype == "bfloat16":
         bits = data.view(np.dtype(np.uint16).newbyteorder(order)).astype(np.uint32)
         return (bits << 16).view(np.float32)
@@ -52,13 +55,13 @@ class Storage:
     `read` gives the bytes, a uint8 array of at least `count` elements, and their byte order.
     """
 
-    def __init__(self, dtype, count, read):
+    def __init__(self, dtype: str, count: int, read: Callable[[], tuple[NDArray[np.uint8], str]]) -> None:
         self.dtype = dtype
         self.count = count
         self.read = read
-        self.by_dtype = {}
+        self.by_dtype: dict[str, Array] = {}
 
-    def elements(self, dtype):
+    def elements(self, dtype: str) -> Array:
         """The elements as an array of a dtype by its name: one array, which all views share."""
         if dtype not in self.by_dtype:
             data, byteorder = self.read()
@@ -74,11 +77,11 @@ class TensorView:
 
     storage: Storage
     offset: int
-    size: tuple
-    stride: tuple
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
     dtype: str
 
-    def array(self, where, name):
+    def array(self, where: str, name: str) -> Array:
         """The view as an ndarray on the storage's memory."""
         numbers = (self.offset, *self.size, *self.stride)
         if (
@@ -110,6 +113,6 @@ class TensorView:
         strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]
         return as_strided(elements, self.size, strides)
 
-    def nbytes(self):
+    def nbytes(self) -> int:
         """The bytes of a copy, as far as the sizes are numbers."""
         return prod(n for n in self.size if type(n) is int) * itemsize(self.dtype)

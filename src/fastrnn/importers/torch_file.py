@@ -6,11 +6,16 @@ Source: torch/serialization.py (https://github.com/pytorch/pytorch).
 """
 
 import io
+import mmap
 import struct
+from collections.abc import Callable, Iterable
+from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
+from fastrnn.importers.archive import Archive
 from fastrnn.importers.pickle_reader import Name, StandIn, read_pickle
 from fastrnn.importers.tensors import (
     DTYPES,
@@ -25,11 +30,15 @@ LEGACY_PROTOCOL = 1001
 # The pickle in a zip: names, shapes and a program's own small things, not the weights.
 MAX_PICKLE = 64 * 2**20
 
+Reader: TypeAlias = Callable[[], tuple[NDArray[np.uint8], str]]
+
 
 # ---------------------------------------------------------------- the functions that torch's pickles call
 
 
-def _rebuild_tensor(storage, offset, size, stride, *_):
+def _rebuild_tensor(
+    storage: object, offset: Any, size: object, stride: object, *_: object
+) -> TensorView | StandIn:
     if isinstance(storage, StandIn):
         return storage
     if not isinstance(storage, Storage):
@@ -37,14 +46,23 @@ def _rebuild_tensor(storage, offset, size, stride, *_):
     return TensorView(storage, offset, _numbers(size), _numbers(stride), storage.dtype)
 
 
-def _numbers(values):
+def _numbers(values: object) -> tuple[Any, ...]:
     """Sizes or strides as a tuple, not too many of them; what each is, is checked later."""
     if not isinstance(values, (tuple, list)) or len(values) > 64:
         raise ValueError(f"the sizes {brief(values)}")
     return tuple(values)
 
 
-def _rebuild_tensor_v3(storage, offset, size, stride, _grad, _hooks, dtype, *_):
+def _rebuild_tensor_v3(
+    storage: object,
+    offset: Any,
+    size: object,
+    stride: object,
+    _grad: object,
+    _hooks: object,
+    dtype: object,
+    *_: object,
+) -> TensorView | StandIn:
     view = _rebuild_tensor(storage, offset, size, stride)
     name = dtype.text if isinstance(dtype, Name) else "no dtype"
     if name not in DTYPES or isinstance(view, StandIn):
@@ -53,18 +71,18 @@ def _rebuild_tensor_v3(storage, offset, size, stride, _grad, _hooks, dtype, *_):
     return view
 
 
-def _rebuild_parameter(data, *_):
+def _rebuild_parameter(data: object, *_: object) -> object:
     return data
 
 
-def _rebuild_from_type(function, kind, arguments, *_):
+def _rebuild_from_type(function: object, kind: object, arguments: object, *_: object) -> object:
     """A tensor of a subclass, or with attributes: the tensor alone."""
     if isinstance(function, Name) and function.text in FUNCTIONS and isinstance(arguments, tuple):
         return FUNCTIONS[function.text](*arguments)
     return StandIn(kind.text if isinstance(kind, Name) else "tensor subclass")
 
 
-def _ordered_dict(items=()):
+def _ordered_dict(items: Iterable[Any] = ()) -> dict[str | int, Any]:
     result = {}
     for key, value in items:
         if not isinstance(key, (str, int)):
@@ -73,7 +91,7 @@ def _ordered_dict(items=()):
     return result
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Callable[..., object]] = {
     "collections.OrderedDict": _ordered_dict,
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
@@ -88,11 +106,11 @@ FUNCTIONS = {
 class _Storages:
     """The storages that a pickle names, each once."""
 
-    def __init__(self, reader_of):
+    def __init__(self, reader_of: Callable[[str, str, int], Reader]) -> None:
         self.reader_of = reader_of  # (key, dtype, count) -> () -> uint8 array
-        self.by_key = {}
+        self.by_key: dict[str | int, Storage] = {}
 
-    def __call__(self, persistent_id):
+    def __call__(self, persistent_id: object) -> object:
         """From ('storage', type, key, location, count, ...) to its Storage."""
         if not isinstance(persistent_id, tuple) or not 2 <= len(persistent_id) <= 8:
             raise ValueError(f"the persistent id {brief(persistent_id)}")
@@ -114,7 +132,7 @@ class _Storages:
         return self.by_key[key]
 
 
-def _check_size(where, key, wanted, there):
+def _check_size(where: str, key: str, wanted: int, there: int) -> None:
     if there < wanted:
         expected = f"{wanted} bytes in the storage {brief(key)}"
         hint = "The file is damaged or cut short."
@@ -124,7 +142,7 @@ def _check_size(where, key, wanted, there):
 # ---------------------------------------------------------------- zip
 
 
-def read_zip(archive, where):
+def read_zip(archive: Archive, where: str) -> Any:
     """Read the object in an archive of torch's zip format.
 
     Its tensors are TensorViews, to be made into arrays while the archive is open.
@@ -139,28 +157,30 @@ def read_zip(archive, where):
     if byteorder not in ("little", "big"):
         raise FormatError(message(where, "byteorder to be little or big", brief(byteorder)))
 
-    def reader_of(key, dtype, count):
+    def reader_of(key: str, dtype: str, count: int) -> Reader:
         name = f"{root}data/{key}"
         if name not in archive.sizes:
             raise FormatError(message(where, f"an entry {brief(name)}", "none", "The file is damaged."))
         _check_size(where, key, count * itemsize(dtype), archive.sizes[name])
         return lambda: (archive.read(name), byteorder)
 
-    pickle = io.BytesIO(archive.read(f"{root}data.pkl", limit=MAX_PICKLE))
+    pickle = io.BytesIO(archive.read(f"{root}data.pkl", limit=MAX_PICKLE).data)
     return read_pickle(pickle, where, FUNCTIONS, _Storages(reader_of))
 
 
 # ---------------------------------------------------------------- legacy
 
 
-def read_legacy(data, where):
+def read_legacy(data: mmap.mmap, where: str) -> Any:
     """Read the object in a legacy file, given as a memory map.
 
     Its tensors are TensorViews, to be made into arrays while the map is open.
     """
 
-    def read_plain():
-        return read_pickle(data, where, {}, lambda _: StandIn("a persistent object"))
+    file = cast("IO[bytes]", data)
+
+    def read_plain() -> Any:
+        return read_pickle(file, where, {}, lambda _: StandIn("a persistent object"))
 
     if read_plain() != LEGACY_MAGIC or read_plain() != LEGACY_PROTOCOL:
         raise FormatError(message(where, "a torch file of protocol 1001", "another"))
@@ -168,14 +188,14 @@ def read_legacy(data, where):
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise FormatError(message(where, "a little-endian torch file", "another"))
 
-    wanted = {}
-    places = {}
+    wanted: dict[str, tuple[str, int]] = {}
+    places: dict[str, slice] = {}
 
-    def reader_of(key, dtype, count):
+    def reader_of(key: str, dtype: str, count: int) -> Reader:
         wanted[key] = (dtype, count)
         return lambda: (np.frombuffer(bytearray(data[places[key]]), np.uint8), "little")
 
-    found = read_pickle(data, where, FUNCTIONS, _Storages(reader_of))
+    found = read_pickle(file, where, FUNCTIONS, _Storages(reader_of))
     keys = read_plain()
     if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
         raise FormatError(message(where, "a list of storage keys", brief(keys)))

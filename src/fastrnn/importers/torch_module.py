@@ -1,5 +1,7 @@
 """A live torch.nn module to its layers; torch itself is never imported here."""
 
+from typing import Any
+
 from fastrnn.errors import message
 from fastrnn.spec import LayerSpec
 
@@ -13,7 +15,7 @@ SUPPORTED = (
 )
 
 
-def read_module(module):
+def read_module(module: Any) -> list[LayerSpec]:
     """Return the LayerSpecs of a torch.nn module, in order.
 
     Raises
@@ -30,7 +32,7 @@ def read_module(module):
     return _read(module, "float64" if "torch.float64" in dtypes else "float32")
 
 
-def _read(module, precision):
+def _read(module: Any, precision: str) -> list[LayerSpec]:
     kind = type(module).__name__
     if not type(module).__module__.startswith("torch.nn.modules."):
         raise TypeError(_refusal(module))
@@ -39,14 +41,14 @@ def _read(module, precision):
     return [_read_leaf(kind, module, precision)]
 
 
-def _refusal(module):
+def _refusal(module: object) -> str:
     kind = module if isinstance(module, type) else type(module)
     name = f"{kind.__module__}.{kind.__qualname__}{' (the class)' if kind is module else ''}"
     hint = "Convert its parts, or write the Sequential out with from_state_dict."
     return message("from_torch", f"a torch.nn module ({SUPPORTED})", name, hint)
 
 
-def _read_leaf(kind, module, precision):
+def _read_leaf(kind: str, module: Any, precision: str) -> LayerSpec:
     tensors = dict(module.state_dict())
     weighted = {"precision": precision}
     if kind in RECURRENT:

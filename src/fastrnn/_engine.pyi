@@ -1,0 +1,33 @@
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from typing_extensions import CapsuleType, Self, disjoint_base
+
+from fastrnn._pack import PackedCell
+
+@disjoint_base
+class Workspace: ...
+
+@disjoint_base
+class Spares:
+    def __init__(self, most: int = 8) -> None: ...
+    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]: ...
+
+@disjoint_base
+class Dense:
+    def __init__(self, packed: PackedCell, backend: CapsuleType) -> None: ...
+    def run(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
+
+@disjoint_base
+class Recurrent:
+    def __new__(cls, packed: Iterable[PackedCell], directions: int, backend: CapsuleType) -> Self: ...
+    def run(
+        self,
+        x: NDArray[Any],
+        h: NDArray[Any],
+        c: NDArray[Any] | None,
+        lengths: NDArray[np.intp] | None,
+        out: NDArray[Any],
+    ) -> None: ...
