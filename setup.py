@@ -18,16 +18,32 @@ if is_msvc:
 else:
     compile_args = ["-O0", "-g"] if is_debug else ["-O3", "-fno-math-errno"]
 
-extensions = [
-    Extension(
+# Kernels promise the same bits for any tiling: no multiply and add may be fused behind their back.
+kernel_args = [] if is_msvc else ["-ffp-contract=off"]
+
+
+def extension(name, *sources, **options):
+    return Extension(
         f"fastrnn.{name}",
-        [f"src/fastrnn/{name}.pyx"],
+        [f"src/fastrnn/{name}.pyx", *sources],
         include_dirs=["src/fastrnn", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        depends=["src/fastrnn/kernels/kernels.h"],
-        extra_compile_args=compile_args,
+        depends=[f"src/fastrnn/kernels/{part}" for part in ("kernels.h", "kernels.inc.h", "vec.h")],
+        **options,
     )
-    for name in ("_pack", "_blas", "_engine")
+
+
+extensions = [
+    extension("_pack", extra_compile_args=compile_args),
+    extension("_blas", extra_compile_args=compile_args),
+    extension("_engine", extra_compile_args=compile_args),
+    # A compiler that cannot build the kernels leaves the blas backend alone.
+    extension(
+        "_simd",
+        "src/fastrnn/kernels/kernels.c",
+        extra_compile_args=compile_args + kernel_args,
+        optional=True,
+    ),
 ]
 
 setup(

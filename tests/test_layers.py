@@ -124,7 +124,7 @@ def test_state_dict_must_be_a_mapping_of_numbers(weights):
     (
         ({"precision": "int8"}, ValueError, 'precision to be one of "float32" and "float64", got \'int8\''),
         ({"precision": np.float32}, ValueError, "precision to be one of"),
-        ({"backend": "cuda"}, ValueError, 'backend to be one of "auto" and "blas"'),
+        ({"backend": "cuda"}, ValueError, 'backend to be one of "auto", "simd" and "blas"'),
         ({"threads": 0}, ValueError, "threads to be at least 1, got 0"),
         ({"threads": 1.5}, TypeError, "threads to be a whole number"),
         ({"batch_first": 1}, TypeError, "batch_first to be True or False"),

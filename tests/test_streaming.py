@@ -183,8 +183,44 @@ def test_one_layer_twice_in_a_model(rng):
     assert_close(stream.run(x, out=out), model(x)[0], TOLERANCE)
 
 
-def test_stream_survives_pickling(rng):
-    stream = random_model(rng).stream()
-    stream.step(np.ones(4))
+@pytest.mark.parametrize("batch_size", (None, 3))
+@pytest.mark.parametrize("is_lone", (False, True))
+def test_stream_survives_pickling(rng, is_lone, batch_size):
+    stream = (random_layer(rng, "LSTM", 4, 5) if is_lone else random_model(rng)).stream(batch_size)
+    x = np.ones(4) if batch_size is None else np.ones((batch_size, 4))
+    stream.step(x)
     again = pickle.loads(pickle.dumps(stream))
-    np.testing.assert_array_equal(again.step(np.ones(4)), stream.step(np.ones(4)))
+    np.testing.assert_array_equal(again.step(x), stream.step(x))
+    np.testing.assert_array_equal(again.step(x * 2), stream.step(x * 2))
+
+
+@pytest.mark.parametrize("kind", ("RNN", "GRU", "LSTM"))
+@pytest.mark.parametrize("batch_size", (None, 1, 4))
+def test_steps_of_any_array_are_the_same(rng, kind, batch_size):
+    """Plain arrays take a short way, all others a long one: lists, views, other types."""
+    layer = random_layer(rng, kind, 5, 7, num_layers=2, precision="float32")
+    rows = () if batch_size is None else (batch_size,)
+    x = rng.standard_normal((12, *rows, 5)).astype(np.float32)
+    wide = np.repeat(x, 2, axis=-1)[..., ::2]
+    plain, other = layer.stream(batch_size), layer.stream(batch_size)
+    forms = (np.ndarray.tolist, lambda a: a.astype(np.float64), lambda a: a.astype(">f4"), lambda a: a)
+    for t in range(12):
+        y = plain.step(x[t])
+        out = np.full((*rows, 7), np.nan, np.float32)
+        given = wide[t] if t % 5 == 4 else forms[t % 4](x[t])
+        assert other.step(given, out=out) is out
+        np.testing.assert_array_equal(y, out)
+    before = plain.state
+    with pytest.raises(ValueError, match="out to be a C-contiguous float32 array"):
+        plain.step(x[0], out=np.empty((*rows, 8), np.float32))
+    with pytest.raises(ValueError, match=r"Stream\.step: expected x of shape"):
+        plain.step(x[0][..., :4])
+    for one, array in zip(arrays_of(before), arrays_of(plain.state), strict=True):
+        np.testing.assert_array_equal(one, array)
+
+
+def test_out_of_a_step_must_be_apart_from_x(rng):
+    stream = random_layer(rng, "GRU", 7, 7).stream()
+    x = rng.standard_normal(7)
+    with pytest.raises(ValueError, match="apart from the inputs"):
+        stream.step(x, out=x)

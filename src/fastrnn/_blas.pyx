@@ -6,6 +6,7 @@ imported when a layer first asks for the backend.
 """
 
 from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport uint64_t
 from libc.math cimport exp, expf, tanh, tanhf
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
@@ -121,33 +122,34 @@ cdef void project(
 
 
 cdef void step(
-    const frnn_cell *cell, Py_ssize_t n, floating *gates,
+    const frnn_cell *cell, Py_ssize_t n, floating *gates, Py_ssize_t ldg,
     const floating *h_prev, Py_ssize_t ld_prev, floating *h_next, Py_ssize_t ld_next,
     floating *c, floating *scratch,
 ) noexcept nogil:
     cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size, width = cell.gates * cell.hidden_size, row
     cdef floating *hidden = gates       # (n, G*H): what h_prev adds to the gates
     cdef floating *h = h_next           # (n, H): the new h before its projection
-    cdef Py_ssize_t ldh = ld_next
+    cdef Py_ssize_t ldh = ld_next, ldd = ldg
     if cell.kind == FRNN_GRU:
         hidden = scratch
+        ldd = width
         memset(hidden, 0, n * width * sizeof(floating))
         for row in range(n):
             memcpy(hidden + row * width + 2 * H, cell.bias_hn, H * sizeof(floating))
     if cell.w_hr != NULL:
         h = scratch
         ldh = H
-    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, width)
+    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, ldd)
     for row in range(n):
         if cell.kind == FRNN_LSTM:
-            lstm_gates(H, gates + row * width, c + row * H, h + row * ldh)
+            lstm_gates(H, gates + row * ldg, c + row * H, h + row * ldh)
         elif cell.kind == FRNN_GRU:
             gru_gates(
-                H, gates + row * width, hidden + row * width,
+                H, gates + row * ldg, hidden + row * width,
                 h_prev + row * ld_prev, h + row * ldh,
             )
         else:
-            rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * width, h + row * ldh)
+            rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * ldg, h + row * ldh)
     if cell.w_hr != NULL:
         for row in range(n):
             memset(h_next + row * ld_next, 0, P * sizeof(floating))
@@ -177,25 +179,37 @@ cdef void project_f64(
 
 
 cdef void step_f32(
-    const frnn_cell *cell, Py_ssize_t n, void *gates,
+    const frnn_cell *cell, Py_ssize_t n, void *gates, Py_ssize_t ldg,
     const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
-    void *c, void *scratch,
+    void *c, void *scratch, int is_odd,
 ) noexcept nogil:
     step[float](
-        cell, n, <float *>gates, <const float *>h_prev, ld_prev, <float *>h_next, ld_next,
+        cell, n, <float *>gates, ldg, <const float *>h_prev, ld_prev, <float *>h_next, ld_next,
         <float *>c, <float *>scratch,
     )
 
 
 cdef void step_f64(
-    const frnn_cell *cell, Py_ssize_t n, void *gates,
+    const frnn_cell *cell, Py_ssize_t n, void *gates, Py_ssize_t ldg,
     const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
-    void *c, void *scratch,
+    void *c, void *scratch, int is_odd,
 ) noexcept nogil:
     step[double](
-        cell, n, <double *>gates, <const double *>h_prev, ld_prev, <double *>h_next, ld_next,
+        cell, n, <double *>gates, ldg, <const double *>h_prev, ld_prev, <double *>h_next, ld_next,
         <double *>c, <double *>scratch,
     )
+
+
+cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
+    return cell.gates * cell.hidden_size
+
+
+cdef uint64_t enter() noexcept nogil:
+    return 0
+
+
+cdef void leave(uint64_t before) noexcept nogil:
+    pass
 
 
 cdef size_t scratch_bytes_f32(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
@@ -209,12 +223,20 @@ cdef size_t scratch_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogi
 cdef frnn_backend f32
 f32.project = project_f32
 f32.step = step_f32
+f32.dense = project_f32
+f32.gate_width = gate_width
 f32.scratch_bytes = scratch_bytes_f32
+f32.enter = enter
+f32.leave = leave
 
 cdef frnn_backend f64
 f64.project = project_f64
 f64.step = step_f64
+f64.dense = project_f64
+f64.gate_width = gate_width
 f64.scratch_bytes = scratch_bytes_f64
+f64.enter = enter
+f64.leave = leave
 
 TABLES = {
     "float32": PyCapsule_New(&f32, "fastrnn.backend", NULL),

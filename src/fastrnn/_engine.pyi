@@ -31,3 +31,10 @@ class Recurrent:
         lengths: NDArray[np.intp] | None,
         out: NDArray[Any],
     ) -> None: ...
+
+@disjoint_base
+class Stepper:
+    def __init__(
+        self, engine: Recurrent, h: NDArray[Any], c: NDArray[Any] | None, is_batched: bool
+    ) -> None: ...
+    def __call__(self, x: object, out: object) -> NDArray[Any] | None: ...

@@ -25,7 +25,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_REFCNT
 from libc.limits cimport INT_MAX
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
@@ -186,6 +186,17 @@ cdef inline void move_row(char *outside, char *inside, Py_ssize_t size, bint inw
         memcpy(outside, inside, size)
 
 
+cdef inline Rows rows_of(cnp.ndarray array):
+    """The rows of an array (T, B, columns)."""
+    cdef Rows rows
+    rows.data = cnp.PyArray_BYTES(array)
+    rows.first = 0
+    rows.step = cnp.PyArray_STRIDE(array, 0)
+    rows.row = cnp.PyArray_STRIDE(array, 1)
+    rows.order = NULL
+    return rows
+
+
 # ---------------------------------------------------------------- the drivers
 
 cdef class Dense:
@@ -204,8 +215,11 @@ cdef class Dense:
         cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0)
         cdef const void *source = cnp.PyArray_DATA(x)
         cdef void *target = cnp.PyArray_DATA(out)
+        cdef uint64_t before
         with nogil:
-            self.backend.project(cell, n, source, cell.input_size, target, cell.hidden_size)
+            before = self.backend.enter()
+            self.backend.dense(cell, n, source, cell.input_size, target, cell.hidden_size)
+            self.backend.leave(before)
 
 
 cdef class Recurrent:
@@ -214,7 +228,8 @@ cdef class Recurrent:
     cdef tuple packed           # L*D PackedCells, layer by layer, forward before reverse
     cdef const frnn_cell **cells
     cdef const frnn_backend *backend
-    cdef Py_ssize_t L, D, input_size, hidden_size, output_size, itemsize, gate_bytes
+    cdef Py_ssize_t L, D, input_size, hidden_size, output_size, itemsize
+    cdef Py_ssize_t gate_width, gate_bytes
     cdef bint has_cell_state
     cdef list workspaces        # those that no call is using
 
@@ -233,7 +248,8 @@ cdef class Recurrent:
         self.hidden_size = self.cells[0].hidden_size
         self.output_size = self.cells[0].output_size
         self.itemsize = 4 if self.cells[0].dtype == FRNN_F32 else 8
-        self.gate_bytes = self.cells[0].gates * self.hidden_size * self.itemsize
+        self.gate_width = self.backend.gate_width(self.cells[0])
+        self.gate_bytes = self.gate_width * self.itemsize
         self.has_cell_state = self.cells[0].kind == FRNN_LSTM
         self.workspaces = []
 
@@ -247,53 +263,57 @@ cdef class Recurrent:
         holding those behind the last step. lengths is an intp array (B,) or None. The last
         axis of x and out is contiguous; h, c and lengths wholly so. Nothing overlaps.
         """
+        cdef Rows source = rows_of(x), target = rows_of(out)
         cdef Call call
-        cdef Rows source, target
-        cdef char *cursor = NULL
-        cdef char *h_data = cnp.PyArray_BYTES(h)
+        cdef Workspace workspace
         cdef char *c_data = NULL if c is None else cnp.PyArray_BYTES(c)
         cdef const Py_ssize_t *length = NULL
-        cdef Workspace workspace
         if lengths is not None:
             length = <const Py_ssize_t *>cnp.PyArray_DATA(lengths)
-        source.data = cnp.PyArray_BYTES(x)
-        source.step = cnp.PyArray_STRIDE(x, 0)
-        source.row = cnp.PyArray_STRIDE(x, 1)
-        target.data = cnp.PyArray_BYTES(out)
-        target.step = cnp.PyArray_STRIDE(out, 0)
-        target.row = cnp.PyArray_STRIDE(out, 1)
-        source.first = target.first = 0
-
-        call.T = cnp.PyArray_DIM(x, 0)
-        call.B = cnp.PyArray_DIM(x, 1)
-        call.block = max(BLOCK_BYTES // self.gate_bytes, BLOCK_ROWS) // call.B
-        call.block = max(1, min(call.T, call.block))
-        call.chunk = call.block if self.D == 1 else call.T
-        self.lay_out(&call, &cursor, length != NULL)
         try:
             workspace = self.workspaces.pop()
         except IndexError:
             workspace = Workspace()
-        workspace.reserve(<size_t>cursor)
-        cursor = workspace.data
-        self.lay_out(&call, &cursor, length != NULL)
-
+        self.prepare(&call, workspace, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), length != NULL)
         with nogil:
-            if length == NULL:
-                call.lengths = source.order = target.order = NULL
-                call.h = h_data
-                call.c = c_data
-                self.run_stack(&call, source, target)
-            else:
-                self.sort(&call, length)
-                call.lengths = call.sorted_lengths
-                source.order = target.order = call.order
-                self.move_states(&call, h_data, c_data, True)
-                self.run_stack(&call, source, target)
-                self.move_states(&call, h_data, c_data, False)
-                self.clear_padding(&call, &target)
+            self.execute(&call, source, target, cnp.PyArray_BYTES(h), c_data, length)
         if workspace.size <= KEPT_BYTES:
             self.workspaces.append(workspace)
+
+    cdef int prepare(
+        self, Call *call, Workspace workspace, Py_ssize_t T, Py_ssize_t B, bint is_ragged,
+    ) except -1:
+        """Divide T steps of B rows into blocks, and lay the call's scratch out in a workspace."""
+        cdef char *cursor = NULL
+        call.T = T
+        call.B = B
+        call.block = max(BLOCK_BYTES // self.gate_bytes, BLOCK_ROWS) // B
+        call.block = max(1, min(T, call.block))
+        call.chunk = call.block if self.D == 1 else T
+        self.lay_out(call, &cursor, is_ragged)
+        workspace.reserve(<size_t>cursor)
+        cursor = workspace.data
+        self.lay_out(call, &cursor, is_ragged)
+        return 0
+
+    cdef void execute(
+        self, Call *call, Rows source, Rows target, char *h, char *c, const Py_ssize_t *lengths,
+    ) noexcept nogil:
+        cdef uint64_t before = self.backend.enter()
+        if lengths == NULL:
+            call.lengths = source.order = target.order = NULL
+            call.h = h
+            call.c = c
+            self.run_stack(call, source, target)
+        else:
+            self.sort(call, lengths)
+            call.lengths = call.sorted_lengths
+            source.order = target.order = call.order
+            self.move_states(call, h, c, True)
+            self.run_stack(call, source, target)
+            self.move_states(call, h, c, False)
+            self.clear_padding(call, &target)
+        self.backend.leave(before)
 
     cdef void lay_out(self, Call *call, char **cursor, bint is_ragged) noexcept:
         """Point the call's scratch into the workspace; from a NULL cursor, measure it."""
@@ -408,8 +428,8 @@ cdef class Recurrent:
                 gates_at = (t - first) * call.B
             h_next = row_at(y, t, 0) if is_in_place else call.output[s % 2]
             self.backend.step(
-                cell, n, call.gates + gates_at * self.gate_bytes,
-                h_prev, ld_prev, h_next, ld_next, c, call.step,
+                cell, n, call.gates + gates_at * self.gate_bytes, self.gate_width,
+                h_prev, ld_prev, h_next, ld_next, c, call.step, s % 2,
             )
             gates_at += n
             if not is_in_place:
@@ -447,7 +467,7 @@ cdef class Recurrent:
         ):
             self.backend.project(
                 cell, steps * call.B, row_at(x, first, 0), stride // self.itemsize,
-                call.gates, cell.gates * cell.hidden_size,
+                call.gates, self.gate_width,
             )
             return first
         n = call.B
@@ -459,5 +479,84 @@ cdef class Recurrent:
                     row_at(x, time_of(call, is_reverse, s, b), b), row_bytes,
                 )
             rows += n
-        self.backend.project(cell, rows, call.x, cell.input_size, call.gates, cell.gates * cell.hidden_size)
+        self.backend.project(cell, rows, call.x, cell.input_size, call.gates, self.gate_width)
         return -1
+
+
+cdef class Stepper:
+    """One step after the other of a stack that runs forward, on states of its own.
+
+    The plain case of a live stream, without a Python object on the way but the result: called
+    with an x and an out that need neither conversion nor a message. For any other it gives None
+    and does nothing.
+    """
+
+    cdef Recurrent engine
+    cdef cnp.ndarray h
+    cdef cnp.ndarray c
+    cdef Call call
+    cdef Workspace workspace
+    cdef Rows source, target
+    cdef int axes, type_number
+    cdef cnp.npy_intp x_shape[2]
+    cdef cnp.npy_intp y_shape[2]
+    cdef Py_ssize_t x_bytes, y_bytes
+    cdef char *h_data
+    cdef char *c_data
+    cdef bint is_running
+
+    def __init__(self, Recurrent engine not None, cnp.ndarray h, c, bint is_batched):
+        """h (L, B, P) and c (L, B, H) or None, without B where not is_batched."""
+        cdef Py_ssize_t B = cnp.PyArray_DIM(h, 1) if is_batched else 1
+        self.engine = engine
+        self.h = h
+        self.c = c
+        self.h_data = cnp.PyArray_BYTES(h)
+        self.c_data = NULL if c is None else cnp.PyArray_BYTES(c)
+        self.axes = 2 if is_batched else 1
+        self.type_number = cnp.PyArray_TYPE(h)
+        self.x_shape[0] = self.y_shape[0] = B
+        self.x_shape[self.axes - 1] = engine.input_size
+        self.y_shape[self.axes - 1] = engine.output_size
+        self.source.first = self.target.first = 0
+        self.source.row = engine.input_size * engine.itemsize
+        self.target.row = engine.output_size * engine.itemsize
+        self.source.step = self.x_bytes = B * self.source.row
+        self.target.step = self.y_bytes = B * self.target.row
+        self.workspace = Workspace()
+        engine.prepare(&self.call, self.workspace, 1, B, False)
+
+    def __call__(self, x, out):
+        cdef cnp.ndarray y
+        if not self.is_plain(x, self.x_shape) or not cnp.PyArray_ISCARRAY_RO(x):
+            return None
+        if out is None:
+            y = cnp.PyArray_EMPTY(self.axes, self.y_shape, self.type_number, 0)
+        else:
+            if not self.is_plain(out, self.y_shape) or not cnp.PyArray_ISCARRAY(out):
+                return None
+            y = out
+        self.source.data = cnp.PyArray_BYTES(x)
+        self.target.data = cnp.PyArray_BYTES(y)
+        if (
+            self.source.data < self.target.data + self.y_bytes
+            and self.target.data < self.source.data + self.x_bytes
+        ):
+            return None
+        if self.is_running:
+            raise RuntimeError("Stream.step: expected one thread at a time, got a second one.")
+        self.is_running = True
+        with nogil:
+            self.engine.execute(
+                &self.call, self.source, self.target, self.h_data, self.c_data, NULL)
+        self.is_running = False
+        return y
+
+    cdef inline bint is_plain(self, object array, cnp.npy_intp *shape):
+        return (
+            cnp.PyArray_CheckExact(array)
+            and cnp.PyArray_NDIM(array) == self.axes
+            and cnp.PyArray_TYPE(array) == self.type_number
+            and cnp.PyArray_DIM(array, 0) == shape[0]
+            and cnp.PyArray_DIM(array, self.axes - 1) == shape[self.axes - 1]
+        )

@@ -1,5 +1,7 @@
 # What Cython sees of kernels/kernels.h; the comments are there.
 
+from libc.stdint cimport uint64_t
+
 cdef extern from "kernels/kernels.h" nogil:
     ctypedef enum frnn_dtype:
         FRNN_F32
@@ -28,7 +30,24 @@ cdef extern from "kernels/kernels.h" nogil:
     ctypedef struct frnn_backend:
         void (*project)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
                         void *gates, Py_ssize_t ldg) noexcept nogil
-        void (*step)(const frnn_cell *cell, Py_ssize_t n, void *gates,
+        void (*step)(const frnn_cell *cell, Py_ssize_t n, void *gates, Py_ssize_t ldg,
                      const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
-                     void *c, void *scratch) noexcept nogil
+                     void *c, void *scratch, int is_odd) noexcept nogil
+        void (*dense)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+                      void *out, Py_ssize_t ldo) noexcept nogil
+        Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
         size_t (*scratch_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+        void (*sigmoid)(Py_ssize_t n, const void *x, void *y) noexcept nogil
+        void (*tanh)(Py_ssize_t n, const void *x, void *y) noexcept nogil
+        uint64_t (*enter)() noexcept nogil
+        void (*leave)(uint64_t before) noexcept nogil
+
+    enum:
+        FRNN_PANEL
+
+    ctypedef struct frnn_isa:
+        const char *name
+        int (*is_there)() noexcept nogil
+        const frnn_backend *tables[2]
+
+    const frnn_isa frnn_isas[]

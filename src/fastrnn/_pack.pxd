@@ -3,4 +3,5 @@ from fastrnn._kernels cimport frnn_cell
 
 cdef class PackedCell:
     cdef frnn_cell cell
-    cdef tuple arrays           # what the pointers of `cell` point into
+    cdef readonly str layout
+    cdef readonly tuple arrays  # what the pointers of `cell` point into

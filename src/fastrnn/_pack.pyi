@@ -5,8 +5,11 @@ from typing_extensions import Self, disjoint_base
 
 @disjoint_base
 class PackedCell:
+    layout: str
+    arrays: tuple[NDArray[Any] | None, ...]
     def __new__(
         cls,
+        layout: str,
         kind: str,
         weight_ih: NDArray[Any],
         weight_hh: NDArray[Any] | None,
@@ -15,8 +18,12 @@ class PackedCell:
         bias_hn: NDArray[Any] | None,
     ) -> Self: ...
 
-def pack_dense(weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
+def arrange_rows(weight: NDArray[Any], gates: int) -> NDArray[Any]: ...
+def arrange_panels(weight: NDArray[Any], gates: int) -> NDArray[Any]: ...
+def restore_panels(packed: NDArray[Any], hidden_size: int) -> NDArray[Any]: ...
+def pack_dense(layout: str, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
 def pack_recurrent(
+    layout: str,
     kind: str,
     weight_ih: NDArray[Any],
     weight_hh: NDArray[Any],

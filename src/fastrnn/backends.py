@@ -1,44 +1,88 @@
 """Which backend runs a layer, and what `show_config` tells of it."""
 
+import os
 import platform
-from typing import TYPE_CHECKING
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from fastrnn._version import __version__
-from fastrnn.errors import BACKENDS, check_choice
+from fastrnn.errors import BACKENDS, check_choice, message, quote
 
-if TYPE_CHECKING:
-    from typing_extensions import CapsuleType
+try:
+    from fastrnn._simd import ISAS
+    from fastrnn._simd import TABLES as SIMD_TABLES
+except ImportError:  # the compiler could not build the kernels
+    ISAS, SIMD_TABLES = (), {}
 
 
-def pick_backend(where: str, backend: str, dtype: DTypeLike) -> "CapsuleType":
-    """Return the table of operations of a backend ("auto", "blas") for a dtype."""
+class Backend(NamedTuple):
+    """A backend for one dtype: its name, how it wants weights packed, its table of operations."""
+
+    name: str
+    layout: str
+    table: Any
+
+
+def pick_backend(where: str, backend: str, dtype: DTypeLike) -> Backend:
+    """Return the Backend that runs layers of a dtype.
+
+    "auto" takes simd where it is built. The instruction set is the widest that the processor has,
+    capped by the environment variable FASTRNN_ISA.
+
+    Raises
+    ------
+    ValueError
+        There is no such backend here, or FASTRNN_ISA names no instruction set of this build.
+    """
     check_choice(where, "backend", backend, BACKENDS)
-    # Imported late: it brings scipy.linalg, most of the time of a cold start.
-    from fastrnn._blas import TABLES
+    name = np.dtype(dtype).name
+    if backend == "simd" and not ISAS:
+        hint = 'The compiler could not build its kernels; "blas" is complete.'
+        raise ValueError(message(where, "a backend that is built", "simd", hint))
+    if backend == "blas" or not ISAS:
+        # Imported late: it brings scipy.linalg, most of the time of a cold start.
+        from fastrnn._blas import TABLES
 
-    return TABLES[np.dtype(dtype).name]
+        return Backend("blas", "rows", TABLES[name])
+    isa = pick_isa()
+    return Backend(f"simd {isa}", "panels", SIMD_TABLES[isa][name])
+
+
+def pick_isa() -> str:
+    """The widest instruction set of this processor, at most the one that FASTRNN_ISA names."""
+    cap = os.environ.get("FASTRNN_ISA") or ISAS[-1]
+    if cap not in ISAS:
+        raise ValueError(message("FASTRNN_ISA", f"one of {quote(ISAS)}", repr(cap)))
+    allowed = ISAS[: ISAS.index(cap) + 1]
+    return [isa for isa in allowed if isa in SIMD_TABLES][-1]
 
 
 def config() -> dict[str, str]:
     """What was picked on this machine, and why, as a dict of texts."""
+    picked = {"backend": "blas: the compiler could not build the kernels of simd"}
+    if ISAS:
+        missing = [isa for isa in ISAS if isa not in SIMD_TABLES]
+        cap = os.environ.get("FASTRNN_ISA")
+        picked = {
+            "backend": f"simd, with {pick_isa()}: "
+            + (f"FASTRNN_ISA={cap}" if cap else "the widest instruction set of this processor"),
+            "instruction sets": f"{quote(SIMD_TABLES)}"
+            + (f"; this processor lacks {quote(missing)}" if missing else ""),
+        }
     return {
         "fastrnn": __version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
-        "backend": "blas, the one that is built",
-        "blas": "scipy.linalg.cython_blas, loaded with the first layer; "
+        **picked,
+        "blas": "scipy.linalg.cython_blas, loaded with the first layer that asks for it; "
         "its threads are its own (OPENBLAS_NUM_THREADS)",
     }
 
 
 def show_config() -> None:
-    """Print what was picked on this machine, and why: a line of "name: text" for each thing.
-
-    Returns nothing; works before any layer is made.
-    """
+    """Print what was picked on this machine, and why."""
     for name, value in config().items():
         print(f"{name}: {value}")

@@ -24,7 +24,7 @@ StateLike: TypeAlias = ArrayLike | Sequence["StateLike"] | None
 
 # The dtype of inputs, outputs and states at each precision; weights may be kept narrower.
 PRECISIONS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
-BACKENDS = ("auto", "blas")
+BACKENDS = ("auto", "simd", "blas")
 
 
 class FormatError(ValueError):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from fastrnn import reference
-from fastrnn._engine import Dense, Recurrent, Spares
+from fastrnn._engine import Dense, Recurrent, Spares, Stepper
 from fastrnn._pack import pack_dense, pack_recurrent
 from fastrnn.backends import pick_backend
 from fastrnn.errors import (
@@ -166,9 +166,10 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         self.tensors = {name: _own(array, dtype) for name, array in tensors.items()}
         self.features_in = shape.input_size
         self.features_out = shape.directions * shape.output_size
-        table = pick_backend(where, backend, dtype)
+        picked = pick_backend(where, backend, dtype)
         cells = [
             pack_recurrent(
+                picked.layout,
                 shape.cell,
                 self.tensors[f"weight_ih{suffix}"],
                 self.tensors[f"weight_hh{suffix}"],
@@ -176,7 +177,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self._engine = Recurrent(cells, shape.directions, table)
+        self._engine = Recurrent(cells, shape.directions, picked.table)
         self._spares = Spares()
         return self
 
@@ -209,7 +210,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         threads : int, optional
             How many cores a call may use at most. The ``blas`` backend runs on the calling
             thread; the threads of its BLAS library are its own (``OPENBLAS_NUM_THREADS``).
-        backend : {"auto", "blas"}
+        backend : {"auto", "simd", "blas"}
 
         Raises
         ------
@@ -309,6 +310,10 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         """Run checked arrays: x (T, B, I) into out (T, B, D*P), the states in place."""
         c = states[1] if len(states) == 2 else None
         self._engine.run(x, states[0], c, lengths, out)
+
+    def stepper(self, states: list[Floats], is_batched: bool) -> Stepper:
+        """What makes the plain steps of a stream on these states, in place."""
+        return Stepper(self._engine, states[0], states[1] if len(states) == 2 else None, is_batched)
 
     def pack_state(self, states: list[Floats]) -> LayerState:
         """The state as callers see it: (h, c) of an LSTM, h of the others."""
@@ -432,8 +437,9 @@ class Linear(Layer):
         self.tensors = {name: _own(array, dtype) for name, array in tensors.items()}
         self.out_features, self.in_features = self.tensors["weight"].shape
         self.features_out, self.features_in = self.out_features, self.in_features
-        packed = pack_dense(self.tensors["weight"], self.tensors.get("bias"))
-        self._engine = Dense(packed, pick_backend("Linear", backend, dtype))
+        picked = pick_backend("Linear", backend, dtype)
+        packed = pack_dense(picked.layout, self.tensors["weight"], self.tensors.get("bias"))
+        self._engine = Dense(packed, picked.table)
         return self
 
     @classmethod
@@ -457,7 +463,7 @@ class Linear(Layer):
         precision : {"float32", "float64"}
             The type of weights, inputs and outputs.
         threads : int, optional
-        backend : {"auto", "blas"}
+        backend : {"auto", "simd", "blas"}
             Both as in `LSTM.from_state_dict`.
 
         Raises

@@ -331,7 +331,7 @@ def load(
     precision : {"float32", "float64"}, optional
         As the file was saved; "float32" for a state dict.
     threads : int, optional
-    backend : {"auto", "blas"}
+    backend : {"auto", "simd", "blas"}
         Both as in `LSTM.from_state_dict`.
 
     Returns
@@ -414,7 +414,7 @@ def from_torch(
     precision : {"float32", "float64"}, optional
         That of the module's weights if not given.
     threads : int, optional
-    backend : {"auto", "blas"}
+    backend : {"auto", "simd", "blas"}
         Both as in `LSTM.from_state_dict`.
 
     Returns

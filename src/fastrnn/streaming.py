@@ -72,6 +72,13 @@ class Stream:
             for layer in self._recurrent
         ]
         self._next_states = [[np.empty_like(a) for a in arrays] for arrays in self._states]
+        # One recurrent layer alone: its plain steps go straight to the engine.
+        self._stepper = None
+        if len(layers) == 1 and self._recurrent:
+            self._stepper = self._recurrent[0].stepper(self._states[0], batch_size is not None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self._layers, self.batch_size, self._states)
 
     def step(self, x: ArrayLike, out: Floats | None = None) -> Floats:
         """Make one time step.
@@ -95,6 +102,10 @@ class Stream:
         TypeError
             ``x`` does not hold real numbers (of tokens: whole ones), or ``out`` is no ndarray.
         """
+        if self._stepper is not None:
+            plain: Floats | None = self._stepper(x, out)
+            if plain is not None:
+                return plain
         x = self._check("step", x, has_time=False)
         if out is None:
             y: Floats = self._advance(x[None], None)[0]
@@ -205,8 +216,20 @@ class Stream:
         if out is not None and out is not x:
             out[...] = x
             x = out
-        self._states, self._next_states = self._next_states, self._states
+        for arrays, values in zip(self._states, self._next_states, strict=True):
+            for array, value in zip(arrays, values, strict=True):
+                array[...] = value
         return x
+
+
+def _restore(
+    layers: "list[fastrnn.layers.Layer]", batch_size: int | None, states: list[list[Floats]]
+) -> Stream:
+    stream = Stream(layers, batch_size)
+    for arrays, values in zip(stream._states, states, strict=True):
+        for array, value in zip(arrays, values, strict=True):
+            array[...] = value
+    return stream
 
 
 def _axes(layers: "Sequence[fastrnn.layers.Layer]") -> Iterator[int]:

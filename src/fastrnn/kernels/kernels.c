@@ -1,0 +1,192 @@
+/* The simd backend: kernels.inc.h included once for every dtype and instruction set, between target
+ * pragmas, so that no build flag is needed and the rest of the file stays at the compiler's baseline.
+ */
+#include "kernels.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define FRNN_X86 1
+#include <immintrin.h>
+#elif defined(__aarch64__) && defined(__GNUC__)
+#define FRNN_ARM 1
+#include <arm_neon.h>
+#endif
+
+#if defined(__GNUC__)
+#define FRNN_INLINE inline __attribute__((always_inline))
+#define FRNN_PRAGMA(x) _Pragma(#x)
+#if defined(__clang__)
+#define FRNN_UNROLL FRNN_PRAGMA(unroll)
+#else
+#define FRNN_UNROLL FRNN_PRAGMA(GCC unroll 8)
+#endif
+#else
+#define FRNN_INLINE inline
+#define FRNN_UNROLL
+#endif
+
+#define FRNN_TILE_ROWS 6
+#define FRNN_CHUNK 128
+#define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
+
+/* ---------------------------------------------------------------- what all share */
+
+static ptrdiff_t frnn_panel_gates(const frnn_cell *cell)
+{
+    return (cell->hidden_size + FRNN_PANEL - 1) / FRNN_PANEL * FRNN_PANEL * cell->gates;
+}
+
+/* Denormals make decaying states many times slower: off for the time of a call, on this thread. */
+static uint64_t frnn_flush_denormals(void)
+{
+#if defined(FRNN_X86)
+    unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040); /* flush to zero, denormals are zero */
+    return before;
+#elif defined(FRNN_ARM)
+    uint64_t before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | (1u << 24)));
+    return before;
+#else
+    return 0;
+#endif
+}
+
+static void frnn_restore_denormals(uint64_t before)
+{
+#if defined(FRNN_X86)
+    _mm_setcsr((unsigned)before);
+#elif defined(FRNN_ARM)
+    __asm__ volatile("msr fpcr, %0" : : "r"(before));
+#else
+    (void)before;
+#endif
+}
+
+/* ---------------------------------------------------------------- one block for each instruction set */
+
+#define FRNN_TILE_VECTORS 2
+#define FN(name) FRNN_NAME(f32, name, baseline)
+#define FRNN_IS_F64 0
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#define FN(name) FRNN_NAME(f64, name, baseline)
+#define FRNN_IS_F64 1
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#undef FRNN_TILE_VECTORS
+
+#if defined(FRNN_X86)
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define FRNN_ISA_AVX2
+#define FRNN_TILE_VECTORS 2
+#define FN(name) FRNN_NAME(f32, name, avx2)
+#define FRNN_IS_F64 0
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#define FN(name) FRNN_NAME(f64, name, avx2)
+#define FRNN_IS_F64 1
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#undef FRNN_TILE_VECTORS
+#undef FRNN_ISA_AVX2
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
+#endif
+#define FRNN_ISA_AVX512
+#define FRNN_TILE_VECTORS 4
+#define FN(name) FRNN_NAME(f32, name, avx512)
+#define FRNN_IS_F64 0
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#define FN(name) FRNN_NAME(f64, name, avx512)
+#define FRNN_IS_F64 1
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#undef FRNN_TILE_VECTORS
+#undef FRNN_ISA_AVX512
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#elif defined(FRNN_ARM)
+
+#define FRNN_ISA_NEON
+#define FRNN_TILE_VECTORS 4
+#define FN(name) FRNN_NAME(f32, name, neon)
+#define FRNN_IS_F64 0
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#define FN(name) FRNN_NAME(f64, name, neon)
+#define FRNN_IS_F64 1
+#include "vec.h"
+#include "kernels.inc.h"
+#undef FRNN_IS_F64
+#undef FRNN_TILE_VECTORS
+#undef FRNN_ISA_NEON
+
+#endif
+
+/* ---------------------------------------------------------------- what this processor has */
+
+static int frnn_always(void)
+{
+    return 1;
+}
+
+#if defined(FRNN_X86)
+static int frnn_has_avx2(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+static int frnn_has_avx512(void)
+{
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+#endif
+
+#define FRNN_ENTRY(isa, test) {#isa, test, {&FRNN_NAME(f32, table, isa), &FRNN_NAME(f64, table, isa)}}
+
+/* From the plainest to the widest. */
+const frnn_isa frnn_isas[] = {
+    FRNN_ENTRY(baseline, frnn_always),
+#if defined(FRNN_X86)
+    FRNN_ENTRY(avx2, frnn_has_avx2),
+    FRNN_ENTRY(avx512, frnn_has_avx512),
+#elif defined(FRNN_ARM)
+    FRNN_ENTRY(neon, frnn_always),
+#endif
+    {0},
+};

@@ -1,0 +1,206 @@
+"""The simd backend: activations by units in the last place, packing, and the numeric promise.
+
+Every instruction set that this processor has is tested, each against float64 or NumPy.
+"""
+
+import numpy as np
+import pytest
+from helpers import CELLS, arrays_of, make_layer, random_spec, random_state, random_tensors
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastrnn
+from fastrnn import reference
+from fastrnn._pack import arrange_panels, restore_panels
+from fastrnn.backends import pick_isa
+
+simd = pytest.importorskip("fastrnn._simd")
+
+ISAS = tuple(simd.TABLES)
+EXACT = {"sigmoid": reference.sigmoid, "tanh": np.tanh}
+LARGEST_ULP = 4
+
+
+@pytest.fixture(params=ISAS)
+def isa(request, monkeypatch):
+    """Each instruction set of this processor, picked by FASTRNN_ISA."""
+    monkeypatch.setenv("FASTRNN_ISA", request.param)
+    return request.param
+
+
+def activate(isa, name, x):
+    """An activation of an instruction set, into memory that was full of NaN."""
+    y = np.full_like(x, np.nan)
+    simd.activate(simd.TABLES[isa][x.dtype.name], name, x, y)
+    return y
+
+
+# ---------------------------------------------------------------- activations
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", EXACT)
+def test_activation_is_exact_to_four_ulp(rng, isa, name, dtype):
+    """Over a dense sweep, every magnitude, and the neighbourhoods of 0 and of the limits."""
+    signs = rng.choice([-1, 1], 500_000)
+    x = np.concatenate(
+        [
+            np.linspace(-110, 110, 1_000_001),
+            np.linspace(-1, 1, 500_001),
+            signs * np.exp(rng.uniform(np.log(np.finfo(dtype).tiny), np.log(1e4), 500_000)),
+            signs * np.exp2(np.round(rng.uniform(-140, 10, 500_000))),
+        ]
+    ).astype(dtype)
+    # The reference in a wider type: a sigmoid in float64 is itself exact to 2 units or so.
+    wanted = EXACT[name](x.astype(np.longdouble if dtype == np.float64 else np.float64))
+    got = activate(isa, name, x)
+    normal = np.abs(wanted) >= np.finfo(dtype).tiny
+    ulp = np.abs(got - wanted)[normal] / np.spacing(np.abs(wanted[normal]).astype(dtype))
+    assert ulp.max() <= LARGEST_ULP, f"{ulp.max():.2f} at {x[normal][ulp.argmax()]!r}"
+    assert (np.abs(got[~normal]) <= np.finfo(dtype).tiny).all()
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+def test_activations_of_special_values(isa, dtype):
+    x = np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 5e-324, 1e-45, np.finfo(dtype).max], dtype)
+    got = activate(isa, "tanh", x)
+    np.testing.assert_array_equal(got[:5], [1, -1, np.nan, 0, 0])
+    assert np.signbit(got[4]) and not np.signbit(got[3])
+    assert got[-1] == 1 and (got[5:7] <= np.maximum(x[5:7], np.finfo(dtype).tiny)).all()
+    got = activate(isa, "sigmoid", x)
+    np.testing.assert_array_equal(got, [1, 0, np.nan, 0.5, 0.5, 0.5, 0.5, 1])
+
+
+@pytest.mark.parametrize("dtype", (np.float32, np.float64))
+@pytest.mark.parametrize("name", EXACT)
+def test_tails_write_their_own_numbers_only(rng, isa, name, dtype):
+    """Every length around the vector, at every offset; guard words at both ends, and in place."""
+    numbers = rng.standard_normal(64).astype(dtype)
+    wanted = activate(isa, name, numbers)
+    for length in range(1, 36):
+        for offset in (0, 1, 3):
+            memory = np.full(64, 7.0, dtype)
+            part = memory[offset : offset + length]
+            part[:] = numbers[:length]
+            simd.activate(simd.TABLES[isa][memory.dtype.name], name, part, part)
+            np.testing.assert_array_equal(part, wanted[:length])
+            assert (memory[:offset] == 7).all() and (memory[offset + length :] == 7).all()
+
+
+# ---------------------------------------------------------------- packing
+
+
+@pytest.mark.parametrize("gates", (1, 3, 4))
+@pytest.mark.parametrize("hidden_size, columns", ((1, 1), (15, 3), (16, 4), (17, 5), (40, 1), (300, 2)))
+def test_packing_is_undone_exactly(rng, gates, hidden_size, columns):
+    weight = rng.standard_normal((gates * hidden_size, columns)).astype(np.float32)
+    packed = arrange_panels(weight, gates)
+    assert packed.ctypes.data % 64 == 0 and not packed.flags.writeable
+    np.testing.assert_array_equal(restore_panels(packed, hidden_size), weight)
+    units = -(-hidden_size // 16) * 16
+    assert np.count_nonzero(packed) == weight.size
+    assert packed.size == units * columns * gates
+
+
+# ---------------------------------------------------------------- against the other backend
+
+
+@pytest.mark.parametrize("precision, tolerance", (("float64", 1e-12), ("float32", 2e-6)))
+@pytest.mark.parametrize("hidden_size", (1, 3, 8, 15, 16, 17, 31, 40, 64, 130))
+@pytest.mark.parametrize("cell", CELLS)
+def test_simd_equals_reference(rng, isa, cell, hidden_size, precision, tolerance):
+    spec = random_spec(cell, 7, hidden_size, 2, True)
+    tensors = random_tensors(rng, spec, np.float32)
+    layer = make_layer(spec, tensors, precision=precision, backend="simd")
+    for batch_size in (1, 2, 3, 4, 5, 6, 7, 8, 13):
+        x = rng.standard_normal((3, batch_size, 7)).astype(np.float32)
+        state = random_state(rng, spec, batch_size, np.float32)
+        y, h, c = reference.recurrent_reference(spec, tensors, x, *arrays_of(state))
+        out = np.full(y.shape, np.nan, precision)
+        got, after = layer(x, state, out=out)
+        for one, other in zip((got, *arrays_of(after)), (y, h, c), strict=False):
+            assert np.abs(one - other).max() <= tolerance
+
+
+# ---------------------------------------------------------------- the numeric promise
+
+
+@settings(max_examples=100)
+@given(data=st.data())
+def test_a_rows_bits_depend_on_nothing_else(data):
+    """Whole, in chunks, step by step, alone, in any batch, padded: bit for bit the same."""
+    draw = data.draw
+    precision = draw(st.sampled_from(["float32", "float64"]))
+    spec = random_spec(
+        draw(st.sampled_from(sorted(CELLS))),
+        input_size=draw(st.one_of(st.integers(1, 40), st.sampled_from([127, 128, 129, 300]))),
+        hidden_size=draw(st.one_of(st.integers(1, 70), st.sampled_from([127, 128, 129, 300]))),
+        num_layers=draw(st.integers(1, 2)),
+        bias=draw(st.booleans()),
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    layer = make_layer(spec, random_tensors(rng, spec), precision=precision, backend="simd")
+    steps, batch_size = draw(st.integers(1, 30)), draw(st.integers(1, 20))
+    x = rng.standard_normal((steps, batch_size, spec.input_size)).astype(precision)
+    lengths = draw(st.lists(st.integers(1, steps), min_size=batch_size, max_size=batch_size))
+    whole, _ = layer(x)
+    padded, _ = layer(x, lengths=lengths)
+    stream = layer.stream(batch_size)
+    cut = draw(st.integers(0, steps))
+    chunked = np.concatenate([stream.run(part) for part in (x[:cut], x[cut:]) if len(part)])
+    stream.reset()
+    stepped = np.stack([stream.step(row) for row in x])
+    np.testing.assert_array_equal(chunked, whole)
+    np.testing.assert_array_equal(stepped, whole)
+    rows = rng.permutation(batch_size)[: draw(st.integers(1, batch_size))]
+    np.testing.assert_array_equal(layer(x[:, rows])[0], whole[:, rows])
+    for row in rows:
+        np.testing.assert_array_equal(layer(x[:, row])[0], whole[:, row])
+        np.testing.assert_array_equal(padded[: lengths[row], row], whole[: lengths[row], row])
+        assert not padded[lengths[row] :, row].any()
+
+
+def test_bits_do_not_depend_on_direction_or_layout(rng, isa):
+    spec = random_spec("lstm", 20, 33, 2, True)
+    tensors = random_tensors(rng, spec, np.float32)
+    x = rng.standard_normal((50, 9, 20)).astype(np.float32)
+    whole, _ = make_layer(spec, tensors)(x)
+    turned, _ = make_layer(spec, tensors, batch_first=True)(x.swapaxes(0, 1))
+    np.testing.assert_array_equal(turned.swapaxes(0, 1), whole)
+
+
+def test_linear_rows_are_their_own(rng, isa):
+    weight, bias = rng.standard_normal((37, 200)), rng.standard_normal(37)
+    layer = fastrnn.Linear.from_state_dict({"weight": weight, "bias": bias})
+    x = rng.standard_normal((23, 200)).astype(np.float32)
+    whole = layer(x)
+    np.testing.assert_allclose(whole, x @ weight.T + bias, rtol=0, atol=2e-5)
+    for n in range(1, 14):
+        np.testing.assert_array_equal(layer(x[:n]), whole[:n])
+
+
+# ---------------------------------------------------------------- picking, and the denormal guard
+
+
+def test_instruction_set_can_be_capped(monkeypatch, capsys, rng):
+    monkeypatch.setenv("FASTRNN_ISA", "baseline")
+    assert pick_isa() == "baseline"
+    fastrnn.show_config()
+    assert "simd, with baseline: FASTRNN_ISA=baseline" in capsys.readouterr().out
+    monkeypatch.setenv("FASTRNN_ISA", simd.ISAS[-1])
+    assert pick_isa() == ISAS[-1]
+    monkeypatch.setenv("FASTRNN_ISA", "mmx")
+    with pytest.raises(ValueError, match='FASTRNN_ISA: expected one of "baseline"'):
+        make_layer(spec := random_spec("gru", 3, 4), random_tensors(rng, spec))
+
+
+def test_denormals_are_off_inside_a_call_alone(rng, isa):
+    """A state that decays to nothing becomes 0, and the caller's arithmetic keeps its denormals."""
+    spec = random_spec("rnn_tanh", 1, 20, bias=False)
+    tensors = {name: np.zeros(shape) for name, shape in spec.tensor_shapes().items()}
+    np.fill_diagonal(tensors["weight_hh_l0"], 0.5)
+    layer = make_layer(spec, tensors)
+    tiny = np.float32(np.finfo(np.float32).tiny)
+    _, h = layer(np.zeros((60, 1), np.float32), np.full((1, 20), tiny * 1024))
+    assert not h.any()
+    assert tiny / np.float32(4) > 0
