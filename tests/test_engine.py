@@ -49,23 +49,25 @@ def test_layer_equals_reference(data):
     if draw(st.booleans()):
         lengths = draw(st.lists(st.integers(1, steps), min_size=batch_size, max_size=batch_size))
     wanted, wanted_state = run_reference(spec, tensors, x, state, lengths)
-    layer = make_layer(spec, tensors, precision="float64")
-    out = np.full(wanted.shape, np.nan)
-    y, after = layer(x, state, lengths=lengths, out=out)
-    assert_close(y, wanted, TOLERANCE)
-    assert_states_close(after, wanted_state, TOLERANCE)
+    for backend in ("auto", "blas"):
+        layer = make_layer(spec, tensors, precision="float64", backend=backend)
+        out = np.full(wanted.shape, np.nan)
+        y, after = layer(x, state, lengths=lengths, out=out)
+        assert_close(y, wanted, TOLERANCE)
+        assert_states_close(after, wanted_state, TOLERANCE)
 
 
+@pytest.mark.parametrize("backend", ("auto", "blas"))
 @pytest.mark.parametrize("bidirectional", (False, True))
 @pytest.mark.parametrize("cell", CELLS)
-def test_long_sequence_crosses_blocks(rng, cell, bidirectional):
+def test_long_sequence_crosses_blocks(rng, cell, bidirectional, backend):
     """Hundreds of steps are several blocks of time; states must pass from one to the next."""
     spec = random_spec(cell, 3, 70, 2, bidirectional)
     tensors = random_tensors(rng, spec)
     x = rng.standard_normal((700, 2, 3))
     lengths = [431, 700]
     state = random_state(rng, spec, 2)
-    layer = make_layer(spec, tensors, precision="float64")
+    layer = make_layer(spec, tensors, precision="float64", backend=backend)
     for given_lengths in (None, lengths):
         wanted, wanted_state = run_reference(spec, tensors, x, state, given_lengths)
         y, after = layer(x, state, lengths=given_lengths)
@@ -139,10 +141,11 @@ def test_changed_states_are_not_used_again(rng):
     np.testing.assert_array_equal(layer(x, out=out)[1], wanted)
 
 
+@pytest.mark.parametrize("backend", ("auto", "blas"))
 @pytest.mark.parametrize("kind", ("RNN", "GRU", "LSTM"))
 @pytest.mark.parametrize("lengths", (None, [200, 150, 1, 77]))
-def test_steady_call_with_out_allocates_no_array(rng, kind, lengths):
-    layer = random_layer(rng, kind, hidden_size=64, bidirectional=True, num_layers=2)
+def test_steady_call_with_out_allocates_no_array(rng, kind, lengths, backend):
+    layer = random_layer(rng, kind, backend=backend, hidden_size=64, bidirectional=True, num_layers=2)
     x = rng.standard_normal((200, 4, 5))
     lengths = None if lengths is None else np.array(lengths)
     out = np.empty((200, 4, 128))

@@ -41,12 +41,13 @@ def part_of(path, name):
 
 
 @pytest.mark.parametrize("precision, tolerance", (("float64", 1e-12), ("float32", 2e-6)))
+@pytest.mark.parametrize("backend", ("auto", "blas"))
 @pytest.mark.parametrize("name", LAYERS)
-def test_layer_equals_recorded_torch(golden, name, precision, tolerance):
+def test_layer_equals_recorded_torch(golden, name, backend, precision, tolerance):
     weights, arrays = part_of(golden / "layers.npz", name)
     cls = getattr(fastrnn, name.partition("_")[0].upper())
     options = {"nonlinearity": "relu"} if "relu" in name else {}
-    layer = cls.from_state_dict(weights, precision=precision, **options)
+    layer = cls.from_state_dict(weights, precision=precision, backend=backend, **options)
     state = (arrays["h0"], arrays["c0"]) if "c0" in arrays else arrays["h0"]
     lengths = arrays.get("lengths")
     y, after = layer(arrays["x"], state, lengths=lengths)

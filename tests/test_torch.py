@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
+from fastrnn import backends
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)
@@ -17,6 +18,7 @@ BATCH_SIZES = (None, 1, 2, 5, 33)
 FLOAT64 = 1e-12
 FLOAT32 = 2e-6  # against torch in float64, on weights and inputs that float32 holds exactly
 T = 6
+BACKENDS = ("simd", "blas") if backends.ISAS else ("blas",)
 
 
 def make_module(spec, seed):
@@ -37,14 +39,15 @@ def make_module(spec, seed):
 
 
 def make_layers(spec, module, **options):
-    """Our layers of the same weights: float64 and float32, with their tolerances."""
+    """Our layers of the same weights, of every backend and precision, with their tolerances."""
     if spec.kind == "RNN":
         options["nonlinearity"] = spec.nonlinearity
     make = getattr(fastrnn, spec.kind).from_state_dict
-    return (
-        (make(module.state_dict(), precision="float64", **options), FLOAT64),
-        (make(module.state_dict(), precision="float32", **options), FLOAT32),
-    )
+    return [
+        (make(module.state_dict(), precision=precision, backend=backend, **options), tolerance)
+        for precision, tolerance in (("float64", FLOAT64), ("float32", FLOAT32))
+        for backend in BACKENDS
+    ]
 
 
 def run_torch(module, x, state, lengths):
