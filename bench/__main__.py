@@ -9,7 +9,7 @@ for library in ("OPENBLAS", "OMP", "MKL"):
     os.environ[f"{library}_NUM_THREADS"] = "1"
 
 from bench.cases import GRID  # noqa: E402 - the threads have to be set first
-from bench.engines import ENGINES  # noqa: E402
+from bench.engines import ENGINES, is_installed  # noqa: E402
 from bench.run import ROUNDS, machine, measure  # noqa: E402
 from fastrnn.terminal import print_table, progress  # noqa: E402
 
@@ -21,7 +21,7 @@ def main():
     parser.add_argument("-o", "--output", help="where the result goes (.json)")
     options = parser.parse_args()
     cases = [case for case in GRID if options.only in case.name]
-    peers = [engine.name for engine in ENGINES if engine.is_installed]
+    peers = [engine.name for engine in ENGINES if is_installed(engine)]
     result = {**machine(), "cases": []}
     rows = []
     with progress("bench") as report:
@@ -29,8 +29,10 @@ def main():
             times = measure(case, options.rounds)
             result["cases"].append({**case.as_dict(), "name": case.name, "microseconds": times})
             ours = times["fastrnn"]["median"]
-            cells = [f"{times[name]['median']:.1f}" if "median" in times[name] else "-" for name in peers]
-            best = min(times[name].get("median", float("inf")) for name in peers[1:] or ["fastrnn"])
+            cells = [
+                f"{times[name]['median']:.1f}" if "median" in times.get(name, {}) else "-" for name in peers
+            ]
+            best = min(times.get(name, {}).get("median", float("inf")) for name in peers[1:] or ["fastrnn"])
             rows.append((case.name, *cells, f"{best / ours:.2f}"))
             report(index + 1, len(cases))
     print(f"{result['processor']}; {result['engines']}; not installed: {result['not_installed'] or 'none'}")

@@ -63,10 +63,13 @@ class Case:
 
 
 KINDS = ("LSTM", "GRU", "RNN")
-STEPS = [Case(kind, size, size, mode="step") for kind in KINDS for size in (32, 64, 128, 256, 512, 1024)]
+STEPS = [Case(kind, size, size, mode="step") for kind in KINDS for size in (32, 64, 96, 128, 256, 512, 1024)]
 SEQUENCES = [
-    *(Case(kind, size, size, T=100) for kind in KINDS for size in (64, 128, 256, 512)),
+    *(Case("LSTM", size, size, T=100) for size in (64, 128, 256, 512, 1024)),
+    *(Case(kind, size, size, T=100) for kind in ("GRU", "RNN") for size in (128, 256)),
     *(Case(kind, size, size, T=100, B=B) for kind in KINDS for size in (128, 256) for B in (8, 32)),
+    Case("LSTM", 1024, 1024, T=100, B=64),
+    Case("LSTM", 256, 512, T=100, B=128),
     Case("LSTM", 256, 256, T=100, num_layers=2, bidirectional=True),
     Case("LSTM", 128, 128, T=100, precision="float64"),
 ]
