@@ -166,16 +166,30 @@ cdef size_t scratch_size(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
 
 cdef void project_f32(
     const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-    void *gates, Py_ssize_t ldg,
+    void *gates, Py_ssize_t ldg, int is_odd,
 ) noexcept nogil:
     project[float](cell, n, <const float *>x, ldx, <float *>gates, ldg)
 
 
 cdef void project_f64(
     const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-    void *gates, Py_ssize_t ldg,
+    void *gates, Py_ssize_t ldg, int is_odd,
 ) noexcept nogil:
     project[double](cell, n, <const double *>x, ldx, <double *>gates, ldg)
+
+
+cdef void dense_f32(
+    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *out, Py_ssize_t ldo,
+) noexcept nogil:
+    project[float](cell, n, <const float *>x, ldx, <float *>out, ldo)
+
+
+cdef void dense_f64(
+    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *out, Py_ssize_t ldo,
+) noexcept nogil:
+    project[double](cell, n, <const double *>x, ldx, <double *>out, ldo)
 
 
 cdef void step_f32(
@@ -223,7 +237,7 @@ cdef size_t scratch_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogi
 cdef frnn_backend f32
 f32.project = project_f32
 f32.step = step_f32
-f32.dense = project_f32
+f32.dense = dense_f32
 f32.gate_width = gate_width
 f32.scratch_bytes = scratch_bytes_f32
 f32.enter = enter
@@ -232,7 +246,7 @@ f32.leave = leave
 cdef frnn_backend f64
 f64.project = project_f64
 f64.step = step_f64
-f64.dense = project_f64
+f64.dense = dense_f64
 f64.gate_width = gate_width
 f64.scratch_bytes = scratch_bytes_f64
 f64.enter = enter

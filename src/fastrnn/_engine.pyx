@@ -125,6 +125,7 @@ cdef struct Call:
     Py_ssize_t B
     const Py_ssize_t *lengths   # (B,): longest first; NULL: all are T
     Py_ssize_t block            # time steps in a block
+    int parity                  # 0 or 1: every other call of a stream takes its weights the other way
     Py_ssize_t chunk            # time steps that go through all layers together
     char *h                     # (L*D, B, P): in the order of the rows that run
     char *c                     # (L*D, B, H)
@@ -287,6 +288,7 @@ cdef class Recurrent:
         cdef char *cursor = NULL
         call.T = T
         call.B = B
+        call.parity = 0
         call.block = max(BLOCK_BYTES // self.gate_bytes, BLOCK_ROWS) // B
         call.block = max(1, min(T, call.block))
         call.chunk = call.block if self.D == 1 else T
@@ -429,7 +431,7 @@ cdef class Recurrent:
             h_next = row_at(y, t, 0) if is_in_place else call.output[s % 2]
             self.backend.step(
                 cell, n, call.gates + gates_at * self.gate_bytes, self.gate_width,
-                h_prev, ld_prev, h_next, ld_next, c, call.step, s % 2,
+                h_prev, ld_prev, h_next, ld_next, c, call.step, (s + call.parity) % 2,
             )
             gates_at += n
             if not is_in_place:
@@ -467,7 +469,7 @@ cdef class Recurrent:
         ):
             self.backend.project(
                 cell, steps * call.B, row_at(x, first, 0), stride // self.itemsize,
-                call.gates, self.gate_width,
+                call.gates, self.gate_width, call.parity,
             )
             return first
         n = call.B
@@ -479,7 +481,7 @@ cdef class Recurrent:
                     row_at(x, time_of(call, is_reverse, s, b), b), row_bytes,
                 )
             rows += n
-        self.backend.project(cell, rows, call.x, cell.input_size, call.gates, self.gate_width)
+        self.backend.project(cell, rows, call.x, cell.input_size, call.gates, self.gate_width, call.parity)
         return -1
 
 
@@ -546,6 +548,7 @@ cdef class Stepper:
         if self.is_running:
             raise RuntimeError("Stream.step: expected one thread at a time, got a second one.")
         self.is_running = True
+        self.call.parity ^= 1
         with nogil:
             self.engine.execute(
                 &self.call, self.source, self.target, self.h_data, self.c_data, NULL)

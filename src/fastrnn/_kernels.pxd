@@ -29,7 +29,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
     ctypedef struct frnn_backend:
         void (*project)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-                        void *gates, Py_ssize_t ldg) noexcept nogil
+                        void *gates, Py_ssize_t ldg, int is_odd) noexcept nogil
         void (*step)(const frnn_cell *cell, Py_ssize_t n, void *gates, Py_ssize_t ldg,
                      const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
                      void *c, void *scratch, int is_odd) noexcept nogil

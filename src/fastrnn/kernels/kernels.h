@@ -42,13 +42,15 @@ typedef struct frnn_backend {
     /* gates = x W_ih^T + bias, for n rows.
      * x (n, I) with ldx elements from row to row; gates (n, gate_width) with ldg. No aliasing. */
     void (*project)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
-                    void *gates, ptrdiff_t ldg);
+                    void *gates, ptrdiff_t ldg, int is_odd);
 
     /* One time step of n rows: h_next and c from gates, h_prev and c.
      * gates (n, gate_width) with ldg, as project left them, are used up. h_prev (n, P) and h_next
      * (n, P) have their own row strides and must not overlap. c (n, H) is updated in place
-     * (FRNN_LSTM; else NULL). scratch holds scratch_bytes(cell, n). is_odd tells every other step
-     * of a sequence; it changes the order of the work, never the result. */
+     * (FRNN_LSTM; else NULL). scratch holds scratch_bytes(cell, n).
+     *
+     * is_odd tells every other step of a sequence, here and in project: weights that were used last
+     * are used first. It changes the order of the work, never the result. */
     void (*step)(const frnn_cell *cell, ptrdiff_t n, void *gates, ptrdiff_t ldg,
                  const void *h_prev, ptrdiff_t ld_prev, void *h_next, ptrdiff_t ld_next,
                  void *c, void *scratch, int is_odd);

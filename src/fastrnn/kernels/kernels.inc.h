@@ -279,7 +279,7 @@ static inline void FN(row_of_panels)(ptrdiff_t K, const T *a, const T *w, ptrdif
 /* ---------------------------------------------------------------- the operations of a backend */
 
 static void FN(project)(const frnn_cell *cell, ptrdiff_t n, const void *x_, ptrdiff_t ldx,
-                        void *gates_, ptrdiff_t ldg)
+                        void *gates_, ptrdiff_t ldg, int is_odd)
 {
     const ptrdiff_t K = cell->input_size, width = cell->gates * FRNN_PANEL;
     const ptrdiff_t panels = (cell->hidden_size + FRNN_PANEL - 1) / FRNN_PANEL;
@@ -287,17 +287,19 @@ static void FN(project)(const frnn_cell *cell, ptrdiff_t n, const void *x_, ptrd
     T *gates = gates_;
     for (ptrdiff_t m = 0; m < n; m++)
         memcpy(gates + m * ldg, bias, panels * width * sizeof(T));
-    ptrdiff_t panel = 0;
-    const int together = FN(row_panels)(width);
-    if (n == 1 && together > 1)
-        for (; panel + together <= panels; panel += together)
+    const int together = n == 1 ? FN(row_panels)(width) : 1;
+    for (ptrdiff_t done = 0, count; done < panels; done += count) {
+        count = panels - done >= together ? together : 1;
+        const ptrdiff_t panel = is_odd ? panels - done - count : done;
+        if (count > 1)
             FN(row_of_panels)(K, x, w + panel * K * width, width, gates + panel * width);
-    for (; panel < panels; panel++)
-        for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-            rows = FN(tile_rows)(n - m);
-            FN(panel)((int)rows, K, x + m * ldx, ldx, w + panel * K * width, width,
-                      gates + m * ldg + panel * width, ldg);
-        }
+        else
+            for (ptrdiff_t m = 0, rows; m < n; m += rows) {
+                rows = FN(tile_rows)(n - m);
+                FN(panel)((int)rows, K, x + m * ldx, ldx, w + panel * K * width, width,
+                          gates + m * ldg + panel * width, ldg);
+            }
+    }
 }
 
 static void FN(dense_rows)(ptrdiff_t n, ptrdiff_t K, ptrdiff_t outputs, const T *x, ptrdiff_t ldx,
