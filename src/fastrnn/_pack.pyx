@@ -63,29 +63,29 @@ def arrange_rows(weight, gates):
 
 
 def arrange_panels(weight, gates):
-    """(G*H, K) as panels of units with all their gates, (ceil(H/16), K, G, 16), padded with zeros.
+    """(G*H, K) as panels of units with all their gates, (ceil(H/16), G, K, 16), padded with zeros.
 
     The memory begins at a cache line, so that no vector crosses one.
     """
     hidden_size, columns = weight.shape[0] // gates, weight.shape[1]
     panels = -(-hidden_size // FRNN_PANEL)
-    shape = (panels, columns, gates, FRNN_PANEL)
+    shape = (panels, gates, columns, FRNN_PANEL)
     size = panels * columns * gates * FRNN_PANEL * weight.itemsize
     memory = np.zeros(size + 63, np.uint8)
     begin = -memory.ctypes.data % 64
     packed = memory[begin:begin + size].view(weight.dtype).reshape(shape)
-    by_unit = weight.reshape(gates, hidden_size, columns).transpose(1, 2, 0)
+    by_unit = weight.reshape(gates, hidden_size, columns).transpose(0, 2, 1)
     for panel in range(panels):
-        units = by_unit[panel * FRNN_PANEL:(panel + 1) * FRNN_PANEL]
-        packed[panel, :, :, :len(units)] = units.transpose(1, 2, 0)
+        units = by_unit[:, :, panel * FRNN_PANEL:(panel + 1) * FRNN_PANEL]
+        packed[panel, :, :, :units.shape[2]] = units
     packed.flags.writeable = False
     return packed
 
 
 def restore_panels(packed, hidden_size):
     """The (G*H, K) that `arrange_panels` packed."""
-    panels, columns, gates, width = packed.shape
-    by_unit = packed.transpose(2, 0, 3, 1).reshape(gates, panels * width, columns)
+    panels, gates, columns, width = packed.shape
+    by_unit = packed.transpose(1, 0, 3, 2).reshape(gates, panels * width, columns)
     return np.ascontiguousarray(by_unit[:, :hidden_size]).reshape(gates * hidden_size, columns)
 
 

@@ -1,8 +1,8 @@
 /* The formulas, once, in the words of vec.h. kernels.c includes this file for every pair of dtype and
  * instruction set, with FN(name) giving each function its full name: frnn_f32_step__avx2.
  *
- * Weights lie in panels of 16 units: (ceil(H/16), K, G, 16), so that one pass over a panel gives
- * every gate of 16 units. The gates of a row lie the same way: (ceil(H/16), G, 16).
+ * Weights lie in panels of 16 units with all their gates: (ceil(H/16), G, K, 16). The gates of a row lie
+ * the same way: (ceil(H/16), G, 16), so that a panel's units are finished while they are in the cache.
  *
  * Every output is a sum in one order, however many rows go together: bias, then the products with x,
  * then those with h, each in chunks of FRNN_CHUNK that are summed one after the other from 0 and then
@@ -133,130 +133,134 @@ static void FN(tanh)(ptrdiff_t n, const void *x, void *y)
 
 /* ---------------------------------------------------------------- products */
 
-/* acc (rows, vectors) += a (rows, K) times part of one panel. ROWS and VECTORS are constants, so that
- * the accumulators are registers: at most 12 of AVX2's 16, 24 of AVX-512's 32. */
+/* Vectors of one gate of a panel, and where vector v of a panel's row of weights begins. */
+#define FRNN_GATE_VECTORS (FRNN_PANEL / VL)
+#define FRNN_COLUMN(v) ((v) / FRNN_GATE_VECTORS * gate_size + (v) % FRNN_GATE_VECTORS * VL)
+
+/* acc (rows, vectors) += a (rows, K) times part of a panel, K one chunk at most. ROWS and VECTORS are
+ * constants, so that the sums are registers: 12 of AVX2's 16 at most, 24 of AVX-512's 32. */
 static FRNN_INLINE void FN(tile)(const int rows, const int vectors, ptrdiff_t K, const T *a, ptrdiff_t lda,
-                                 const T *w, ptrdiff_t ldw, T *acc, ptrdiff_t ldacc)
+                                 const T *w, ptrdiff_t gate_size, T *acc, ptrdiff_t ldacc)
 {
-    for (ptrdiff_t k = 0; k < K;) {
-        const ptrdiff_t end = K - k < FRNN_CHUNK ? K : k + FRNN_CHUNK;
-        V sum[FRNN_TILE_ROWS][8];
+    V sum[FRNN_TILE_ROWS][8];
+    FRNN_UNROLL
+    for (int m = 0; m < rows; m++)
         FRNN_UNROLL
-        for (int m = 0; m < rows; m++)
+        for (int v = 0; v < vectors; v++)
+            sum[m][v] = v_set(0);
+    for (ptrdiff_t k = 0; k < K; k++, w += FRNN_PANEL) {
+        V column[8];
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++)
+            column[v] = v_load(w + FRNN_COLUMN(v));
+        FRNN_UNROLL
+        for (int m = 0; m < rows; m++) {
+            V factor = v_set(a[m * lda + k]);
             FRNN_UNROLL
             for (int v = 0; v < vectors; v++)
-                sum[m][v] = v_set(0);
-        for (; k < end; k++, w += ldw) {
-            V column[8];
-            FRNN_UNROLL
-            for (int v = 0; v < vectors; v++)
-                column[v] = v_load(w + v * VL);
-            FRNN_UNROLL
-            for (int m = 0; m < rows; m++) {
-                V factor = v_set(a[m * lda + k]);
-                FRNN_UNROLL
-                for (int v = 0; v < vectors; v++)
-                    sum[m][v] = v_fma(factor, column[v], sum[m][v]);
-            }
+                sum[m][v] = v_fma(factor, column[v], sum[m][v]);
         }
-        FRNN_UNROLL
-        for (int m = 0; m < rows; m++)
-            FRNN_UNROLL
-            for (int v = 0; v < vectors; v++) {
-                T *at = acc + m * ldacc + v * VL;
-                v_store(at, v_add(v_load(at), sum[m][v]));
-            }
     }
+    FRNN_UNROLL
+    for (int m = 0; m < rows; m++)
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++) {
+            T *at = acc + m * ldacc + v * VL;
+            v_store(at, v_add(v_load(at), sum[m][v]));
+        }
 }
 
-/* One row against the same vectors of several panels: enough accumulators to hide the latency of the
- * fused multiply-add where a panel alone has few. */
-static FRNN_INLINE void FN(row)(const int panels, const int vectors, ptrdiff_t K, const T *a,
-                                const T *w, ptrdiff_t ldw, T *acc)
+/* One row against the same vectors of several panels, K one chunk at most: enough sums to hide the
+ * latency of the fused multiply-add where a panel alone has few. */
+static FRNN_INLINE void FN(row)(const int panels, const int vectors, ptrdiff_t K, const T *a, const T *w,
+                                ptrdiff_t gate_size, ptrdiff_t panel_size, T *acc, ptrdiff_t width)
 {
-    const ptrdiff_t next_panel = K * ldw;
-    for (ptrdiff_t k = 0; k < K;) {
-        const ptrdiff_t end = K - k < FRNN_CHUNK ? K : k + FRNN_CHUNK;
-        V sum[8][4];
+    V sum[8][4];
+    FRNN_UNROLL
+    for (int q = 0; q < panels; q++)
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[q][v] = v_set(0);
+    for (ptrdiff_t k = 0; k < K; k++, w += FRNN_PANEL) {
+        V factor = v_set(a[k]);
         FRNN_UNROLL
         for (int q = 0; q < panels; q++)
             FRNN_UNROLL
             for (int v = 0; v < vectors; v++)
-                sum[q][v] = v_set(0);
-        for (; k < end; k++, w += ldw) {
-            V factor = v_set(a[k]);
-            FRNN_UNROLL
-            for (int q = 0; q < panels; q++)
-                FRNN_UNROLL
-                for (int v = 0; v < vectors; v++)
-                    sum[q][v] = v_fma(factor, v_load(w + q * next_panel + v * VL), sum[q][v]);
-        }
+                sum[q][v] = v_fma(factor, v_load(w + q * panel_size + FRNN_COLUMN(v)), sum[q][v]);
+    }
+    FRNN_UNROLL
+    for (int q = 0; q < panels; q++)
         FRNN_UNROLL
-        for (int q = 0; q < panels; q++)
-            FRNN_UNROLL
-            for (int v = 0; v < vectors; v++) {
-                T *at = acc + q * ldw + v * VL;
-                v_store(at, v_add(v_load(at), sum[q][v]));
-            }
+        for (int v = 0; v < vectors; v++) {
+            T *at = acc + q * width + v * VL;
+            v_store(at, v_add(v_load(at), sum[q][v]));
+        }
+}
+
+#define FRNN_TILE(R, N) FN(tile)(R, N, K, a, lda, w, gate_size, acc, ldacc)
+
+/* Part of a panel, `vectors` wide, for n rows: tiles as few as hold them, of equal height (8 = 4 + 4). */
+static FRNN_INLINE void FN(tiles)(const int vectors, ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda,
+                                  const T *w, ptrdiff_t gate_size, T *acc, ptrdiff_t ldacc)
+{
+    for (ptrdiff_t left = n, rows; left > 0; left -= rows, a += rows * lda, acc += rows * ldacc) {
+        const ptrdiff_t tiles = (left + FRNN_TILE_ROWS - 1) / FRNN_TILE_ROWS;
+        rows = (left + tiles - 1) / tiles;
+        switch (rows) {
+        case 1: FRNN_TILE(1, vectors); break;
+        case 2: FRNN_TILE(2, vectors); break;
+        case 3: FRNN_TILE(3, vectors); break;
+        case 4: FRNN_TILE(4, vectors); break;
+        case 5: FRNN_TILE(5, vectors); break;
+        default: FRNN_TILE(6, vectors); break;
+        }
     }
 }
 
-/* acc (rows, width) += a (rows, K) W, W one panel (K, width), width = gates * 16. */
-static void FN(panel)(int rows, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
-                      T *acc, ptrdiff_t ldacc)
+/* acc (n, gates, 16) += a (n, K) W, W one panel (gates, K, 16). A chunk of a gate or so stays in the
+ * first-level cache while all rows pass over it. */
+static void FN(panel)(ptrdiff_t n, ptrdiff_t K_all, const T *a_all, ptrdiff_t lda, const T *panel,
+                      ptrdiff_t gates, T *acc_all, ptrdiff_t ldacc)
 {
-    const int vectors = (int)(width / VL);
-    int v = 0;
-#define FRNN_TILE(R, N) FN(tile)(R, N, K, a, lda, w + v * VL, width, acc + v * VL, ldacc)
-    if (rows == 1) {
-        for (; v + 8 <= vectors; v += 8)
-            FRNN_TILE(1, 8);
-        if (v + 6 <= vectors) {
-            FRNN_TILE(1, 6);
-            v += 6;
-        }
-        for (; v + 3 <= vectors; v += 3)
-            FRNN_TILE(1, 3);
-        for (; v < vectors; v++)
-            FRNN_TILE(1, 1);
-        return;
-    }
-    while (v < vectors) {
-        int wide = vectors - v < FRNN_TILE_VECTORS ? vectors - v : FRNN_TILE_VECTORS;
-#define FRNN_ROWS(N)                                     \
-    switch (rows) {                                      \
-    case 2: FRNN_TILE(2, N); break;                      \
-    case 3: FRNN_TILE(3, N); break;                      \
-    case 4: FRNN_TILE(4, N); break;                      \
-    case 5: FRNN_TILE(5, N); break;                      \
-    default: FRNN_TILE(6, N); break;                     \
-    }                                                    \
-    break;
-        switch (wide) {
-        case 1: FRNN_ROWS(1)
-        case 2: FRNN_ROWS(2)
+    const ptrdiff_t gate_size = K_all * FRNN_PANEL;
+    const int vectors = (int)gates * FRNN_GATE_VECTORS;
+    const int most = n == 1 ? 8 : FRNN_TILE_VECTORS;
+    for (int v = 0, wide; v < vectors; v += wide) {
+        wide = vectors - v < most ? vectors - v : most;
+        /* Whole gates, or a part of one: vectors from one gate to the middle of another have no stride. */
+        if (v % FRNN_GATE_VECTORS != 0 && wide > FRNN_GATE_VECTORS - v % FRNN_GATE_VECTORS)
+            wide = FRNN_GATE_VECTORS - v % FRNN_GATE_VECTORS;
+        T *acc = acc_all + v * VL;
+        for (ptrdiff_t k = 0; k < K_all; k += FRNN_CHUNK) {
+            const ptrdiff_t K = K_all - k < FRNN_CHUNK ? K_all - k : FRNN_CHUNK;
+            const T *a = a_all + k, *w = panel + FRNN_COLUMN(v) + k * FRNN_PANEL;
+            if (n == 1)
+                switch (wide) {
+                case 8: FRNN_TILE(1, 8); break;
+                case 6: FRNN_TILE(1, 6); break;
+                case 4: FRNN_TILE(1, 4); break;
+                case 3: FRNN_TILE(1, 3); break;
+                case 2: FRNN_TILE(1, 2); break;
+                default: FRNN_TILE(1, 1); break;
+                }
+            else
+                switch (wide) {
 #if FRNN_TILE_VECTORS == 4
-        case 3: FRNN_ROWS(3)
-        default: FRNN_ROWS(4)
+                case 4: FN(tiles)(4, n, K, a, lda, w, gate_size, acc, ldacc); break;
+                case 3: FN(tiles)(3, n, K, a, lda, w, gate_size, acc, ldacc); break;
 #endif
+                case 2: FN(tiles)(2, n, K, a, lda, w, gate_size, acc, ldacc); break;
+                default: FN(tiles)(1, n, K, a, lda, w, gate_size, acc, ldacc); break;
+                }
         }
-        v += wide;
     }
-#undef FRNN_ROWS
-#undef FRNN_TILE
-}
-
-/* How many rows go together: as few tiles as hold them, of equal height (8 = 4 + 4). */
-static inline int FN(tile_rows)(ptrdiff_t left)
-{
-    ptrdiff_t tiles = (left + FRNN_TILE_ROWS - 1) / FRNN_TILE_ROWS;
-    return (int)((left + tiles - 1) / tiles);
 }
 
 /* How many panels a lone row takes at once. */
-static inline int FN(row_panels)(ptrdiff_t width)
+static inline int FN(row_panels)(ptrdiff_t gates)
 {
-    switch (width / VL) {
+    switch (gates * FRNN_GATE_VECTORS) {
     case 1: return 8;
     case 2: return 4;
     case 3:
@@ -265,58 +269,61 @@ static inline int FN(row_panels)(ptrdiff_t width)
     }
 }
 
-/* acc (panels * width) += a (K) W for a lone row; panels is what row_panels says. */
-static inline void FN(row_of_panels)(ptrdiff_t K, const T *a, const T *w, ptrdiff_t width, T *acc)
+/* acc (panels, gates, 16) += a (K) W for a lone row; panels is what row_panels says. */
+static inline void FN(row_of_panels)(ptrdiff_t K_all, const T *a, const T *w, ptrdiff_t gates, T *acc)
 {
-    switch (width / VL) {
-    case 1: FN(row)(8, 1, K, a, w, width, acc); break;
-    case 2: FN(row)(4, 2, K, a, w, width, acc); break;
-    case 3: FN(row)(2, 3, K, a, w, width, acc); break;
-    default: FN(row)(2, 4, K, a, w, width, acc); break;
+    const ptrdiff_t gate_size = K_all * FRNN_PANEL, size = gates * gate_size, width = gates * FRNN_PANEL;
+    for (ptrdiff_t k = 0; k < K_all; k += FRNN_CHUNK, a += FRNN_CHUNK, w += FRNN_CHUNK * FRNN_PANEL) {
+        const ptrdiff_t K = K_all - k < FRNN_CHUNK ? K_all - k : FRNN_CHUNK;
+        switch (gates * FRNN_GATE_VECTORS) {
+        case 1: FN(row)(8, 1, K, a, w, gate_size, size, acc, width); break;
+        case 2: FN(row)(4, 2, K, a, w, gate_size, size, acc, width); break;
+        case 3: FN(row)(2, 3, K, a, w, gate_size, size, acc, width); break;
+        default: FN(row)(2, 4, K, a, w, gate_size, size, acc, width); break;
+        }
     }
 }
+
+#undef FRNN_TILE
 
 /* ---------------------------------------------------------------- the operations of a backend */
 
 static void FN(project)(const frnn_cell *cell, ptrdiff_t n, const void *x_, ptrdiff_t ldx,
                         void *gates_, ptrdiff_t ldg, int is_odd)
 {
-    const ptrdiff_t K = cell->input_size, width = cell->gates * FRNN_PANEL;
+    const ptrdiff_t K = cell->input_size, G = cell->gates, width = G * FRNN_PANEL;
     const ptrdiff_t panels = (cell->hidden_size + FRNN_PANEL - 1) / FRNN_PANEL;
     const T *x = x_, *w = cell->w_ih, *bias = cell->bias;
     T *gates = gates_;
+    const int together = n == 1 ? FN(row_panels)(G) : 1;
     for (ptrdiff_t m = 0; m < n; m++)
         memcpy(gates + m * ldg, bias, panels * width * sizeof(T));
-    const int together = n == 1 ? FN(row_panels)(width) : 1;
     for (ptrdiff_t done = 0, count; done < panels; done += count) {
         count = panels - done >= together ? together : 1;
         const ptrdiff_t panel = is_odd ? panels - done - count : done;
         if (count > 1)
-            FN(row_of_panels)(K, x, w + panel * K * width, width, gates + panel * width);
+            FN(row_of_panels)(K, x, w + panel * K * width, G, gates + panel * width);
         else
-            for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-                rows = FN(tile_rows)(n - m);
-                FN(panel)((int)rows, K, x + m * ldx, ldx, w + panel * K * width, width,
-                          gates + m * ldg + panel * width, ldg);
-            }
+            FN(panel)(n, K, x, ldx, w + panel * K * width, G, gates + panel * width, ldg);
     }
 }
 
 static void FN(dense_rows)(ptrdiff_t n, ptrdiff_t K, ptrdiff_t outputs, const T *x, ptrdiff_t ldx,
                            const T *w, const T *bias, T *out, ptrdiff_t ldo)
 {
-    T acc[FRNN_TILE_ROWS * FRNN_PANEL];
-    for (ptrdiff_t first = 0; first < outputs; first += FRNN_PANEL, w += K * FRNN_PANEL)
-        for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-            rows = FN(tile_rows)(n - m);
+    T acc[4 * FRNN_TILE_ROWS * FRNN_PANEL];
+    for (ptrdiff_t m = 0, rows; m < n; m += rows) {
+        rows = n - m < 4 * FRNN_TILE_ROWS ? n - m : 4 * FRNN_TILE_ROWS;
+        for (ptrdiff_t first = 0; first < outputs; first += FRNN_PANEL) {
             for (ptrdiff_t i = 0; i < rows; i++)
                 for (ptrdiff_t j = 0; j < FRNN_PANEL; j++)
                     acc[i * FRNN_PANEL + j] = bias == NULL ? 0 : bias[first + j];
-            FN(panel)((int)rows, K, x + m * ldx, ldx, w, FRNN_PANEL, acc, FRNN_PANEL);
+            FN(panel)(rows, K, x + m * ldx, ldx, w + first * K, 1, acc, FRNN_PANEL);
             const ptrdiff_t wide = outputs - first < FRNN_PANEL ? outputs - first : FRNN_PANEL;
             for (ptrdiff_t i = 0; i < rows; i++)
                 memcpy(out + (m + i) * ldo + first, acc + i * FRNN_PANEL, wide * sizeof(T));
         }
+    }
 }
 
 static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *out,
@@ -356,41 +363,39 @@ static void FN(step)(const frnn_cell *cell, ptrdiff_t n, void *gates_, ptrdiff_t
                      const void *h_prev_, ptrdiff_t ld_prev, void *h_next_, ptrdiff_t ld_next,
                      void *c_, void *scratch, int is_odd)
 {
-    const ptrdiff_t H = cell->hidden_size, K = cell->output_size, width = cell->gates * FRNN_PANEL;
+    const ptrdiff_t H = cell->hidden_size, K = cell->output_size, G = cell->gates, width = G * FRNN_PANEL;
     const ptrdiff_t panels = (H + FRNN_PANEL - 1) / FRNN_PANEL;
     const int is_gru = cell->kind == FRNN_GRU;
     const T *w = cell->w_hh, *h_prev = h_prev_;
     T *gates = gates_, *c = c_;
     T *h = cell->w_hr == NULL ? h_next_ : scratch; /* (n, H): before the projection */
     const ptrdiff_t ldh = cell->w_hr == NULL ? ld_next : H;
-    const int together = n == 1 ? FN(row_panels)(width) : 1;
-    T new_x[8 * FRNN_PANEL]; /* what x gives a GRU's n gate, of a tile's rows or a row's panels */
+    T *new_x = scratch; /* (n, 16) of a GRU: what x gives the n gate of a panel, or of a row's panels */
+    const int together = n == 1 ? FN(row_panels)(G) : 1;
 
-    /* Up at one step and down at the next: the panels used last are still in the cache. */
     for (ptrdiff_t done = 0, count; done < panels; done += count) {
         count = panels - done >= together ? together : 1;
         const ptrdiff_t panel = is_odd ? panels - done - count : done;
-        for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-            rows = FN(tile_rows)(n - m);
-            T *acc = gates + m * ldg + panel * width;
-            if (is_gru)
-                for (ptrdiff_t i = 0; i < rows * count; i++) {
-                    T *gate = acc + (count > 1 ? i * width : i * ldg) + 2 * FRNN_PANEL;
-                    const ptrdiff_t of = panel + (count > 1 ? i : 0);
-                    memcpy(new_x + i * FRNN_PANEL, gate, FRNN_PANEL * sizeof(T));
-                    memcpy(gate, (const T *)cell->bias_hn + of * FRNN_PANEL, FRNN_PANEL * sizeof(T));
-                }
-            if (count > 1)
-                FN(row_of_panels)(K, h_prev, w + panel * K * width, width, acc);
-            else
-                FN(panel)((int)rows, K, h_prev + m * ld_prev, ld_prev, w + panel * K * width, width, acc, ldg);
-            for (ptrdiff_t i = 0; i < rows * count; i++) {
-                const ptrdiff_t r = count > 1 ? 0 : m + i;
-                const ptrdiff_t first = (panel + (count > 1 ? i : 0)) * FRNN_PANEL;
-                FN(finish)(cell->kind, acc + (count > 1 ? i * width : i * ldg), new_x + i * FRNN_PANEL,
-                           is_gru ? h_prev + r * ld_prev + first : NULL, h + r * ldh + first,
-                           c == NULL ? NULL : c + r * H + first, H - first);
+        /* A row's panels lie one behind the other, a panel's rows ldg apart. */
+        const ptrdiff_t parts = count > 1 ? count : n, apart = count > 1 ? width : ldg;
+        T *acc = gates + panel * width;
+        if (is_gru)
+            for (ptrdiff_t i = 0; i < parts; i++) {
+                T *gate = acc + i * apart + 2 * FRNN_PANEL;
+                const ptrdiff_t of = panel + (count > 1 ? i : 0);
+                memcpy(new_x + i * FRNN_PANEL, gate, FRNN_PANEL * sizeof(T));
+                memcpy(gate, (const T *)cell->bias_hn + of * FRNN_PANEL, FRNN_PANEL * sizeof(T));
             }
+        if (count > 1)
+            FN(row_of_panels)(K, h_prev, w + panel * K * width, G, acc);
+        else
+            FN(panel)(n, K, h_prev, ld_prev, w + panel * K * width, G, acc, ldg);
+        for (ptrdiff_t i = 0; i < parts; i++) {
+            const ptrdiff_t m = count > 1 ? 0 : i;
+            const ptrdiff_t first = (panel + (count > 1 ? i : 0)) * FRNN_PANEL;
+            FN(finish)(cell->kind, acc + i * apart, is_gru ? new_x + i * FRNN_PANEL : NULL,
+                       is_gru ? h_prev + m * ld_prev + first : NULL, h + m * ldh + first,
+                       c == NULL ? NULL : c + m * H + first, H - first);
         }
     }
     if (cell->w_hr != NULL)
@@ -399,6 +404,8 @@ static void FN(step)(const frnn_cell *cell, ptrdiff_t n, void *gates_, ptrdiff_t
 
 static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 {
+    if (cell->kind == FRNN_GRU)
+        return (size_t)((n < 8 ? 8 : n) * FRNN_PANEL) * sizeof(T);
     return cell->w_hr == NULL ? 0 : (size_t)(n * cell->hidden_size) * sizeof(T);
 }
 
@@ -407,6 +414,8 @@ static const frnn_backend FN(table) = {
     frnn_flush_denormals, frnn_restore_denormals,
 };
 
+#undef FRNN_GATE_VECTORS
+#undef FRNN_COLUMN
 #undef T
 #undef V
 #undef VL
