@@ -27,7 +27,7 @@ LAYERING = {
     "files": set(),
     "chain": {"errors"},
     "streaming": {"errors", "chain"},
-    "layers": {"errors", "spec", "reference", "backends", "streaming", "_engine", "_pack"},
+    "layers": {"layers", "errors", "spec", "reference", "backends", "streaming", "_engine", "_pack"},
     "model": {"errors", "spec", "reference", "chain", "files", "importers", "layers", "streaming"},
     "offline": {"errors", "files", "importers"},
     "terminal": set(),

@@ -13,7 +13,7 @@ Lengths: the rows are sorted, longest first, so that at every step the running r
 first n. The reverse direction counts its steps from each row's own end: step s of a row of
 length len is its time step len - 1 - s. So both directions are the same loop.
 
-Nothing here checks its arguments (layers.py does), and nothing allocates but the workspace,
+Nothing here checks its arguments (layers does), and nothing allocates but the workspace,
 which is kept from call to call.
 """
 
