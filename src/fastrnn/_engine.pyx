@@ -530,6 +530,9 @@ cdef class Stepper:
 
     def __call__(self, x, out):
         cdef cnp.ndarray y
+        # First of all: whoever is running reads source and target without the GIL.
+        if self.is_running:
+            raise RuntimeError("Stream.step: expected one thread at a time, got a second one.")
         if not self.is_plain(x, self.x_shape) or not cnp.PyArray_ISCARRAY_RO(x):
             return None
         if out is None:
@@ -545,8 +548,6 @@ cdef class Stepper:
             and self.target.data < self.source.data + self.x_bytes
         ):
             return None
-        if self.is_running:
-            raise RuntimeError("Stream.step: expected one thread at a time, got a second one.")
         self.is_running = True
         self.call.parity ^= 1
         with nogil:

@@ -18,9 +18,8 @@ except ImportError:  # the compiler could not build the kernels
 
 
 class Backend(NamedTuple):
-    """A backend for one dtype: its name, how it wants weights packed, its table of operations."""
+    """A backend for one dtype: how it wants weights packed, and its table of operations."""
 
-    name: str
     layout: str
     table: Any
 
@@ -45,9 +44,8 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike) -> Backend:
         # Imported late: it brings scipy.linalg, most of the time of a cold start.
         from fastrnn._blas import TABLES
 
-        return Backend("blas", "rows", TABLES[name])
-    isa = pick_isa()
-    return Backend(f"simd {isa}", "panels", SIMD_TABLES[isa][name])
+        return Backend("rows", TABLES[name])
+    return Backend("panels", SIMD_TABLES[pick_isa()][name])
 
 
 def pick_isa() -> str:

@@ -208,12 +208,13 @@ class Sequential:
         OSError
             The file cannot be written.
         """
+        specs = [layer.spec() for layer in self.layers]
         tensors = {}
-        for index, layer in enumerate(self.layers):
-            for name, array in layer.spec().tensors.items():
+        for index, spec in enumerate(specs):
+            for name, array in spec.tensors.items():
                 tensors[f"layers.{index}.{name}"] = array
         golden = self._golden_input()
-        wanted, tolerance = self._golden_output(golden)
+        wanted, tolerance = self._golden_output(specs, golden)
         tensors["golden.input"], tensors["golden.output"] = golden, wanted
         result = self.compare(golden, wanted, tolerance)
         if not result["passed"]:
@@ -222,10 +223,7 @@ class Sequential:
         description = {
             "version": FILE_VERSION,
             "tolerance": tolerance,
-            "layers": [
-                {"kind": spec.kind, "options": dict(spec.options)}
-                for spec in (layer.spec() for layer in self.layers)
-            ],
+            "layers": [{"kind": spec.kind, "options": dict(spec.options)} for spec in specs],
         }
         with replacing(os.fspath(path)) as draft:
             save_file(tensors, draft, {"fastrnn": json.dumps(description)})
@@ -253,9 +251,8 @@ class Sequential:
             and wanted.dtype == np.float64
         )
 
-    def _golden_output(self, golden: Array) -> tuple[NDArray[np.float64], float]:
+    def _golden_output(self, specs: list[LayerSpec], golden: Array) -> tuple[NDArray[np.float64], float]:
         """The reference's output for an input, and how far this model's may be from it."""
-        specs = [layer.spec() for layer in self.layers]
         wanted = np.ascontiguousarray(sequential_reference(specs, golden, self.batch_first))
         random = np.random.default_rng(GOLDEN_SEED)
         moved = []

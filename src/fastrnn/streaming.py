@@ -165,9 +165,7 @@ class Stream:
         given = []
         for layer, part in zip(self._recurrent, split_state(where, self._recurrent, state), strict=True):
             given.append(check_state(where, part, layer.shape.state_shapes(self.batch_size)))
-        for arrays, values in zip(self._states, given, strict=True):
-            for array, value in zip(arrays, values, strict=True):
-                array[...] = value
+        _copy_states(given, self._states)
 
     def reset(self) -> None:
         """Set the state back to zeros, in place; raises nothing."""
@@ -198,37 +196,39 @@ class Stream:
 
     def _advance(self, x: Array, out: Array | None) -> Array:
         """Run x (T, ...) through the layers; the states change when all of them have run."""
-        states = iter(zip(self._states, self._next_states, strict=True))
+        _copy_states(self._states, self._next_states)
+        states = iter(self._next_states)
         rows = 1 if self.batch_size is None else self.batch_size
         for index, layer in enumerate(self._layers):
             if not layer.is_recurrent:
                 x = x if layer.is_last_step else layer(x)
                 continue
-            for before, after in zip(*(pair := next(states)), strict=True):
-                after[...] = before
             x = np.require(x, layer.dtype, ("C", "A"))
             if out is None or index < len(self._layers) - 1:
                 y = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
             else:
                 y = out
-            layer.advance(x.reshape(len(x), rows, -1), pair[1], y.reshape(len(x), rows, -1))
+            layer.advance(x.reshape(len(x), rows, -1), next(states), y.reshape(len(x), rows, -1))
             x = y
         if out is not None and out is not x:
             out[...] = x
             x = out
-        for arrays, values in zip(self._states, self._next_states, strict=True):
-            for array, value in zip(arrays, values, strict=True):
-                array[...] = value
+        _copy_states(self._next_states, self._states)
         return x
+
+
+def _copy_states(source: Sequence[Sequence[Array]], target: list[list[Floats]]) -> None:
+    """Write the states of all layers into the arrays of others, which stay where they are."""
+    for values, arrays in zip(source, target, strict=True):
+        for value, array in zip(values, arrays, strict=True):
+            array[...] = value
 
 
 def _restore(
     layers: "list[fastrnn.layers.Layer]", batch_size: int | None, states: list[list[Floats]]
 ) -> Stream:
     stream = Stream(layers, batch_size)
-    for arrays, values in zip(stream._states, states, strict=True):
-        for array, value in zip(arrays, values, strict=True):
-            array[...] = value
+    _copy_states(states, stream._states)
     return stream
 
 
