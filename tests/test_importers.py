@@ -544,6 +544,11 @@ def test_random_pickles_give_no_other_error(pickled):
     load_or_refuse(legacy_of(b"\x80\x02" + pickled))
 
 
+def test_an_unknown_escape_warns_of_nothing():
+    """Warnings are errors here."""
+    load_or_refuse(zip_of(b"\x80\x02S'a\\o'\n."))
+
+
 OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
 
 

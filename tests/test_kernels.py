@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import reference
-from fastrnn._pack import arrange_panels, restore_panels
+from fastrnn._pack import arrange_panels
 from fastrnn.backends import pick_isa
 
 simd = pytest.importorskip("fastrnn._simd")
@@ -90,16 +90,24 @@ def test_tails_write_their_own_numbers_only(rng, isa, name, dtype):
 # ---------------------------------------------------------------- packing
 
 
+@pytest.mark.parametrize("block", (1, 2, 4))
 @pytest.mark.parametrize("gates", (1, 3, 4))
 @pytest.mark.parametrize("hidden_size, columns", ((1, 1), (15, 3), (16, 4), (17, 5), (40, 1), (300, 2)))
-def test_packing_is_undone_exactly(rng, gates, hidden_size, columns):
+def test_every_weight_has_its_place_in_a_block(rng, gates, hidden_size, columns, block):
     weight = rng.standard_normal((gates * hidden_size, columns)).astype(np.float32)
-    packed = arrange_panels(weight, gates)
+    packed = arrange_panels(weight, gates, block)
     assert packed.ctypes.data % 64 == 0 and not packed.flags.writeable
-    np.testing.assert_array_equal(restore_panels(packed, hidden_size), weight)
-    units = -(-hidden_size // 16) * 16
+    panels = -(-hidden_size // 16)
     assert np.count_nonzero(packed) == weight.size
-    assert packed.size == units * columns * gates
+    assert packed.size == panels * 16 * gates * columns
+    for gate in range(gates):
+        for unit in range(hidden_size):
+            first = unit // 16 // block * block
+            width = min(block, panels - first) * gates * 16
+            column = (unit // 16 - first) * gates * 16 + gate * 16 + unit % 16
+            begin = first * gates * 16 * columns + column
+            lies = packed[begin:][: columns * width : width]
+            np.testing.assert_array_equal(lies, weight[gate * hidden_size + unit])
 
 
 # ---------------------------------------------------------------- against the other backend

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
 from fastrnn._kernels cimport (
-    FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, frnn_backend, frnn_cell,
+    FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, frnn_backend, frnn_cell, frnn_step,
 )
 
 ctypedef fused floating:
@@ -121,35 +121,38 @@ cdef void project(
     gemm_nt(n, width, cell.input_size, x, ldx, <const floating *>cell.w_ih, cell.input_size, gates, ldg)
 
 
-cdef void step(
-    const frnn_cell *cell, Py_ssize_t n, floating *gates, Py_ssize_t ldg,
-    const floating *h_prev, Py_ssize_t ld_prev, floating *h_next, Py_ssize_t ld_next,
-    floating *c, floating *scratch,
-) noexcept nogil:
+cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) noexcept nogil:
+    """A step, with the gates (n, G*H) of its rows."""
     cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size, width = cell.gates * cell.hidden_size, row
+    cdef Py_ssize_t n = args.n, ld_prev = args.ld_prev, ld_next = args.ld_next
+    cdef const floating *h_prev = <const floating *>args.h_prev
+    cdef floating *h_next = <floating *>args.h_next
+    cdef floating *c = <floating *>args.c
+    cdef floating *scratch = <floating *>args.scratch
     cdef floating *hidden = gates       # (n, G*H): what h_prev adds to the gates
     cdef floating *h = h_next           # (n, H): the new h before its projection
-    cdef Py_ssize_t ldh = ld_next, ldd = ldg
+    cdef Py_ssize_t ldh = ld_next
+    if args.x != NULL:
+        project[floating](cell, n, <const floating *>args.x, args.ldx, gates, width)
     if cell.kind == FRNN_GRU:
         hidden = scratch
-        ldd = width
         memset(hidden, 0, n * width * sizeof(floating))
         for row in range(n):
             memcpy(hidden + row * width + 2 * H, cell.bias_hn, H * sizeof(floating))
     if cell.w_hr != NULL:
         h = scratch
         ldh = H
-    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, ldd)
+    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, width)
     for row in range(n):
         if cell.kind == FRNN_LSTM:
-            lstm_gates(H, gates + row * ldg, c + row * H, h + row * ldh)
+            lstm_gates(H, gates + row * width, c + row * H, h + row * ldh)
         elif cell.kind == FRNN_GRU:
             gru_gates(
-                H, gates + row * ldg, hidden + row * width,
+                H, gates + row * width, hidden + row * width,
                 h_prev + row * ld_prev, h + row * ldh,
             )
         else:
-            rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * ldg, h + row * ldh)
+            rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * width, h + row * ldh)
     if cell.w_hr != NULL:
         for row in range(n):
             memset(h_next + row * ld_next, 0, P * sizeof(floating))
@@ -162,20 +165,24 @@ cdef size_t scratch_size(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     return 0 if cell.w_hr == NULL else n * cell.hidden_size
 
 
+cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
+    return cell.gates * cell.hidden_size
+
+
 # ---------------------------------------------------------------- the tables that drivers are handed
 
 cdef void project_f32(
     const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-    void *gates, Py_ssize_t ldg, int is_odd,
+    void *gates,
 ) noexcept nogil:
-    project[float](cell, n, <const float *>x, ldx, <float *>gates, ldg)
+    project[float](cell, n, <const float *>x, ldx, <float *>gates, gate_width(cell))
 
 
 cdef void project_f64(
     const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-    void *gates, Py_ssize_t ldg, int is_odd,
+    void *gates,
 ) noexcept nogil:
-    project[double](cell, n, <const double *>x, ldx, <double *>gates, ldg)
+    project[double](cell, n, <const double *>x, ldx, <double *>gates, gate_width(cell))
 
 
 cdef void dense_f32(
@@ -192,30 +199,12 @@ cdef void dense_f64(
     project[double](cell, n, <const double *>x, ldx, <double *>out, ldo)
 
 
-cdef void step_f32(
-    const frnn_cell *cell, Py_ssize_t n, void *gates, Py_ssize_t ldg,
-    const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
-    void *c, void *scratch, int is_odd,
-) noexcept nogil:
-    step[float](
-        cell, n, <float *>gates, ldg, <const float *>h_prev, ld_prev, <float *>h_next, ld_next,
-        <float *>c, <float *>scratch,
-    )
+cdef void step_f32(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
+    step[float](cell, args, <float *>args.gates + args.row * gate_width(cell))
 
 
-cdef void step_f64(
-    const frnn_cell *cell, Py_ssize_t n, void *gates, Py_ssize_t ldg,
-    const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
-    void *c, void *scratch, int is_odd,
-) noexcept nogil:
-    step[double](
-        cell, n, <double *>gates, ldg, <const double *>h_prev, ld_prev, <double *>h_next, ld_next,
-        <double *>c, <double *>scratch,
-    )
-
-
-cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
-    return cell.gates * cell.hidden_size
+cdef void step_f64(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
+    step[double](cell, args, <double *>args.gates + args.row * gate_width(cell))
 
 
 cdef uint64_t enter() noexcept nogil:

@@ -29,7 +29,7 @@ from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
-from fastrnn._kernels cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell
+from fastrnn._kernels cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell, frnn_step
 from fastrnn._pack cimport PackedCell
 
 cnp.import_array()
@@ -137,6 +137,15 @@ cdef struct Call:
     Row *sorting                # (B,)
     Py_ssize_t *order           # (B,)
     Py_ssize_t *sorted_lengths  # (B,)
+
+
+cdef struct Inputs:
+    # The inputs of a block of time steps, one row behind the other.
+    char *data
+    Py_ssize_t stride           # elements from one row to the next
+    Py_ssize_t rows
+    Py_ssize_t first            # they follow time from here on; -1: they follow the steps, each with the
+                                # rows that run at it
 
 
 cdef inline char *row_at(const Rows *rows, Py_ssize_t t, Py_ssize_t b) noexcept nogil:
@@ -410,52 +419,57 @@ cdef class Recurrent:
         h (B, P) and c (B, H) are its states: the ones before, and then those of every row
         behind its last step so far.
         """
-        cdef Py_ssize_t first, s, t, b, n, n_after, gates_at = 0
+        cdef Py_ssize_t s, t, b, n_after
         cdef Py_ssize_t h_row = self.output_size * self.itemsize
         cdef bint is_in_place = (
             y.order == NULL
             and (call.lengths == NULL or not is_reverse)
             and is_blas_stride(y.row, self.output_size, self.itemsize)
         )
-        cdef char *h_prev = h
-        cdef char *h_next
-        cdef Py_ssize_t ld_prev = self.output_size
-        cdef Py_ssize_t ld_next = y.row // self.itemsize if is_in_place else self.output_size
-
-        first = self.project_block(call, cell, is_reverse, x, begin, end)
-        n = running(call, begin, call.B)
+        cdef Inputs inputs
+        cdef frnn_step step
+        self.gather(call, cell, is_reverse, x, begin, end, &inputs)
+        step.n = running(call, begin, call.B)
+        step.x = NULL
+        step.gates = call.gates
+        step.rows = inputs.rows
+        step.row = 0
+        step.h_prev = h
+        step.ld_prev = self.output_size
+        step.ld_next = y.row // self.itemsize if is_in_place else self.output_size
+        step.c = c
+        step.scratch = call.step
+        if end - begin == 1:
+            # A lone step projects its own inputs, block by block of its weights.
+            step.x = inputs.data
+            step.ldx = inputs.stride
+        else:
+            self.backend.project(cell, inputs.rows, inputs.data, inputs.stride, call.gates)
         for s in range(begin, end):
             t = time_of(call, is_reverse, s, 0)
-            if first >= 0:
-                gates_at = (t - first) * call.B
-            h_next = row_at(y, t, 0) if is_in_place else call.output[s % 2]
-            self.backend.step(
-                cell, n, call.gates + gates_at * self.gate_bytes, self.gate_width,
-                h_prev, ld_prev, h_next, ld_next, c, call.step, (s + call.parity) % 2,
-            )
-            gates_at += n
+            if inputs.first >= 0:
+                step.row = (t - inputs.first) * call.B
+            step.h_next = row_at(y, t, 0) if is_in_place else call.output[s % 2]
+            step.is_odd = (s + call.parity) % 2
+            self.backend.step(cell, &step)
+            step.row += step.n
             if not is_in_place:
-                for b in range(n):
+                for b in range(step.n):
                     t = time_of(call, is_reverse, s, b)
-                    memcpy(row_at(y, t, b), h_next + b * h_row, h_row)
-            n_after = running(call, s + 1, n) if s + 1 < end else 0
-            for b in range(n_after, n):
-                memcpy(h + b * h_row, h_next + b * ld_next * self.itemsize, h_row)
-            n = n_after
-            h_prev = h_next
-            ld_prev = ld_next
+                    memcpy(row_at(y, t, b), <char *>step.h_next + b * h_row, h_row)
+            n_after = running(call, s + 1, step.n) if s + 1 < end else 0
+            for b in range(n_after, step.n):
+                memcpy(h + b * h_row, <char *>step.h_next + b * step.ld_next * self.itemsize, h_row)
+            step.n = n_after
+            step.h_prev = step.h_next
+            step.ld_prev = step.ld_next
 
-    cdef Py_ssize_t project_block(
+    cdef void gather(
         self, const Call *call, const frnn_cell *cell, bint is_reverse,
-        const Rows *x, Py_ssize_t begin, Py_ssize_t end,
+        const Rows *x, Py_ssize_t begin, Py_ssize_t end, Inputs *inputs,
     ) noexcept nogil:
-        """Project the inputs of steps begin to end.
-
-        Where they lie one behind the other as they are, the gates follow time, and the time
-        of the first is returned. Else they are gathered, the gates follow the steps, each
-        with the rows that run at it, and -1 is returned.
-        """
-        cdef Py_ssize_t steps = end - begin, rows = 0, s, b, n
+        """Find the inputs of steps begin to end, or bring them together in call.x."""
+        cdef Py_ssize_t steps = end - begin, s, b, n
         cdef Py_ssize_t first = min(
             time_of(call, is_reverse, begin, 0), time_of(call, is_reverse, end - 1, 0))
         cdef Py_ssize_t row_bytes = cell.input_size * self.itemsize
@@ -467,22 +481,24 @@ cdef class Recurrent:
             and (steps == 1 or call.B == 1 or x.row * call.B == x.step)
             and is_blas_stride(stride, cell.input_size, self.itemsize)
         ):
-            self.backend.project(
-                cell, steps * call.B, row_at(x, first, 0), stride // self.itemsize,
-                call.gates, self.gate_width, call.parity,
-            )
-            return first
+            inputs.data = row_at(x, first, 0)
+            inputs.stride = stride // self.itemsize
+            inputs.rows = steps * call.B
+            inputs.first = first
+            return
+        inputs.data = call.x
+        inputs.stride = cell.input_size
+        inputs.rows = 0
+        inputs.first = -1
         n = call.B
         for s in range(begin, end):
             n = running(call, s, n)
             for b in range(n):
                 memcpy(
-                    call.x + (rows + b) * row_bytes,
+                    call.x + (inputs.rows + b) * row_bytes,
                     row_at(x, time_of(call, is_reverse, s, b), b), row_bytes,
                 )
-            rows += n
-        self.backend.project(cell, rows, call.x, cell.input_size, call.gates, self.gate_width, call.parity)
-        return -1
+            inputs.rows += n
 
 
 cdef class Stepper:

@@ -21,18 +21,32 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t hidden_size
         Py_ssize_t output_size
         Py_ssize_t gates
+        Py_ssize_t block
         const void *w_ih
         const void *w_hh
         const void *w_hr
         const void *bias
         const void *bias_hn
 
+    ctypedef struct frnn_step:
+        Py_ssize_t n
+        const void *x
+        Py_ssize_t ldx
+        void *gates
+        Py_ssize_t rows
+        Py_ssize_t row
+        const void *h_prev
+        Py_ssize_t ld_prev
+        void *h_next
+        Py_ssize_t ld_next
+        void *c
+        void *scratch
+        int is_odd
+
     ctypedef struct frnn_backend:
         void (*project)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-                        void *gates, Py_ssize_t ldg, int is_odd) noexcept nogil
-        void (*step)(const frnn_cell *cell, Py_ssize_t n, void *gates, Py_ssize_t ldg,
-                     const void *h_prev, Py_ssize_t ld_prev, void *h_next, Py_ssize_t ld_next,
-                     void *c, void *scratch, int is_odd) noexcept nogil
+                        void *gates) noexcept nogil
+        void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
         void (*dense)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
                       void *out, Py_ssize_t ldo) noexcept nogil
         Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
@@ -44,6 +58,7 @@ cdef extern from "kernels/kernels.h" nogil:
 
     enum:
         FRNN_PANEL
+        FRNN_DENSE_BLOCK
 
     ctypedef struct frnn_isa:
         const char *name

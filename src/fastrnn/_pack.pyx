@@ -4,7 +4,8 @@ cimport numpy as cnp
 import numpy as np
 
 from fastrnn._kernels cimport (
-    FRNN_DENSE, FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_PANEL, FRNN_RNN_RELU, FRNN_RNN_TANH,
+    FRNN_DENSE, FRNN_DENSE_BLOCK, FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_PANEL,
+    FRNN_RNN_RELU, FRNN_RNN_TANH,
 )
 
 cnp.import_array()
@@ -22,8 +23,8 @@ cdef dict DTYPES = {"float32": FRNN_F32, "float64": FRNN_F64}
 cdef class PackedCell:
     """The weights of one direction of one layer, laid out for a backend. Immutable.
 
-    The layout is "rows", as torch keeps them (blas), or "panels" of 16 units (simd); `arrays` are
-    what the cell points into: w_ih, w_hh, w_hr, bias and bias_hn, None where there is none.
+    The layout is "rows", as torch keeps them (blas), or "panels" of 16 units in blocks (simd); `arrays`
+    are what the cell points into: w_ih, w_hh, w_hr, bias and bias_hn, None where there is none.
     """
 
     def __cinit__(
@@ -38,13 +39,19 @@ cdef class PackedCell:
         self.cell.input_size = weight_ih.shape[1]
         self.cell.hidden_size = weight_ih.shape[0] // gates
         self.cell.output_size = self.cell.hidden_size if weight_hh is None else weight_hh.shape[1]
-        arrange = arrange_rows if layout == "rows" else arrange_panels
+        self.cell.block = block_panels(gates, self.cell.hidden_size)
+
+        def arrange(weight, gates, block):
+            if weight is None:
+                return None
+            return arrange_rows(weight) if layout == "rows" else arrange_panels(weight, gates, block)
+
         self.arrays = (
-            arrange(weight_ih, gates),
-            None if weight_hh is None else arrange(weight_hh, gates),
-            None if weight_hr is None else arrange(weight_hr, 1),
-            arrange(bias[:, None], gates),
-            None if bias_hn is None else arrange(bias_hn[:, None], 1),
+            arrange(weight_ih, gates, self.cell.block),
+            arrange(weight_hh, gates, self.cell.block),
+            arrange(weight_hr, 1, FRNN_DENSE_BLOCK),
+            arrange(None if bias is None else bias[:, None], gates, self.cell.block),
+            arrange(None if bias_hn is None else bias_hn[:, None], 1, 1),
         )
         self.cell.w_ih = data_of(self.arrays[0])
         self.cell.w_hh = data_of(self.arrays[1])
@@ -57,36 +64,42 @@ cdef const void *data_of(object array):
     return NULL if array is None else cnp.PyArray_DATA(array)
 
 
-def arrange_rows(weight, gates):
+def arrange_rows(weight):
     """(G*H, K) as it is."""
     return np.ascontiguousarray(weight)
 
 
-def arrange_panels(weight, gates):
-    """(G*H, K) as panels of units with all their gates, (ceil(H/16), G, K, 16), padded with zeros.
+def block_panels(gates, hidden_size):
+    """How many panels lie together: enough sums of a lone row to hide the latency of a multiply-add.
 
-    The memory begins at a cache line, so that no vector crosses one.
+    With vectors of 16 units, an LSTM's panel has four; while the weights fit the first-level cache, which
+    gives them faster, two panels are better. A GRU's has three, an RNN's and a Linear layer's one.
+    """
+    if gates == 4:
+        return 2 if hidden_size <= 64 else 1
+    return 2 if gates == 3 else FRNN_DENSE_BLOCK
+
+
+def arrange_panels(weight, gates, block):
+    """(G*H, K) as blocks (K, panels, G, 16) of `block` panels, the last may have fewer; flat.
+
+    Missing units are zeros. The memory begins at a cache line, so that no vector crosses one.
     """
     hidden_size, columns = weight.shape[0] // gates, weight.shape[1]
     panels = -(-hidden_size // FRNN_PANEL)
-    shape = (panels, gates, columns, FRNN_PANEL)
     size = panels * columns * gates * FRNN_PANEL * weight.itemsize
     memory = np.zeros(size + 63, np.uint8)
     begin = -memory.ctypes.data % 64
-    packed = memory[begin:begin + size].view(weight.dtype).reshape(shape)
-    by_unit = weight.reshape(gates, hidden_size, columns).transpose(0, 2, 1)
-    for panel in range(panels):
-        units = by_unit[:, :, panel * FRNN_PANEL:(panel + 1) * FRNN_PANEL]
-        packed[panel, :, :, :units.shape[2]] = units
+    packed = memory[begin:begin + size].view(weight.dtype)
+    by_unit = np.zeros((gates, panels * FRNN_PANEL, columns), weight.dtype)
+    by_unit[:, :hidden_size] = weight.reshape(gates, hidden_size, columns)
+    by_panel = by_unit.reshape(gates, panels, FRNN_PANEL, columns).transpose(3, 1, 0, 2)
+    per_panel = columns * gates * FRNN_PANEL
+    for panel in range(0, panels, block):
+        part = by_panel[:, panel:panel + block]
+        packed[panel * per_panel:][:part.size] = part.ravel()
     packed.flags.writeable = False
     return packed
-
-
-def restore_panels(packed, hidden_size):
-    """The (G*H, K) that `arrange_panels` packed."""
-    panels, gates, columns, width = packed.shape
-    by_unit = packed.transpose(1, 0, 3, 2).reshape(gates, panels * width, columns)
-    return np.ascontiguousarray(by_unit[:, :hidden_size]).reshape(gates * hidden_size, columns)
 
 
 def pack_dense(layout, weight, bias):

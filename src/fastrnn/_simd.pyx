@@ -1,6 +1,7 @@
 """The simd backend: packed panels and fused kernels, one build of one C source per instruction set."""
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
+from libc.stdint cimport uint64_t
 
 cimport numpy as cnp
 
@@ -34,9 +35,11 @@ ISAS, TABLES = _read_isas()
 
 
 def activate(table, str name, cnp.ndarray x, cnp.ndarray y):
-    """Run an activation ("sigmoid", "tanh") of a table over contiguous x into y; for tests."""
+    """Run an activation ("sigmoid", "tanh") of a table over contiguous x into y, as a step does; for tests."""
     cdef const frnn_backend *backend = <const frnn_backend *>PyCapsule_GetPointer(table, "fastrnn.backend")
+    cdef uint64_t before = backend.enter()
     if name == "sigmoid":
         backend.sigmoid(cnp.PyArray_SIZE(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
     else:
         backend.tanh(cnp.PyArray_SIZE(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
+    backend.leave(before)

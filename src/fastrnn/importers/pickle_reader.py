@@ -9,6 +9,7 @@ file that asks for ``os.system`` is refused by name.
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -121,11 +122,14 @@ def read_pickle(
     """
     machine = _Machine(where, functions, persistent)
     try:
-        for opcode, argument, _ in pickletools.genops(file):
-            machine.charge(1)
-            if opcode.name == "STOP":
-                return machine.pop()
-            machine.run(opcode.name, argument)
+        with warnings.catch_warnings():
+            # pickletools decodes escapes of old protocols, and warns of those that it does not know.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for opcode, argument, _ in pickletools.genops(file):
+                machine.charge(1)
+                if opcode.name == "STOP":
+                    return machine.pop()
+                machine.run(opcode.name, argument)
     except FormatError:
         raise
     except (

@@ -3,6 +3,7 @@
  */
 #include "kernels.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -17,19 +18,26 @@
 
 #if defined(__GNUC__)
 #define FRNN_INLINE inline __attribute__((always_inline))
+#define FRNN_PREFETCH(address) __builtin_prefetch(address)
 #define FRNN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define FRNN_UNROLL FRNN_PRAGMA(unroll)
 #else
-#define FRNN_UNROLL FRNN_PRAGMA(GCC unroll 8)
+#define FRNN_UNROLL FRNN_PRAGMA(GCC unroll 16)
 #endif
 #else
 #define FRNN_INLINE inline
+#define FRNN_PREFETCH(address)
 #define FRNN_UNROLL
 #endif
 
 #define FRNN_TILE_ROWS 6
-#define FRNN_CHUNK 128
+#define FRNN_CHUNK 128 /* a chunk of an LSTM's panel, 32 kB of float32, fits the first-level cache */
+/* Weights of more bytes than this are asked for ahead: they come from the third-level cache, whose
+ * latency the processor's own prefetching does not hide. */
+#define FRNN_NEAR (1 << 20)
+#define FRNN_AHEAD 2048
+#define FRNN_LINE 64
 #define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
 
 /* ---------------------------------------------------------------- what all share */
@@ -67,9 +75,41 @@ static void frnn_restore_denormals(uint64_t before)
 #endif
 }
 
+/* v_to_exponent and v_div of vec.h for one lane. A quotient that is no normal number is 0, as it is for
+ * the other instruction sets: neither every processor nor a compiler that folds constants flushes it. */
+static inline float frnn_to_exponent_f32(float a)
+{
+    uint32_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    bits <<= 23;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+static inline float frnn_divide_f32(float a, float b)
+{
+    const float quotient = a / b;
+    return fabsf(quotient) < FLT_MIN ? copysignf(0, quotient) : quotient;
+}
+
+static inline double frnn_to_exponent_f64(double a)
+{
+    uint64_t bits;
+    memcpy(&bits, &a, sizeof bits);
+    bits <<= 52;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
+static inline double frnn_divide_f64(double a, double b)
+{
+    const double quotient = a / b;
+    return fabs(quotient) < DBL_MIN ? copysign(0, quotient) : quotient;
+}
+
 /* ---------------------------------------------------------------- one block for each instruction set */
 
-#define FRNN_TILE_VECTORS 2
+#define FRNN_REGISTERS 16
 #define FN(name) FRNN_NAME(f32, name, baseline)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -80,7 +120,7 @@ static void frnn_restore_denormals(uint64_t before)
 #include "vec.h"
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
-#undef FRNN_TILE_VECTORS
+#undef FRNN_REGISTERS
 
 #if defined(FRNN_X86)
 
@@ -91,7 +131,7 @@ static void frnn_restore_denormals(uint64_t before)
 #pragma GCC target("avx2,fma")
 #endif
 #define FRNN_ISA_AVX2
-#define FRNN_TILE_VECTORS 2
+#define FRNN_REGISTERS 16
 #define FN(name) FRNN_NAME(f32, name, avx2)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -102,7 +142,7 @@ static void frnn_restore_denormals(uint64_t before)
 #include "vec.h"
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
-#undef FRNN_TILE_VECTORS
+#undef FRNN_REGISTERS
 #undef FRNN_ISA_AVX2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -117,7 +157,7 @@ static void frnn_restore_denormals(uint64_t before)
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl")
 #endif
 #define FRNN_ISA_AVX512
-#define FRNN_TILE_VECTORS 4
+#define FRNN_REGISTERS 32
 #define FN(name) FRNN_NAME(f32, name, avx512)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -128,7 +168,7 @@ static void frnn_restore_denormals(uint64_t before)
 #include "vec.h"
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
-#undef FRNN_TILE_VECTORS
+#undef FRNN_REGISTERS
 #undef FRNN_ISA_AVX512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -139,7 +179,7 @@ static void frnn_restore_denormals(uint64_t before)
 #elif defined(FRNN_ARM)
 
 #define FRNN_ISA_NEON
-#define FRNN_TILE_VECTORS 4
+#define FRNN_REGISTERS 32
 #define FN(name) FRNN_NAME(f32, name, neon)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -150,7 +190,7 @@ static void frnn_restore_denormals(uint64_t before)
 #include "vec.h"
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
-#undef FRNN_TILE_VECTORS
+#undef FRNN_REGISTERS
 #undef FRNN_ISA_NEON
 
 #endif

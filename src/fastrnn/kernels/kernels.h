@@ -31,6 +31,7 @@ typedef struct frnn_cell {
     ptrdiff_t hidden_size; /* H: hidden units; of FRNN_DENSE the outputs */
     ptrdiff_t output_size; /* P: columns of h */
     ptrdiff_t gates;       /* G: 1, 3 (r, z, n) or 4 (i, f, g, o) */
+    ptrdiff_t block;       /* simd: panels that lie together (_pack.pyx) */
     const void *w_ih;    /* (G*H, I) */
     const void *w_hh;    /* (G*H, P); NULL for FRNN_DENSE */
     const void *w_hr;    /* (P, H); NULL without a projection */
@@ -38,28 +39,36 @@ typedef struct frnn_cell {
     const void *bias_hn; /* (H,): b_hn of a GRU, which the reset gate multiplies; else NULL */
 } frnn_cell;
 
-typedef struct frnn_backend {
-    /* gates = x W_ih^T + bias, for n rows.
-     * x (n, I) with ldx elements from row to row; gates (n, gate_width) with ldg. No aliasing. */
-    void (*project)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
-                    void *gates, ptrdiff_t ldg, int is_odd);
+/* One time step of n rows. */
+typedef struct frnn_step {
+    ptrdiff_t n;
+    const void *x;         /* (n, I), ldx elements from row to row; NULL: the gates are projected already */
+    ptrdiff_t ldx;
+    void *gates;           /* gates of `rows` rows, as project left them, of which the step uses up its */
+    ptrdiff_t rows;        /* own n, beginning with `row` */
+    ptrdiff_t row;
+    const void *h_prev;    /* (n, P) with ld_prev */
+    ptrdiff_t ld_prev;
+    void *h_next;          /* (n, P) with ld_next; apart from h_prev */
+    ptrdiff_t ld_next;
+    void *c;               /* (n, H), updated in place; NULL but for FRNN_LSTM */
+    void *scratch;         /* scratch_bytes(cell, n) */
+    int is_odd;            /* every other step of a sequence: weights that were used last are used first, */
+} frnn_step;               /* while they are in a cache; the result is the same */
 
-    /* One time step of n rows: h_next and c from gates, h_prev and c.
-     * gates (n, gate_width) with ldg, as project left them, are used up. h_prev (n, P) and h_next
-     * (n, P) have their own row strides and must not overlap. c (n, H) is updated in place
-     * (FRNN_LSTM; else NULL). scratch holds scratch_bytes(cell, n).
-     *
-     * is_odd tells every other step of a sequence, here and in project: weights that were used last
-     * are used first. It changes the order of the work, never the result. */
-    void (*step)(const frnn_cell *cell, ptrdiff_t n, void *gates, ptrdiff_t ldg,
-                 const void *h_prev, ptrdiff_t ld_prev, void *h_next, ptrdiff_t ld_next,
-                 void *c, void *scratch, int is_odd);
+typedef struct frnn_backend {
+    /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row. How gates of n
+     * rows, n times gate_width elements, lie is the backend's own matter. No aliasing. */
+    void (*project)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *gates);
+
+    /* h_next and c from x or gates, h_prev and c. */
+    void (*step)(const frnn_cell *cell, const frnn_step *step);
 
     /* out = x W_ih^T + bias for n rows of an FRNN_DENSE cell; out (n, H) with ldo. */
     void (*dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
                   void *out, ptrdiff_t ldo);
 
-    ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of a row of gates, G*H or more */
+    ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
     size_t (*scratch_bytes)(const frnn_cell *cell, ptrdiff_t n);
 
     /* The activations alone, for tests; NULL where a backend has none of its own. y = f(x), n of
@@ -74,9 +83,10 @@ typedef struct frnn_backend {
     void (*leave)(uint64_t before);
 } frnn_backend;
 
-/* The units of a panel of packed weights: one for every instruction set, so that packed weights
- * fit all of them. */
+/* The units of a panel of packed weights, and the panels of a block of a Linear layer: one for every
+ * instruction set, so that packed weights fit all of them. */
 #define FRNN_PANEL 16
+#define FRNN_DENSE_BLOCK 4
 
 /* An instruction set of the simd backend. */
 typedef struct frnn_isa {

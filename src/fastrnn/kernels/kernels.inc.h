@@ -1,13 +1,15 @@
 /* The formulas, once, in the words of vec.h. kernels.c includes this file for every pair of dtype and
  * instruction set, with FN(name) giving each function its full name: frnn_f32_step__avx2.
  *
- * Weights lie in panels of 16 units with all their gates: (ceil(H/16), G, K, 16). The gates of a row lie
- * the same way: (ceil(H/16), G, 16), so that a panel's units are finished while they are in the cache.
+ * A panel is 16 units with all their gates, a block a few panels, so many that a lone row has enough sums
+ * to hide the latency of the fused multiply-add. The weights of a block lie as (K, panels, G, 16): its
+ * products read memory as it lies, from the first byte to the last, which is twice as fast as several
+ * streams. Its gates lie as (n, panels, G, 16), the rows of a batch together, so that a block's units are
+ * finished while they are in the cache. `width` is panels * G * 16.
  *
  * Every output is a sum in one order, however many rows go together: bias, then the products with x,
- * then those with h, each in chunks of FRNN_CHUNK that are summed one after the other from 0 and then
- * added. So a row's bits never depend on its batch, and the rounding error of a long sum stays that
- * of its chunks.
+ * then those with h, each in chunks that are summed one after the other from 0 and then added. So a row's
+ * bits never depend on its batch, and the rounding error of a long sum stays that of its chunks.
  */
 
 /* ---------------------------------------------------------------- exponentials */
@@ -18,64 +20,66 @@
 #define C(f, d) f
 #endif
 
-/* exp(x) = scale * (1 + p): scale a power of two, p = exp(r) - 1 for |r| <= ln(2)/2, by its series.
- * f32: Cephes expf (Moshier), relative error of 1 + p below 0.6 ulp. f64: Taylor to r^13. */
-static inline void FN(exp_parts)(V x, V *scale, V *p)
+/* exp(x) = scale * (1 + p), where x = n ln(2) + r with whole n and |r| <= ln(2)/2: scale = 2^n and
+ * p = exp(r) - 1. The caller gives x log2(e) + ROUND and x - n LN2_HIGH: adding ROUND rounds to a whole
+ * number, and leaves it in the lowest bits with the bias of the exponent. The polynomial is r + r^2 q(r), its q fitted by Remez's
+ * exchange for the least relative error of p: 8e-8 (f32), 3e-17 (f64). ln(2) in two parts: Cody and
+ * Waite, Software Manual for the Elementary Functions, 1980. */
+#define LOG2_E C(1.44269504088896341f, 1.44269504088896341)
+#define LN2_HIGH C(0.693359375f, 0.693145751953125)
+#define LN2_LOW C(-2.12194440e-4f, 1.42860682030941723212e-6)
+
+#define ROUND C(12582912.0f + 127.0f, 6755399441055744.0 + 1023.0) /* 3/2 2^23, 3/2 2^52 */
+
+static inline void FN(exp_parts)(V rounded, V n, V r, V *scale, V *p)
 {
-    V n = v_round(v_mul(x, v_set(C(1.44269504088896341f, 1.44269504088896341))));
-    V r = v_fma(n, v_set(C(-0.693359375f, -0.693145751953125)), x);
-    V q;
-    r = v_fma(n, v_set(C(2.12194440e-4f, -1.42860682030941723212e-6)), r);
+    /* By pairs, for a short chain of dependent operations. */
+    V r2, low, high;
+    r = v_fma(n, v_set(-LN2_LOW), r);
+    r2 = v_mul(r, r);
 #if FRNN_IS_F64
-    q = v_set(1.0 / 6227020800.0);
-    q = v_fma(q, r, v_set(1.0 / 479001600.0));
-    q = v_fma(q, r, v_set(1.0 / 39916800.0));
-    q = v_fma(q, r, v_set(1.0 / 3628800.0));
-    q = v_fma(q, r, v_set(1.0 / 362880.0));
-    q = v_fma(q, r, v_set(1.0 / 40320.0));
-    q = v_fma(q, r, v_set(1.0 / 5040.0));
-    q = v_fma(q, r, v_set(1.0 / 720.0));
-    q = v_fma(q, r, v_set(1.0 / 120.0));
-    q = v_fma(q, r, v_set(1.0 / 24.0));
-    q = v_fma(q, r, v_set(1.0 / 6.0));
-    q = v_fma(q, r, v_set(0.5));
+    V r4 = v_mul(r2, r2), middle;
+    low = v_fma(v_set(0.16666666666666682), r, v_set(0.5));
+    low = v_fma(v_fma(v_set(0.008333333333316125), r, v_set(0.04166666666655529)), r2, low);
+    middle = v_fma(v_set(0.00019841269899874793), r, v_set(0.0013888888938372041));
+    middle = v_fma(v_fma(v_set(2.755723068963093e-06), r, v_set(2.480149731861908e-05)), r2, middle);
+    high = v_fma(v_set(2.5113625524303837e-08), r, v_set(2.7629117872955094e-07));
+    high = v_fma(v_fma(high, r4, middle), r4, low);
 #else
-    q = v_set(1.9875691500e-4f);
-    q = v_fma(q, r, v_set(1.3981999507e-3f));
-    q = v_fma(q, r, v_set(8.3334519073e-3f));
-    q = v_fma(q, r, v_set(4.1665795894e-2f));
-    q = v_fma(q, r, v_set(1.6666665459e-1f));
-    q = v_fma(q, r, v_set(5.0000001201e-1f));
+    low = v_fma(v_set(0.16666628f), r, v_set(0.5f));
+    high = v_fma(v_set(0.00835526f), r, v_set(0.04166654f));
+    high = v_fma(v_fma(v_set(0.0013926979f), r2, high), r2, low);
 #endif
-    *p = v_fma(v_mul(q, r), r, r);
-    *scale = v_pow2(n);
+    *p = v_fma(high, r2, r);
+    *scale = v_to_exponent(rounded);
 }
 
-/* sigmoid(x) = over / under, both finite: 1 / (1 + z) or z / (1 + z) with z = exp(-|x|). */
-static inline void FN(sigmoid_parts)(V x, V *over, V *under)
+/* 1 / sigmoid(x) = 1 + exp(-x), for x within +-most, beyond which it stays. */
+static inline V FN(sigmoid_under)(V x, T most)
 {
-    V scale, p, z;
-    FN(exp_parts)(v_sub(v_set(0), v_min(v_set(C(88.0f, 709.0)), v_abs(x))), &scale, &p);
-    z = v_fma(scale, p, scale);
-    *over = v_where_negative(x, z, v_set(1));
-    *under = v_add(v_set(1), z);
+    V rounded, n, scale, p;
+    x = v_min(v_set(most), v_max(v_set(-most), x));
+    rounded = v_fma(x, v_set(-LOG2_E), v_set(ROUND));
+    n = v_sub(rounded, v_set(ROUND));
+    FN(exp_parts)(rounded, n, v_fnms(n, v_set(LN2_HIGH), x), &scale, &p);
+    return v_fma(scale, p, v_add(scale, v_set(1)));
 }
 
 /* tanh(x) = over / under: e / (e + 2) with e = exp(2|x|) - 1, which is exact for small x; x's sign. */
 static inline void FN(tanh_parts)(V x, V *over, V *under)
 {
-    V scale, p, e, a = v_abs(x);
-    FN(exp_parts)(v_min(v_set(C(18.4f, 38.4)), v_add(a, a)), &scale, &p);
-    e = v_fma(scale, p, v_sub(scale, v_set(1)));
-    *over = v_copysign(e, x);
-    *under = v_add(e, v_set(2));
+    V rounded, n, scale, p, a = v_min(v_set(C(9.2f, 19.2)), v_abs(x));
+    a = v_add(a, a);
+    rounded = v_fma(a, v_set(LOG2_E), v_set(ROUND));
+    n = v_sub(rounded, v_set(ROUND));
+    FN(exp_parts)(rounded, n, v_fma(n, v_set(-LN2_HIGH), a), &scale, &p);
+    *over = v_copysign(v_fma(scale, p, v_sub(scale, v_set(1))), x);
+    *under = v_fma(scale, p, v_add(scale, v_set(1)));
 }
 
 static inline V FN(sigmoid_of)(V x)
 {
-    V over, under;
-    FN(sigmoid_parts)(x, &over, &under);
-    return v_div(over, under);
+    return v_div(v_set(1), FN(sigmoid_under)(x, C(88.0f, 709.0)));
 }
 
 static inline V FN(tanh_of)(V x)
@@ -85,15 +89,19 @@ static inline V FN(tanh_of)(V x)
     return v_div(over, under);
 }
 
-/* sigmoid(a) * tanh(b) with one division. */
+/* sigmoid(a) * tanh(b) with one division; a sigmoid below 1e-30 stays there, lest the product of the
+ * denominators overflow. */
 static inline V FN(sigmoid_tanh)(V a, V b)
 {
-    V over_a, under_a, over_b, under_b;
-    FN(sigmoid_parts)(a, &over_a, &under_a);
-    FN(tanh_parts)(b, &over_b, &under_b);
-    return v_div(v_mul(over_a, over_b), v_mul(under_a, under_b));
+    V over, under;
+    FN(tanh_parts)(b, &over, &under);
+    return v_div(over, v_mul(FN(sigmoid_under)(a, C(70.0f, 670.0)), under));
 }
 
+#undef LOG2_E
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef ROUND
 #undef C
 
 /* Part of a vector: the first `count` lanes. */
@@ -133,26 +141,26 @@ static void FN(tanh)(ptrdiff_t n, const void *x, void *y)
 
 /* ---------------------------------------------------------------- products */
 
-/* Vectors of one gate of a panel, and where vector v of a panel's row of weights begins. */
-#define FRNN_GATE_VECTORS (FRNN_PANEL / VL)
-#define FRNN_COLUMN(v) ((v) / FRNN_GATE_VECTORS * gate_size + (v) % FRNN_GATE_VECTORS * VL)
-
-/* acc (rows, vectors) += a (rows, K) times part of a panel, K one chunk at most. ROWS and VECTORS are
- * constants, so that the sums are registers: 12 of AVX2's 16 at most, 24 of AVX-512's 32. */
-static FRNN_INLINE void FN(tile)(const int rows, const int vectors, ptrdiff_t K, const T *a, ptrdiff_t lda,
-                                 const T *w, ptrdiff_t gate_size, T *acc, ptrdiff_t ldacc)
+/* acc (rows, vectors) += a (rows, K) times columns of a block, K one chunk at most. ROWS, VECTORS and
+ * AHEAD are constants, so that the sums are registers: 12 of 16 at most, 24 of 32. AHEAD is how many
+ * elements ahead the weights are asked for; 0 where the processor does it as well. */
+static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int ahead, ptrdiff_t K, const T *a,
+                                 ptrdiff_t lda, const T *w, ptrdiff_t width, T *acc)
 {
-    V sum[FRNN_TILE_ROWS][8];
+    V sum[FRNN_TILE_ROWS][12];
     FRNN_UNROLL
     for (int m = 0; m < rows; m++)
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++)
             sum[m][v] = v_set(0);
-    for (ptrdiff_t k = 0; k < K; k++, w += FRNN_PANEL) {
-        V column[8];
+    for (ptrdiff_t k = 0; k < K; k++, w += width) {
+        V column[12];
         FRNN_UNROLL
-        for (int v = 0; v < vectors; v++)
-            column[v] = v_load(w + FRNN_COLUMN(v));
+        for (int v = 0; v < vectors; v++) {
+            column[v] = v_load(w + v * VL);
+            if (ahead && v * VL % (FRNN_LINE / (int)sizeof(T)) == 0)
+                FRNN_PREFETCH(w + ahead + v * VL);
+        }
         FRNN_UNROLL
         for (int m = 0; m < rows; m++) {
             V factor = v_set(a[m * lda + k]);
@@ -165,176 +173,155 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, ptrdiff_t K,
     for (int m = 0; m < rows; m++)
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++) {
-            T *at = acc + m * ldacc + v * VL;
+            T *at = acc + m * width + v * VL;
             v_store(at, v_add(v_load(at), sum[m][v]));
         }
 }
 
-/* One row against the same vectors of several panels, K one chunk at most: enough sums to hide the
- * latency of the fused multiply-add where a panel alone has few. */
-static FRNN_INLINE void FN(row)(const int panels, const int vectors, ptrdiff_t K, const T *a, const T *w,
-                                ptrdiff_t gate_size, ptrdiff_t panel_size, T *acc, ptrdiff_t width)
-{
-    V sum[8][4];
-    FRNN_UNROLL
-    for (int q = 0; q < panels; q++)
-        FRNN_UNROLL
-        for (int v = 0; v < vectors; v++)
-            sum[q][v] = v_set(0);
-    for (ptrdiff_t k = 0; k < K; k++, w += FRNN_PANEL) {
-        V factor = v_set(a[k]);
-        FRNN_UNROLL
-        for (int q = 0; q < panels; q++)
-            FRNN_UNROLL
-            for (int v = 0; v < vectors; v++)
-                sum[q][v] = v_fma(factor, v_load(w + q * panel_size + FRNN_COLUMN(v)), sum[q][v]);
-    }
-    FRNN_UNROLL
-    for (int q = 0; q < panels; q++)
-        FRNN_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            T *at = acc + q * width + v * VL;
-            v_store(at, v_add(v_load(at), sum[q][v]));
-        }
-}
+#define FRNN_TILE(R, N, AHEAD) FN(tile)(R, N, AHEAD, K, a, lda, w, width, acc)
 
-#define FRNN_TILE(R, N) FN(tile)(R, N, K, a, lda, w, gate_size, acc, ldacc)
-
-/* Part of a panel, `vectors` wide, for n rows: tiles as few as hold them, of equal height (8 = 4 + 4). */
-static FRNN_INLINE void FN(tiles)(const int vectors, ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda,
-                                  const T *w, ptrdiff_t gate_size, T *acc, ptrdiff_t ldacc)
+/* `vectors` columns of a block for n rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most`
+ * rows at most. */
+static FRNN_INLINE void FN(tiles)(const int vectors, const int most, ptrdiff_t n, ptrdiff_t K, const T *a,
+                                  ptrdiff_t lda, const T *w, ptrdiff_t width, T *acc)
 {
-    for (ptrdiff_t left = n, rows; left > 0; left -= rows, a += rows * lda, acc += rows * ldacc) {
-        const ptrdiff_t tiles = (left + FRNN_TILE_ROWS - 1) / FRNN_TILE_ROWS;
+    for (ptrdiff_t left = n, rows; left > 0; left -= rows, a += rows * lda, acc += rows * width) {
+        const ptrdiff_t tiles = (left + most - 1) / most;
         rows = (left + tiles - 1) / tiles;
         switch (rows) {
-        case 1: FRNN_TILE(1, vectors); break;
-        case 2: FRNN_TILE(2, vectors); break;
-        case 3: FRNN_TILE(3, vectors); break;
-        case 4: FRNN_TILE(4, vectors); break;
-        case 5: FRNN_TILE(5, vectors); break;
-        default: FRNN_TILE(6, vectors); break;
+        case 1: FRNN_TILE(1, vectors, 0); break;
+        case 2: FRNN_TILE(2, vectors, 0); break;
+        case 3: FRNN_TILE(3, vectors, 0); break;
+        case 4: FRNN_TILE(4, vectors, 0); break;
+        case 5: FRNN_TILE(most > 4 ? 5 : 1, vectors, 0); break;
+        default: FRNN_TILE(most > 4 ? 6 : 1, vectors, 0); break;
         }
     }
 }
 
-/* acc (n, gates, 16) += a (n, K) W, W one panel (gates, K, 16). A chunk of a gate or so stays in the
- * first-level cache while all rows pass over it. */
-static void FN(panel)(ptrdiff_t n, ptrdiff_t K_all, const T *a_all, ptrdiff_t lda, const T *panel,
-                      ptrdiff_t gates, T *acc_all, ptrdiff_t ldacc)
+/* One chunk of a block for one row: all its columns in one pass where registers hold them. */
+static FRNN_INLINE void FN(row_chunk)(const int ahead, ptrdiff_t K, const T *a, const T *w, ptrdiff_t width,
+                                      T *acc)
 {
-    const ptrdiff_t gate_size = K_all * FRNN_PANEL;
-    const int vectors = (int)gates * FRNN_GATE_VECTORS;
-    const int most = n == 1 ? 8 : FRNN_TILE_VECTORS;
-    for (int v = 0, wide; v < vectors; v += wide) {
-        wide = vectors - v < most ? vectors - v : most;
-        /* Whole gates, or a part of one: vectors from one gate to the middle of another have no stride. */
-        if (v % FRNN_GATE_VECTORS != 0 && wide > FRNN_GATE_VECTORS - v % FRNN_GATE_VECTORS)
-            wide = FRNN_GATE_VECTORS - v % FRNN_GATE_VECTORS;
-        T *acc = acc_all + v * VL;
-        for (ptrdiff_t k = 0; k < K_all; k += FRNN_CHUNK) {
-            const ptrdiff_t K = K_all - k < FRNN_CHUNK ? K_all - k : FRNN_CHUNK;
-            const T *a = a_all + k, *w = panel + FRNN_COLUMN(v) + k * FRNN_PANEL;
-            if (n == 1)
-                switch (wide) {
-                case 8: FRNN_TILE(1, 8); break;
-                case 6: FRNN_TILE(1, 6); break;
-                case 4: FRNN_TILE(1, 4); break;
-                case 3: FRNN_TILE(1, 3); break;
-                case 2: FRNN_TILE(1, 2); break;
-                default: FRNN_TILE(1, 1); break;
-                }
-            else
-                switch (wide) {
-#if FRNN_TILE_VECTORS == 4
-                case 4: FN(tiles)(4, n, K, a, lda, w, gate_size, acc, ldacc); break;
-                case 3: FN(tiles)(3, n, K, a, lda, w, gate_size, acc, ldacc); break;
+    const ptrdiff_t lda = 0;
+    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide, w += wide * VL, acc += wide * VL) {
+        wide = left % 12 == 0 ? 12 : left >= 8 ? 8 : left;
+        switch (wide) {
+        case 12: FRNN_TILE(1, 12, ahead); break;
+        case 8: FRNN_TILE(1, 8, ahead); break;
+        case 6: FRNN_TILE(1, 6, ahead); break;
+        case 4: FRNN_TILE(1, 4, ahead); break;
+        case 3: FRNN_TILE(1, 3, ahead); break;
+        case 2: FRNN_TILE(1, 2, ahead); break;
+        default: wide = 1; FRNN_TILE(1, 1, ahead); break;
+        }
+    }
+}
+
+/* One chunk of a block for n rows. The columns that a tile takes stay in the first-level cache while all
+ * rows pass over them. */
+static void FN(rows_chunk)(ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
+                           T *acc)
+{
+    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide, w += wide * VL, acc += wide * VL) {
+#if FRNN_REGISTERS == 32
+        wide = left % 6 == 0 ? 6 : left >= 4 ? 4 : left;
+        switch (wide) {
+        case 6: FN(tiles)(6, 4, n, K, a, lda, w, width, acc); break;
+        case 4: FN(tiles)(4, 6, n, K, a, lda, w, width, acc); break;
+        case 3: FN(tiles)(3, 6, n, K, a, lda, w, width, acc); break;
+        case 2: FN(tiles)(2, 6, n, K, a, lda, w, width, acc); break;
+        default: wide = 1; FN(tiles)(1, 6, n, K, a, lda, w, width, acc); break;
+        }
+#else
+        wide = left >= 2 ? 2 : 1;
+        if (wide == 2)
+            FN(tiles)(2, 6, n, K, a, lda, w, width, acc);
+        else
+            FN(tiles)(1, 6, n, K, a, lda, w, width, acc);
 #endif
-                case 2: FN(tiles)(2, n, K, a, lda, w, gate_size, acc, ldacc); break;
-                default: FN(tiles)(1, n, K, a, lda, w, gate_size, acc, ldacc); break;
-                }
-        }
-    }
-}
-
-/* How many panels a lone row takes at once. */
-static inline int FN(row_panels)(ptrdiff_t gates)
-{
-    switch (gates * FRNN_GATE_VECTORS) {
-    case 1: return 8;
-    case 2: return 4;
-    case 3:
-    case 4: return 2;
-    default: return 1;
-    }
-}
-
-/* acc (panels, gates, 16) += a (K) W for a lone row; panels is what row_panels says. */
-static inline void FN(row_of_panels)(ptrdiff_t K_all, const T *a, const T *w, ptrdiff_t gates, T *acc)
-{
-    const ptrdiff_t gate_size = K_all * FRNN_PANEL, size = gates * gate_size, width = gates * FRNN_PANEL;
-    for (ptrdiff_t k = 0; k < K_all; k += FRNN_CHUNK, a += FRNN_CHUNK, w += FRNN_CHUNK * FRNN_PANEL) {
-        const ptrdiff_t K = K_all - k < FRNN_CHUNK ? K_all - k : FRNN_CHUNK;
-        switch (gates * FRNN_GATE_VECTORS) {
-        case 1: FN(row)(8, 1, K, a, w, gate_size, size, acc, width); break;
-        case 2: FN(row)(4, 2, K, a, w, gate_size, size, acc, width); break;
-        case 3: FN(row)(2, 3, K, a, w, gate_size, size, acc, width); break;
-        default: FN(row)(2, 4, K, a, w, gate_size, size, acc, width); break;
-        }
     }
 }
 
 #undef FRNN_TILE
 
-/* ---------------------------------------------------------------- the operations of a backend */
-
-static void FN(project)(const frnn_cell *cell, ptrdiff_t n, const void *x_, ptrdiff_t ldx,
-                        void *gates_, ptrdiff_t ldg, int is_odd)
+/* acc (n, width) += a (n, K) W for a block W (K, width). is_far: the weights come from beyond the
+ * second-level cache. */
+static void FN(product)(ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
+                        T *acc, int is_far)
 {
-    const ptrdiff_t K = cell->input_size, G = cell->gates, width = G * FRNN_PANEL;
-    const ptrdiff_t panels = (cell->hidden_size + FRNN_PANEL - 1) / FRNN_PANEL;
-    const T *x = x_, *w = cell->w_ih, *bias = cell->bias;
-    T *gates = gates_;
-    const int together = n == 1 ? FN(row_panels)(G) : 1;
-    for (ptrdiff_t m = 0; m < n; m++)
-        memcpy(gates + m * ldg, bias, panels * width * sizeof(T));
-    for (ptrdiff_t done = 0, count; done < panels; done += count) {
-        count = panels - done >= together ? together : 1;
-        const ptrdiff_t panel = is_odd ? panels - done - count : done;
-        if (count > 1)
-            FN(row_of_panels)(K, x, w + panel * K * width, G, gates + panel * width);
+    /* Short sums: their additions hide behind one another. */
+    const ptrdiff_t chunk = K_all > 16 ? FRNN_CHUNK : 8;
+    for (ptrdiff_t k = 0; k < K_all; k += chunk, a += chunk, w += chunk * width) {
+        const ptrdiff_t K = K_all - k < chunk ? K_all - k : chunk;
+        if (n > 1)
+            FN(rows_chunk)(n, K, a, lda, w, width, acc);
+        else if (is_far)
+            FN(row_chunk)(FRNN_AHEAD / (int)sizeof(T), K, a, w, width, acc);
         else
-            FN(panel)(n, K, x, ldx, w + panel * K * width, G, gates + panel * width, ldg);
+            FN(row_chunk)(0, K, a, w, width, acc);
     }
 }
 
-static void FN(dense_rows)(ptrdiff_t n, ptrdiff_t K, ptrdiff_t outputs, const T *x, ptrdiff_t ldx,
-                           const T *w, const T *bias, T *out, ptrdiff_t ldo)
+/* ---------------------------------------------------------------- blocks */
+
+typedef struct FN(block) {
+    ptrdiff_t panel;  /* the first one */
+    ptrdiff_t panels;
+    ptrdiff_t offset; /* columns of all blocks before: weights of K rows begin at offset * K */
+    ptrdiff_t width;
+} FN(block);
+
+static inline ptrdiff_t FN(blocks)(const frnn_cell *cell)
 {
-    T acc[4 * FRNN_TILE_ROWS * FRNN_PANEL];
-    for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-        rows = n - m < 4 * FRNN_TILE_ROWS ? n - m : 4 * FRNN_TILE_ROWS;
-        for (ptrdiff_t first = 0; first < outputs; first += FRNN_PANEL) {
-            for (ptrdiff_t i = 0; i < rows; i++)
-                for (ptrdiff_t j = 0; j < FRNN_PANEL; j++)
-                    acc[i * FRNN_PANEL + j] = bias == NULL ? 0 : bias[first + j];
-            FN(panel)(rows, K, x + m * ldx, ldx, w + first * K, 1, acc, FRNN_PANEL);
-            const ptrdiff_t wide = outputs - first < FRNN_PANEL ? outputs - first : FRNN_PANEL;
-            for (ptrdiff_t i = 0; i < rows; i++)
-                memcpy(out + (m + i) * ldo + first, acc + i * FRNN_PANEL, wide * sizeof(T));
-        }
-    }
+    return (cell->hidden_size + cell->block * FRNN_PANEL - 1) / (cell->block * FRNN_PANEL);
 }
 
-static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *out,
-                      ptrdiff_t ldo)
+static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
 {
-    FN(dense_rows)(n, cell->input_size, cell->hidden_size, x, ldx, cell->w_ih, cell->bias, out, ldo);
+    FN(block) block;
+    const ptrdiff_t left = (cell->hidden_size + FRNN_PANEL - 1) / FRNN_PANEL - index * cell->block;
+    block.panel = index * cell->block;
+    block.panels = left < cell->block ? left : cell->block;
+    block.offset = block.panel * cell->gates * FRNN_PANEL;
+    block.width = block.panels * cell->gates * FRNN_PANEL;
+    return block;
 }
 
-/* The gates of one row and panel: units first .. first + 16, of which H - first exist. */
-static inline void FN(finish)(frnn_kind kind, const T *gates, const T *new_x, const T *h_prev, T *h, T *c,
-                              ptrdiff_t left)
+static inline int FN(is_far)(const frnn_cell *cell)
+{
+    return (cell->input_size + cell->output_size) * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T)
+        > FRNN_NEAR;
+}
+
+/* acc (n, width) = bias + x W_ih^T. */
+static inline void FN(project_block)(const frnn_cell *cell, FN(block) block, ptrdiff_t n, const T *x,
+                                     ptrdiff_t ldx, T *acc, int is_far)
+{
+    const T *bias = (const T *)cell->bias + block.offset;
+    for (ptrdiff_t m = 0; m < n; m++)
+        for (ptrdiff_t j = 0; j < block.width; j += VL)
+            v_store(acc + m * block.width + j, v_load(bias + j));
+    FN(product)(n, cell->input_size, x, ldx, (const T *)cell->w_ih + block.offset * cell->input_size,
+                block.width, acc, is_far);
+}
+
+/* A GRU's n gate of x goes to new_x (n, panels, 16), since the reset gate does not multiply it. */
+static inline void FN(part_new_gate)(const frnn_cell *cell, FN(block) block, ptrdiff_t n, T *acc, T *new_x)
+{
+    const T *bias = (const T *)cell->bias_hn + block.panel * FRNN_PANEL;
+    for (ptrdiff_t m = 0; m < n; m++, acc += block.width)
+        for (ptrdiff_t i = 0; i < block.panels; i++, new_x += FRNN_PANEL)
+            for (ptrdiff_t j = 0; j < FRNN_PANEL; j += VL) {
+                T *gate = acc + (3 * i + 2) * FRNN_PANEL + j;
+                v_store(new_x + j, v_load(gate));
+                v_store(gate, v_load(bias + i * FRNN_PANEL + j));
+            }
+}
+
+/* The gates of one row and panel, `left` units of which exist. */
+static FRNN_INLINE void FN(finish)(const frnn_kind kind, const T *gates, const T *new_x, const T *h_prev,
+                                   T *h, T *c, ptrdiff_t left)
 {
     for (ptrdiff_t j = 0; j < FRNN_PANEL && j < left; j += VL) {
         V out, a = v_load(gates + j);
@@ -359,53 +346,90 @@ static inline void FN(finish)(frnn_kind kind, const T *gates, const T *new_x, co
     }
 }
 
-static void FN(step)(const frnn_cell *cell, ptrdiff_t n, void *gates_, ptrdiff_t ldg,
-                     const void *h_prev_, ptrdiff_t ld_prev, void *h_next_, ptrdiff_t ld_next,
-                     void *c_, void *scratch, int is_odd)
+/* A step without its projection: h (n, H) with ldh. */
+static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const frnn_cell *cell, const frnn_step *step, T *h,
+                                    ptrdiff_t ldh)
 {
-    const ptrdiff_t H = cell->hidden_size, K = cell->output_size, G = cell->gates, width = G * FRNN_PANEL;
-    const ptrdiff_t panels = (H + FRNN_PANEL - 1) / FRNN_PANEL;
-    const int is_gru = cell->kind == FRNN_GRU;
-    const T *w = cell->w_hh, *h_prev = h_prev_;
-    T *gates = gates_, *c = c_;
-    T *h = cell->w_hr == NULL ? h_next_ : scratch; /* (n, H): before the projection */
-    const ptrdiff_t ldh = cell->w_hr == NULL ? ld_next : H;
-    T *new_x = scratch; /* (n, 16) of a GRU: what x gives the n gate of a panel, or of a row's panels */
-    const int together = n == 1 ? FN(row_panels)(G) : 1;
-
-    for (ptrdiff_t done = 0, count; done < panels; done += count) {
-        count = panels - done >= together ? together : 1;
-        const ptrdiff_t panel = is_odd ? panels - done - count : done;
-        /* A row's panels lie one behind the other, a panel's rows ldg apart. */
-        const ptrdiff_t parts = count > 1 ? count : n, apart = count > 1 ? width : ldg;
-        T *acc = gates + panel * width;
-        if (is_gru)
-            for (ptrdiff_t i = 0; i < parts; i++) {
-                T *gate = acc + i * apart + 2 * FRNN_PANEL;
-                const ptrdiff_t of = panel + (count > 1 ? i : 0);
-                memcpy(new_x + i * FRNN_PANEL, gate, FRNN_PANEL * sizeof(T));
-                memcpy(gate, (const T *)cell->bias_hn + of * FRNN_PANEL, FRNN_PANEL * sizeof(T));
+    const ptrdiff_t n = step->n, H = cell->hidden_size, K = cell->output_size, blocks = FN(blocks)(cell);
+    const T *h_prev = step->h_prev;
+    T *new_x = step->scratch;
+    const int is_far = FN(is_far)(cell);
+    for (ptrdiff_t index = 0; index < blocks; index++) {
+        const FN(block) block = FN(block_at)(cell, step->is_odd ? blocks - 1 - index : index);
+        T *acc = (T *)step->gates + block.offset * step->rows + step->row * block.width;
+        if (step->x != NULL)
+            FN(project_block)(cell, block, n, step->x, step->ldx, acc, is_far);
+        if (kind == FRNN_GRU)
+            FN(part_new_gate)(cell, block, n, acc, new_x);
+        FN(product)(n, K, h_prev, step->ld_prev, (const T *)cell->w_hh + block.offset * K, block.width, acc,
+                    is_far);
+        for (ptrdiff_t m = 0; m < n; m++)
+            for (ptrdiff_t i = 0; i < block.panels; i++) {
+                const ptrdiff_t unit = (block.panel + i) * FRNN_PANEL;
+                FN(finish)(kind, acc + m * block.width + i * cell->gates * FRNN_PANEL,
+                           new_x + (m * block.panels + i) * FRNN_PANEL, h_prev + m * step->ld_prev + unit,
+                           h + m * ldh + unit, kind == FRNN_LSTM ? (T *)step->c + m * H + unit : NULL,
+                           H - unit);
             }
-        if (count > 1)
-            FN(row_of_panels)(K, h_prev, w + panel * K * width, G, acc);
-        else
-            FN(panel)(n, K, h_prev, ld_prev, w + panel * K * width, G, acc, ldg);
-        for (ptrdiff_t i = 0; i < parts; i++) {
-            const ptrdiff_t m = count > 1 ? 0 : i;
-            const ptrdiff_t first = (panel + (count > 1 ? i : 0)) * FRNN_PANEL;
-            FN(finish)(cell->kind, acc + i * apart, is_gru ? new_x + i * FRNN_PANEL : NULL,
-                       is_gru ? h_prev + m * ld_prev + first : NULL, h + m * ldh + first,
-                       c == NULL ? NULL : c + m * H + first, H - first);
+    }
+}
+
+/* ---------------------------------------------------------------- the operations of a backend */
+
+static void FN(project)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *gates)
+{
+    const ptrdiff_t blocks = FN(blocks)(cell);
+    for (ptrdiff_t index = 0; index < blocks; index++) {
+        const FN(block) block = FN(block_at)(cell, index);
+        FN(project_block)(cell, block, n, x, ldx, (T *)gates + block.offset * n, FN(is_far)(cell));
+    }
+}
+
+static void FN(dense_rows)(ptrdiff_t n, ptrdiff_t K, ptrdiff_t outputs, const T *x, ptrdiff_t ldx,
+                           const T *w, const T *bias, T *out, ptrdiff_t ldo)
+{
+    enum { ROWS = 24, WIDTH = FRNN_DENSE_BLOCK * FRNN_PANEL };
+    T acc[ROWS * WIDTH];
+    for (ptrdiff_t m = 0, rows; m < n; m += rows) {
+        rows = n - m < ROWS ? n - m : ROWS;
+        for (ptrdiff_t first = 0; first < outputs; first += WIDTH) {
+            const ptrdiff_t left = outputs - first < WIDTH ? outputs - first : WIDTH;
+            const ptrdiff_t width = (left + FRNN_PANEL - 1) / FRNN_PANEL * FRNN_PANEL;
+            for (ptrdiff_t i = 0; i < rows; i++)
+                for (ptrdiff_t j = 0; j < width; j++)
+                    acc[i * width + j] = bias == NULL ? 0 : bias[first + j];
+            FN(product)(rows, K, x + m * ldx, ldx, w + first * K, width, acc, 0);
+            for (ptrdiff_t i = 0; i < rows; i++)
+                memcpy(out + (m + i) * ldo + first, acc + i * width, left * sizeof(T));
         }
     }
+}
+
+static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *out,
+                      ptrdiff_t ldo)
+{
+    FN(dense_rows)(n, cell->input_size, cell->hidden_size, x, ldx, cell->w_ih, cell->bias, out, ldo);
+}
+
+static void FN(step)(const frnn_cell *cell, const frnn_step *step)
+{
+    T *h = cell->w_hr == NULL ? step->h_next : step->scratch; /* (n, H): before the projection */
+    const ptrdiff_t ldh = cell->w_hr == NULL ? step->ld_next : cell->hidden_size;
+    switch (cell->kind) {
+    case FRNN_LSTM: FN(step_of)(FRNN_LSTM, cell, step, h, ldh); break;
+    case FRNN_GRU: FN(step_of)(FRNN_GRU, cell, step, h, ldh); break;
+    case FRNN_RNN_TANH: FN(step_of)(FRNN_RNN_TANH, cell, step, h, ldh); break;
+    default: FN(step_of)(FRNN_RNN_RELU, cell, step, h, ldh); break;
+    }
     if (cell->w_hr != NULL)
-        FN(dense_rows)(n, H, K, h, ldh, cell->w_hr, NULL, h_next_, ld_next);
+        FN(dense_rows)(step->n, cell->hidden_size, cell->output_size, h, ldh, cell->w_hr, NULL, step->h_next,
+                       step->ld_next);
 }
 
 static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 {
     if (cell->kind == FRNN_GRU)
-        return (size_t)((n < 8 ? 8 : n) * FRNN_PANEL) * sizeof(T);
+        return (size_t)(n * cell->block * FRNN_PANEL) * sizeof(T);
     return cell->w_hr == NULL ? 0 : (size_t)(n * cell->hidden_size) * sizeof(T);
 }
 
@@ -414,8 +438,6 @@ static const frnn_backend FN(table) = {
     frnn_flush_denormals, frnn_restore_denormals,
 };
 
-#undef FRNN_GATE_VECTORS
-#undef FRNN_COLUMN
 #undef T
 #undef V
 #undef VL
@@ -429,9 +451,8 @@ static const frnn_backend FN(table) = {
 #undef v_min
 #undef v_max
 #undef v_fma
-#undef v_round
-#undef v_pow2
+#undef v_fnms
+#undef v_to_exponent
 #undef v_abs
 #undef v_copysign
-#undef v_where_negative
 #undef FN

@@ -7,10 +7,9 @@
  *   v_set            one scalar in all lanes
  *   v_add v_sub v_mul v_div v_min v_max
  *   v_fma(a, b, c)   a*b + c, rounded once where the instruction set can (all but baseline)
- *   v_round          to the nearest whole number, ties to even
- *   v_pow2(n)        2^n for whole n from the smallest normal exponent up; 0 below it
+ *   v_fnms(a, b, c)  -a*b - c, likewise
+ *   v_to_exponent    the lowest bits of a number as the exponent of one whose other bits are 0
  *   v_abs, v_copysign(magnitude, sign)
- *   v_where_negative(x, a, b)   a where the sign bit of x is set, else b
  *
  * v_min and v_max return their second argument where one is NaN, as x86 does: write
  * v_min(limit, x) to let a NaN in x through.
@@ -30,13 +29,11 @@
 #define v_min(a, b) _mm512_min_ps(a, b)
 #define v_max(a, b) _mm512_max_ps(a, b)
 #define v_fma(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define v_round(a) _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define v_pow2(n) _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(n, v_set(-126.0f), _CMP_NLT_UQ), v_set(1.0f), n)
+#define v_fnms(a, b, c) _mm512_fnmsub_ps(a, b, c)
+#define v_to_exponent(a) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a), 23))
 #define v_abs(a) _mm512_abs_ps(a)
 #define v_copysign(m, s) _mm512_castsi512_ps(_mm512_ternarylogic_epi32( \
     _mm512_set1_epi32(INT32_MIN), _mm512_castps_si512(s), _mm512_castps_si512(m), 0xCA))
-#define v_where_negative(x, a, b) \
-    _mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x)), b, a)
 
 #elif defined(FRNN_ISA_AVX512)
 #define T double
@@ -52,13 +49,11 @@
 #define v_min(a, b) _mm512_min_pd(a, b)
 #define v_max(a, b) _mm512_max_pd(a, b)
 #define v_fma(a, b, c) _mm512_fmadd_pd(a, b, c)
-#define v_round(a) _mm512_roundscale_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define v_pow2(n) _mm512_maskz_scalef_pd(_mm512_cmp_pd_mask(n, v_set(-1022.0), _CMP_NLT_UQ), v_set(1.0), n)
+#define v_fnms(a, b, c) _mm512_fnmsub_pd(a, b, c)
+#define v_to_exponent(a) _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_castpd_si512(a), 52))
 #define v_abs(a) _mm512_abs_pd(a)
 #define v_copysign(m, s) _mm512_castsi512_pd(_mm512_ternarylogic_epi64( \
     _mm512_set1_epi64(INT64_MIN), _mm512_castpd_si512(s), _mm512_castpd_si512(m), 0xCA))
-#define v_where_negative(x, a, b) \
-    _mm512_mask_blend_pd(_mm512_movepi64_mask(_mm512_castpd_si512(x)), b, a)
 
 #elif defined(FRNN_ISA_AVX2) && !FRNN_IS_F64
 #define T float
@@ -74,13 +69,10 @@
 #define v_min(a, b) _mm256_min_ps(a, b)
 #define v_max(a, b) _mm256_max_ps(a, b)
 #define v_fma(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define v_round(a) _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-/* The exponent of 2^n is n + 127: 0 and below would be denormal or worse. */
-#define v_pow2(n) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_max_epi32( \
-    _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), _mm256_setzero_si256()), 23))
+#define v_fnms(a, b, c) _mm256_fnmsub_ps(a, b, c)
+#define v_to_exponent(a) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23))
 #define v_abs(a) _mm256_andnot_ps(v_set(-0.0f), a)
 #define v_copysign(m, s) _mm256_or_ps(m, _mm256_and_ps(v_set(-0.0f), s))
-#define v_where_negative(x, a, b) _mm256_blendv_ps(b, a, x)
 
 #elif defined(FRNN_ISA_AVX2)
 #define T double
@@ -96,12 +88,10 @@
 #define v_min(a, b) _mm256_min_pd(a, b)
 #define v_max(a, b) _mm256_max_pd(a, b)
 #define v_fma(a, b, c) _mm256_fmadd_pd(a, b, c)
-#define v_round(a) _mm256_round_pd(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
-#define v_pow2(n) _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_cvtepi32_epi64(_mm_max_epi32( \
-    _mm_add_epi32(_mm256_cvtpd_epi32(n), _mm_set1_epi32(1023)), _mm_setzero_si128())), 52))
+#define v_fnms(a, b, c) _mm256_fnmsub_pd(a, b, c)
+#define v_to_exponent(a) _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_castpd_si256(a), 52))
 #define v_abs(a) _mm256_andnot_pd(v_set(-0.0), a)
 #define v_copysign(m, s) _mm256_or_pd(m, _mm256_and_pd(v_set(-0.0), s))
-#define v_where_negative(x, a, b) _mm256_blendv_pd(b, a, x)
 
 #elif defined(FRNN_ISA_NEON) && !FRNN_IS_F64
 #define T float
@@ -117,13 +107,10 @@
 #define v_min(a, b) vminq_f32(a, b)
 #define v_max(a, b) vmaxq_f32(a, b)
 #define v_fma(a, b, c) vfmaq_f32(c, a, b)
-#define v_round(a) vrndnq_f32(a)
-#define v_pow2(n) vreinterpretq_f32_s32(vshlq_n_s32(vmaxq_s32( \
-    vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), vdupq_n_s32(0)), 23))
+#define v_fnms(a, b, c) vnegq_f32(vfmaq_f32(c, a, b))
+#define v_to_exponent(a) vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(a), 23))
 #define v_abs(a) vabsq_f32(a)
 #define v_copysign(m, s) vbslq_f32(vdupq_n_u32(0x80000000u), s, m)
-#define v_where_negative(x, a, b) \
-    vbslq_f32(vreinterpretq_u32_s32(vshrq_n_s32(vreinterpretq_s32_f32(x), 31)), a, b)
 
 #elif defined(FRNN_ISA_NEON)
 #define T double
@@ -139,14 +126,10 @@
 #define v_min(a, b) vminq_f64(a, b)
 #define v_max(a, b) vmaxq_f64(a, b)
 #define v_fma(a, b, c) vfmaq_f64(c, a, b)
-#define v_round(a) vrndnq_f64(a)
-#define v_pow2(n) vreinterpretq_f64_s64(vshlq_n_s64(vandq_s64( \
-    vaddq_s64(vcvtq_s64_f64(n), vdupq_n_s64(1023)), \
-    vreinterpretq_s64_u64(vcgtq_s64(vcvtq_s64_f64(n), vdupq_n_s64(-1023)))), 52))
+#define v_fnms(a, b, c) vnegq_f64(vfmaq_f64(c, a, b))
+#define v_to_exponent(a) vreinterpretq_f64_s64(vshlq_n_s64(vreinterpretq_s64_f64(a), 52))
 #define v_abs(a) vabsq_f64(a)
 #define v_copysign(m, s) vbslq_f64(vdupq_n_u64(0x8000000000000000u), s, m)
-#define v_where_negative(x, a, b) \
-    vbslq_f64(vreinterpretq_u64_s64(vshrq_n_s64(vreinterpretq_s64_f64(x), 63)), a, b)
 
 #else /* baseline: one lane, plain C */
 #define VL 1
@@ -156,23 +139,22 @@
 #define v_add(a, b) ((a) + (b))
 #define v_sub(a, b) ((a) - (b))
 #define v_mul(a, b) ((a) * (b))
-#define v_div(a, b) ((a) / (b))
 #define v_min(a, b) ((a) < (b) ? (a) : (b))
 #define v_max(a, b) ((a) > (b) ? (a) : (b))
 #define v_fma(a, b, c) ((a) * (b) + (c))
-#define v_where_negative(x, a, b) (signbit(x) ? (a) : (b))
+#define v_fnms(a, b, c) (-((a) * (b)) - (c))
 #if FRNN_IS_F64
 #define T double
 #define V double
-#define v_round(a) nearbyint(a)
-#define v_pow2(n) ((n) > -1023.0 ? ldexp(1.0, (int)(n)) : 0.0)
+#define v_to_exponent(a) frnn_to_exponent_f64(a)
+#define v_div(a, b) frnn_divide_f64(a, b)
 #define v_abs(a) fabs(a)
 #define v_copysign(m, s) copysign(m, s)
 #else
 #define T float
 #define V float
-#define v_round(a) nearbyintf(a)
-#define v_pow2(n) ((n) > -127.0f ? ldexpf(1.0f, (int)(n)) : 0.0f)
+#define v_to_exponent(a) frnn_to_exponent_f32(a)
+#define v_div(a, b) frnn_divide_f32(a, b)
 #define v_abs(a) fabsf(a)
 #define v_copysign(m, s) copysignf(m, s)
 #endif
