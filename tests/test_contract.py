@@ -26,7 +26,7 @@ LAYERING = {
     "importers": {"errors", "spec", "importers"},
     "files": set(),
     "chain": {"errors"},
-    "streaming": {"errors", "chain"},
+    "streaming": {"errors", "chain", "_engine"},
     "layers": {"layers", "errors", "spec", "reference", "backends", "streaming", "_engine", "_pack"},
     "model": {"errors", "spec", "reference", "chain", "files", "importers", "layers", "streaming"},
     "offline": {"errors", "files", "importers"},

@@ -2,7 +2,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 from typing_extensions import CapsuleType, Self, disjoint_base
 
 from fastrnn._pack import PackedCell
@@ -13,7 +13,6 @@ class Workspace: ...
 @disjoint_base
 class Spares:
     def __init__(self, most: int = 8) -> None: ...
-    def take(self, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]: ...
 
 @disjoint_base
 class Dense:
@@ -23,6 +22,8 @@ class Dense:
 @disjoint_base
 class Recurrent:
     def __new__(cls, packed: Iterable[PackedCell], directions: int, backend: CapsuleType) -> Self: ...
+    def call(self, x: object, state: object, out: object, batch_first: bool) -> tuple[Any, Any] | None: ...
+    def spare(self, shape: tuple[int, ...]) -> NDArray[Any]: ...
     def run(
         self,
         x: NDArray[Any],
@@ -34,7 +35,5 @@ class Recurrent:
 
 @disjoint_base
 class Stepper:
-    def __init__(
-        self, engine: Recurrent, h: NDArray[Any], c: NDArray[Any] | None, is_batched: bool
-    ) -> None: ...
-    def __call__(self, x: object, out: object) -> NDArray[Any] | None: ...
+    def bind(self, engine: Recurrent, h: NDArray[Any], c: NDArray[Any] | None, is_batched: bool) -> None: ...
+    def step(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...

@@ -20,7 +20,6 @@ which is kept from call to call.
 import sys
 
 cimport numpy as cnp
-import numpy as np
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_REFCNT
@@ -41,6 +40,10 @@ cdef Py_ssize_t BLOCK_ROWS = 64
 # A larger workspace is given back after the call: that of a stack of bidirectional layers, which
 # grows with T, or of a huge batch.
 cdef size_t KEPT_BYTES = 64 * 1024 * 1024
+# A step that reads no more bytes of weights is over in about a microsecond: too short to give the GIL
+# away and take it back. Where there is none, no step is short.
+cdef bint HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
+cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
 
 
 # ---------------------------------------------------------------- memory
@@ -79,21 +82,47 @@ cdef class Spares:
 
     def __init__(self, Py_ssize_t most=8):
         self.arrays = []
-        self.most = most if getattr(sys, "_is_gil_enabled", lambda: True)() else 0
+        self.most = most if HAS_GIL else 0
 
-    def take(self, tuple shape, dtype):
+    cdef cnp.ndarray take(self, int axes, const cnp.npy_intp *shape, int type_number):
         """An array of that shape with any content."""
+        cdef cnp.ndarray array
         for array in self.arrays:
             # Two references: the list's and the loop's. Its last holder may have changed it.
             if (
-                Py_REFCNT(array) == 2 and array.shape == shape and array.dtype == dtype
-                and array.flags.carray and array.flags.owndata
+                Py_REFCNT(array) == 2 and is_plain(array, axes, shape, type_number)
+                and cnp.PyArray_ISCARRAY(array) and cnp.PyArray_CHKFLAGS(array, cnp.NPY_ARRAY_OWNDATA)
             ):
                 return array
-        array = np.empty(shape, dtype)
+        array = cnp.PyArray_EMPTY(axes, <cnp.npy_intp *>shape, type_number, 0)
         if self.most:
             self.arrays = [*self.arrays[1 - self.most:], array]
         return array
+
+
+cdef inline bint is_plain(
+    object array, int axes, const cnp.npy_intp *shape, int type_number,
+) noexcept:
+    """Whether that is an ndarray, and no subclass, of that shape and type."""
+    cdef int i
+    if (
+        not cnp.PyArray_CheckExact(array)
+        or cnp.PyArray_NDIM(array) != axes
+        or cnp.PyArray_TYPE(array) != type_number
+    ):
+        return False
+    for i in range(axes):
+        if cnp.PyArray_DIM(array, i) != shape[i]:
+            return False
+    return True
+
+
+cdef inline bint is_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two C-contiguous arrays share no memory."""
+    return (
+        cnp.PyArray_BYTES(a) + cnp.PyArray_NBYTES(a) <= cnp.PyArray_BYTES(b)
+        or cnp.PyArray_BYTES(b) + cnp.PyArray_NBYTES(b) <= cnp.PyArray_BYTES(a)
+    )
 
 
 cdef inline char *take(char **cursor, Py_ssize_t size) noexcept nogil:
@@ -144,8 +173,7 @@ cdef struct Inputs:
     char *data
     Py_ssize_t stride           # elements from one row to the next
     Py_ssize_t rows
-    Py_ssize_t first            # they follow time from here on; -1: they follow the steps, each with the
-                                # rows that run at it
+    Py_ssize_t first            # they follow time from here on; -1: the steps, each with its running rows
 
 
 cdef inline char *row_at(const Rows *rows, Py_ssize_t t, Py_ssize_t b) noexcept nogil:
@@ -239,9 +267,11 @@ cdef class Recurrent:
     cdef const frnn_cell **cells
     cdef const frnn_backend *backend
     cdef Py_ssize_t L, D, input_size, hidden_size, output_size, itemsize
-    cdef Py_ssize_t gate_width, gate_bytes
+    cdef Py_ssize_t gate_width, gate_bytes, weight_bytes
     cdef bint has_cell_state
+    cdef int type_number        # of NumPy
     cdef list workspaces        # those that no call is using
+    cdef Spares spares
 
     def __cinit__(self, packed, Py_ssize_t directions, backend):
         cdef Py_ssize_t i
@@ -260,11 +290,113 @@ cdef class Recurrent:
         self.itemsize = 4 if self.cells[0].dtype == FRNN_F32 else 8
         self.gate_width = self.backend.gate_width(self.cells[0])
         self.gate_bytes = self.gate_width * self.itemsize
+        self.weight_bytes = sum(
+            array.nbytes for cell in self.packed for array in cell.arrays if array is not None)
         self.has_cell_state = self.cells[0].kind == FRNN_LSTM
+        self.type_number = cnp.NPY_FLOAT32 if self.itemsize == 4 else cnp.NPY_FLOAT64
         self.workspaces = []
+        self.spares = Spares()
 
     def __dealloc__(self):
         PyMem_RawFree(self.cells)
+
+    def call(self, x, state, out, bint batch_first):
+        """A layer's call in the plain case: arrays that need neither conversion nor a message.
+
+        x (T, B, I), (B, T, I) with batch_first, or (T, I); state None, h, or a pair (h, c) for
+        an LSTM; out None or of the output's shape; all C-contiguous. Gives (output, h) or
+        (output, (h, c)); for any other arguments it gives None and does nothing.
+        """
+        cdef cnp.npy_intp shape[3]
+        cdef cnp.npy_intp h_shape[3]
+        cdef cnp.npy_intp c_shape[3]
+        cdef Py_ssize_t T, B
+        cdef int axes, i
+        cdef cnp.ndarray y, h, c = None
+        cdef object h_0 = None, c_0 = None
+        cdef Rows source, target
+        if not cnp.PyArray_CheckExact(x) or not cnp.PyArray_ISCARRAY_RO(x):
+            return None
+        axes = cnp.PyArray_NDIM(x)
+        if axes != 2 and axes != 3:
+            return None
+        for i in range(axes):
+            shape[i] = cnp.PyArray_DIM(x, i)
+        if (
+            cnp.PyArray_TYPE(x) != self.type_number
+            or shape[axes - 1] != self.input_size
+            or cnp.PyArray_SIZE(x) == 0
+        ):
+            return None
+        batch_first = batch_first and axes == 3
+        T = shape[batch_first]
+        B = 1 if axes == 2 else shape[not batch_first]
+        shape[axes - 1] = self.D * self.output_size
+        h_shape[0] = c_shape[0] = self.L * self.D
+        h_shape[1] = c_shape[1] = B
+        h_shape[axes - 1] = self.output_size
+        c_shape[axes - 1] = self.hidden_size
+        if state is not None:
+            if self.has_cell_state:
+                if type(state) is not tuple or len(state) != 2:
+                    return None
+                h_0, c_0 = state
+                if not is_plain(c_0, axes, c_shape, self.type_number) or not cnp.PyArray_ISCARRAY_RO(c_0):
+                    return None
+            else:
+                h_0 = state
+            if not is_plain(h_0, axes, h_shape, self.type_number) or not cnp.PyArray_ISCARRAY_RO(h_0):
+                return None
+        if out is None:
+            y = cnp.PyArray_EMPTY(axes, shape, self.type_number, 0)
+        else:
+            if (
+                not is_plain(out, axes, shape, self.type_number)
+                or not cnp.PyArray_ISCARRAY(out)
+                or not is_apart(out, x)
+                or (h_0 is not None and not is_apart(out, h_0))
+                or (c_0 is not None and not is_apart(out, c_0))
+            ):
+                return None
+            y = out
+        h = self.take_state(axes, h_shape, h_0, out is None)
+        if self.has_cell_state:
+            c = self.take_state(axes, c_shape, c_0, out is None)
+        source.first = target.first = 0
+        source.order = target.order = NULL
+        source.data = cnp.PyArray_BYTES(x)
+        target.data = cnp.PyArray_BYTES(y)
+        source.step = source.row = self.input_size * self.itemsize
+        target.step = target.row = self.D * self.output_size * self.itemsize
+        if batch_first:
+            source.row *= T
+            target.row *= T
+        else:
+            source.step *= B
+            target.step *= B
+        self.run_rows(T, B, source, target, h, c, NULL)
+        return (y, h) if c is None else (y, (h, c))
+
+    cdef cnp.ndarray take_state(self, int axes, const cnp.npy_intp *shape, initial, bint is_new):
+        """An array for a state, holding the initial one or zeros."""
+        cdef cnp.ndarray array
+        if is_new:
+            array = cnp.PyArray_EMPTY(axes, <cnp.npy_intp *>shape, self.type_number, 0)
+        else:
+            array = self.spares.take(axes, shape, self.type_number)
+        if initial is None:
+            memset(cnp.PyArray_DATA(array), 0, cnp.PyArray_NBYTES(array))
+        else:
+            memcpy(cnp.PyArray_DATA(array), cnp.PyArray_DATA(initial), cnp.PyArray_NBYTES(array))
+        return array
+
+    def spare(self, tuple shape):
+        """An array of that shape for a state, with any content."""
+        cdef cnp.npy_intp sizes[3]
+        cdef int i
+        for i in range(len(shape)):
+            sizes[i] = shape[i]
+        return self.spares.take(<int>len(shape), sizes, self.type_number)
 
     def run(self, cnp.ndarray x, cnp.ndarray h, c, lengths, cnp.ndarray out):
         """Run x (T, B, I) through the stack into out (T, B, D*P).
@@ -273,22 +405,29 @@ cdef class Recurrent:
         holding those behind the last step. lengths is an intp array (B,) or None. The last
         axis of x and out is contiguous; h, c and lengths wholly so. Nothing overlaps.
         """
-        cdef Rows source = rows_of(x), target = rows_of(out)
-        cdef Call call
-        cdef Workspace workspace
-        cdef char *c_data = NULL if c is None else cnp.PyArray_BYTES(c)
         cdef const Py_ssize_t *length = NULL
         if lengths is not None:
             length = <const Py_ssize_t *>cnp.PyArray_DATA(lengths)
+        self.run_rows(cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), rows_of(x), rows_of(out), h, c, length)
+
+    cdef int run_rows(
+        self, Py_ssize_t T, Py_ssize_t B, Rows source, Rows target, cnp.ndarray h, cnp.ndarray c,
+        const Py_ssize_t *lengths,
+    ) except -1:
+        cdef Call call
+        cdef Workspace workspace
+        cdef char *h_data = cnp.PyArray_BYTES(h)
+        cdef char *c_data = NULL if c is None else cnp.PyArray_BYTES(c)
         try:
             workspace = self.workspaces.pop()
         except IndexError:
             workspace = Workspace()
-        self.prepare(&call, workspace, cnp.PyArray_DIM(x, 0), cnp.PyArray_DIM(x, 1), length != NULL)
+        self.prepare(&call, workspace, T, B, lengths != NULL)
         with nogil:
-            self.execute(&call, source, target, cnp.PyArray_BYTES(h), c_data, length)
+            self.execute(&call, source, target, h_data, c_data, lengths)
         if workspace.size <= KEPT_BYTES:
             self.workspaces.append(workspace)
+        return 0
 
     cdef int prepare(
         self, Call *call, Workspace workspace, Py_ssize_t T, Py_ssize_t B, bint is_ragged,
@@ -502,14 +641,13 @@ cdef class Recurrent:
 
 
 cdef class Stepper:
-    """One step after the other of a stack that runs forward, on states of its own.
+    """What makes one step after the other of a stack that runs forward, on states of its own.
 
-    The plain case of a live stream, without a Python object on the way but the result: called
-    with an x and an out that need neither conversion nor a message. For any other it gives None
-    and does nothing.
+    The base of Stream: its plain steps are made here, without a Python object on the way but the
+    result. `step_checked` of the subclass makes all others.
     """
 
-    cdef Recurrent engine
+    cdef Recurrent engine       # None: no step is plain
     cdef cnp.ndarray h
     cdef cnp.ndarray c
     cdef Call call
@@ -518,13 +656,13 @@ cdef class Stepper:
     cdef int axes, type_number
     cdef cnp.npy_intp x_shape[2]
     cdef cnp.npy_intp y_shape[2]
-    cdef Py_ssize_t x_bytes, y_bytes
     cdef char *h_data
     cdef char *c_data
-    cdef bint is_running
+    cdef bint is_short, is_running
 
-    def __init__(self, Recurrent engine not None, cnp.ndarray h, c, bint is_batched):
-        """h (L, B, P) and c (L, B, H) or None, without B where not is_batched."""
+    def bind(self, Recurrent engine not None, cnp.ndarray h, c, bint is_batched):
+        """Step these states from now on: h (L, B, P) and c (L, B, H) or None, without B where not
+        is_batched."""
         cdef Py_ssize_t B = cnp.PyArray_DIM(h, 1) if is_batched else 1
         self.engine = engine
         self.h = h
@@ -532,51 +670,70 @@ cdef class Stepper:
         self.h_data = cnp.PyArray_BYTES(h)
         self.c_data = NULL if c is None else cnp.PyArray_BYTES(c)
         self.axes = 2 if is_batched else 1
-        self.type_number = cnp.PyArray_TYPE(h)
+        self.type_number = engine.type_number
         self.x_shape[0] = self.y_shape[0] = B
         self.x_shape[self.axes - 1] = engine.input_size
         self.y_shape[self.axes - 1] = engine.output_size
         self.source.first = self.target.first = 0
         self.source.row = engine.input_size * engine.itemsize
         self.target.row = engine.output_size * engine.itemsize
-        self.source.step = self.x_bytes = B * self.source.row
-        self.target.step = self.y_bytes = B * self.target.row
+        self.source.step = B * self.source.row
+        self.target.step = B * self.target.row
+        self.is_short = B * engine.weight_bytes <= SHORT_BYTES
         self.workspace = Workspace()
         engine.prepare(&self.call, self.workspace, 1, B, False)
 
-    def __call__(self, x, out):
+    def step(self, x, out=None):
+        """Make one time step.
+
+        Parameters
+        ----------
+        x : array-like, shape (I,) or (B, I)
+            Real numbers; tokens: integers, shape () or (B,).
+        out : ndarray, optional
+            Where the result goes; C-contiguous, of its shape and dtype, apart from ``x``.
+
+        Returns
+        -------
+        ndarray, shape (features,) or (B, features)
+            Of the dtype of the last layer that has one; ``out`` if given.
+
+        Raises
+        ------
+        ValueError
+            The shape of ``x``, a token or ``out`` does not fit.
+        TypeError
+            ``x`` does not hold real numbers (of tokens: whole ones), or ``out`` is no ndarray.
+        RuntimeError
+            Another thread is stepping the stream.
+        """
         cdef cnp.ndarray y
+        if self.engine is None:
+            return self.step_checked(x, out)
         # First of all: whoever is running reads source and target without the GIL.
         if self.is_running:
             raise RuntimeError("Stream.step: expected one thread at a time, got a second one.")
-        if not self.is_plain(x, self.x_shape) or not cnp.PyArray_ISCARRAY_RO(x):
-            return None
+        if not is_plain(x, self.axes, self.x_shape, self.type_number) or not cnp.PyArray_ISCARRAY_RO(x):
+            return self.step_checked(x, out)
         if out is None:
             y = cnp.PyArray_EMPTY(self.axes, self.y_shape, self.type_number, 0)
         else:
-            if not self.is_plain(out, self.y_shape) or not cnp.PyArray_ISCARRAY(out):
-                return None
+            if (
+                not is_plain(out, self.axes, self.y_shape, self.type_number)
+                or not cnp.PyArray_ISCARRAY(out)
+                or not is_apart(out, x)
+            ):
+                return self.step_checked(x, out)
             y = out
         self.source.data = cnp.PyArray_BYTES(x)
         self.target.data = cnp.PyArray_BYTES(y)
-        if (
-            self.source.data < self.target.data + self.y_bytes
-            and self.target.data < self.source.data + self.x_bytes
-        ):
-            return None
-        self.is_running = True
         self.call.parity ^= 1
+        if self.is_short:
+            self.engine.execute(&self.call, self.source, self.target, self.h_data, self.c_data, NULL)
+            return y
+        self.is_running = True
         with nogil:
             self.engine.execute(
                 &self.call, self.source, self.target, self.h_data, self.c_data, NULL)
         self.is_running = False
         return y
-
-    cdef inline bint is_plain(self, object array, cnp.npy_intp *shape):
-        return (
-            cnp.PyArray_CheckExact(array)
-            and cnp.PyArray_NDIM(array) == self.axes
-            and cnp.PyArray_TYPE(array) == self.type_number
-            and cnp.PyArray_DIM(array, 0) == shape[0]
-            and cnp.PyArray_DIM(array, self.axes - 1) == shape[self.axes - 1]
-        )

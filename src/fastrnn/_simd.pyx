@@ -35,7 +35,7 @@ ISAS, TABLES = _read_isas()
 
 
 def activate(table, str name, cnp.ndarray x, cnp.ndarray y):
-    """Run an activation ("sigmoid", "tanh") of a table over contiguous x into y, as a step does; for tests."""
+    """Run an activation ("sigmoid", "tanh") over contiguous x into y, as a step does; for tests."""
     cdef const frnn_backend *backend = <const frnn_backend *>PyCapsule_GetPointer(table, "fastrnn.backend")
     cdef uint64_t before = backend.enter()
     if name == "sigmoid":

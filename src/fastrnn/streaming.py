@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fastrnn._engine import Stepper
 from fastrnn.chain import chain_features, join_state, output_dtype, split_state
 from fastrnn.errors import (
     Array,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import fastrnn
 
 
-class Stream:
+class Stream(Stepper):
     """A live sequence: `step` or `run` it, and its state is kept.
 
     Made by ``layer.stream()`` or ``model.stream()``. It owns its state and shares the weights
@@ -73,39 +74,15 @@ class Stream:
         ]
         self._next_states = [[np.empty_like(a) for a in arrays] for arrays in self._states]
         # One recurrent layer alone: its plain steps go straight to the engine.
-        self._stepper = None
         if len(layers) == 1 and self._recurrent:
-            self._stepper = self._recurrent[0].stepper(self._states[0], batch_size is not None)
+            h, *c = self._states[0]
+            self.bind(self._recurrent[0].engine, h, c[0] if c else None, batch_size is not None)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self._layers, self.batch_size, self._states)
 
-    def step(self, x: ArrayLike, out: Floats | None = None) -> Floats:
-        """Make one time step.
-
-        Parameters
-        ----------
-        x : array-like, shape (I,) or (B, I)
-            Real numbers; tokens: integers, shape () or (B,).
-        out : ndarray, optional
-            Where the result goes; C-contiguous, of its shape and dtype, apart from ``x``.
-
-        Returns
-        -------
-        ndarray, shape (features,) or (B, features)
-            Of the dtype of the last layer that has one; ``out`` if given.
-
-        Raises
-        ------
-        ValueError
-            The shape of ``x``, a token or ``out`` does not fit.
-        TypeError
-            ``x`` does not hold real numbers (of tokens: whole ones), or ``out`` is no ndarray.
-        """
-        if self._stepper is not None:
-            plain: Floats | None = self._stepper(x, out)
-            if plain is not None:
-                return plain
+    def step_checked(self, x: ArrayLike, out: Floats | None) -> Floats:
+        """`step` for whatever it is given."""
         x = self._check("step", x, has_time=False)
         if out is None:
             y: Floats = self._advance(x[None], None)[0]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._engine import Recurrent, Spares, Stepper
+from fastrnn._engine import Recurrent
 from fastrnn._pack import pack_recurrent
 from fastrnn.backends import pick_backend
 from fastrnn.errors import (
@@ -48,8 +48,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     tensors: dict[str, Floats]
     features_in: int
     features_out: int
-    _engine: Recurrent
-    _spares: Spares
+    engine: Recurrent
 
     def __init__(self, *_: object, **__: object) -> None:
         raise no_weights(type(self))
@@ -87,8 +86,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self._engine = Recurrent(cells, shape.directions, picked.table)
-        self._spares = Spares()
+        self.engine = Recurrent(cells, shape.directions, picked.table)
         return self
 
     @classmethod
@@ -190,6 +188,10 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         TypeError
             An argument does not hold real numbers.
         """
+        if lengths is None:
+            plain = self.engine.call(x, state, out, self.batch_first)
+            if plain is not None:
+                return plain
         where = type(self).__name__
         x = check_sequence(where, x, self.dtype, self.input_size, self.batch_first)
         is_batched = x.ndim == 3
@@ -208,7 +210,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             states: list[Floats] = [np.empty(size, self.dtype) for size in shapes.values()]
         else:
             output = check_out(where, out, shape, self.dtype, (x, *given))
-            states = [self._spares.take(size, self.dtype) for size in shapes.values()]
+            states = [self.engine.spare(size) for size in shapes.values()]
         for index, array in enumerate(states):
             array[...] = given[index] if given else 0
         self.advance(steps, states, time_major(output, self.batch_first), lengths)
@@ -219,11 +221,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     ) -> None:
         """Run checked arrays: x (T, B, I) into out (T, B, D*P), the states in place."""
         c = states[1] if len(states) == 2 else None
-        self._engine.run(x, states[0], c, lengths, out)
-
-    def stepper(self, states: list[Floats], is_batched: bool) -> Stepper:
-        """What makes the plain steps of a stream on these states, in place."""
-        return Stepper(self._engine, states[0], states[1] if len(states) == 2 else None, is_batched)
+        self.engine.run(x, states[0], c, lengths, out)
 
     def pack_state(self, states: list[Floats]) -> LayerState:
         """The state as callers see it: (h, c) of an LSTM, h of the others."""
