@@ -31,6 +31,7 @@ LAYERING = {
     "model": {"errors", "spec", "reference", "chain", "files", "importers", "layers", "streaming"},
     "offline": {"errors", "files", "importers"},
     "terminal": set(),
+    "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "layers", "model", "terminal"},
     "demo": set(),
 }
 
