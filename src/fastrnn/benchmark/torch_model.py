@@ -1,5 +1,6 @@
 """A chain of layers in torch, as its users run it."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -11,6 +12,7 @@ from fastrnn.spec import GATES, LayerSpec
 
 def make_runner(work: Work) -> Callable[..., Any]:
     """A function (x, state) to (y, state), as fastrnn's Sequential is one; weights of the work's own."""
+    warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
     modules = [_module(spec) for spec in work.specs]
     if len(modules) == 1 and work.specs[0].kind in GATES and work.lengths is None:
         return cast("Callable[..., Any]", modules[0])  # torch's module alone, nothing of ours around it
