@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 
 
@@ -26,7 +25,7 @@ def _parser():
     )
     parser.set_defaults(command=_measure)
     parser.add_argument(
-        "--only", default="", metavar="TEXT", help='cases whose name contains this text; "cold start"'
+        "--only", default="", metavar="TEXT", help='cases with this in their names; "cold start"'
     )
     parser.add_argument("--rounds", type=int, help="turns that each engine takes")
     parser.add_argument("-o", "--output", help="where the result goes (.json)")
@@ -58,8 +57,9 @@ def _parser():
 
 
 def _measure(options):
-    for library in ("OPENBLAS", "OMP", "MKL"):
-        os.environ[f"{library}_NUM_THREADS"] = "1"
+    from fastrnn.benchmark.engines import limit_threads
+
+    limit_threads(1)
     from bench.cases import GRID
     from bench.report import print_report
     from bench.run import run

@@ -12,22 +12,22 @@ TITLES = {"torch": "torch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO
 def print_report(result):
     """Print everything that a run found out."""
     print(_headline(result))
-    print(
-        "medians; the ratio is the best peer's time over ours (torch's, RTNeural's where only that counts)\n"
-    )
-    if result["cases"]:
-        print_table(*case_table(result, result["cases"]))
-    for line in left_out_notes({entry["name"]: _measured(entry) for entry in result["cases"]}):
-        print(f"\n{line}", end="")
-    print()
     if result["not_installed"]:
-        print(f"\nnot installed: {', '.join(result['not_installed'])}; pip install '.[bench]'")
+        print(f"not installed: {', '.join(result['not_installed'])}; pip install '.[bench]'")
+    if result["cases"]:
+        print(
+            "medians; the ratio is the best peer's time over ours, or torch's or RTNeural's where that counts\n"
+        )
+        print_table(*case_table(result, result["cases"]))
+        print()
+        for line in left_out_notes({entry["name"]: _measured(entry) for entry in result["cases"]}):
+            print(line)
+        print(_limits_line(result))
+        for line in summary_lines(result["summary"]):
+            print(line)
     if "cold_start" in result:
         print()
         print_table(*start_table(result))
-    print(f"\n{_limits_line(result)}")
-    for line in summary_lines(result["summary"]):
-        print(line)
 
 
 def markdown(result, has_all=False):

@@ -42,7 +42,7 @@ def run(
         "limits": None,
         "cases": [],
     }
-    limits = _limits(result)
+    limits = _limits(result) if cases else None
     for index, case in enumerate(cases):
         peers = [peer for peer in engines.PEERS if case.against != TORCH or peer.name == "torch"]
         times = measure(case.work(threads), peers, rounds, round_seconds)
