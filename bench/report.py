@@ -15,12 +15,10 @@ def print_report(result):
     if result["not_installed"]:
         print(f"not installed: {', '.join(result['not_installed'])}; pip install '.[bench]'")
     if result["cases"]:
-        print(
-            "medians; the ratio is the best peer's time over ours, or torch's or RTNeural's where that counts\n"
-        )
+        print("medians; ratio: the best peer's time over ours, or torch's or RTNeural's where that counts\n")
         print_table(*case_table(result, result["cases"]))
         print()
-        for line in left_out_notes({entry["name"]: _measured(entry) for entry in result["cases"]}):
+        for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["cases"]}):
             print(line)
         print(_limits_line(result))
         for line in summary_lines(result["summary"]):
@@ -102,7 +100,7 @@ def summary_lines(summary):
     """The figures over all cases, a line each."""
     if summary["geometric_mean"] is not None:
         yield (
-            f"geometric mean {summary['geometric_mean']:.2f} over {summary['geometric_mean_of']} cases, "
+            f"geometric mean {summary['geometric_mean']:.2f} of {summary['geometric_mean_of']}, "
             f"wanted {summary['geometric_mean_wanted']:.2f}"
         )
     if summary["minimum"] is not None:
@@ -139,10 +137,6 @@ def _limits_line(result):
         f"limits of one core ({limits['isa']}): {limits['gflops']['float32']:.0f} GFLOP/s float32, "
         f"{limits['gflops']['float64']:.0f} float64; reading {reading}"
     )
-
-
-def _measured(entry):
-    return {name: record for name, record in entry["engines"].items() if name != RTNEURAL}
 
 
 def _cell(record):
