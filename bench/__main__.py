@@ -1,47 +1,132 @@
-"""``python -m bench``: measure the grid, show a table, write JSON."""
+"""``python -m bench``: measure the grid; and what can be done with the result."""
 
 import argparse
 import json
-import os
-
-# One thread for every engine. Before any of them loads.
-for library in ("OPENBLAS", "OMP", "MKL"):
-    os.environ[f"{library}_NUM_THREADS"] = "1"
-
-from bench.cases import GRID  # noqa: E402 - the threads have to be set first
-from bench.engines import ENGINES, is_installed  # noqa: E402
-from bench.run import ROUNDS, machine, measure  # noqa: E402
-from fastrnn.terminal import print_table, progress  # noqa: E402
+import sys
 
 
-def main():
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the grid, on one core.")
-    parser.add_argument("--only", default="", help="cases whose name contains this text")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+def main(arguments=None):
+    """Run a command; return its exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"python -m bench: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("python -m bench: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measure the grid on one core, beside every engine that is installed.",
+    )
+    parser.set_defaults(command=_measure)
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help='cases with this in their names; "cold start"'
+    )
+    parser.add_argument("--rounds", type=int, help="turns that each engine takes")
     parser.add_argument("-o", "--output", help="where the result goes (.json)")
-    options = parser.parse_args()
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def add(name, function, summary):
+        command = commands.add_parser(name, help=summary, description=summary)
+        command.set_defaults(command=function)
+        return command
+
+    comparison = add(
+        "compare", _compare, "Name what became slower between two results; if anything, status 1."
+    )
+    comparison.add_argument("before")
+    comparison.add_argument("after")
+    comparison.add_argument("--threshold", type=float, help="a change that counts, as a share (default 0.05)")
+    show = add("show", _show, "Print the table of a result.")
+    show.add_argument("result")
+    text = add("markdown", _markdown, "Print the README's tables of a result.")
+    text.add_argument("result")
+    text.add_argument("--all", action="store_true", help="every case, with what is wanted")
+    plots = add("plot", _plot, "Draw a result: time per step, and the roofline.")
+    plots.add_argument("result")
+    plots.add_argument("-o", "--output", required=True, help="the folder of steps.svg, roofline.svg and .png")
+    return parser
+
+
+# Each command imports what it needs: the threads have to be set before an engine loads.
+
+
+def _measure(options):
+    from fastrnn.benchmark.engines import limit_threads
+
+    limit_threads(1)
+    from bench.cases import GRID
+    from bench.report import print_report
+    from bench.run import run
+    from bench.startup import RUNS
+    from fastrnn.benchmark.measure import ROUNDS
+    from fastrnn.errors import check_positive, message
+    from fastrnn.files import check_folder, replacing
+    from fastrnn.terminal import progress
+
+    rounds = ROUNDS if options.rounds is None else check_positive("bench", "--rounds", options.rounds)
     cases = [case for case in GRID if options.only in case.name]
-    peers = [engine.name for engine in ENGINES if is_installed(engine)]
-    result = {**machine(), "cases": []}
-    rows = []
-    with progress("bench") as report:
-        for index, case in enumerate(cases):
-            times = measure(case, options.rounds)
-            result["cases"].append({**case.as_dict(), "name": case.name, "microseconds": times})
-            ours = times["fastrnn"]["median"]
-            cells = [
-                f"{times[name]['median']:.1f}" if "median" in times.get(name, {}) else "-" for name in peers
-            ]
-            best = min(times.get(name, {}).get("median", float("inf")) for name in peers[1:] or ["fastrnn"])
-            rows.append((case.name, *cells, f"{best / ours:.2f}"))
-            report(index + 1, len(cases))
-    print(f"{result['processor']}; {result['engines']}; not installed: {result['not_installed'] or 'none'}")
-    print("microseconds (median), and the best peer's time over ours\n")
-    print_table(("case", *peers, "ratio"), rows)
+    starts = RUNS if options.only in "cold start" else 0
+    if not cases and not starts:
+        raise ValueError(message("bench", "a text that is in the name of a case", repr(options.only)))
     if options.output:
-        with open(options.output, "w") as file:
+        check_folder(options.output)
+    with progress("bench") as report:
+        result = run(cases, rounds, starts=starts, report=report)
+    if options.output:
+        with replacing(options.output) as draft, open(draft, "w") as file:
             json.dump(result, file, indent=1)
+    print_report(result)
+
+
+def _compare(options):
+    from bench.compare import THRESHOLD, compare, print_comparison
+
+    before, after = _read(options.before), _read(options.after)
+    found = compare(before, after, THRESHOLD if options.threshold is None else options.threshold)
+    print_comparison(before, after, found)
+    return 1 if found["slower"] else 0
+
+
+def _show(options):
+    from bench.report import print_report
+
+    print_report(_read(options.result))
+
+
+def _markdown(options):
+    from bench.report import markdown
+
+    print(markdown(_read(options.result), options.all))
+
+
+def _plot(options):
+    from bench.plot import plot
+
+    for path in plot(_read(options.result), options.output):
+        print(path)
+
+
+def _read(path):
+    """A result from its file."""
+    from bench.run import RESULT_VERSION
+    from fastrnn.errors import message
+
+    try:
+        with open(path) as file:
+            result = json.load(file)
+    except ValueError as error:
+        raise ValueError(message(path, "a result of python -m bench", f"no JSON ({error})")) from error
+    version = result.get("version") if isinstance(result, dict) else None
+    if version != RESULT_VERSION:
+        raise ValueError(message(path, f"a result of version {RESULT_VERSION}", f"{version}"))
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,18 +1,34 @@
-"""The grid of work that is measured. Everything here is declared; nothing is picked afterwards."""
+"""The grid of work that is measured, and what is wanted. Declared here; nothing is picked afterwards."""
 
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from fastrnn.spec import RecurrentSpec
+from fastrnn.benchmark.work import Work, ragged_lengths
+from fastrnn.spec import LayerSpec, RecurrentSpec
+
+# What a ratio is taken against: the best of all peers, torch alone where the others have no such
+# thing or nobody uses it there, or the recorded times of RTNeural.
+PEERS, TORCH, RTNEURAL = "peers", "torch", "rtneural"
+# Over the cases that have PEERS: the geometric mean of the ratios. Over all: none below the minimum.
+GEOMETRIC_MEAN = 2.0
+MINIMUM = 1.05
+# At 32 rows and more, of the multiply-add peak; at one row, of what reading the weights allows.
+PEAK_SHARE = 0.90
+BANDWIDTH_SHARE = 0.85
+
+# RTNeural (C++, sizes known to the compiler), LSTM 1->H: microseconds a sample, recorded where a core
+# does so many GFLOP/s in float32. They are scaled by the peak that is measured in the same run.
+RTNEURAL_MICROSECONDS = {16: 0.041, 32: 0.19, 64: 0.61, 128: 2.56}
+RTNEURAL_GFLOPS = 250.0
 
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work: a layer, a batch, and a number of time steps.
+    """One piece of work: a recurrent layer, a batch, a number of time steps; and the ratio wanted.
 
     mode "step" is one step of a live sequence, its state kept from call to call; "sequence" is T
-    steps in one call, from zero states.
+    steps in one call, from zero states. The ratio is the time of what it is taken `against` over ours.
     """
 
     kind: str
@@ -23,54 +39,141 @@ class Case:
     mode: str = "sequence"
     num_layers: int = 1
     bidirectional: bool = False
+    proj_size: int = 0
     precision: str = "float32"
+    is_ragged: bool = False
+    target: float = MINIMUM
+    against: str = PEERS
 
     @property
     def name(self):
-        """For people: LSTM 128->128, 100x1."""
-        size = f"{self.kind} {self.input_size}->{self.hidden_size}"
-        if self.num_layers > 1:
-            size += f" x{self.num_layers}"
-        if self.bidirectional:
-            size += " both ways"
-        if self.precision != "float32":
-            size += f" {self.precision}"
-        return f"{size}, {'step' if self.mode == 'step' else self.T}x{self.B}"
+        """For people: LSTM 128->128, 100x32."""
+        words = [f"{self.kind} {self.input_size}->{self.hidden_size}"]
+        words += [f"x{self.num_layers}"] if self.num_layers > 1 else []
+        words += ["both ways"] if self.bidirectional else []
+        words += [f"proj {self.proj_size}"] if self.proj_size else []
+        words += [self.precision] if self.precision != "float32" else []
+        words += ["ragged"] if self.is_ragged else []
+        amount = f"{self.T}x{self.B}"
+        if self.mode == "step":
+            amount = "step" if self.B == 1 else f"step x{self.B}"
+        return f"{' '.join(words)}, {amount}"
 
-    def spec(self):
+    def shape(self):
         """The RecurrentSpec of the layer."""
         return RecurrentSpec(
-            self.kind, self.input_size, self.hidden_size, self.num_layers, self.bidirectional
+            self.kind,
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            self.bidirectional,
+            self.proj_size,
         )
 
-    def tensors(self):
-        """Seeded weights of torch's usual scale."""
+    def work(self, threads=1):
+        """The Work, with seeded weights of torch's usual scale."""
         random = np.random.default_rng(self.hidden_size)
         bound = 1 / np.sqrt(self.hidden_size)
-        return {
+        tensors = {
             name: random.uniform(-bound, bound, shape).astype(self.precision)
-            for name, shape in self.spec().tensor_shapes().items()
+            for name, shape in self.shape().tensor_shapes().items()
         }
+        spec = LayerSpec(self.kind, {"precision": self.precision}, tensors)
+        return Work((spec,), self.T, self.B, self.mode, self.lengths(), threads)
 
-    def x(self):
-        """A seeded input (T, B, I)."""
-        random = np.random.default_rng(self.T)
-        return random.standard_normal((self.T, self.B, self.input_size)).astype(self.precision)
+    def lengths(self):
+        """The time steps of each row, or None where all have T."""
+        return ragged_lengths(self.T, self.B) if self.is_ragged else None
 
     def as_dict(self):
         """For the result file."""
-        return asdict(self)
+        return {"name": self.name, **asdict(self)}
+
+    # ---------------------------------------------------------------- what the machine has to do
+
+    def _sizes(self, part):
+        """The numbers in the matrices of one kind, a layer and direction each."""
+        shapes = self.shape().tensor_shapes()
+        return [int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(part)]
+
+    def flops(self):
+        """Floating-point operations of the products with the weights; a multiply-add is two."""
+        steps = sum(self.lengths() or [self.T] * self.B)
+        return 2 * steps * sum(self._sizes("weight"))
+
+    def bytes(self):
+        """What is read and written at least: recurrent weights at every step, the rest once."""
+        item = np.dtype(self.precision).itemsize
+        recurrent = sum(self._sizes("weight_hh")) + sum(self._sizes("weight_hr"))
+        width = self.shape().directions * self.shape().output_size
+        rows = self.T * self.B * (self.input_size + width)
+        return item * (self.T * recurrent + sum(self._sizes("weight_ih")) + rows)
+
+    def limit(self, limits):
+        """What the machine allows: ("peak" or "bandwidth", the share wanted, microseconds), or None.
+
+        "peak", from 32 rows on: all products at the measured multiply-add peak. "bandwidth", at one
+        row: the weights read once a step, as fast as a working set of that size is read here; in a
+        sequence those are the recurrent ones, a layer and direction at a time, and the product of
+        the inputs, which is one for all steps, is done at the peak.
+        """
+        peak = limits.gflops[self.precision] * 1e3  # operations a microsecond
+        item = np.dtype(self.precision).itemsize
+        if self.B >= 32:
+            return "peak", PEAK_SHARE, self.flops() / peak
+        if self.B > 1:
+            return None
+        if self.mode == "step":
+            working_set = item * sum(self._sizes("weight"))
+            return "bandwidth", BANDWIDTH_SHARE, working_set / limits.gigabytes(working_set) / 1e3
+        reading = sum(size * item / limits.gigabytes(size * item) for size in self._sizes("weight_h")) / 1e3
+        inputs = 2 * sum(self._sizes("weight_ih")) / peak
+        return "bandwidth", BANDWIDTH_SHARE, self.T * (reading + inputs)
 
 
 KINDS = ("LSTM", "GRU", "RNN")
-STEPS = [Case(kind, size, size, mode="step") for kind in KINDS for size in (32, 64, 96, 128, 256, 512, 1024)]
-SEQUENCES = [
-    *(Case("LSTM", size, size, T=100) for size in (64, 128, 256, 512, 1024)),
-    *(Case(kind, size, size, T=100) for kind in ("GRU", "RNN") for size in (128, 256)),
-    *(Case(kind, size, size, T=100, B=B) for kind in KINDS for size in (128, 256) for B in (8, 32)),
-    Case("LSTM", 1024, 1024, T=100, B=64),
-    Case("LSTM", 256, 512, T=100, B=128),
-    Case("LSTM", 256, 256, T=100, num_layers=2, bidirectional=True),
-    Case("LSTM", 128, 128, T=100, precision="float64"),
+STEP_TARGETS = {32: 8.0, 64: 8.0, 96: 5.0, 128: 4.0, 256: 1.8, 512: 1.3, 1024: 1.4}
+LSTM_TARGETS = {64: 2.0, 128: 1.5, 256: 1.4, 512: 1.2, 1024: 1.15}
+LONG_TARGETS = {16: 1.0, 32: 1.3, 64: 1.3, 128: 1.3}
+
+STEPS = [
+    Case(kind, size, size, mode="step", target=target)
+    for kind in KINDS
+    for size, target in STEP_TARGETS.items()
 ]
-GRID = [*STEPS, *SEQUENCES]
+SEQUENCES = [
+    *(Case("LSTM", size, size, T=100, target=target) for size, target in LSTM_TARGETS.items()),
+    *(Case(kind, size, size, T=100, target=1.5) for kind in ("GRU", "RNN") for size in (128, 256)),
+    *(
+        Case(kind, size, size, T=100, B=B, target=1.1)
+        for kind in KINDS
+        for size in (128, 256)
+        for B in (8, 32)
+    ),
+    Case("LSTM", 1024, 1024, T=100, B=64, target=1.1),
+    Case("LSTM", 256, 512, T=100, B=128, target=1.1),
+    Case("LSTM", 256, 256, T=100, num_layers=2, bidirectional=True, target=1.4),
+]
+BESIDE_TORCH = [
+    Case("LSTM", 128, 128, T=100, B=B, target=3.0, against=TORCH, **options)
+    for options in ({"is_ragged": True}, {"proj_size": 64}, {"precision": "float64"})
+    for B in (1, 32)
+]
+LONG = [
+    Case("LSTM", 1, size, T=48000, target=target, against=RTNEURAL) for size, target in LONG_TARGETS.items()
+]
+GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG)
+
+# The rows of the README's table.
+SHOWN = (
+    *(f"{kind} {size}->{size}, step" for kind in KINDS for size in (32, 128, 512)),
+    *(f"LSTM {size}->{size}, 100x1" for size in (64, 256, 1024)),
+    "GRU 128->128, 100x1",
+    "LSTM 256->256 x2 both ways, 100x1",
+    "LSTM 128->128, 100x8",
+    "LSTM 256->256, 100x32",
+    "GRU 256->256, 100x32",
+    "LSTM 1024->1024, 100x64",
+    "LSTM 128->128 ragged, 100x32",
+    "LSTM 1->32, 48000x1",
+)

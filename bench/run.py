@@ -1,80 +1,110 @@
-"""Measure: check the outputs first, then take turns."""
+"""The whole run: the machine's limits, every case, cold start and size; and what comes out of it."""
 
-import platform
+import math
 import time
 
-import numpy as np
+from bench.cases import (
+    GEOMETRIC_MEAN,
+    MINIMUM,
+    PEERS,
+    RTNEURAL,
+    RTNEURAL_GFLOPS,
+    RTNEURAL_MICROSECONDS,
+    TORCH,
+)
+from bench.probe import NoCompiler, probe
+from bench.startup import cold_starts, installed_sizes
+from fastrnn.benchmark import engines
+from fastrnn.benchmark.measure import ROUND_SECONDS, ROUNDS, machine, measure
+from fastrnn.benchmark.table import best_peer
 
-from bench.engines import ENGINES, is_installed
-from fastrnn.backends import config
-
-ROUNDS = 21
-ROUND_SECONDS = 0.01
-# How far two engines may differ: float32 sums in different orders.
-AGREEMENT = {"float32": 1e-4, "float64": 1e-10}
-
-
-def machine():
-    """What a figure means nothing without."""
-    model = platform.processor()
-    try:
-        with open("/proc/cpuinfo") as file:
-            model = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    return {
-        "processor": model,
-        "config": config(),
-        "engines": {engine.name: engine.version() for engine in ENGINES if is_installed(engine)},
-        "not_installed": [engine.name for engine in ENGINES if not is_installed(engine)],
-    }
+RESULT_VERSION = 1
 
 
-def measure(case, rounds=ROUNDS):
-    """Median and 99th percentile in microseconds of one unit of the case's work, by engine.
+def run(
+    cases,
+    rounds=ROUNDS,
+    round_seconds=ROUND_SECONDS,
+    threads=1,
+    starts=0,
+    report=lambda done, total: None,
+):
+    """Measure cases; the result as JSON keeps it.
 
-    Every engine's first outputs are compared with ours; one that differs has no time. Then the
-    engines take turns, a round each, so that a slow moment of the machine hits all of them.
+    The limits are measured before the cases and behind them, and the higher figure of each counts.
+    With `starts`, cold starts are taken that often, and the installed sizes stand beside them.
     """
-    built = {engine.name: engine.build(case) for engine in ENGINES if is_installed(engine)}
-    built = {name: pair for name, pair in built.items() if pair is not None}
-    results = {name: {} for name in built}
-    outputs = {name: _first_outputs(*pair) for name, pair in built.items()}
-    calls = {"fastrnn": built["fastrnn"][0]}
-    for name, (call, _) in built.items():
-        difference = float(np.abs(outputs[name] - outputs["fastrnn"]).max())
-        results[name]["largest_difference"] = difference
-        if difference <= AGREEMENT[case.precision]:
-            calls[name] = call
-    times = {name: [] for name in calls}
-    counts = {name: _calls_in_a_round(call) for name, call in calls.items()}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(_seconds(call, counts[name]) / counts[name])
-    for name, seconds in times.items():
-        results[name]["median"] = float(np.median(seconds) * 1e6)
-        results[name]["p99"] = float(np.quantile(seconds, 0.99) * 1e6)
-    return results
+    result = {
+        "version": RESULT_VERSION,
+        "date": time.strftime("%Y-%m-%d"),
+        **machine(),
+        "threads": threads,
+        "limits": None,
+        "cases": [],
+    }
+    limits = _limits(result) if cases else None
+    for index, case in enumerate(cases):
+        peers = [peer for peer in engines.PEERS if case.against != TORCH or peer.name == "torch"]
+        times = measure(case.work(threads), peers, rounds, round_seconds)
+        result["cases"].append({**case.as_dict(), "engines": times})
+        report(index + 1, len(cases))
+    if limits is not None:
+        limits = limits.best(probe())
+        result["limits"] = limits.as_dict()
+    if starts:
+        result["cold_start"] = cold_starts(starts)
+        result["installed"] = installed_sizes()
+    for case, entry in zip(cases, result["cases"], strict=True):
+        _judge(case, entry, limits)
+    result["summary"] = summarise(result["cases"])
+    return result
 
 
-def _first_outputs(call, output):
-    """The outputs of the first two units of work, one behind the other."""
-    outputs = []
-    for _ in range(2):
-        call()
-        outputs.append(np.array(output()))
-    return np.stack(outputs)
+def _limits(result):
+    """The machine's limits; without a compiler None, and the result says why."""
+    try:
+        return probe()
+    except NoCompiler as error:
+        result["no_limits"] = str(error)
+        return None
 
 
-def _seconds(call, count):
-    began = time.perf_counter()
-    for _ in range(count):
-        call()
-    return time.perf_counter() - began
+def _judge(case, entry, limits):
+    """Add to the entry of a case the ratio, and the share of what the machine allows."""
+    times = entry["engines"]
+    ours = times["fastrnn"]["microseconds"]
+    if case.against == RTNEURAL and limits is not None:
+        per_sample = RTNEURAL_MICROSECONDS[case.hidden_size]
+        times[RTNEURAL] = {
+            "recorded": case.T * per_sample * RTNEURAL_GFLOPS / limits.gflops["float32"],
+        }
+    best = best_peer(times)
+    entry["peer_ratio"] = None if best is None else best[1] / ours
+    entry["ratio"] = entry["peer_ratio"]
+    if case.against == RTNEURAL:
+        entry["ratio"] = times[RTNEURAL]["recorded"] / ours if RTNEURAL in times else None
+    entry["flops"], entry["bytes"] = case.flops(), case.bytes()
+    entry["gflops"] = case.flops() / ours / 1e3
+    entry["limit"] = None
+    if limits is not None and (limit := case.limit(limits)):
+        kind, wanted, microseconds = limit
+        entry["limit"] = {"kind": kind, "wanted": wanted, "share": microseconds / ours}
 
 
-def _calls_in_a_round(call):
-    count = 1
-    while (seconds := _seconds(call, count)) < ROUND_SECONDS / 4:
-        count *= 2
-    return max(1, round(count * ROUND_SECONDS / seconds))
+def summarise(entries):
+    """The figures over all cases, and the names of those that miss what is wanted of them."""
+    grid = [entry["ratio"] for entry in entries if entry["against"] == PEERS and entry["ratio"]]
+    everywhere = {entry["name"]: entry["peer_ratio"] for entry in entries if entry["peer_ratio"]}
+    lowest = min(everywhere, key=everywhere.get, default=None)
+    limits = [entry for entry in entries if entry["limit"]]
+    return {
+        "geometric_mean": math.exp(sum(map(math.log, grid)) / len(grid)) if grid else None,
+        "geometric_mean_of": len(grid),
+        "geometric_mean_wanted": GEOMETRIC_MEAN,
+        "minimum": everywhere.get(lowest),
+        "minimum_case": lowest,
+        "minimum_wanted": MINIMUM,
+        "missed": [e["name"] for e in entries if e["ratio"] is not None and e["ratio"] < e["target"]],
+        "below_minimum": [name for name, ratio in everywhere.items() if ratio < MINIMUM],
+        "below_limit": [e["name"] for e in limits if e["limit"]["share"] < e["limit"]["wanted"]],
+    }

@@ -39,7 +39,7 @@ def model(rng, tmp_path):
 
 
 def test_help_of_every_command():
-    for command in ([], ["info"], ["convert"], ["run"], ["verify"], ["demo"]):
+    for command in ([], ["info"], ["convert"], ["run"], ["bench"], ["verify"], ["demo"]):
         result = subprocess.run(
             [sys.executable, "-m", "fastrnn", *command, "--help"], capture_output=True, text=True, check=True
         )

@@ -31,6 +31,7 @@ LAYERING = {
     "model": {"errors", "spec", "reference", "chain", "files", "importers", "layers", "streaming"},
     "offline": {"errors", "files", "importers"},
     "terminal": set(),
+    "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "layers", "model", "terminal"},
     "demo": set(),
 }
 
@@ -71,7 +72,8 @@ def test_public_names_are_these_and_documented():
 
 
 def test_import_brings_neither_torch_nor_scipy():
-    script = "import sys, fastrnn; print([m for m in ('torch', 'scipy', 'rich') if m in sys.modules])"
+    absent = ("torch", "scipy", "rich", "fastrnn.benchmark")
+    script = f"import sys, fastrnn.cli; print([m for m in {absent} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

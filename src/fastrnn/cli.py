@@ -12,7 +12,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn import demo
-from fastrnn.errors import Array, State, message
+from fastrnn.errors import Array, State, check_positive, message
 from fastrnn.files import check_folder, replacing
 from fastrnn.importers.architecture import suggestion
 from fastrnn.model import verify
@@ -78,6 +78,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("-o", "--output", required=True, help="where the output goes (.npy)")
     run.add_argument("--state", help="where the final states go (.npz)")
     _add_loading(run)
+
+    bench = add("bench", _bench, "Time a model beside the engines that are installed, one thread each.")
+    bench.add_argument("model", help="a saved model, or a state dict whose architecture is plain")
+    bench.add_argument("--steps", type=int, default=100, help="time steps of a sequence (default 100)")
+    bench.add_argument("--batch", type=int, default=32, help="rows of the larger batch (default 32)")
+    bench.add_argument("--rounds", type=int, default=21, help="turns that each engine takes (default 21)")
+    bench.add_argument("-o", "--output", help="where the result goes (.json)")
+    _add_loading(bench)
 
     check = add("verify", _verify, "Run the self-test of a saved model.")
     check.add_argument("model")
@@ -208,6 +216,30 @@ def _flatten(state: State | None) -> list[Array]:
     if isinstance(state, tuple):
         return [array for part in state for array in _flatten(part)]
     return [state]
+
+
+# ---------------------------------------------------------------- bench
+
+
+def _bench(options: argparse.Namespace) -> None:
+    for name in ("steps", "batch", "rounds"):
+        check_positive("bench", f"--{name}", getattr(options, name))
+    _check_outputs([options.output], [options.model])
+    # Late: no other command needs it. And before any engine loads, which reads its threads then.
+    from fastrnn.benchmark.engines import limit_threads
+    from fastrnn.benchmark.model import bench_model, print_result
+
+    limit_threads(1)
+    model = _load(options.model, options)
+    with progress("bench") as report:
+        result = bench_model(model, options.steps, options.batch, options.rounds, report=report)
+    if options.output:
+        with replacing(options.output) as draft, open(draft, "w") as file:
+            json.dump(result, file, indent=1)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print_result(result)
 
 
 # ---------------------------------------------------------------- demo

@@ -1,0 +1,179 @@
+"""The machine's limits, measured by probe.c: multiply-adds a second, and bytes read a second."""
+
+import ctypes
+import os
+import shlex
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fastrnn.backends import ISAS, pick_isa
+
+SOURCE = Path(__file__).with_name("probe.c")
+# Of each instruction set: bytes of a vector, sums in flight, and what the compiler is told. A
+# baseline without fused instructions counts a multiplication and an addition as well.
+BUILDS = {
+    "avx512": (64, 24, ["-mavx512f", "-mfma"]),
+    "avx2": (32, 12, ["-mavx2", "-mfma"]),
+    "neon": (16, 24, []),
+    "baseline": (16, 12, []),
+}
+WORKING_SETS = tuple(2**exponent for exponent in range(14, 29))  # 16 KB to 256 MB
+SECONDS = 0.003  # of one timing
+REPEATS = 7
+PEAK_REPEATS = 25
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one core can do at most.
+
+    Attributes
+    ----------
+    isa : str
+        The instruction set that was measured, the one that the kernels use.
+    gflops : dict
+        Of each precision, 10^9 floating-point operations a second; a multiply-add is two.
+    bandwidth : list of (bytes, GB/s)
+        Reading a working set of that size again and again.
+    caches : dict
+        Bytes of each cache, where the system tells: {"L1": 49152, ...}.
+    """
+
+    isa: str
+    gflops: dict
+    bandwidth: list
+    caches: dict
+
+    def gigabytes(self, working_set):
+        """GB/s of reading a working set of so many bytes again and again."""
+        sizes, speeds = zip(*self.bandwidth, strict=True)
+        return float(np.interp(np.log2(working_set), np.log2(sizes), speeds))
+
+    def best(self, other):
+        """The higher of two measurements, figure by figure."""
+        return Limits(
+            self.isa,
+            {name: max(value, other.gflops[name]) for name, value in self.gflops.items()},
+            [
+                (size, max(mine, theirs))
+                for (size, mine), (_, theirs) in zip(self.bandwidth, other.bandwidth, strict=True)
+            ],
+            self.caches,
+        )
+
+    def as_dict(self):
+        """For the result file."""
+        return asdict(self)
+
+
+class NoCompiler(Exception):
+    """There is no C compiler here that builds the probe."""
+
+
+def probe():
+    """Measure the Limits of the core that this runs on; about two seconds.
+
+    Every figure is the best of several short repeats: a limit is what the machine can do when
+    nobody disturbs it.
+
+    Raises
+    ------
+    NoCompiler
+        ``$CC`` or ``cc`` is missing, or does not build probe.c.
+    """
+    isa = pick_isa() if ISAS else "baseline"
+    width, accumulators, flags = BUILDS[isa]
+    library = _compile([f"-DWIDTH={width}", f"-DACCUMULATORS={accumulators}", *flags])
+    gflops = {}
+    for precision, function in (
+        ("float32", library.multiply_adds_f32),
+        ("float64", library.multiply_adds_f64),
+    ):
+        lanes = width // np.dtype(precision).itemsize
+        rounds = _rounds(lambda n, f=function: f(n))
+        seconds = min(_seconds(lambda n, f=function: f(n), rounds) for _ in range(PEAK_REPEATS))
+        gflops[precision] = 2 * lanes * accumulators * rounds / seconds / 1e9
+    # The weights of the engine lie in NumPy arrays too.
+    memory = np.ones(WORKING_SETS[-1] + 64, np.uint8)
+    address = memory.ctypes.data + -memory.ctypes.data % 64
+    bandwidth = [(size, _bandwidth(library, address, size)) for size in WORKING_SETS]
+    return Limits(isa, gflops, bandwidth, _caches())
+
+
+def _bandwidth(library, address, size):
+    """GB/s of the better of the two ways to read."""
+    best = 0.0
+    for function in (library.read_plain, library.read_ahead):
+
+        def read(rounds, function=function):
+            return function(address, size, rounds)
+
+        rounds = _rounds(read)
+        repeats = REPEATS if rounds > 1 else 3
+        seconds = min(_seconds(read, rounds) for _ in range(repeats))
+        best = max(best, size * rounds / seconds / 1e9)
+    return best
+
+
+def _seconds(function, rounds):
+    began = time.perf_counter()
+    function(rounds)
+    return time.perf_counter() - began
+
+
+def _rounds(function):
+    """How many rounds take about SECONDS."""
+    rounds = 1
+    while (seconds := _seconds(function, rounds)) < SECONDS / 2:
+        rounds *= 2
+    return max(1, round(rounds * SECONDS / seconds))
+
+
+def _compile(flags):
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    with tempfile.TemporaryDirectory() as folder:
+        output = os.path.join(folder, "probe.so")
+        command = [
+            *compiler,
+            "-O2",
+            "-ffp-contract=fast",
+            "-shared",
+            "-fPIC",
+            *flags,
+            str(SOURCE),
+            "-o",
+            output,
+        ]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            library = ctypes.CDLL(output)
+        except OSError as error:
+            raise NoCompiler(f"{compiler[0]}: {error.strerror or error}") from error
+        except subprocess.CalledProcessError as error:
+            raise NoCompiler(f"{compiler[0]}: {error.stderr.strip()[:200]}") from error
+    library.multiply_adds_f32.restype = ctypes.c_float
+    library.multiply_adds_f64.restype = ctypes.c_double
+    for name in ("multiply_adds_f32", "multiply_adds_f64"):
+        getattr(library, name).argtypes = [ctypes.c_long]
+    for name in ("read_plain", "read_ahead"):
+        getattr(library, name).restype = ctypes.c_float
+        getattr(library, name).argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_long]
+    return library
+
+
+def _caches():
+    """Bytes of the caches that hold data, as Linux tells them."""
+    caches = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        try:
+            kind, level, size = ((folder / name).read_text().strip() for name in ("type", "level", "size"))
+        except OSError:
+            continue
+        if kind != "Instruction" and size.endswith("K"):
+            caches[f"L{level}"] = int(size[:-1]) * 1024
+    return caches

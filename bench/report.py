@@ -1,0 +1,171 @@
+"""A result as people read it: the table of a run, and the tables of the README in Markdown."""
+
+import math
+
+from bench.cases import RTNEURAL, SHOWN
+from fastrnn.benchmark.table import duration, left_out_notes, time_cell
+from fastrnn.terminal import print_table
+
+TITLES = {"torch": "torch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", RTNEURAL: "RTNeural"}
+
+
+def print_report(result):
+    """Print everything that a run found out."""
+    print(_headline(result))
+    if result["not_installed"]:
+        print(f"not installed: {', '.join(result['not_installed'])}; pip install '.[bench]'")
+    if result["cases"]:
+        print("medians; ratio: the best peer's time over ours, or torch's or RTNeural's where that counts\n")
+        print_table(*case_table(result, result["cases"]))
+        print()
+        for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["cases"]}):
+            print(line)
+        print(_limits_line(result))
+        for line in summary_lines(result["summary"]):
+            print(line)
+    if "cold_start" in result:
+        print()
+        print_table(*start_table(result))
+
+
+def markdown(result, has_all=False):
+    """The tables of the README, or with `has_all` that of every case, as Markdown."""
+    entries = [entry for entry in result["cases"] if has_all or entry["name"] in SHOWN]
+    columns, rows = case_table(result, entries) if has_all else short_table(result, entries)
+    lines = [*_markdown_table(columns, rows), "", f"{_headline(result)}."]
+    summary = result["summary"]
+    if summary["geometric_mean"]:
+        lines.append(
+            f"The best peer's time over ours: geometric mean {summary['geometric_mean']:.2f} over the "
+            f"{summary['geometric_mean_of']} cases that all engines run, lowest of all "
+            f"{len(result['cases'])} {summary['minimum']:.2f} ({summary['minimum_case']})."
+        )
+    if "cold_start" in result:
+        lines += ["", *_markdown_table(*start_table(result))]
+    return "\n".join(lines)
+
+
+def case_table(result, entries):
+    """Columns and rows with everything: times, p99 of steps, ratio and target, share of the limit."""
+    engines = [name for name in result["engines"] if name != "fastrnn"]
+    if any(RTNEURAL in entry["engines"] for entry in entries):
+        engines.append(RTNEURAL)
+    has_steps = any("p99" in entry["engines"]["fastrnn"] for entry in entries)
+    p99_column = ("its p99",) if has_steps else ()
+    columns = ("case", "fastrnn", *p99_column, *engines, "ratio", "wanted", "of the machine's limit")
+    rows = []
+    for entry in entries:
+        times = entry["engines"]
+        p99 = times["fastrnn"].get("p99")
+        is_missed = entry["ratio"] is not None and entry["ratio"] < entry["target"]
+        rows.append((
+            entry["name"],
+            time_cell(times["fastrnn"], with_p99=False),
+            *([duration(p99) if p99 else ""] if has_steps else []),
+            *(_cell(times.get(name)) for name in engines),
+            _ratio(entry["ratio"]),
+            f"{entry['target']:.2f}{' MISSED' if is_missed else ''}",
+            _share(entry["limit"]),
+        ))  # fmt: skip
+    return columns, rows
+
+
+def short_table(result, entries):
+    """Columns and rows for the README: what every engine takes, and the ratio."""
+    engines = [name for name in result["engines"] if name != "fastrnn"]
+    columns = ("", "fastrnn", *(TITLES[name] for name in engines), "best / fastrnn")
+    rows = [
+        (
+            entry["name"],
+            f"**{time_cell(entry['engines']['fastrnn'], with_p99=False)}**",
+            *(_cell(entry["engines"].get(name)) for name in engines),
+            _ratio(entry["peer_ratio"]),
+        )
+        for entry in entries
+    ]
+    return columns, rows
+
+
+def start_table(result):
+    """Columns and rows of cold start and installed size, by engine."""
+    rows = []
+    for name, times in result["cold_start"].items():
+        size = result["installed"].get(name)
+        sizes = (_megabytes(size["own"]), _megabytes(size["all"])) if size else ("", "")
+        rows.append((name, f"{times['median']:.0f} ms", *sizes))
+    return ("cold start", "new process to first result", "own size", "with all it requires"), rows
+
+
+def summary_lines(summary):
+    """The figures over all cases, a line each."""
+    if summary["geometric_mean"] is not None:
+        yield (
+            f"geometric mean {summary['geometric_mean']:.2f} of {summary['geometric_mean_of']}, "
+            f"wanted {summary['geometric_mean_wanted']:.2f}"
+        )
+    if summary["minimum"] is not None:
+        yield (
+            f"lowest {summary['minimum']:.2f} ({summary['minimum_case']}), "
+            f"wanted {summary['minimum_wanted']:.2f} everywhere"
+        )
+    for key, words in (
+        ("missed", "ratios below what is wanted"),
+        ("below_minimum", "slower than the lowest that is allowed"),
+        ("below_limit", "below the share of the machine's limit that is wanted"),
+    ):
+        names = summary[key]
+        yield f"{words}: {len(names)}{': ' if names else ''}{'; '.join(names)}"
+
+
+def _headline(result):
+    versions = ", ".join(f"{name} {version}" for name, version in result["engines"].items())
+    threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
+    return f"{result['processor']}, {threads}, {result['date']}; {versions}"
+
+
+def _limits_line(result):
+    limits = result["limits"]
+    if limits is None:
+        return f"limits of the machine not measured: {result['no_limits']}"
+    speeds = dict(limits["bandwidth"])
+    reading = ", ".join(
+        f"{speeds[size]:.0f} GB/s of {_bytes(size)}"
+        for size in (2**15, 2**19, 2**23, 2**28)
+        if size in speeds
+    )
+    return (
+        f"limits of one core ({limits['isa']}): {limits['gflops']['float32']:.0f} GFLOP/s float32, "
+        f"{limits['gflops']['float64']:.0f} float64; reading {reading}"
+    )
+
+
+def _cell(record):
+    if record is not None and "recorded" in record:
+        return f"{duration(record['recorded'])} (recorded)"
+    return time_cell(record, with_p99=False)
+
+
+def _ratio(ratio):
+    return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def _share(limit):
+    if limit is None:
+        return ""
+    below = "" if limit["share"] >= limit["wanted"] else f", wanted {100 * limit['wanted']:.0f} %"
+    return f"{math.floor(100 * limit['share'])} % of {limit['kind']}{below}"
+
+
+def _megabytes(size):
+    return f"{size / 1e6:.0f} MB" if size >= 9.95e6 else f"{size / 1e6:.1f} MB"
+
+
+def _bytes(size):
+    return f"{size >> 20} MB" if size >= 2**20 else f"{size >> 10} KB"
+
+
+def _markdown_table(columns, rows):
+    yield f"| {' | '.join(columns)} |"
+    yield f"|---{'|---:' * (len(columns) - 1)}|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

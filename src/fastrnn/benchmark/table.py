@@ -1,0 +1,50 @@
+"""What was measured, as people read it."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+Times = Mapping[str, Mapping[str, Any]]
+
+
+def best_peer(times: Times, among: Collection[str] | None = None) -> tuple[str, float] | None:
+    """The fastest engine beside ours that has a time, and its microseconds; None where there is none."""
+    peers = {
+        name: float(record["microseconds"])
+        for name, record in times.items()
+        if name != "fastrnn" and "microseconds" in record and (among is None or name in among)
+    }
+    return min(peers.items(), key=lambda peer: peer[1]) if peers else None
+
+
+def ratio_to_best(times: Times, among: Collection[str] | None = None) -> float | None:
+    """The best peer's time over ours; None where no peer has one."""
+    best = best_peer(times, among)
+    return None if best is None else best[1] / float(times["fastrnn"]["microseconds"])
+
+
+def duration(microseconds: float) -> str:
+    """A time in three digits: 4.12 us, 65.0 us, 1.23 ms, 1.20 s."""
+    for unit in ("us", "ms", "s"):
+        if microseconds < 999.5 or unit == "s":
+            break
+        microseconds /= 1000
+    digits = 2 if microseconds < 9.995 else 1 if microseconds < 99.95 else 0
+    return f"{microseconds:.{digits}f} {unit}"
+
+
+def time_cell(record: Mapping[str, Any] | None, with_p99: bool = True) -> str:
+    """The time of one engine; "-" where it has none."""
+    if record is None or "microseconds" not in record:
+        return "-"
+    p99 = f" (p99 {duration(record['p99'])})" if with_p99 and "p99" in record else ""
+    return duration(record["microseconds"]) + p99
+
+
+def left_out_notes(named: Mapping[str, Times]) -> list[str]:
+    """A line for each engine and reason that it has no time: where, and why."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for name, times in named.items():
+        for engine, record in times.items():
+            if "left_out" in record:
+                places.setdefault((engine, record["left_out"]), []).append(name)
+    return [f"{engine}: {reason} ({'; '.join(names)})" for (engine, reason), names in places.items()]
