@@ -1,6 +1,12 @@
 /* The simd backend: kernels.inc.h included once for every dtype and instruction set, between target
  * pragmas, so that no build flag is needed and the rest of the file stays at the compiler's baseline.
  */
+#if defined(__GNUC__) && !defined(__clang__)
+/* The products of a loop read memory in the order in which they are written here: out of order they take
+ * up to 1.4 times as long, since the processor's prefetching no longer sees one stream. */
+#pragma GCC optimize("no-schedule-insns2")
+#endif
+
 #include "kernels.h"
 
 #include <float.h>
@@ -18,7 +24,7 @@
 
 #if defined(__GNUC__)
 #define FRNN_INLINE inline __attribute__((always_inline))
-#define FRNN_PREFETCH(address) __builtin_prefetch(address)
+#define FRNN_PREFETCH(address, level) __builtin_prefetch(address, 0, level) /* 3: nearest, 2: next */
 #define FRNN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define FRNN_UNROLL FRNN_PRAGMA(unroll)
@@ -27,7 +33,7 @@
 #endif
 #else
 #define FRNN_INLINE inline
-#define FRNN_PREFETCH(address)
+#define FRNN_PREFETCH(address, level)
 #define FRNN_UNROLL
 #endif
 

@@ -21,21 +21,21 @@
 #endif
 
 /* exp(x) = scale * (1 + p), where x = n ln(2) + r with whole n and |r| <= ln(2)/2: scale = 2^n and
- * p = exp(r) - 1. The caller gives x log2(e) + ROUND and x - n LN2_HIGH: adding ROUND rounds to a whole
- * number, and leaves it in the lowest bits with the bias of the exponent. The polynomial is r + r^2 q(r), its q fitted by Remez's
- * exchange for the least relative error of p: 8e-8 (f32), 3e-17 (f64). ln(2) in two parts: Cody and
- * Waite, Software Manual for the Elementary Functions, 1980. */
+ * p = exp(r) - 1. The caller gives r, and x log2(e) + ROUND: adding ROUND rounds to a whole number, and
+ * leaves it in the lowest bits with the bias of the exponent. The polynomial is r + r^2 q(r), its q fitted
+ * by Remez's exchange for the least relative error of p: 8e-8 (f32), 3e-17 (f64). ln(2) in two parts,
+ * where n is large: Cody and Waite, Software Manual for the Elementary Functions, 1980. */
 #define LOG2_E C(1.44269504088896341f, 1.44269504088896341)
+#define LN2 C(0.693147180559945309f, 0.693147180559945309)
 #define LN2_HIGH C(0.693359375f, 0.693145751953125)
 #define LN2_LOW C(-2.12194440e-4f, 1.42860682030941723212e-6)
 
 #define ROUND C(12582912.0f + 127.0f, 6755399441055744.0 + 1023.0) /* 3/2 2^23, 3/2 2^52 */
 
-static inline void FN(exp_parts)(V rounded, V n, V r, V *scale, V *p)
+static inline void FN(exp_parts)(V rounded, V r, V *scale, V *p)
 {
     /* By pairs, for a short chain of dependent operations. */
     V r2, low, high;
-    r = v_fma(n, v_set(-LN2_LOW), r);
     r2 = v_mul(r, r);
 #if FRNN_IS_F64
     V r4 = v_mul(r2, r2), middle;
@@ -57,11 +57,12 @@ static inline void FN(exp_parts)(V rounded, V n, V r, V *scale, V *p)
 /* 1 / sigmoid(x) = 1 + exp(-x), for x within +-most, beyond which it stays. */
 static inline V FN(sigmoid_under)(V x, T most)
 {
-    V rounded, n, scale, p;
+    V rounded, n, r, scale, p;
     x = v_min(v_set(most), v_max(v_set(-most), x));
     rounded = v_fma(x, v_set(-LOG2_E), v_set(ROUND));
     n = v_sub(rounded, v_set(ROUND));
-    FN(exp_parts)(rounded, n, v_fnms(n, v_set(LN2_HIGH), x), &scale, &p);
+    r = v_fma(n, v_set(-LN2_LOW), v_fnms(n, v_set(LN2_HIGH), x));
+    FN(exp_parts)(rounded, r, &scale, &p);
     return v_fma(scale, p, v_add(scale, v_set(1)));
 }
 
@@ -72,7 +73,7 @@ static inline void FN(tanh_parts)(V x, V *over, V *under)
     a = v_add(a, a);
     rounded = v_fma(a, v_set(LOG2_E), v_set(ROUND));
     n = v_sub(rounded, v_set(ROUND));
-    FN(exp_parts)(rounded, n, v_fma(n, v_set(-LN2_HIGH), a), &scale, &p);
+    FN(exp_parts)(rounded, v_fma(n, v_set(-LN2), a), &scale, &p);
     *over = v_copysign(v_fma(scale, p, v_sub(scale, v_set(1))), x);
     *under = v_fma(scale, p, v_add(scale, v_set(1)));
 }
@@ -99,6 +100,7 @@ static inline V FN(sigmoid_tanh)(V a, V b)
 }
 
 #undef LOG2_E
+#undef LN2
 #undef LN2_HIGH
 #undef LN2_LOW
 #undef ROUND
@@ -141,12 +143,21 @@ static void FN(tanh)(ptrdiff_t n, const void *x, void *y)
 
 /* ---------------------------------------------------------------- products */
 
-/* acc (rows, vectors) += a (rows, K) times columns of a block, K one chunk at most. ROWS, VECTORS and
- * AHEAD are constants, so that the sums are registers: 12 of 16 at most, 24 of 32. AHEAD is how many
- * elements ahead the weights are asked for; 0 where the processor does it as well. */
-static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int ahead, ptrdiff_t K, const T *a,
-                                 ptrdiff_t lda, const T *w, ptrdiff_t width, T *acc)
+/* The products of a chunk. Those of a short sum are few, so that their additions hide behind one another. */
+static inline ptrdiff_t FN(chunk)(ptrdiff_t K)
 {
+    return K > 16 ? FRNN_CHUNK : 8;
+}
+
+/* acc (rows, vectors) = from (rows, vectors) + a (rows, K) times columns of a block, K one chunk at most.
+ * ROWS, VECTORS and IS_FAR are constants, so that the sums are registers: 12 of 16 at most, 24 of 32.
+ * Weights that are far are asked for early: a lone row's own, FRNN_AHEAD bytes on; with several rows those
+ * of the next chunk, two cache lines of `next` a product. */
+static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is_far, ptrdiff_t K, const T *a,
+                                 ptrdiff_t lda, const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom,
+                                 T *acc, const T *next)
+{
+    enum { LINE = FRNN_LINE / (int)sizeof(T), AHEAD = FRNN_AHEAD / (int)sizeof(T) };
     V sum[FRNN_TILE_ROWS][12];
     FRNN_UNROLL
     for (int m = 0; m < rows; m++)
@@ -158,8 +169,12 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int ah
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++) {
             column[v] = v_load(w + v * VL);
-            if (ahead && v * VL % (FRNN_LINE / (int)sizeof(T)) == 0)
-                FRNN_PREFETCH(w + ahead + v * VL);
+            if (is_far && rows == 1 && v * VL % LINE == 0)
+                FRNN_PREFETCH(w + AHEAD + v * VL, 3);
+        }
+        if (is_far && rows > 1) {
+            FRNN_PREFETCH(next + 2 * k * LINE, 2);
+            FRNN_PREFETCH(next + (2 * k + 1) * LINE, 2);
         }
         FRNN_UNROLL
         for (int m = 0; m < rows; m++) {
@@ -172,95 +187,117 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int ah
     FRNN_UNROLL
     for (int m = 0; m < rows; m++)
         FRNN_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            T *at = acc + m * width + v * VL;
-            v_store(at, v_add(v_load(at), sum[m][v]));
-        }
+        for (int v = 0; v < vectors; v++)
+            v_store(acc + m * width + v * VL, v_add(v_load(from + m * ldfrom + v * VL), sum[m][v]));
 }
 
-#define FRNN_TILE(R, N, AHEAD) FN(tile)(R, N, AHEAD, K, a, lda, w, width, acc)
+#define FRNN_TILE(R, N) FN(tile)(R, N, is_far, K, a, lda, w, width, from, ldfrom, acc, next)
 
-/* `vectors` columns of a block for n rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most`
- * rows at most. */
-static FRNN_INLINE void FN(tiles)(const int vectors, const int most, ptrdiff_t n, ptrdiff_t K, const T *a,
-                                  ptrdiff_t lda, const T *w, ptrdiff_t width, T *acc)
+/* `vectors` columns for n rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most` rows at
+ * most. Meanwhile the weights of the next chunk come into the second-level cache. */
+static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int is_far, ptrdiff_t n,
+                                  ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
+                                  const T *from, ptrdiff_t ldfrom, T *acc)
 {
-    for (ptrdiff_t left = n, rows; left > 0; left -= rows, a += rows * lda, acc += rows * width) {
+    const T *next = w + K * width, *end = next + K * width;
+    for (ptrdiff_t left = n, rows; left > 0; left -= rows) {
         const ptrdiff_t tiles = (left + most - 1) / most;
         rows = (left + tiles - 1) / tiles;
         switch (rows) {
-        case 1: FRNN_TILE(1, vectors, 0); break;
-        case 2: FRNN_TILE(2, vectors, 0); break;
-        case 3: FRNN_TILE(3, vectors, 0); break;
-        case 4: FRNN_TILE(4, vectors, 0); break;
-        case 5: FRNN_TILE(most > 4 ? 5 : 1, vectors, 0); break;
-        default: FRNN_TILE(most > 4 ? 6 : 1, vectors, 0); break;
+        case 1: FRNN_TILE(1, vectors); break;
+        case 2: FRNN_TILE(2, vectors); break;
+        case 3: FRNN_TILE(3, vectors); break;
+        case 4: FRNN_TILE(4, vectors); break;
+        case 5: FRNN_TILE(most > 4 ? 5 : 1, vectors); break;
+        default: FRNN_TILE(most > 4 ? 6 : 1, vectors); break;
         }
+        a += rows * lda;
+        from += rows * ldfrom;
+        acc += rows * width;
+        next = end - next > 2 * K * FRNN_LINE / (ptrdiff_t)sizeof(T)
+            ? next + 2 * K * FRNN_LINE / (ptrdiff_t)sizeof(T) : w;
     }
 }
 
 /* One chunk of a block for one row: all its columns in one pass where registers hold them. */
-static FRNN_INLINE void FN(row_chunk)(const int ahead, ptrdiff_t K, const T *a, const T *w, ptrdiff_t width,
-                                      T *acc)
+static FRNN_INLINE void FN(row_chunk)(const int is_far, ptrdiff_t K, const T *a, const T *w,
+                                      ptrdiff_t width, const T *from, T *acc)
 {
-    const ptrdiff_t lda = 0;
-    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide, w += wide * VL, acc += wide * VL) {
+    const ptrdiff_t lda = 0, ldfrom = 0;
+    const T *next = NULL;
+    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide) {
         wide = left % 12 == 0 ? 12 : left >= 8 ? 8 : left;
         switch (wide) {
-        case 12: FRNN_TILE(1, 12, ahead); break;
-        case 8: FRNN_TILE(1, 8, ahead); break;
-        case 6: FRNN_TILE(1, 6, ahead); break;
-        case 4: FRNN_TILE(1, 4, ahead); break;
-        case 3: FRNN_TILE(1, 3, ahead); break;
-        case 2: FRNN_TILE(1, 2, ahead); break;
-        default: wide = 1; FRNN_TILE(1, 1, ahead); break;
+        case 12: FRNN_TILE(1, 12); break;
+        case 8: FRNN_TILE(1, 8); break;
+        case 6: FRNN_TILE(1, 6); break;
+        case 4: FRNN_TILE(1, 4); break;
+        case 3: FRNN_TILE(1, 3); break;
+        case 2: FRNN_TILE(1, 2); break;
+        default: wide = 1; FRNN_TILE(1, 1); break;
         }
+        w += wide * VL;
+        from += wide * VL;
+        acc += wide * VL;
     }
 }
 
 /* One chunk of a block for n rows. The columns that a tile takes stay in the first-level cache while all
  * rows pass over them. */
-static void FN(rows_chunk)(ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
-                           T *acc)
+static FRNN_INLINE void FN(rows_chunk)(const int is_far, ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda,
+                                       const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom, T *acc)
 {
-    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide, w += wide * VL, acc += wide * VL) {
+#define FRNN_TILES(N, MOST) FN(tiles)(N, MOST, is_far, n, K, a, lda, w, width, from, ldfrom, acc)
+    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide) {
 #if FRNN_REGISTERS == 32
         wide = left % 6 == 0 ? 6 : left >= 4 ? 4 : left;
         switch (wide) {
-        case 6: FN(tiles)(6, 4, n, K, a, lda, w, width, acc); break;
-        case 4: FN(tiles)(4, 6, n, K, a, lda, w, width, acc); break;
-        case 3: FN(tiles)(3, 6, n, K, a, lda, w, width, acc); break;
-        case 2: FN(tiles)(2, 6, n, K, a, lda, w, width, acc); break;
-        default: wide = 1; FN(tiles)(1, 6, n, K, a, lda, w, width, acc); break;
+        case 6: FRNN_TILES(6, 4); break;
+        case 4: FRNN_TILES(4, 6); break;
+        case 3: FRNN_TILES(3, 6); break;
+        case 2: FRNN_TILES(2, 6); break;
+        default: wide = 1; FRNN_TILES(1, 6); break;
         }
 #else
         wide = left >= 2 ? 2 : 1;
         if (wide == 2)
-            FN(tiles)(2, 6, n, K, a, lda, w, width, acc);
+            FRNN_TILES(2, 6);
         else
-            FN(tiles)(1, 6, n, K, a, lda, w, width, acc);
+            FRNN_TILES(1, 6);
 #endif
+        w += wide * VL;
+        from += wide * VL;
+        acc += wide * VL;
     }
+#undef FRNN_TILES
 }
 
 #undef FRNN_TILE
 
-/* acc (n, width) += a (n, K) W for a block W (K, width). is_far: the weights come from beyond the
- * second-level cache. */
-static void FN(product)(ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
-                        T *acc, int is_far)
+static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda,
+                                   const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom, T *acc)
 {
-    /* Short sums: their additions hide behind one another. */
-    const ptrdiff_t chunk = K_all > 16 ? FRNN_CHUNK : 8;
-    for (ptrdiff_t k = 0; k < K_all; k += chunk, a += chunk, w += chunk * width) {
+    const ptrdiff_t chunk = FN(chunk)(K_all);
+    for (ptrdiff_t k = 0; k < K_all; k += chunk) {
         const ptrdiff_t K = K_all - k < chunk ? K_all - k : chunk;
-        if (n > 1)
-            FN(rows_chunk)(n, K, a, lda, w, width, acc);
-        else if (is_far)
-            FN(row_chunk)(FRNN_AHEAD / (int)sizeof(T), K, a, w, width, acc);
+        if (n == 1)
+            FN(row_chunk)(is_far, K, a + k, w + k * width, width, from, acc);
         else
-            FN(row_chunk)(0, K, a, w, width, acc);
+            FN(rows_chunk)(is_far, n, K, a + k, lda, w + k * width, width, from, ldfrom, acc);
+        from = acc;
+        ldfrom = width;
     }
+}
+
+/* acc (n, width) = from (n, width) + a (n, K) W for a block W (K, width); ldfrom is 0 where all rows begin
+ * with the same. is_far: the weights come from beyond the second-level cache. */
+static void FN(product)(ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
+                        const T *from, ptrdiff_t ldfrom, T *acc, int is_far)
+{
+    if (is_far)
+        FN(chunks)(1, n, K, a, lda, w, width, from, ldfrom, acc);
+    else
+        FN(chunks)(0, n, K, a, lda, w, width, from, ldfrom, acc);
 }
 
 /* ---------------------------------------------------------------- blocks */
@@ -298,12 +335,115 @@ static inline int FN(is_far)(const frnn_cell *cell)
 static inline void FN(project_block)(const frnn_cell *cell, FN(block) block, ptrdiff_t n, const T *x,
                                      ptrdiff_t ldx, T *acc, int is_far)
 {
-    const T *bias = (const T *)cell->bias + block.offset;
-    for (ptrdiff_t m = 0; m < n; m++)
-        for (ptrdiff_t j = 0; j < block.width; j += VL)
-            v_store(acc + m * block.width + j, v_load(bias + j));
     FN(product)(n, cell->input_size, x, ldx, (const T *)cell->w_ih + block.offset * cell->input_size,
-                block.width, acc, is_far);
+                block.width, (const T *)cell->bias + block.offset, 0, acc, is_far);
+}
+
+/* The new state of VL units of one row, `left` of which exist, from their gates: h and c are written. A
+ * GRU's gate[2] is what h gives its n gate, gate[3] what x gives it. */
+static FRNN_INLINE void FN(finish)(const frnn_kind kind, const V *gate, const T *h_prev, T *h, T *c,
+                                   ptrdiff_t left)
+{
+    V out;
+    if (kind == FRNN_LSTM) {
+        V cell = FN(load_part)(c, left);
+        cell = v_fma(FN(sigmoid_of)(gate[1]), cell, FN(sigmoid_tanh)(gate[0], gate[2]));
+        FN(store_part)(c, cell, left);
+        out = FN(sigmoid_tanh)(gate[3], cell);
+    } else if (kind == FRNN_GRU) {
+        V z = FN(sigmoid_of)(gate[1]);
+        V fresh = FN(tanh_of)(v_add(gate[3], v_mul(FN(sigmoid_of)(gate[0]), gate[2])));
+        out = v_fma(z, v_sub(FN(load_part)(h_prev, left), fresh), fresh);
+    } else if (kind == FRNN_RNN_TANH) {
+        out = FN(tanh_of)(gate[0]);
+    } else {
+        out = v_max(v_set(0), gate[0]);
+    }
+    FN(store_part)(h, out, left);
+}
+
+/* What a step knows of its cell. */
+typedef struct FN(layer) {
+    const frnn_cell *cell;
+    const frnn_step *step;
+    T *h;          /* (n, H): before the projection */
+    ptrdiff_t ldh;
+    int is_far;
+} FN(layer);
+
+/* total += a (K) W for a lone row, in registers. */
+static FRNN_INLINE void FN(lone_product)(const int vectors, const int is_far, ptrdiff_t K, const T *a,
+                                         const T *w, V *total)
+{
+    enum { LINE = FRNN_LINE / (int)sizeof(T), AHEAD = FRNN_AHEAD / (int)sizeof(T) };
+    const ptrdiff_t chunk = FN(chunk)(K);
+    for (ptrdiff_t k = 0; k < K;) {
+        const ptrdiff_t end = K - k < chunk ? K : k + chunk;
+        V sum[12];
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[v] = v_set(0);
+        for (; k < end; k++, w += vectors * VL) {
+            V column[12];
+            FRNN_UNROLL
+            for (int v = 0; v < vectors; v++) {
+                column[v] = v_load(w + v * VL);
+                if (is_far && v * VL % LINE == 0)
+                    FRNN_PREFETCH(w + AHEAD + v * VL, 3);
+            }
+            V factor = v_set(a[k]);
+            FRNN_UNROLL
+            for (int v = 0; v < vectors; v++)
+                sum[v] = v_fma(factor, column[v], sum[v]);
+        }
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++)
+            total[v] = v_add(total[v], sum[v]);
+    }
+}
+
+/* A block of `panels` panels for a lone row, from its inputs or gates to its new state in registers. */
+static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, const int panels,
+                                       const int is_far, const FN(layer) *layer, FN(block) block)
+{
+    enum { PARTS = FRNN_PANEL / VL };
+    const frnn_cell *cell = layer->cell;
+    const frnn_step *step = layer->step;
+    const int vectors = panels * gates * PARTS;
+    V total[12], new_x[12];
+    const T *from = (const T *)cell->bias + block.offset;
+    if (step->x == NULL)
+        from = (const T *)step->gates + block.offset * step->rows + step->row * block.width;
+    FRNN_UNROLL
+    for (int v = 0; v < vectors; v++)
+        total[v] = v_load(from + v * VL);
+    if (step->x != NULL)
+        FN(lone_product)(vectors, is_far, cell->input_size, step->x,
+                         (const T *)cell->w_ih + block.offset * cell->input_size, total);
+    if (kind == FRNN_GRU) {
+        const T *bias = (const T *)cell->bias_hn + block.panel * FRNN_PANEL;
+        FRNN_UNROLL
+        for (int i = 0; i < panels * PARTS; i++) {
+            V *gate = total + (i / PARTS * gates + 2) * PARTS + i % PARTS;
+            new_x[i] = *gate;
+            *gate = v_load(bias + i * VL);
+        }
+    }
+    FN(lone_product)(vectors, is_far, cell->output_size, step->h_prev,
+                     (const T *)cell->w_hh + block.offset * cell->output_size, total);
+    FRNN_UNROLL
+    for (int i = 0; i < panels * PARTS; i++) {
+        const ptrdiff_t unit = block.panel * FRNN_PANEL + i * VL;
+        V gate[4];
+        FRNN_UNROLL
+        for (int g = 0; g < gates; g++)
+            gate[g] = total[(i / PARTS * gates + g) * PARTS + i % PARTS];
+        if (kind == FRNN_GRU)
+            gate[3] = new_x[i];
+        if (unit < cell->hidden_size)
+            FN(finish)(kind, gate, (const T *)step->h_prev + unit, layer->h + unit,
+                       kind == FRNN_LSTM ? (T *)step->c + unit : NULL, cell->hidden_size - unit);
+    }
 }
 
 /* A GRU's n gate of x goes to new_x (n, panels, 16), since the reset gate does not multiply it. */
@@ -319,58 +459,52 @@ static inline void FN(part_new_gate)(const frnn_cell *cell, FN(block) block, ptr
             }
 }
 
-/* The gates of one row and panel, `left` units of which exist. */
-static FRNN_INLINE void FN(finish)(const frnn_kind kind, const T *gates, const T *new_x, const T *h_prev,
-                                   T *h, T *c, ptrdiff_t left)
+/* A block for any number of rows. */
+static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, const FN(layer) *layer,
+                                       FN(block) block)
 {
-    for (ptrdiff_t j = 0; j < FRNN_PANEL && j < left; j += VL) {
-        V out, a = v_load(gates + j);
-        if (kind == FRNN_LSTM) {
-            V cell = FN(load_part)(c + j, left - j);
-            V f = FN(sigmoid_of)(v_load(gates + FRNN_PANEL + j));
-            V ig = FN(sigmoid_tanh)(a, v_load(gates + 2 * FRNN_PANEL + j));
-            cell = v_fma(f, cell, ig);
-            FN(store_part)(c + j, cell, left - j);
-            out = FN(sigmoid_tanh)(v_load(gates + 3 * FRNN_PANEL + j), cell);
-        } else if (kind == FRNN_GRU) {
-            V z = FN(sigmoid_of)(v_load(gates + FRNN_PANEL + j));
-            V reset = v_mul(FN(sigmoid_of)(a), v_load(gates + 2 * FRNN_PANEL + j));
-            V fresh = FN(tanh_of)(v_add(v_load(new_x + j), reset));
-            out = v_fma(z, v_sub(FN(load_part)(h_prev + j, left - j), fresh), fresh);
-        } else if (kind == FRNN_RNN_TANH) {
-            out = FN(tanh_of)(a);
-        } else {
-            out = v_max(v_set(0), a);
+    const frnn_cell *cell = layer->cell;
+    const frnn_step *step = layer->step;
+    const ptrdiff_t n = step->n, H = cell->hidden_size, K = cell->output_size;
+    T *acc = (T *)step->gates + block.offset * step->rows + step->row * block.width;
+    T *new_x = step->scratch;
+    if (step->x != NULL)
+        FN(project_block)(cell, block, n, step->x, step->ldx, acc, layer->is_far);
+    if (kind == FRNN_GRU)
+        FN(part_new_gate)(cell, block, n, acc, new_x);
+    FN(product)(n, K, step->h_prev, step->ld_prev, (const T *)cell->w_hh + block.offset * K, block.width, acc,
+                block.width, acc, layer->is_far);
+    for (ptrdiff_t m = 0; m < n; m++)
+        for (ptrdiff_t unit = block.panel * FRNN_PANEL, i = 0; i < block.panels; i++, unit += FRNN_PANEL) {
+            const T *gates_of = acc + m * block.width + i * gates * FRNN_PANEL;
+            for (ptrdiff_t j = 0; j < FRNN_PANEL && unit + j < H; j += VL) {
+                V gate[4];
+                FRNN_UNROLL
+                for (int g = 0; g < gates; g++)
+                    gate[g] = v_load(gates_of + g * FRNN_PANEL + j);
+                if (kind == FRNN_GRU)
+                    gate[3] = v_load(new_x + (m * block.panels + i) * FRNN_PANEL + j);
+                FN(finish)(kind, gate, (const T *)step->h_prev + m * step->ld_prev + unit + j,
+                           layer->h + m * layer->ldh + unit + j,
+                           kind == FRNN_LSTM ? (T *)step->c + m * H + unit + j : NULL, H - unit - j);
+            }
         }
-        FN(store_part)(h + j, out, left - j);
-    }
 }
 
-/* A step without its projection: h (n, H) with ldh. */
-static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const frnn_cell *cell, const frnn_step *step, T *h,
-                                    ptrdiff_t ldh)
+/* A step without its projection. `block` is a constant: the panels of a whole block. */
+static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const int panels,
+                                    const FN(layer) *layer)
 {
-    const ptrdiff_t n = step->n, H = cell->hidden_size, K = cell->output_size, blocks = FN(blocks)(cell);
-    const T *h_prev = step->h_prev;
-    T *new_x = step->scratch;
-    const int is_far = FN(is_far)(cell);
+    const ptrdiff_t blocks = FN(blocks)(layer->cell);
+    const int is_lone = layer->step->n == 1 && panels * gates * FRNN_PANEL <= 12 * VL;
     for (ptrdiff_t index = 0; index < blocks; index++) {
-        const FN(block) block = FN(block_at)(cell, step->is_odd ? blocks - 1 - index : index);
-        T *acc = (T *)step->gates + block.offset * step->rows + step->row * block.width;
-        if (step->x != NULL)
-            FN(project_block)(cell, block, n, step->x, step->ldx, acc, is_far);
-        if (kind == FRNN_GRU)
-            FN(part_new_gate)(cell, block, n, acc, new_x);
-        FN(product)(n, K, h_prev, step->ld_prev, (const T *)cell->w_hh + block.offset * K, block.width, acc,
-                    is_far);
-        for (ptrdiff_t m = 0; m < n; m++)
-            for (ptrdiff_t i = 0; i < block.panels; i++) {
-                const ptrdiff_t unit = (block.panel + i) * FRNN_PANEL;
-                FN(finish)(kind, acc + m * block.width + i * cell->gates * FRNN_PANEL,
-                           new_x + (m * block.panels + i) * FRNN_PANEL, h_prev + m * step->ld_prev + unit,
-                           h + m * ldh + unit, kind == FRNN_LSTM ? (T *)step->c + m * H + unit : NULL,
-                           H - unit);
-            }
+        const FN(block) block = FN(block_at)(layer->cell, layer->step->is_odd ? blocks - 1 - index : index);
+        if (!is_lone || block.panels != panels)
+            FN(rows_block)(kind, gates, layer, block);
+        else if (layer->is_far)
+            FN(lone_block)(kind, gates, panels, 1, layer, block);
+        else
+            FN(lone_block)(kind, gates, panels, 0, layer, block);
     }
 }
 
@@ -389,16 +523,15 @@ static void FN(dense_rows)(ptrdiff_t n, ptrdiff_t K, ptrdiff_t outputs, const T 
                            const T *w, const T *bias, T *out, ptrdiff_t ldo)
 {
     enum { ROWS = 24, WIDTH = FRNN_DENSE_BLOCK * FRNN_PANEL };
+    const T zeros[WIDTH] = {0};
     T acc[ROWS * WIDTH];
     for (ptrdiff_t m = 0, rows; m < n; m += rows) {
         rows = n - m < ROWS ? n - m : ROWS;
         for (ptrdiff_t first = 0; first < outputs; first += WIDTH) {
             const ptrdiff_t left = outputs - first < WIDTH ? outputs - first : WIDTH;
             const ptrdiff_t width = (left + FRNN_PANEL - 1) / FRNN_PANEL * FRNN_PANEL;
-            for (ptrdiff_t i = 0; i < rows; i++)
-                for (ptrdiff_t j = 0; j < width; j++)
-                    acc[i * width + j] = bias == NULL ? 0 : bias[first + j];
-            FN(product)(rows, K, x + m * ldx, ldx, w + first * K, width, acc, 0);
+            FN(product)(rows, K, x + m * ldx, ldx, w + first * K, width, bias == NULL ? zeros : bias + first, 0,
+                        acc, 0);
             for (ptrdiff_t i = 0; i < rows; i++)
                 memcpy(out + (m + i) * ldo + first, acc + i * width, left * sizeof(T));
         }
@@ -413,17 +546,25 @@ static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff
 
 static void FN(step)(const frnn_cell *cell, const frnn_step *step)
 {
-    T *h = cell->w_hr == NULL ? step->h_next : step->scratch; /* (n, H): before the projection */
-    const ptrdiff_t ldh = cell->w_hr == NULL ? step->ld_next : cell->hidden_size;
+    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell)};
+    if (cell->w_hr != NULL) {
+        layer.h = step->scratch;
+        layer.ldh = cell->hidden_size;
+    }
     switch (cell->kind) {
-    case FRNN_LSTM: FN(step_of)(FRNN_LSTM, cell, step, h, ldh); break;
-    case FRNN_GRU: FN(step_of)(FRNN_GRU, cell, step, h, ldh); break;
-    case FRNN_RNN_TANH: FN(step_of)(FRNN_RNN_TANH, cell, step, h, ldh); break;
-    default: FN(step_of)(FRNN_RNN_RELU, cell, step, h, ldh); break;
+    case FRNN_LSTM:
+        if (cell->block == 1)
+            FN(step_of)(FRNN_LSTM, 4, 1, &layer);
+        else
+            FN(step_of)(FRNN_LSTM, 4, 2, &layer);
+        break;
+    case FRNN_GRU: FN(step_of)(FRNN_GRU, 3, 2, &layer); break;
+    case FRNN_RNN_TANH: FN(step_of)(FRNN_RNN_TANH, 1, 4, &layer); break;
+    default: FN(step_of)(FRNN_RNN_RELU, 1, 4, &layer); break;
     }
     if (cell->w_hr != NULL)
-        FN(dense_rows)(step->n, cell->hidden_size, cell->output_size, h, ldh, cell->w_hr, NULL, step->h_next,
-                       step->ld_next);
+        FN(dense_rows)(step->n, cell->hidden_size, cell->output_size, layer.h, layer.ldh, cell->w_hr, NULL,
+                       step->h_next, step->ld_next);
 }
 
 static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
