@@ -325,10 +325,10 @@ static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
     return block;
 }
 
-static inline int FN(is_far)(const frnn_cell *cell)
+/* Whether a pass over weights of so many columns finds them beyond the second-level cache. */
+static inline int FN(is_far)(const frnn_cell *cell, ptrdiff_t columns)
 {
-    return (cell->input_size + cell->output_size) * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T)
-        > FRNN_NEAR;
+    return columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR;
 }
 
 /* acc (n, width) = bias + x W_ih^T. */
@@ -515,7 +515,8 @@ static void FN(project)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdi
     const ptrdiff_t blocks = FN(blocks)(cell);
     for (ptrdiff_t index = 0; index < blocks; index++) {
         const FN(block) block = FN(block_at)(cell, index);
-        FN(project_block)(cell, block, n, x, ldx, (T *)gates + block.offset * n, FN(is_far)(cell));
+        FN(project_block)(cell, block, n, x, ldx, (T *)gates + block.offset * n,
+                          FN(is_far)(cell, cell->input_size));
     }
 }
 
@@ -546,7 +547,8 @@ static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff
 
 static void FN(step)(const frnn_cell *cell, const frnn_step *step)
 {
-    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell)};
+    const ptrdiff_t columns = cell->output_size + (step->x == NULL ? 0 : cell->input_size);
+    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell, columns)};
     if (cell->w_hr != NULL) {
         layer.h = step->scratch;
         layer.ldh = cell->hidden_size;
