@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import reference
+from fastrnn import _pack, reference
 from fastrnn._pack import arrange_panels
 from fastrnn.backends import pick_isa
 
@@ -90,13 +90,24 @@ def test_tails_write_their_own_numbers_only(rng, isa, name, dtype):
 # ---------------------------------------------------------------- packing
 
 
+@pytest.mark.parametrize("large_bytes", (0, 1 << 20))
+def test_arrays_settle_at_cache_lines_for_good(monkeypatch, rng, large_bytes):
+    monkeypatch.setattr(_pack, "LARGE_BYTES", large_bytes)
+    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 3), (1,), (70, 41))]
+    settled = _pack.settle(arrays[0], None, *arrays[1:])
+    assert settled[1] is None
+    for array, copy in zip(arrays, (settled[0], *settled[2:]), strict=True):
+        np.testing.assert_array_equal(copy, array)
+        assert copy.ctypes.data % 64 == 0 and not copy.flags.writeable
+        assert not np.shares_memory(copy, array)
+
+
 @pytest.mark.parametrize("block", (1, 2, 4))
 @pytest.mark.parametrize("gates", (1, 3, 4))
 @pytest.mark.parametrize("hidden_size, columns", ((1, 1), (15, 3), (16, 4), (17, 5), (40, 1), (300, 2)))
 def test_every_weight_has_its_place_in_a_block(rng, gates, hidden_size, columns, block):
     weight = rng.standard_normal((gates * hidden_size, columns)).astype(np.float32)
     packed = arrange_panels(weight, gates, block)
-    assert packed.ctypes.data % 64 == 0 and not packed.flags.writeable
     panels = -(-hidden_size // 16)
     assert np.count_nonzero(packed) == weight.size
     assert packed.size == panels * 16 * gates * columns

@@ -3,6 +3,10 @@ from typing import Any
 from numpy.typing import NDArray
 from typing_extensions import Self, disjoint_base
 
+LINE: int
+LARGE_PAGE: int
+LARGE_BYTES: int
+
 @disjoint_base
 class PackedCell:
     layout: str
@@ -18,7 +22,7 @@ class PackedCell:
         bias_hn: NDArray[Any] | None,
     ) -> Self: ...
 
-def arrange_rows(weight: NDArray[Any]) -> NDArray[Any]: ...
+def settle(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any] | None, ...]: ...
 def block_panels(gates: int, hidden_size: int) -> int: ...
 def arrange_panels(weight: NDArray[Any], gates: int, block: int) -> NDArray[Any]: ...
 def pack_dense(layout: str, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...

@@ -1,5 +1,7 @@
 """Packed weights: the arrays of one cell, laid out for a backend and never changed again."""
 
+import mmap
+
 cimport numpy as cnp
 import numpy as np
 
@@ -18,6 +20,11 @@ cdef dict KINDS = {
     "lstm": FRNN_LSTM,
 }
 cdef dict DTYPES = {"float32": FRNN_F32, "float64": FRNN_F64}
+
+LINE = 64
+LARGE_PAGE = 2 * 1024 * 1024
+# Weights of fewer bytes than these would leave most of a large page unused.
+LARGE_BYTES = 1024 * 1024
 
 
 cdef class PackedCell:
@@ -44,13 +51,13 @@ cdef class PackedCell:
         def arrange(weight, gates, block):
             if weight is None:
                 return None
-            return arrange_rows(weight) if layout == "rows" else arrange_panels(weight, gates, block)
+            return weight if layout == "rows" else arrange_panels(weight, gates, block)
 
-        self.arrays = (
+        self.arrays = settle(
             arrange(weight_ih, gates, self.cell.block),
             arrange(weight_hh, gates, self.cell.block),
             arrange(weight_hr, 1, FRNN_DENSE_BLOCK),
-            arrange(None if bias is None else bias[:, None], gates, self.cell.block),
+            arrange(bias[:, None], gates, self.cell.block),
             arrange(None if bias_hn is None else bias_hn[:, None], 1, 1),
         )
         self.cell.w_ih = data_of(self.arrays[0])
@@ -64,9 +71,30 @@ cdef const void *data_of(object array):
     return NULL if array is None else cnp.PyArray_DATA(array)
 
 
-def arrange_rows(weight):
-    """(G*H, K) as it is."""
-    return np.ascontiguousarray(weight)
+def settle(*arrays):
+    """Read-only copies of arrays, or None for None, in one piece of memory, each from a cache line on.
+
+    Where the system gives large pages, a large piece lies on them: a cache of the second level holds more
+    of it, since its addresses are spread evenly over the sets, and fewer translations are missed.
+    """
+    sizes = [0 if array is None else -(-array.nbytes // LINE) * LINE for array in arrays]
+    if sum(sizes) >= LARGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        mapped = mmap.mmap(-1, sum(sizes) + LARGE_PAGE)
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+        memory, page = np.frombuffer(mapped, np.uint8), LARGE_PAGE
+    else:
+        memory, page = np.empty(sum(sizes) + LINE, np.uint8), LINE
+    begin = -memory.ctypes.data % page
+    settled = []
+    for array, size in zip(arrays, sizes, strict=True):
+        copy = None
+        if array is not None:
+            copy = memory[begin:begin + array.nbytes].view(array.dtype).reshape(array.shape)
+            copy[...] = array
+            copy.flags.writeable = False
+        settled.append(copy)
+        begin += size
+    return tuple(settled)
 
 
 def block_panels(gates, hidden_size):
@@ -83,23 +111,14 @@ def block_panels(gates, hidden_size):
 def arrange_panels(weight, gates, block):
     """(G*H, K) as blocks (K, panels, G, 16) of `block` panels, the last may have fewer; flat.
 
-    Missing units are zeros. The memory begins at a cache line, so that no vector crosses one.
+    Missing units are zeros.
     """
     hidden_size, columns = weight.shape[0] // gates, weight.shape[1]
     panels = -(-hidden_size // FRNN_PANEL)
-    size = panels * columns * gates * FRNN_PANEL * weight.itemsize
-    memory = np.zeros(size + 63, np.uint8)
-    begin = -memory.ctypes.data % 64
-    packed = memory[begin:begin + size].view(weight.dtype)
     by_unit = np.zeros((gates, panels * FRNN_PANEL, columns), weight.dtype)
     by_unit[:, :hidden_size] = weight.reshape(gates, hidden_size, columns)
     by_panel = by_unit.reshape(gates, panels, FRNN_PANEL, columns).transpose(3, 1, 0, 2)
-    per_panel = columns * gates * FRNN_PANEL
-    for panel in range(0, panels, block):
-        part = by_panel[:, panel:panel + block]
-        packed[panel * per_panel:][:part.size] = part.ravel()
-    packed.flags.writeable = False
-    return packed
+    return np.concatenate([by_panel[:, i:i + block].ravel() for i in range(0, panels, block)])
 
 
 def pack_dense(layout, weight, bias):
