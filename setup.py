@@ -22,13 +22,20 @@ else:
 kernel_args = [] if is_msvc else ["-ffp-contract=off"]
 
 
+# The pool's atomics are C11's.
+pool_args = ["/std:c11"] if is_msvc else ["-std=gnu11", "-pthread"]
+
+
 def extension(name, *sources, **options):
     return Extension(
         f"fastrnn.{name}",
         [f"src/fastrnn/{name}.pyx", *sources],
         include_dirs=["src/fastrnn", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        depends=[f"src/fastrnn/kernels/{part}" for part in ("kernels.h", "kernels.inc.h", "vec.h")],
+        depends=[
+            *(f"src/fastrnn/kernels/{part}" for part in ("kernels.h", "kernels.inc.h", "vec.h")),
+            "src/fastrnn/pool/pool.h",
+        ],
         **options,
     )
 
@@ -36,6 +43,7 @@ def extension(name, *sources, **options):
 extensions = [
     extension("_pack", extra_compile_args=compile_args),
     extension("_blas", extra_compile_args=compile_args),
+    extension("_drivers", "src/fastrnn/pool/pool.c", extra_compile_args=compile_args + pool_args),
     extension("_engine", extra_compile_args=compile_args),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(

@@ -172,14 +172,14 @@ cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
 # ---------------------------------------------------------------- the tables that drivers are handed
 
 cdef void project_f32(
-    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
     void *gates,
 ) noexcept nogil:
     project[float](cell, n, <const float *>x, ldx, <float *>gates, gate_width(cell))
 
 
 cdef void project_f64(
-    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
     void *gates,
 ) noexcept nogil:
     project[double](cell, n, <const double *>x, ldx, <double *>gates, gate_width(cell))
@@ -207,6 +207,10 @@ cdef void step_f64(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
     step[double](cell, args, <double *>args.gates + args.row * gate_width(cell))
 
 
+cdef Py_ssize_t parts(const frnn_cell *cell) noexcept nogil:
+    return 1
+
+
 cdef uint64_t enter() noexcept nogil:
     return 0
 
@@ -227,6 +231,7 @@ cdef frnn_backend f32
 f32.project = project_f32
 f32.step = step_f32
 f32.dense = dense_f32
+f32.parts = parts
 f32.gate_width = gate_width
 f32.scratch_bytes = scratch_bytes_f32
 f32.enter = enter
@@ -236,6 +241,7 @@ cdef frnn_backend f64
 f64.project = project_f64
 f64.step = step_f64
 f64.dense = dense_f64
+f64.parts = parts
 f64.gate_width = gate_width
 f64.scratch_bytes = scratch_bytes_f64
 f64.enter = enter

@@ -1,4 +1,5 @@
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 from typing_extensions import CapsuleType, Self, disjoint_base
 
 from fastrnn._pack import PackedCell
+
+PLANS: tuple[str, ...]
 
 @disjoint_base
 class Workspace: ...
@@ -16,12 +19,27 @@ class Spares:
 
 @disjoint_base
 class Dense:
-    def __init__(self, packed: PackedCell, backend: CapsuleType) -> None: ...
+    def __init__(
+        self,
+        packed: PackedCell,
+        backend: CapsuleType,
+        threads: int | None = None,
+        guard: AbstractContextManager[None] | None = None,
+    ) -> None: ...
     def run(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
 
 @disjoint_base
 class Recurrent:
-    def __new__(cls, packed: Iterable[PackedCell], directions: int, backend: CapsuleType) -> Self: ...
+    def __new__(
+        cls,
+        packed: Iterable[PackedCell],
+        directions: int,
+        backend: CapsuleType,
+        threads: int | None = None,
+        guard: AbstractContextManager[None] | None = None,
+    ) -> Self: ...
+    def plan(self, T: int, B: int, is_ragged: bool, threads: int) -> tuple[str, int]: ...
+    def take_plan(self, name: str, threads: int) -> None: ...
     def call(self, x: object, state: object, out: object, batch_first: bool) -> tuple[Any, Any] | None: ...
     def spare(self, shape: tuple[int, ...]) -> NDArray[Any]: ...
     def run(

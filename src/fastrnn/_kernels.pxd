@@ -41,14 +41,17 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ld_next
         void *c
         void *scratch
+        Py_ssize_t first
+        Py_ssize_t last
         int is_odd
 
     ctypedef struct frnn_backend:
-        void (*project)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-                        void *gates) noexcept nogil
+        void (*project)(const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x,
+                        Py_ssize_t ldx, void *gates) noexcept nogil
         void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
         void (*dense)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
                       void *out, Py_ssize_t ldo) noexcept nogil
+        Py_ssize_t (*parts)(const frnn_cell *cell) noexcept nogil
         Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
         size_t (*scratch_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
         void (*sigmoid)(Py_ssize_t n, const void *x, void *y) noexcept nogil

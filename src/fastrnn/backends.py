@@ -1,5 +1,6 @@
 """Which backend runs a layer, and what `show_config` tells of it."""
 
+import functools
 import os
 import platform
 from typing import Any, NamedTuple
@@ -7,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastrnn._drivers import cores
 from fastrnn._version import __version__
+from fastrnn.cores import BlasThreads, pick_threads
 from fastrnn.errors import BACKENDS, check_choice, message, quote
 
 try:
@@ -18,13 +21,16 @@ except ImportError:  # the compiler could not build the kernels
 
 
 class Backend(NamedTuple):
-    """A backend for one dtype: how it wants weights packed, and its table of operations."""
+    """A backend for one dtype: how it wants weights packed, its table of operations, and how many threads
+    its calls may use, within which context manager if any."""
 
     layout: str
     table: Any
+    threads: int | None = None
+    guard: Any = None
 
 
-def pick_backend(where: str, backend: str, dtype: DTypeLike) -> Backend:
+def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = None) -> Backend:
     """Return the Backend that runs layers of a dtype.
 
     "auto" takes simd where it is built. The instruction set is the widest that the processor has,
@@ -36,6 +42,7 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike) -> Backend:
         There is no such backend here, or FASTRNN_ISA names no instruction set of this build.
     """
     check_choice(where, "backend", backend, BACKENDS)
+    most = pick_threads(where, threads)
     name = np.dtype(dtype).name
     if backend == "simd" and not ISAS:
         hint = 'The compiler could not build its kernels; "blas" is complete.'
@@ -44,8 +51,15 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike) -> Backend:
         # Imported late: it brings scipy.linalg, most of the time of a cold start.
         from fastrnn._blas import TABLES
 
-        return Backend("rows", TABLES[name])
-    return Backend("panels", SIMD_TABLES[pick_isa()][name])
+        guard = _blas_threads()
+        # A BLAS that cannot be told to leave the other cores alone has them to itself.
+        return Backend("rows", TABLES[name], most if guard.is_known else 1, guard)
+    return Backend("panels", SIMD_TABLES[pick_isa()][name], most)
+
+
+@functools.cache
+def _blas_threads() -> BlasThreads:
+    return BlasThreads()
 
 
 def pick_isa() -> str:
@@ -75,9 +89,16 @@ def config() -> dict[str, str]:
         "numpy": np.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         **picked,
+        "threads": f"at most {_threads()}, where they pay",
         "blas": "scipy.linalg.cython_blas, loaded with the first layer that asks for it; "
-        "its threads are its own (OPENBLAS_NUM_THREADS)",
+        "on one thread while a layer runs, which divides its work itself",
     }
+
+
+def _threads() -> str:
+    allowed = cores()
+    cap = pick_threads("FASTRNN_NUM_THREADS", None)
+    return f"{allowed} (cores)" if cap is None or cap > allowed else f"{cap} (FASTRNN_NUM_THREADS={cap})"
 
 
 def show_config() -> None:

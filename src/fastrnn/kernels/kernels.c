@@ -48,6 +48,13 @@
 
 /* ---------------------------------------------------------------- what all share */
 
+/* Blocks. */
+static ptrdiff_t frnn_parts(const frnn_cell *cell)
+{
+    const ptrdiff_t units = cell->block * FRNN_PANEL;
+    return (cell->hidden_size + units - 1) / units;
+}
+
 static ptrdiff_t frnn_panel_gates(const frnn_cell *cell)
 {
     return (cell->hidden_size + FRNN_PANEL - 1) / FRNN_PANEL * FRNN_PANEL * cell->gates;

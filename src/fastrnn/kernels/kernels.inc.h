@@ -309,11 +309,6 @@ typedef struct FN(block) {
     ptrdiff_t width;
 } FN(block);
 
-static inline ptrdiff_t FN(blocks)(const frnn_cell *cell)
-{
-    return (cell->hidden_size + cell->block * FRNN_PANEL - 1) / (cell->block * FRNN_PANEL);
-}
-
 static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
 {
     FN(block) block;
@@ -491,14 +486,14 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
         }
 }
 
-/* A step without its projection. `block` is a constant: the panels of a whole block. */
+/* A step without its projection. PANELS, of a whole block, is a constant. */
 static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const int panels,
                                     const FN(layer) *layer)
 {
-    const ptrdiff_t blocks = FN(blocks)(layer->cell);
-    const int is_lone = layer->step->n == 1 && panels * gates * FRNN_PANEL <= 12 * VL;
-    for (ptrdiff_t index = 0; index < blocks; index++) {
-        const FN(block) block = FN(block_at)(layer->cell, layer->step->is_odd ? blocks - 1 - index : index);
+    const frnn_step *step = layer->step;
+    const int is_lone = step->n == 1 && panels * gates * FRNN_PANEL <= 12 * VL;
+    for (ptrdiff_t i = step->first; i < step->last; i++) {
+        const FN(block) block = FN(block_at)(layer->cell, step->is_odd ? step->first + step->last - 1 - i : i);
         if (!is_lone || block.panels != panels)
             FN(rows_block)(kind, gates, layer, block);
         else if (layer->is_far)
@@ -510,10 +505,10 @@ static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const
 
 /* ---------------------------------------------------------------- the operations of a backend */
 
-static void FN(project)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *gates)
+static void FN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
+                        ptrdiff_t ldx, void *gates)
 {
-    const ptrdiff_t blocks = FN(blocks)(cell);
-    for (ptrdiff_t index = 0; index < blocks; index++) {
+    for (ptrdiff_t index = first; index < last; index++) {
         const FN(block) block = FN(block_at)(cell, index);
         FN(project_block)(cell, block, n, x, ldx, (T *)gates + block.offset * n,
                           FN(is_far)(cell, cell->input_size));
@@ -577,7 +572,7 @@ static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 }
 
 static const frnn_backend FN(table) = {
-    FN(project), FN(step), FN(dense), frnn_panel_gates, FN(scratch_bytes), FN(sigmoid), FN(tanh),
+    FN(project), FN(step), FN(dense), frnn_parts, frnn_panel_gates, FN(scratch_bytes), FN(sigmoid), FN(tanh),
     frnn_flush_denormals, frnn_restore_denormals,
 };
 

@@ -75,7 +75,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         self.tensors = {name: own(array, dtype) for name, array in tensors.items()}
         self.features_in = shape.input_size
         self.features_out = shape.directions * shape.output_size
-        picked = pick_backend(where, backend, dtype)
+        picked = pick_backend(where, backend, dtype, self.threads)
         cells = [
             pack_recurrent(
                 picked.layout,
@@ -86,7 +86,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self.engine = Recurrent(cells, shape.directions, picked.table)
+        self.engine = Recurrent(cells, shape.directions, picked.table, picked.threads, picked.guard)
         return self
 
     @classmethod

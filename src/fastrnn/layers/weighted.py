@@ -59,9 +59,9 @@ class Linear(Layer):
         self.tensors = {name: own(array, dtype) for name, array in tensors.items()}
         self.out_features, self.in_features = self.tensors["weight"].shape
         self.features_out, self.features_in = self.out_features, self.in_features
-        picked = pick_backend("Linear", backend, dtype)
+        picked = pick_backend("Linear", backend, dtype, self.threads)
         packed = pack_dense(picked.layout, self.tensors["weight"], self.tensors.get("bias"))
-        self._engine = Dense(packed, picked.table)
+        self._engine = Dense(packed, picked.table, picked.threads, picked.guard)
         return self
 
     @classmethod

@@ -1,0 +1,348 @@
+#if defined(__linux__) && !defined(_GNU_SOURCE)
+#define _GNU_SOURCE
+#endif
+
+#include "pool.h"
+
+#include <stdint.h>
+
+static void alone(frnn_work work, void *context, ptrdiff_t phases, int slices)
+{
+    for (ptrdiff_t phase = 0; phase < phases; phase++)
+        for (int slice = 0; slice < slices; slice++)
+            work(context, phase, slice);
+}
+
+#if defined(_WIN32) || defined(__STDC_NO_ATOMICS__)
+
+/* No threads here: everything runs on the caller's. */
+int frnn_cores(void)
+{
+    return 1;
+}
+
+void frnn_limit_cores(int cores)
+{
+    (void)cores;
+}
+
+int frnn_available(int wanted)
+{
+    (void)wanted;
+    return 1;
+}
+
+void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
+{
+    (void)threads;
+    (void)longest;
+    alone(work, context, phases, slices);
+}
+
+#else
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+enum {
+    SPIN = 100 * 1000,        /* nanoseconds that a thread without work spins before it sleeps */
+    PATIENCE = 3 * 1000,      /* nanoseconds that a slice waits for its own thread before another takes it */
+    CROWDED = 50 * 1000 * 1000, /* nanoseconds without threads after a core was seen to be busy */
+    STACK = 256 * 1024,
+};
+
+/* A claim, and the number of slices that are done, carry in their upper half the number of the job that
+ * they belong to: what a thread still holds of an old job is void without anybody waiting for it. */
+typedef struct {
+    _Alignas(64) atomic_ullong value;
+} counter;
+
+static struct {
+    /* The job. Written by the caller who holds `is_taken`, before `done` tells its number. */
+    frnn_work work;
+    void *context;
+    atomic_llong phases;
+    atomic_int slices;
+    atomic_int threads;      /* those who may claim now; 1 once a core was seen to be busy */
+    atomic_llong held_up;    /* nanoseconds that one waits for a slice before a core counts as busy */
+    counter done;            /* job and slices done, of all phases */
+    counter claims[FRNN_MOST_THREADS]; /* by slice: job and phases claimed */
+
+    atomic_int is_taken;
+    atomic_int callers;      /* in frnn_share, sharing or alone */
+    atomic_int limit;        /* of the control group; 0: none */
+    atomic_llong crowded_until;
+    int workers;             /* that were started; guarded by is_taken */
+
+    /* Sleepers: those who wait for the next job, and those who wait for a slice of this one. */
+    pthread_mutex_t mutex;
+    pthread_cond_t began;
+    pthread_cond_t advanced;
+    atomic_int idle;
+    atomic_int waiting;
+#if defined(__linux__)
+    cpu_set_t cores;         /* where the workers run; guarded by is_taken */
+    pthread_t handles[FRNN_MOST_THREADS];
+#endif
+} pool = {
+    .mutex = PTHREAD_MUTEX_INITIALIZER,
+    .began = PTHREAD_COND_INITIALIZER,
+    .advanced = PTHREAD_COND_INITIALIZER,
+};
+
+#define JOB(value) ((uint32_t)((value) >> 32))
+#define COUNT(value) ((uint32_t)(value))
+#define WORD(job, count) ((unsigned long long)(job) << 32 | (uint32_t)(count))
+
+static long long nanoseconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+static inline void pause_briefly(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* ---------------------------------------------------------------- sleeping */
+
+/* A sleeper counts itself before it looks at `done`, and whoever changes `done` looks at the count
+ * afterwards: one of the two sees the other. */
+
+static void sleep_until_job_after(uint32_t job)
+{
+    pthread_mutex_lock(&pool.mutex);
+    atomic_fetch_add(&pool.idle, 1);
+    while (JOB(atomic_load(&pool.done.value)) == job)
+        pthread_cond_wait(&pool.began, &pool.mutex);
+    atomic_fetch_sub(&pool.idle, 1);
+    pthread_mutex_unlock(&pool.mutex);
+}
+
+static void sleep_while(unsigned long long done)
+{
+    pthread_mutex_lock(&pool.mutex);
+    atomic_fetch_add(&pool.waiting, 1);
+    while (atomic_load(&pool.done.value) == done)
+        pthread_cond_wait(&pool.advanced, &pool.mutex);
+    atomic_fetch_sub(&pool.waiting, 1);
+    pthread_mutex_unlock(&pool.mutex);
+}
+
+static void wake(atomic_int *sleepers, pthread_cond_t *condition)
+{
+    if (atomic_load(sleepers) == 0)
+        return;
+    pthread_mutex_lock(&pool.mutex);
+    pthread_cond_broadcast(condition);
+    pthread_mutex_unlock(&pool.mutex);
+}
+
+/* ---------------------------------------------------------------- working */
+
+/* Claim a slice of a phase and run it; whether there was one to claim. */
+static int run_slice(uint32_t job, ptrdiff_t phase, int slice)
+{
+    unsigned long long claim = WORD(job, phase);
+    if (atomic_load_explicit(&pool.claims[slice].value, memory_order_relaxed) != claim
+        || !atomic_compare_exchange_strong(&pool.claims[slice].value, &claim, claim + 1))
+        return 0;
+    /* The job cannot end before this slice does, so it is ours to read. */
+    pool.work(pool.context, phase, slice);
+    atomic_fetch_add(&pool.done.value, 1);
+    wake(&pool.waiting, &pool.advanced);
+    return 1;
+}
+
+/* Take part in a job as one of its threads, until it is done or this thread is not wanted any more. */
+static void take_part(uint32_t job, int self)
+{
+    const ptrdiff_t phases = atomic_load(&pool.phases);
+    const int slices = atomic_load(&pool.slices);
+    const unsigned long long end = WORD(job, phases * slices);
+    unsigned long long seen = 0;
+    const long long held_up = atomic_load(&pool.held_up);
+    long long since = 0; /* when it began to wait */
+    int patience = PATIENCE;
+    for (unsigned spins = 0;; spins++) {
+        const unsigned long long done = atomic_load(&pool.done.value);
+        const int threads = atomic_load(&pool.threads);
+        if (JOB(done) != job || done >= end || self >= threads)
+            return;
+        const ptrdiff_t phase = COUNT(done) / slices;
+        int ran = 0;
+        for (int slice = self; slice < slices; slice += threads)
+            ran |= run_slice(job, phase, slice);
+        if (ran)
+            continue;
+        if (done != seen) {
+            seen = done;
+            since = nanoseconds();
+            spins = 0;
+        }
+        pause_briefly();
+        if (patience != 0 && spins % 16 != 15)
+            continue;
+        const long long waited = nanoseconds() - since;
+        if (waited >= patience) {
+            for (int slice = 0; slice < slices && !ran; slice++)
+                ran = run_slice(job, phase, slice);
+            /* Whoever did not come is not waited for the next time, until it is at work again. */
+            patience = ran ? 0 : PATIENCE;
+        }
+        /* All are claimed, and one takes far too long. Asleep, this thread leaves it its own core. */
+        if (!ran && waited > held_up) {
+            if (self == 0) {
+                atomic_store(&pool.crowded_until, nanoseconds() + CROWDED);
+                atomic_store(&pool.threads, 1);
+            }
+            sleep_while(done);
+        }
+    }
+}
+
+static void *run_worker(void *argument)
+{
+    const int self = (int)(intptr_t)argument;
+    for (;;) {
+        const uint32_t job = JOB(atomic_load(&pool.done.value));
+        take_part(job, self);
+        const long long began = nanoseconds();
+        for (unsigned spins = 0; JOB(atomic_load(&pool.done.value)) == job; spins++) {
+            pause_briefly();
+            if (spins % 64 == 63 && nanoseconds() - began > SPIN)
+                sleep_until_job_after(job);
+        }
+    }
+    return NULL;
+}
+
+/* ---------------------------------------------------------------- the pool */
+
+/* The child of a fork has none of the threads, and what they held is held by nobody. */
+static void forget(void)
+{
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+    memcpy(&pool.mutex, &mutex, sizeof mutex);
+    memcpy(&pool.began, &condition, sizeof condition);
+    memcpy(&pool.advanced, &condition, sizeof condition);
+    pool.workers = 0;
+    atomic_store(&pool.idle, 0);
+    atomic_store(&pool.waiting, 0);
+    atomic_store(&pool.callers, 0);
+    atomic_store(&pool.is_taken, 0);
+}
+
+static void forget_after_forks(void)
+{
+    pthread_atfork(NULL, NULL, forget);
+}
+
+/* Start workers up to a number, and let them run where the caller may; how many there are. */
+static int start_workers(int wanted)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, forget_after_forks);
+    sigset_t all, before;
+    sigfillset(&all);
+    /* Signals are for Python's threads. */
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (pool.workers < wanted) {
+        pthread_t thread;
+        pthread_attr_t attributes;
+        pthread_attr_init(&attributes);
+        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+        pthread_attr_setstacksize(&attributes, STACK);
+        const int failed = pthread_create(&thread, &attributes, run_worker, (void *)(intptr_t)(pool.workers + 1));
+        pthread_attr_destroy(&attributes);
+        if (failed)
+            break;
+#if defined(__linux__)
+        pool.handles[pool.workers] = thread;
+        memset(&pool.cores, 0, sizeof pool.cores);
+#endif
+        pool.workers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+#if defined(__linux__)
+    cpu_set_t cores;
+    if (sched_getaffinity(0, sizeof cores, &cores) == 0 && !CPU_EQUAL(&cores, &pool.cores)) {
+        for (int i = 0; i < pool.workers; i++)
+            pthread_setaffinity_np(pool.handles[i], sizeof cores, &cores);
+        pool.cores = cores;
+    }
+#endif
+    return pool.workers < wanted ? pool.workers : wanted;
+}
+
+int frnn_cores(void)
+{
+    long cores;
+#if defined(__linux__)
+    cpu_set_t set;
+    cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+#else
+    cores = sysconf(_SC_NPROCESSORS_ONLN);
+#endif
+    const int limit = atomic_load(&pool.limit);
+    if (limit > 0 && cores > limit)
+        cores = limit;
+    return cores < 1 ? 1 : cores > FRNN_MOST_THREADS ? FRNN_MOST_THREADS : (int)cores;
+}
+
+void frnn_limit_cores(int cores)
+{
+    atomic_store(&pool.limit, cores);
+}
+
+int frnn_available(int wanted)
+{
+    if (wanted < 2 || atomic_load(&pool.is_taken) || nanoseconds() < atomic_load(&pool.crowded_until))
+        return 1;
+    const int left = frnn_cores() - atomic_load(&pool.callers);
+    return left < 2 ? 1 : left < wanted ? left : wanted;
+}
+
+void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
+{
+    int nobody = 0;
+    atomic_fetch_add(&pool.callers, 1);
+    if (threads < 2 || slices > FRNN_MOST_THREADS || phases > (ptrdiff_t)(INT32_MAX / slices)
+        || !atomic_compare_exchange_strong(&pool.is_taken, &nobody, 1)) {
+        alone(work, context, phases, slices);
+    } else {
+        const uint32_t job = JOB(atomic_load(&pool.done.value)) + 1;
+        pool.work = work;
+        pool.context = context;
+        atomic_store(&pool.phases, phases);
+        atomic_store(&pool.slices, slices);
+        atomic_store(&pool.held_up, SPIN + (long long)(3 * longest));
+        atomic_store(&pool.threads, start_workers(threads - 1) + 1);
+        for (int slice = 0; slice < slices; slice++)
+            atomic_store(&pool.claims[slice].value, WORD(job, 0));
+        atomic_store(&pool.done.value, WORD(job, 0));
+        wake(&pool.idle, &pool.began);
+        take_part(job, 0);
+        /* Nobody may claim what the next job writes before its number is known. */
+        for (int slice = 0; slice < slices; slice++)
+            atomic_store(&pool.claims[slice].value, WORD(job, UINT32_MAX));
+        atomic_store(&pool.is_taken, 0);
+    }
+    atomic_fetch_sub(&pool.callers, 1);
+}
+
+#endif

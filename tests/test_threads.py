@@ -1,0 +1,317 @@
+"""Threads: the same bits in every plan, whoever calls, and nothing left behind."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastrnn
+from fastrnn import _drivers
+from fastrnn._engine import PLANS
+from fastrnn.spec import RecurrentSpec
+
+KINDS = ("LSTM", "GRU", "RNN")
+
+
+def make(kind, input_size, H, layers=1, bidirectional=False, seed=0, **options):
+    spec = RecurrentSpec(kind, input_size, H, layers, bidirectional, proj_size=options.pop("proj_size", 0))
+    random = np.random.default_rng(seed)
+    tensors = {
+        name: random.uniform(-(H**-0.5), H**-0.5, shape).astype(np.float32)
+        for name, shape in spec.tensor_shapes().items()
+    }
+    return getattr(fastrnn, kind).from_state_dict(tensors, **options)
+
+
+def run(layer, x, lengths=None):
+    output, state = layer(x, lengths=lengths)
+    return [output, *(state if isinstance(state, tuple) else (state,))]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_every_plan_gives_the_bits_of_one_thread(data):
+    kind = data.draw(st.sampled_from(KINDS))
+    plan = data.draw(st.sampled_from(PLANS))
+    threads = data.draw(st.integers(1, 5))
+    H = data.draw(st.sampled_from([1, 16, 17, 40, 70, 130]))
+    proj_size = data.draw(st.sampled_from([0, 3])) if kind == "LSTM" and H > 3 else 0
+    layers, bidirectional = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+    batch_first = data.draw(st.booleans())
+    T, B = data.draw(st.sampled_from([1, 2, 3, 17, 65, 130])), data.draw(st.sampled_from([1, 2, 5, 9, 20]))
+    layer = make(
+        kind,
+        5,
+        H,
+        layers,
+        bidirectional,
+        proj_size=proj_size,
+        batch_first=batch_first,
+        threads=1,
+        backend=data.draw(st.sampled_from(["simd", "blas"])),
+    )
+    x = np.random.default_rng(1).standard_normal((B, T, 5) if batch_first else (T, B, 5)).astype(np.float32)
+    lengths = None
+    if data.draw(st.booleans()):
+        lengths = data.draw(st.lists(st.integers(1, T), min_size=B, max_size=B))
+    wanted = run(layer, x, lengths)
+    layer.engine.take_plan(plan, threads)
+    for _ in range(2):
+        for got, want in zip(run(layer, x, lengths), wanted, strict=True):
+            if layer.backend == "simd":
+                np.testing.assert_array_equal(got, want)
+            else:
+                np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("plan", ("panels", "pipeline"))
+def test_streams_step_in_every_plan(rng, plan):
+    layer = make("LSTM", 7, 90, 2)
+    x = rng.standard_normal((20, 7)).astype(np.float32)
+    wanted = layer(x)[0]
+    layer.engine.take_plan(plan, 3)
+    stream = layer.stream()
+    np.testing.assert_array_equal([stream.step(row) for row in x], wanted)
+
+
+def test_rows_with_lengths_are_divided_by_their_sum(rng):
+    """One long row and many short ones: each slice has its own rows, and every bit is right."""
+    layer = make("GRU", 5, 40, threads=1)
+    x = rng.standard_normal((200, 24, 5)).astype(np.float32)
+    lengths = [200, *rng.integers(1, 10, 23)]
+    wanted = run(layer, x, lengths)
+    layer.engine.take_plan("rows", 3)
+    for got, want in zip(run(layer, x, lengths), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+# ---------------------------------------------------------------- planning
+
+
+@pytest.mark.parametrize(
+    "kind, size, layers, bidirectional, T, B, lengths, wanted",
+    [
+        ("LSTM", 16, 1, False, 100, 1, False, "alone"),
+        ("LSTM", 64, 1, False, 1, 1, False, "alone"),
+        ("LSTM", 128, 1, False, 1, 1, False, "alone"),
+        ("LSTM", 1024, 1, False, 1, 1, False, "panels"),
+        ("LSTM", 256, 1, False, 100, 1, False, "panels"),
+        ("LSTM", 512, 1, False, 100, 1, False, "panels"),
+        ("LSTM", 256, 1, False, 100, 32, True, "rows"),
+        ("LSTM", 64, 3, False, 1000, 1, False, "pipeline"),
+        ("LSTM", 64, 1, True, 1000, 1, False, "directions"),
+        ("LSTM", 256, 1, True, 100, 1, True, "directions"),
+    ],
+)
+def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B, lengths, wanted):
+    engine = make(kind, size, size, layers, bidirectional).engine
+    if _drivers.cores() < 2:
+        pytest.skip("one core")
+    plans = {engine.plan(T, B, lengths, 2)[0] for _ in range(50)}
+    assert wanted in plans and plans <= {wanted, "alone"}  # alone: while a core is busy with something else
+    assert engine.plan(T, B, lengths, 1) == ("alone", 1)
+
+
+# ---------------------------------------------------------------- who may use how many
+
+
+def child(script, **environment):
+    code = "import numpy as np, fastrnn, os, sys, threading, time\nfrom fastrnn import _drivers\n" + script
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+LAYER = """
+def layer(threads=None):
+    random = np.random.default_rng(0)
+    shapes = {"weight_ih": (800, 30), "weight_hh": (800, 200), "bias_ih": (800,), "bias_hh": (800,)}
+    return fastrnn.LSTM.from_state_dict(
+        {name: random.uniform(-.1, .1, shape).astype(np.float32) for name, shape in shapes.items()},
+        threads=threads)
+x = np.random.default_rng(1).standard_normal((300, 1, 30)).astype(np.float32)
+wanted = layer(1)(x)[0]
+shared = layer()
+shared.engine.take_plan("panels", 2)
+def is_right(layer): return np.array_equal(layer(x)[0], wanted)
+def workers(): return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+"""
+
+
+def test_fastrnn_num_threads_caps_and_is_checked(monkeypatch):
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", "1")
+    from fastrnn.cores import pick_threads
+
+    assert pick_threads("here", 8) == pick_threads("here", None) == 1
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", "3")
+    assert pick_threads("here", 2) == 2
+    for wrong in ("0", "-1", "two", "1.5"):
+        monkeypatch.setenv("FASTRNN_NUM_THREADS", wrong)
+        with pytest.raises(ValueError, match="FASTRNN_NUM_THREADS: expected a whole number"):
+            make("LSTM", 3, 4)
+
+
+def test_a_control_group_limits_the_cores(tmp_path):
+    from fastrnn.cores import group_cores
+
+    assert group_cores(tmp_path) == 0
+    for text, cores in (("max 100000", 0), ("150000 100000", 2), ("50000 100000", 1), ("junk", 0)):
+        (tmp_path / "cpu.max").write_text(text)
+        assert group_cores(tmp_path) == cores
+    (tmp_path / "cpu.max").unlink()
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000")
+    for text, cores in (("-1", 0), ("300000", 3)):
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(text)
+        assert group_cores(tmp_path) == cores
+    before = _drivers.cores()
+    _drivers.limit_cores(1)
+    assert _drivers.cores() == 1
+    _drivers.limit_cores(0)
+    assert _drivers.cores() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
+def test_the_affinity_of_the_caller_counts():
+    script = (
+        LAYER
+        + """
+assert is_right(shared)
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+print(_drivers.cores(), is_right(shared))
+"""
+    )
+    assert child(script) == ["1", "True"]
+
+
+# ---------------------------------------------------------------- forks, threads, ends
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_has_threads_of_its_own():
+    script = (
+        LAYER
+        + """
+assert is_right(shared)
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if is_right(shared) and is_right(shared) else 1)
+    assert is_right(shared)
+    assert os.waitpid(pid, 0)[1] == 0
+print("done")
+"""
+    )
+    assert child(script) == ["done"]
+
+
+def test_many_callers_share_without_a_wrong_bit(rng):
+    """Python threads with layers of every plan, all at once, and forks in between."""
+    layers = []
+    for plan in PLANS[1:]:
+        layer = make("LSTM", 12, 96, 2, plan == "directions", threads=1)
+        x = rng.standard_normal((60, 9, 12)).astype(np.float32)
+        wanted = layer(x)[0]
+        layer.engine.take_plan(plan, 3)
+        layers.append((layer, x, wanted))
+    wrong = []
+
+    def work(seed):
+        random = np.random.default_rng(seed)
+        for _ in range(40):
+            layer, x, wanted = layers[random.integers(len(layers))]
+            if not np.array_equal(layer(x)[0], wanted):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert wrong == []
+
+
+def test_an_idle_process_uses_no_time_of_the_processor():
+    script = (
+        LAYER
+        + """
+assert is_right(shared)
+time.sleep(0.05)
+began = time.process_time()
+time.sleep(0.5)
+print(time.process_time() - began < 0.1)
+"""
+    )
+    assert child(script) == ["True"]
+
+
+def test_the_interpreter_ends_while_threads_wait():
+    script = (
+        LAYER
+        + """
+threading.Thread(target=lambda: [is_right(shared) for _ in range(5)], daemon=True).start()
+time.sleep(0.02)
+print("end")
+"""
+    )
+    assert child(script) == ["end"]
+
+
+def test_an_interrupt_leaves_the_pool_usable():
+    script = (
+        LAYER
+        + """
+import signal
+signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+hits = 0
+for _ in range(20):
+    signal.setitimer(signal.ITIMER_REAL, 0.003)
+    try:
+        while True:
+            shared(x)
+    except KeyboardInterrupt:
+        hits += 1
+    assert is_right(shared)
+print(hits)
+"""
+    )
+    if not hasattr(os, "fork"):
+        pytest.skip("no alarm here")
+    assert child(script) == ["20"]
+
+
+def test_blas_has_one_thread_while_a_layer_runs(rng):
+    from fastrnn.backends import _blas_threads
+
+    layer = make("GRU", 8, 64, backend="blas")
+    guard = _blas_threads()
+    if not guard.is_known:
+        pytest.skip("SciPy has another BLAS")
+    count = guard._library.scipy_openblas_get_num_threads
+    before = count()
+    with guard:
+        assert count() == 1
+        layer(rng.standard_normal((3, 8)).astype(np.float32))
+        assert count() == 1
+    assert count() == before
+
+
+def test_linear_divides_rows(rng):
+    weight = rng.standard_normal((300, 400)).astype(np.float32)
+    x = rng.standard_normal((501, 400)).astype(np.float32)
+    alone = fastrnn.Linear.from_state_dict({"weight": weight}, threads=1)(x)
+    for threads in (2, 3):
+        shared = fastrnn.Linear.from_state_dict({"weight": weight}, threads=threads)
+        np.testing.assert_array_equal(shared(x), alone)
