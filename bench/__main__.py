@@ -21,13 +21,15 @@ def main(arguments=None):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure the grid on one core, beside every engine that is installed.",
+        description="Measure the grid, on one core or more, beside every engine that is installed.",
     )
     parser.set_defaults(command=_measure)
     parser.add_argument(
         "--only", default="", metavar="TEXT", help='cases with this in their names; "cold start"'
     )
     parser.add_argument("--rounds", type=int, help="turns that each engine takes")
+    parser.add_argument("--threads", type=int, default=1, help="that every engine may use (default 1)")
+    parser.add_argument("--busy", action="store_true", help="while another process keeps a core busy")
     parser.add_argument("-o", "--output", help="where the result goes (.json)")
     commands = parser.add_subparsers(metavar="COMMAND")
 
@@ -59,8 +61,8 @@ def _parser():
 def _measure(options):
     from fastrnn.benchmark.engines import limit_threads
 
-    limit_threads(1)
-    from bench.cases import GRID
+    limit_threads(options.threads)
+    from bench.cases import GRID, GRID_OF_THREADS
     from bench.report import print_report
     from bench.run import run
     from bench.startup import RUNS
@@ -70,14 +72,16 @@ def _measure(options):
     from fastrnn.terminal import progress
 
     rounds = ROUNDS if options.rounds is None else check_positive("bench", "--rounds", options.rounds)
-    cases = [case for case in GRID if options.only in case.name]
-    starts = RUNS if options.only in "cold start" else 0
+    threads = check_positive("bench", "--threads", options.threads)
+    grid = GRID if threads == 1 else GRID_OF_THREADS
+    cases = [case for case in grid if options.only in case.name]
+    starts = RUNS if options.only in "cold start" and threads == 1 else 0
     if not cases and not starts:
         raise ValueError(message("bench", "a text that is in the name of a case", repr(options.only)))
     if options.output:
         check_folder(options.output)
     with progress("bench") as report:
-        result = run(cases, rounds, starts=starts, report=report)
+        result = run(cases, rounds, threads=threads, is_busy=options.busy, starts=starts, report=report)
     if options.output:
         with replacing(options.output) as draft, open(draft, "w") as file:
             json.dump(result, file, indent=1)

@@ -13,6 +13,18 @@ PEERS, TORCH, RTNEURAL = "peers", "torch", "rtneural"
 # Over the cases that have PEERS: the geometric mean of the ratios. Over all: none below the minimum.
 GEOMETRIC_MEAN = 2.0
 MINIMUM = 1.05
+# With more than one thread: the same over the sequences, and over all; how many times faster than one
+# thread some cases are on two, and how much slower at most while another process keeps a core busy.
+SEQUENCE_MEAN = 1.6
+SCALING = {
+    "LSTM 256->256, 100x1": 1.8,
+    "LSTM 512->512, 100x1": 1.8,
+    "LSTM 1024->1024, 100x1": 1.8,
+    "LSTM 256->256, 100x32": 1.85,
+    "LSTM 256->256 both ways, 100x1": 1.8,
+    "LSTM 64->64, 100x1": 1 / 1.03,
+}
+SCALING_WHILE_BUSY = 1 / 1.3
 # At 32 rows and more, of the multiply-add peak; at one row, of what reading the weights allows.
 PEAK_SHARE = 0.90
 BANDWIDTH_SHARE = 0.85
@@ -154,6 +166,12 @@ SEQUENCES = [
     Case("LSTM", 256, 512, T=100, B=128, target=1.1),
     Case("LSTM", 256, 256, T=100, num_layers=2, bidirectional=True, target=1.4),
 ]
+# One layer both ways, and stacks: for threads alone.
+FOR_THREADS = [
+    Case("LSTM", 256, 256, T=100, bidirectional=True),
+    Case("LSTM", 64, 64, T=100, num_layers=2),
+    Case("LSTM", 128, 128, T=100, num_layers=3),
+]
 BESIDE_TORCH = [
     Case("LSTM", 128, 128, T=100, B=B, target=3.0, against=TORCH, **options)
     for options in ({"is_ragged": True}, {"proj_size": 64}, {"precision": "float64"})
@@ -163,6 +181,7 @@ LONG = [
     Case("LSTM", 1, size, T=48000, target=target, against=RTNEURAL) for size, target in LONG_TARGETS.items()
 ]
 GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG)
+GRID_OF_THREADS = (*STEPS, *SEQUENCES, *FOR_THREADS)
 
 # The rows of the README's table.
 SHOWN = (

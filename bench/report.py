@@ -20,7 +20,8 @@ def print_report(result):
         print()
         for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["cases"]}):
             print(line)
-        print(_limits_line(result))
+        if result["threads"] == 1:
+            print(_limits_line(result))
         for line in summary_lines(result["summary"]):
             print(line)
     if "cold_start" in result:
@@ -52,7 +53,9 @@ def case_table(result, entries):
         engines.append(RTNEURAL)
     has_steps = any("p99" in entry["engines"]["fastrnn"] for entry in entries)
     p99_column = ("its p99",) if has_steps else ()
-    columns = ("case", "fastrnn", *p99_column, *engines, "ratio", "wanted", "of the machine's limit")
+    has_threads = result["threads"] > 1
+    last = ("one thread", "faster than on one") if has_threads else ("of the machine's limit",)
+    columns = ("case", "fastrnn", *p99_column, *engines, "ratio", "wanted", *last)
     rows = []
     for entry in entries:
         times = entry["engines"]
@@ -65,7 +68,9 @@ def case_table(result, entries):
             *(_cell(times.get(name)) for name in engines),
             _ratio(entry["ratio"]),
             f"{entry['target']:.2f}{' MISSED' if is_missed else ''}",
-            _share(entry["limit"]),
+            *(
+                (_cell(times["one thread"]), _scaling(entry)) if has_threads else (_share(entry["limit"]),)
+            ),
         ))  # fmt: skip
     return columns, rows
 
@@ -103,6 +108,11 @@ def summary_lines(summary):
             f"geometric mean {summary['geometric_mean']:.2f} of {summary['geometric_mean_of']}, "
             f"wanted {summary['geometric_mean_wanted']:.2f}"
         )
+    if summary["sequence_mean"] is not None:
+        yield (
+            f"geometric mean of the sequences {summary['sequence_mean']:.2f}, "
+            f"wanted {summary['sequence_mean_wanted']:.2f}"
+        )
     if summary["minimum"] is not None:
         yield (
             f"lowest {summary['minimum']:.2f} ({summary['minimum_case']}), "
@@ -111,6 +121,7 @@ def summary_lines(summary):
     for key, words in (
         ("missed", "ratios below what is wanted"),
         ("below_minimum", "slower than the lowest that is allowed"),
+        ("missed_scaling", "less faster than on one thread than wanted"),
         ("below_limit", "below the share of the machine's limit that is wanted"),
     ):
         names = summary[key]
@@ -120,7 +131,8 @@ def summary_lines(summary):
 def _headline(result):
     versions = ", ".join(f"{name} {version}" for name, version in result["engines"].items())
     threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
-    return f"{result['processor']}, {threads}, {result['date']}; {versions}"
+    busy = ", a core kept busy by another process" if result["busy"] else ""
+    return f"{result['processor']}, {threads}{busy}, {result['date']}; {versions}"
 
 
 def _limits_line(result):
@@ -154,6 +166,12 @@ def _share(limit):
         return ""
     below = "" if limit["share"] >= limit["wanted"] else f", wanted {100 * limit['wanted']:.0f} %"
     return f"{math.floor(100 * limit['share'])} % of {limit['kind']}{below}"
+
+
+def _scaling(entry):
+    wanted = entry["scaling_wanted"]
+    is_missed = wanted and entry["scaling"] < wanted
+    return f"{entry['scaling']:.2f}{f', wanted {wanted:.2f}' if is_missed else ''}"
 
 
 def _megabytes(size):

@@ -1,6 +1,9 @@
 """The whole run: the machine's limits, every case, cold start and size; and what comes out of it."""
 
+import contextlib
 import math
+import subprocess
+import sys
 import time
 
 from bench.cases import (
@@ -10,6 +13,9 @@ from bench.cases import (
     RTNEURAL,
     RTNEURAL_GFLOPS,
     RTNEURAL_MICROSECONDS,
+    SCALING,
+    SCALING_WHILE_BUSY,
+    SEQUENCE_MEAN,
     TORCH,
 )
 from bench.probe import NoCompiler, probe
@@ -26,10 +32,14 @@ def run(
     rounds=ROUNDS,
     round_seconds=ROUND_SECONDS,
     threads=1,
+    is_busy=False,
     starts=0,
     report=lambda done, total: None,
 ):
     """Measure cases; the result as JSON keeps it.
+
+    With more than one thread, this library on one thread stands beside all others; with is_busy,
+    another process keeps a core busy meanwhile.
 
     The limits are measured before the cases and behind them, and the higher figure of each counts.
     With `starts`, cold starts are taken that often, and the installed sizes stand beside them.
@@ -39,15 +49,19 @@ def run(
         "date": time.strftime("%Y-%m-%d"),
         **machine(),
         "threads": threads,
+        "busy": is_busy,
         "limits": None,
         "cases": [],
     }
-    limits = _limits(result) if cases else None
-    for index, case in enumerate(cases):
-        peers = [peer for peer in engines.PEERS if case.against != TORCH or peer.name == "torch"]
-        times = measure(case.work(threads), peers, rounds, round_seconds)
-        result["cases"].append({**case.as_dict(), "engines": times})
-        report(index + 1, len(cases))
+    limits = _limits(result) if cases and threads == 1 else None
+    with _busy_core() if is_busy else contextlib.nullcontext():
+        for index, case in enumerate(cases):
+            peers = [peer for peer in engines.PEERS if case.against != TORCH or peer.name == "torch"]
+            if threads > 1:
+                peers.insert(0, engines.ONE_THREAD)
+            times = measure(case.work(threads), peers, rounds, round_seconds)
+            result["cases"].append({**case.as_dict(), "engines": times})
+            report(index + 1, len(cases))
     if limits is not None:
         limits = limits.best(probe())
         result["limits"] = limits.as_dict()
@@ -56,8 +70,22 @@ def run(
         result["installed"] = installed_sizes()
     for case, entry in zip(cases, result["cases"], strict=True):
         _judge(case, entry, limits)
-    result["summary"] = summarise(result["cases"])
+        if threads > 1:
+            _judge_threads(entry, is_busy)
+    result["summary"] = summarise(result["cases"], threads)
     return result
+
+
+@contextlib.contextmanager
+def _busy_core():
+    """Another process that keeps the last core busy."""
+    script = "import os; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\nwhile True: pass"
+    process = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _limits(result):
@@ -78,7 +106,7 @@ def _judge(case, entry, limits):
         times[RTNEURAL] = {
             "recorded": case.T * per_sample * RTNEURAL_GFLOPS / limits.gflops["float32"],
         }
-    best = best_peer(times)
+    best = best_peer(times, {peer.name for peer in engines.PEERS})
     entry["peer_ratio"] = None if best is None else best[1] / ours
     entry["ratio"] = entry["peer_ratio"]
     if case.against == RTNEURAL:
@@ -91,19 +119,39 @@ def _judge(case, entry, limits):
         entry["limit"] = {"kind": kind, "wanted": wanted, "share": microseconds / ours}
 
 
-def summarise(entries):
+def _judge_threads(entry, is_busy):
+    """Add how many times faster than on one thread a case is; no other target counts there."""
+    times = entry["engines"]
+    entry["target"] = MINIMUM
+    entry["scaling"] = times[engines.ONE_THREAD.name]["microseconds"] / times["fastrnn"]["microseconds"]
+    entry["scaling_wanted"] = SCALING_WHILE_BUSY if is_busy else SCALING.get(entry["name"])
+
+
+def _geometric_mean(ratios):
+    return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
+
+
+def summarise(entries, threads=1):
     """The figures over all cases, and the names of those that miss what is wanted of them."""
-    grid = [entry["ratio"] for entry in entries if entry["against"] == PEERS and entry["ratio"]]
+    compared = [entry for entry in entries if entry["against"] == PEERS and entry["ratio"]]
+    grid = [entry["ratio"] for entry in compared]
     everywhere = {entry["name"]: entry["peer_ratio"] for entry in entries if entry["peer_ratio"]}
     lowest = min(everywhere, key=everywhere.get, default=None)
     limits = [entry for entry in entries if entry["limit"]]
     return {
-        "geometric_mean": math.exp(sum(map(math.log, grid)) / len(grid)) if grid else None,
+        "geometric_mean": _geometric_mean(grid),
         "geometric_mean_of": len(grid),
         "geometric_mean_wanted": GEOMETRIC_MEAN,
         "minimum": everywhere.get(lowest),
         "minimum_case": lowest,
         "minimum_wanted": MINIMUM,
+        "sequence_mean": None
+        if threads == 1
+        else _geometric_mean([entry["ratio"] for entry in compared if entry["mode"] == "sequence"]),
+        "sequence_mean_wanted": SEQUENCE_MEAN,
+        "missed_scaling": [
+            e["name"] for e in entries if e.get("scaling_wanted") and e["scaling"] < e["scaling_wanted"]
+        ],
         "missed": [e["name"] for e in entries if e["ratio"] is not None and e["ratio"] < e["target"]],
         "below_minimum": [name for name, ratio in everywhere.items() if ratio < MINIMUM],
         "below_limit": [e["name"] for e in limits if e["limit"]["share"] < e["limit"]["wanted"]],

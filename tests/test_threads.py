@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,10 +110,7 @@ def test_rows_with_lengths_are_divided_by_their_sum(rng):
 )
 def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B, lengths, wanted):
     engine = make(kind, size, size, layers, bidirectional).engine
-    if _drivers.cores() < 2:
-        pytest.skip("one core")
-    plans = {engine.plan(T, B, lengths, 2)[0] for _ in range(50)}
-    assert wanted in plans and plans <= {wanted, "alone"}  # alone: while a core is busy with something else
+    assert engine.plan(T, B, lengths, 2)[0] == wanted
     assert engine.plan(T, B, lengths, 1) == ("alone", 1)
 
 
@@ -216,31 +213,11 @@ print("done")
     assert child(script) == ["done"]
 
 
-def test_many_callers_share_without_a_wrong_bit(rng):
-    """Python threads with layers of every plan, all at once, and forks in between."""
-    layers = []
-    for plan in PLANS[1:]:
-        layer = make("LSTM", 12, 96, 2, plan == "directions", threads=1)
-        x = rng.standard_normal((60, 9, 12)).astype(np.float32)
-        wanted = layer(x)[0]
-        layer.engine.take_plan(plan, 3)
-        layers.append((layer, x, wanted))
-    wrong = []
-
-    def work(seed):
-        random = np.random.default_rng(seed)
-        for _ in range(40):
-            layer, x, wanted = layers[random.integers(len(layers))]
-            if not np.array_equal(layer(x)[0], wanted):
-                wrong.append(seed)
-
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    assert wrong == []
+def test_many_callers_and_forks_without_a_wrong_bit():
+    soak = Path(__file__).with_name("soak_threads.py")
+    result = subprocess.run([sys.executable, soak, "3"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.endswith("wrong: none\n")
 
 
 def test_an_idle_process_uses_no_time_of_the_processor():

@@ -90,6 +90,9 @@ cdef struct Work:
 cdef void plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil
+cdef void choose(
+    const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
+) noexcept nogil
 cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil
 cdef void execute(
     const Stack *stack, Call *call, Rows source, Rows target, char *h, char *c, const Py_ssize_t *lengths,

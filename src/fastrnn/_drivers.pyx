@@ -240,6 +240,7 @@ cdef void plan(
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil:
+    """The plan, if so many threads are free."""
     cdef double phases, alone, longest
     cdef Py_ssize_t block, parts, most
     cdef int slices

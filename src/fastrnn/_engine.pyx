@@ -13,7 +13,7 @@ from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
-from fastrnn._drivers cimport Call, Rows, Stack, execute, lay_out, plan, run_dense
+from fastrnn._drivers cimport Call, Rows, Stack, choose, execute, lay_out, plan, run_dense
 from fastrnn._kernels cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell
 from fastrnn._pack cimport PackedCell
 from fastrnn._pool cimport FRNN_MOST_THREADS
@@ -196,9 +196,9 @@ cdef class Recurrent:
         PyMem_RawFree(self.stack.cells)
 
     def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads):
-        """How T steps of B rows would be divided among threads: the plan's name and its slices."""
+        """How T steps of B rows are divided if so many threads are free: the plan's name and its slices."""
         cdef Call call
-        plan(&self.stack, &call, T, B, is_ragged, threads)
+        choose(&self.stack, &call, T, B, is_ragged, threads)
         return PLANS[<int>call.kind], call.slices
 
     def take_plan(self, str name, int threads):

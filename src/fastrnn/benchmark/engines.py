@@ -8,6 +8,7 @@ that gives the output of the last unit. In a step the state goes on from call to
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import cycle
@@ -80,6 +81,15 @@ class Fastrnn(Engine):
             return Runner(call, lambda: call()[0])
         out = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
         return Runner(partial(layer, x, lengths=work.lengths, out=out), lambda: out)
+
+
+class OneThread(Fastrnn):
+    """This library on one thread, whatever the work allows: what more threads are compared with."""
+
+    name = "one thread"
+
+    def build(self, work: Work) -> Runner:
+        return super().build(replace(work, threads=1))
 
 
 def _layer(spec: LayerSpec, threads: int) -> Any:
@@ -217,6 +227,7 @@ def _onnx(work: Work) -> tuple[bytes, dict[str, tuple[int, ...]]]:
 
 
 OURS = Fastrnn()
+ONE_THREAD = OneThread()
 PEERS: tuple[Engine, ...] = (Torch(), OnnxRuntime(), OpenVino())
 
 

@@ -54,7 +54,8 @@ void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int
 enum {
     SPIN = 100 * 1000,        /* nanoseconds that a thread without work spins before it sleeps */
     PATIENCE = 3 * 1000,      /* nanoseconds that a slice waits for its own thread before another takes it */
-    CROWDED = 50 * 1000 * 1000, /* nanoseconds without threads after a core was seen to be busy */
+    CROWDED = 50 * 1000 * 1000, /* nanoseconds without threads after a core was seen to be busy: so many, */
+    MOST_DOUBLED = 4,           /* doubled as often as this where it is seen again and again */
     STACK = 256 * 1024,
 };
 
@@ -79,6 +80,7 @@ static struct {
     atomic_int callers;      /* in frnn_share, sharing or alone */
     atomic_int limit;        /* of the control group; 0: none */
     atomic_llong crowded_until;
+    int crowded;             /* how often that was doubled; guarded by is_taken */
     int workers;             /* that were started; guarded by is_taken */
 
     /* Sleepers: those who wait for the next job, and those who wait for a slice of this one. */
@@ -167,9 +169,24 @@ static int run_slice(uint32_t job, ptrdiff_t phase, int slice)
     return 1;
 }
 
-/* Take part in a job as one of its threads, until it is done or this thread is not wanted any more. */
-static void take_part(uint32_t job, int self)
+/* The caller saw that a core is busy or asleep: nobody else takes part any more, nor in the next jobs for a while. If
+ * that comes soon after such a while, the next one is twice as long. */
+static void crowd(void)
 {
+    const long long now = nanoseconds(), quiet = now - atomic_load(&pool.crowded_until);
+    if (quiet > 2 * ((long long)CROWDED << pool.crowded))
+        pool.crowded = 0;
+    else if (pool.crowded < MOST_DOUBLED)
+        pool.crowded++;
+    atomic_store(&pool.crowded_until, now + ((long long)CROWDED << pool.crowded));
+    atomic_store(&pool.threads, 1);
+}
+
+/* Take part in a job as one of its threads, until it is done or this thread is not wanted any more; how
+ * many slices it ran. */
+static ptrdiff_t take_part(uint32_t job, int self)
+{
+    ptrdiff_t ran_in_all = 0;
     const ptrdiff_t phases = atomic_load(&pool.phases);
     const int slices = atomic_load(&pool.slices);
     const unsigned long long end = WORD(job, phases * slices);
@@ -181,11 +198,12 @@ static void take_part(uint32_t job, int self)
         const unsigned long long done = atomic_load(&pool.done.value);
         const int threads = atomic_load(&pool.threads);
         if (JOB(done) != job || done >= end || self >= threads)
-            return;
+            return ran_in_all;
         const ptrdiff_t phase = COUNT(done) / slices;
         int ran = 0;
         for (int slice = self; slice < slices; slice += threads)
-            ran |= run_slice(job, phase, slice);
+            ran += run_slice(job, phase, slice);
+        ran_in_all += ran;
         if (ran)
             continue;
         if (done != seen) {
@@ -200,15 +218,14 @@ static void take_part(uint32_t job, int self)
         if (waited >= patience) {
             for (int slice = 0; slice < slices && !ran; slice++)
                 ran = run_slice(job, phase, slice);
+            ran_in_all += ran;
             /* Whoever did not come is not waited for the next time, until it is at work again. */
             patience = ran ? 0 : PATIENCE;
         }
         /* All are claimed, and one takes far too long. Asleep, this thread leaves it its own core. */
         if (!ran && waited > held_up) {
-            if (self == 0) {
-                atomic_store(&pool.crowded_until, nanoseconds() + CROWDED);
-                atomic_store(&pool.threads, 1);
-            }
+            if (self == 0)
+                crowd();
             sleep_while(done);
         }
     }
@@ -232,9 +249,11 @@ static void *run_worker(void *argument)
 
 /* ---------------------------------------------------------------- the pool */
 
-/* The child of a fork has none of the threads, and what they held is held by nobody. */
+/* The child of a fork has none of the threads, and what they held is held by nobody. A job that was under
+ * way is over: nothing of it may be claimed. */
 static void forget(void)
 {
+    atomic_store(&pool.done.value, WORD(JOB(atomic_load(&pool.done.value)) + 1, UINT32_MAX));
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
     memcpy(&pool.mutex, &mutex, sizeof mutex);
@@ -336,7 +355,9 @@ void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int
             atomic_store(&pool.claims[slice].value, WORD(job, 0));
         atomic_store(&pool.done.value, WORD(job, 0));
         wake(&pool.idle, &pool.began);
-        take_part(job, 0);
+        /* Where others did next to nothing, the next jobs are better planned without them. */
+        if (8 * (phases * slices - take_part(job, 0)) < phases * slices)
+            crowd();
         /* Nobody may claim what the next job writes before its number is known. */
         for (int slice = 0; slice < slices; slice++)
             atomic_store(&pool.claims[slice].value, WORD(job, UINT32_MAX));
