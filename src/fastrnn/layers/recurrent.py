@@ -116,8 +116,9 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         precision : {"float32", "float64"}
             The type of weights, inputs, outputs and states.
         threads : int, optional
-            How many cores a call may use at most. The ``blas`` backend runs on the calling
-            thread; the threads of its BLAS library are its own (``OPENBLAS_NUM_THREADS``).
+            How many cores a call may use at most. None: as many as pay for this layer and batch, of
+            those that the process may run on; small work stays on one. The bits never depend on it
+            (``blas``: to rounding). ``FASTRNN_NUM_THREADS`` caps it.
         backend : {"auto", "simd", "blas"}
 
         Raises
