@@ -3,6 +3,10 @@
 Every instruction set that this processor has is tested, each against float64 or NumPy.
 """
 
+import ctypes
+import mmap
+import os
+
 import numpy as np
 import pytest
 from helpers import CELLS, arrays_of, make_layer, random_spec, random_state, random_tensors
@@ -100,6 +104,30 @@ def test_arrays_settle_at_cache_lines_for_good(monkeypatch, rng, large_bytes):
         np.testing.assert_array_equal(copy, array)
         assert copy.ctypes.data % 64 == 0 and not copy.flags.writeable
         assert not np.shares_memory(copy, array)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("large_bytes", (0, 1 << 20))
+def test_settled_memory_is_the_process_own(monkeypatch, large_bytes):
+    monkeypatch.setattr(_pack, "LARGE_BYTES", large_bytes)
+    (settled,) = _pack.settle(np.ones(5, np.float32))
+    pid = os.fork()
+    if pid == 0:
+        ctypes.memset(settled.ctypes.data, 0, settled.nbytes)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert (settled == 1).all()
+
+
+def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
+    class Refusing(mmap.mmap):
+        def madvise(self, *_):
+            raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(_pack, "LARGE_BYTES", 0)
+    monkeypatch.setattr(_pack.mmap, "mmap", Refusing)
+    (settled,) = _pack.settle(np.arange(9.0))
+    np.testing.assert_array_equal(settled, np.arange(9.0))
 
 
 @pytest.mark.parametrize("block", (1, 2, 4))

@@ -224,3 +224,16 @@ def test_out_of_a_step_must_be_apart_from_x(rng):
     x = rng.standard_normal(7)
     with pytest.raises(ValueError, match="apart from the inputs"):
         stream.step(x, out=x)
+
+
+def test_out_may_be_of_a_subclass_with_its_own_indexing(rng):
+    """np.matrix has two axes always."""
+    layer = random_layer(rng, "rnn_tanh", 4, 3)
+    x = rng.standard_normal((2, 4))
+    matrix = np.zeros((2, 3)).view(np.matrix)
+    assert layer.stream(2).step(x, matrix) is matrix
+    np.testing.assert_array_equal(np.asarray(matrix), layer.stream(2).step(x))
+    assert layer.stream().run(x, matrix) is matrix
+    np.testing.assert_array_equal(np.asarray(matrix), layer.stream().run(x))
+    assert layer(x, out=matrix)[0] is matrix
+    np.testing.assert_array_equal(np.asarray(matrix), layer(x)[0])

@@ -78,11 +78,15 @@ def settle(*arrays):
     of it, since its addresses are spread evenly over the sets, and fewer translations are missed.
     """
     sizes = [0 if array is None else -(-array.nbytes // LINE) * LINE for array in arrays]
+    memory, page = None, LARGE_PAGE
     if sum(sizes) >= LARGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        mapped = mmap.mmap(-1, sum(sizes) + LARGE_PAGE)
-        mapped.madvise(mmap.MADV_HUGEPAGE)
-        memory, page = np.frombuffer(mapped, np.uint8), LARGE_PAGE
-    else:
+        mapped = mmap.mmap(-1, sum(sizes) + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        try:
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+            memory = np.frombuffer(mapped, np.uint8)
+        except OSError:  # a kernel without large pages
+            mapped.close()
+    if memory is None:
         memory, page = np.empty(sum(sizes) + LINE, np.uint8), LINE
     begin = -memory.ctypes.data % page
     settled = []

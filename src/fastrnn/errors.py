@@ -212,7 +212,7 @@ def check_lengths(where: str, lengths: object, T: int, B: int) -> NDArray[np.int
 def check_out(
     where: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | None, apart_from: Iterable[Array]
 ) -> Array:
-    """Return out, if it is a writable C-contiguous array that overlaps nothing in `apart_from`."""
+    """Return out as a plain ndarray, if it is writable, C-contiguous and overlaps nothing in `apart_from`."""
     expected = f"out to be a C-contiguous {dtype} array of shape {shape}"
     if not isinstance(out, np.ndarray):
         raise TypeError(message(where, expected, brief(out)))
@@ -225,7 +225,8 @@ def check_out(
     for array in apart_from:
         if np.may_share_memory(out, array):
             raise ValueError(message(where, "out to be apart from the inputs", "one that overlaps"))
-    return out
+    # A subclass may index in its own way.
+    return out.view(np.ndarray)
 
 
 def check_tokens(where: str, tokens: object, count: int) -> NDArray[np.integer[Any]]:

@@ -111,7 +111,10 @@ class Stream(Stepper):
             As in `step`.
         """
         x = self._check("run", chunk, has_time=True)
-        return self._advance(x, None if out is None else self._check_out("run", out, x))
+        if out is None:
+            return self._advance(x, None)
+        self._advance(x, self._check_out("run", out, x))
+        return out
 
     @property
     def state(self) -> State | None:

@@ -215,7 +215,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         for index, array in enumerate(states):
             array[...] = given[index] if given else 0
         self.advance(steps, states, time_major(output, self.batch_first), lengths)
-        return output, self.pack_state(states)
+        return output if out is None else out, self.pack_state(states)
 
     def advance(
         self, x: Array, states: list[Floats], out: Array, lengths: NDArray[np.intp] | None = None
