@@ -1,5 +1,6 @@
 """Two results beside each other: what became slower, and what faster."""
 
+from fastrnn.benchmark.engines import PEERS
 from fastrnn.benchmark.table import best_peer
 
 # A change smaller than this share is none, whatever the rounds say.
@@ -43,7 +44,7 @@ def compare(before, after, threshold=THRESHOLD):
 def _change(old, new):
     """How many times longer a case takes, 1 where time and ratio disagree; and the noise of both."""
     changes = [new["fastrnn"]["microseconds"] / old["fastrnn"]["microseconds"]]
-    common = old.keys() & new.keys()
+    common = {peer.name for peer in PEERS} & old.keys() & new.keys()
     peers = [best_peer(times, common) for times in (old, new)]
     records = [old["fastrnn"], new["fastrnn"]]
     if None not in peers:

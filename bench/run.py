@@ -24,7 +24,7 @@ from fastrnn.benchmark import engines
 from fastrnn.benchmark.measure import ROUND_SECONDS, ROUNDS, machine, measure
 from fastrnn.benchmark.table import best_peer
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 
 def run(
@@ -56,9 +56,7 @@ def run(
     limits = _limits(result) if cases and threads == 1 else None
     with _busy_core() if is_busy else contextlib.nullcontext():
         for index, case in enumerate(cases):
-            peers = [peer for peer in engines.PEERS if case.against != TORCH or peer.name == "torch"]
-            if threads > 1:
-                peers.insert(0, engines.ONE_THREAD)
+            peers = [*([engines.ONE_THREAD] if threads > 1 else []), *engines.PEERS]
             times = measure(case.work(threads), peers, rounds, round_seconds)
             result["cases"].append({**case.as_dict(), "engines": times})
             report(index + 1, len(cases))
@@ -109,6 +107,8 @@ def _judge(case, entry, limits):
     best = best_peer(times, {peer.name for peer in engines.PEERS})
     entry["peer_ratio"] = None if best is None else best[1] / ours
     entry["ratio"] = entry["peer_ratio"]
+    if case.against == TORCH:
+        entry["ratio"] = times["torch"]["microseconds"] / ours if "torch" in times else None
     if case.against == RTNEURAL:
         entry["ratio"] = times[RTNEURAL]["recorded"] / ours if RTNEURAL in times else None
     entry["flops"], entry["bytes"] = case.flops(), case.bytes()

@@ -27,7 +27,7 @@ PROGRAMS = {
     "numpy alone": "import numpy as np; np.load(folder + '/x.npy').sum()",
     "fastrnn": """
 import numpy as np, fastrnn
-y, _ = fastrnn.load(folder + "/model.safetensors")(np.load(folder + "/x.npy"))
+y, _ = fastrnn.load(folder + "/model.safetensors", threads=1)(np.load(folder + "/x.npy"))
 """,
     "torch": f"""
 import torch, numpy as np

@@ -17,6 +17,7 @@ from bench.__main__ import main as bench_main
 from bench.cases import GRID, LONG_TARGETS, PEERS, SHOWN, STEP_TARGETS, Case
 from bench.compare import compare
 from bench.probe import Limits, NoCompiler, probe
+from bench.run import RESULT_VERSION
 from fastrnn.benchmark.engines import OURS, Engine, LeftOut, Runner
 from fastrnn.benchmark.engines import PEERS as PEER_ENGINES
 from fastrnn.benchmark.measure import compare_outputs, measure
@@ -109,7 +110,6 @@ def test_engines_agree(rng, name, model, mode):
 @pytest.mark.parametrize(
     "options, what",
     (
-        ({"is_ragged": True}, "lengths"),
         ({"proj_size": 4}, "proj_size"),
         ({"precision": "float64"}, "float64"),
     ),
@@ -122,6 +122,12 @@ def test_what_only_torch_has(options, what):
     for name in ("onnxruntime", "openvino"):
         if name in found:
             assert found[name] == {"left_out": f"no {what}"}
+
+
+def test_every_engine_takes_lengths():
+    work = Case("LSTM", 5, 6, T=7, B=4, is_ragged=True).work()
+    for name, record in measure(work, rounds=1, round_seconds=1e-4).items():
+        assert record["difference"] < 1e-5, name
 
 
 def test_ragged_last_step_agrees(rng):
@@ -353,7 +359,7 @@ def test_files_that_are_no_results(tmp_path, capsys):
     (tmp_path / "r.json").write_text("{}")
     (tmp_path / "text").write_text("text")
     for name, words in (
-        ("r.json", "a result of version 1, got None"),
+        ("r.json", f"a result of version {RESULT_VERSION}, got None"),
         ("text", "no JSON"),
         ("no", "Errno 2"),
     ):
@@ -374,7 +380,7 @@ def one_result(**cases):
         }
         for name, times in cases.items()
     ]
-    return {"processor": "any", "engines": {}, "version": 1, "cases": entries}
+    return {"processor": "any", "engines": {}, "version": RESULT_VERSION, "cases": entries}
 
 
 def test_compare_names_what_changed(tmp_path, capsys):

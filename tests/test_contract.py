@@ -23,7 +23,7 @@ LAYERING = {
     "spec": {"errors"},
     "reference": {"spec"},
     "cores": {"errors", "_drivers"},
-    "backends": {"_version", "errors", "cores", "_blas", "_drivers", "_simd"},
+    "backends": {"_version", "errors", "cores", "_blas", "_simd"},
     "importers": {"errors", "spec", "importers"},
     "files": set(),
     "chain": {"errors"},

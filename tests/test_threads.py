@@ -79,6 +79,17 @@ def test_streams_step_in_every_plan(rng, plan):
     np.testing.assert_array_equal([stream.step(row) for row in x], wanted)
 
 
+def test_a_projection_as_wide_as_h_is_not_divided_by_panels(rng):
+    """torch refuses such a layer, but its weights make sense."""
+    layer = make("LSTM", 5, 200, proj_size=200, threads=1)
+    x = rng.standard_normal((20, 1, 5)).astype(np.float32)
+    wanted = run(layer, x)
+    layer.engine.take_plan("panels", 2)
+    for got, want in zip(run(layer, x), wanted, strict=True):
+        np.testing.assert_array_equal(got, want)
+    assert layer.engine.plan(20, 1, False, 2)[0] == "alone"
+
+
 def test_rows_with_lengths_are_divided_by_their_sum(rng):
     """One long row and many short ones: each slice has its own rows, and every bit is right."""
     layer = make("GRU", 5, 40, threads=1)
@@ -151,6 +162,9 @@ def test_fastrnn_num_threads_caps_and_is_checked(monkeypatch):
     from fastrnn.cores import pick_threads
 
     assert pick_threads("here", 8) == pick_threads("here", None) == 1
+    monkeypatch.delenv("FASTRNN_NUM_THREADS")
+    assert pick_threads("here", 8) == 8
+    assert pick_threads("here", None) == _drivers.cores()
     monkeypatch.setenv("FASTRNN_NUM_THREADS", "3")
     assert pick_threads("here", 2) == 2
     for wrong in ("0", "-1", "two", "1.5"):

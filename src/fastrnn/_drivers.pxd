@@ -87,7 +87,7 @@ cdef struct Work:
     Call *call
 
 
-cdef void plan(
+cdef size_t plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil
 cdef void choose(

@@ -222,19 +222,28 @@ cdef double cut_stages(
     return longest
 
 
-cdef void plan(
+cdef size_t plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil:
     """Choose how to divide T steps of B rows: whatever takes the least time by the cost model.
 
-    threads is the most that may be used; fewer are, where other calls have them.
+    threads is the most that may be used; fewer are, where other calls have them. Gives the memory
+    that is wanted, whoever may be free at the next such call.
     """
     cdef int available
+    cdef size_t size
+    cdef Call other
     choose(stack, call, T, B, is_ragged, threads)
-    if call.kind != ALONE and stack.only < 0:
-        available = frnn_available(call.slices)
-        if available < call.slices:
-            choose(stack, call, T, B, is_ragged, available)
+    size = lay_out(stack, call, NULL, is_ragged)
+    if call.kind == ALONE or stack.only >= 0:
+        return size
+    choose(stack, &other, T, B, is_ragged, 1)
+    size = max(size, lay_out(stack, &other, NULL, is_ragged))
+    available = frnn_available(call.slices)
+    if available < call.slices:
+        choose(stack, call, T, B, is_ragged, available)
+        size = max(size, lay_out(stack, call, NULL, is_ragged))
+    return size
 
 
 cdef void choose(
@@ -269,7 +278,7 @@ cdef void choose(
         consider(&choice, DIRECTIONS, 2, block, phases * PHASE_NS + alone / 2, alone / 2 / phases)
     parts = stack.backend.parts(stack.cells[0])
     slices = <int>min(threads, parts)
-    if slices > 1 and stack.output_size == stack.hidden_size and not is_ragged:
+    if slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged:
         phases = stack.L * stack.D * (T + count(T, block))
         longest = project_ns(stack, stack.L - 1, block, B, <double>count(parts, slices) / parts)
         consider(&choice, PANELS, slices, block, phases * PHASE_NS + stack_ns(
@@ -277,7 +286,7 @@ cdef void choose(
     slices = <int>min(threads, 2 * stack.L)
     if slices > 1 and stack.D == 1 and not is_ragged:
         # Shorter blocks: the first slice is alone in the first one, the last in the last.
-        block = max(1, min(block, max(count(T, 16), count(8, B))))
+        block = max(1, min(block, max(min(count(T, 16), BLOCK_ROWS), count(8, B))))
         phases = count(T, block) + slices - 1
         longest = cut_stages(stack, block, B, slices, NULL)
         consider(&choice, PIPELINE, slices, block, phases * (PHASE_NS + longest), longest)

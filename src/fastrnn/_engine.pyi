@@ -23,7 +23,7 @@ class Dense:
         self,
         packed: PackedCell,
         backend: CapsuleType,
-        threads: int | None = None,
+        threads: int = 1,
         guard: AbstractContextManager[None] | None = None,
     ) -> None: ...
     def run(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
@@ -35,7 +35,7 @@ class Recurrent:
         packed: Iterable[PackedCell],
         directions: int,
         backend: CapsuleType,
-        threads: int | None = None,
+        threads: int = 1,
         guard: AbstractContextManager[None] | None = None,
     ) -> Self: ...
     def plan(self, T: int, B: int, is_ragged: bool, threads: int) -> tuple[str, int]: ...

@@ -133,10 +133,10 @@ cdef class Dense:
     cdef int threads
     cdef object guard
 
-    def __init__(self, PackedCell packed not None, backend, threads=None, guard=None):
+    def __init__(self, PackedCell packed not None, backend, int threads=1, guard=None):
         self.packed = packed
         self.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
-        self.threads = FRNN_MOST_THREADS if threads is None else min(threads, FRNN_MOST_THREADS)
+        self.threads = min(threads, FRNN_MOST_THREADS)
         self.guard = guard
 
     def run(self, cnp.ndarray x, cnp.ndarray out):
@@ -164,7 +164,7 @@ cdef class Recurrent:
     cdef list workspaces        # those that no call is using
     cdef Spares spares
 
-    def __cinit__(self, packed, Py_ssize_t directions, backend, threads=None, guard=None):
+    def __cinit__(self, packed, Py_ssize_t directions, backend, int threads=1, guard=None):
         """guard, if any, is a context manager that every call is made in."""
         cdef Py_ssize_t i
         cdef Stack *stack = &self.stack
@@ -184,7 +184,7 @@ cdef class Recurrent:
         stack.gate_bytes = stack.backend.gate_width(stack.cells[0]) * stack.itemsize
         stack.has_cell_state = stack.cells[0].kind == FRNN_LSTM
         stack.only = -1
-        self.threads = FRNN_MOST_THREADS if threads is None else min(threads, FRNN_MOST_THREADS)
+        self.threads = min(threads, FRNN_MOST_THREADS)
         self.weight_bytes = sum(
             array.nbytes for cell in self.packed for array in cell.arrays if array is not None)
         self.type_number = cnp.NPY_FLOAT32 if stack.itemsize == 4 else cnp.NPY_FLOAT64
@@ -344,8 +344,7 @@ cdef int prepare(
     Recurrent engine, Call *call, Workspace workspace, Py_ssize_t T, Py_ssize_t B, bint is_ragged,
 ) except -1:
     """Plan a call, and lay its scratch out in a workspace."""
-    plan(&engine.stack, call, T, B, is_ragged, engine.threads)
-    workspace.reserve(lay_out(&engine.stack, call, NULL, is_ragged))
+    workspace.reserve(plan(&engine.stack, call, T, B, is_ragged, engine.threads))
     lay_out(&engine.stack, call, workspace.data, is_ragged)
     return 0
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from fastrnn._drivers import cores
 from fastrnn._version import __version__
 from fastrnn.cores import BlasThreads, pick_threads
 from fastrnn.errors import BACKENDS, check_choice, message, quote
@@ -26,7 +25,7 @@ class Backend(NamedTuple):
 
     layout: str
     table: Any
-    threads: int | None = None
+    threads: int = 1
     guard: Any = None
 
 
@@ -89,16 +88,16 @@ def config() -> dict[str, str]:
         "numpy": np.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
         **picked,
-        "threads": f"at most {_threads()}, where they pay",
+        "threads": f"at most {_threads()}",
         "blas": "scipy.linalg.cython_blas, loaded with the first layer that asks for it; "
         "on one thread while a layer runs, which divides its work itself",
     }
 
 
 def _threads() -> str:
-    allowed = cores()
-    cap = pick_threads("FASTRNN_NUM_THREADS", None)
-    return f"{allowed} (cores)" if cap is None or cap > allowed else f"{cap} (FASTRNN_NUM_THREADS={cap})"
+    cap = os.environ.get("FASTRNN_NUM_THREADS")
+    reason = f"FASTRNN_NUM_THREADS={cap}" if cap else "the cores that this process may use"
+    return f"{pick_threads('FASTRNN_NUM_THREADS', None)}: {reason}"
 
 
 def show_config() -> None:

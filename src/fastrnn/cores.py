@@ -9,14 +9,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fastrnn._drivers import limit_cores
+from fastrnn._drivers import cores, limit_cores
 from fastrnn.errors import check_threads, message
 
 GROUP = Path("/sys/fs/cgroup")
 
 
-def pick_threads(where: str, threads: object) -> int | None:
-    """Return the most threads that a layer's calls may use; None: as many as there are cores.
+def pick_threads(where: str, threads: object) -> int:
+    """Return the most threads that a layer's calls may use: what is asked for, or the cores there are.
 
     The environment variable FASTRNN_NUM_THREADS caps what is asked for.
 
@@ -26,12 +26,13 @@ def pick_threads(where: str, threads: object) -> int | None:
         ``threads`` or FASTRNN_NUM_THREADS is no whole number of at least 1.
     """
     wanted = check_threads(where, threads)
+    most = cores() if wanted is None else wanted
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if not text:
-        return wanted
+        return most
     if not text.strip().isdigit() or int(text) < 1:
         raise ValueError(message("FASTRNN_NUM_THREADS", "a whole number of at least 1", repr(text)))
-    return int(text) if wanted is None else min(wanted, int(text))
+    return min(most, int(text))
 
 
 def group_cores(group: Path = GROUP) -> int:

@@ -45,13 +45,14 @@ def build_model(work: Work) -> bytes:
     Raises
     ------
     NoOnnx
-        The work has a projection, rows of different lengths, or another precision than float32.
+        The work has a projection, a Last behind rows of different lengths, or another precision than
+        float32.
     """
     missing = [
         what
         for what, is_there in (
             ("proj_size", any(s.kind in GATES and recurrent_shape(s).proj_size for s in work.specs)),
-            ("lengths", work.lengths is not None),
+            ("lengths", work.lengths is not None and any(s.kind == "Last" for s in work.specs)),
             (join(sorted(work.precisions)), not work.precisions <= {"float32"}),
         )
         if is_there
@@ -141,6 +142,8 @@ class _Builder:
         for layer in range(shape.num_layers):
             names = [next(self.next_states) for _ in shape.state_shapes(B)]
             inputs = [self.y, *map(self.constant, _matrices(spec, shape, layer))]
+            if self.work.lengths is not None:
+                inputs.append(self.constant(np.array(self.work.lengths, np.int32)))
             if self.work.is_step:
                 inputs += ["", *(f"{name}_in" for name in names)]
             self.y = f"Y{len(self.nodes)}"
@@ -154,6 +157,9 @@ class _Builder:
                     **_attributes(shape),
                 )
             )
+            is_last = spec is self.work.specs[-1] and layer == shape.num_layers - 1
+            if is_last and D == 1 and not self.work.batch_first:
+                return  # (T, 1, B, H): the same numbers in the same order
             # (T, D, B, H) to (T, B, D*H).
             if D == 2:
                 self.add("Transpose", [self.y], perm=[0, 2, 1, 3])

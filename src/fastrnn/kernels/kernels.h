@@ -44,8 +44,8 @@ typedef struct frnn_step {
     ptrdiff_t n;
     const void *x;         /* (n, I), ldx elements from row to row; NULL: the gates are projected already */
     ptrdiff_t ldx;
-    void *gates;           /* gates of `rows` rows, as project left them, of which the step uses up its */
-    ptrdiff_t rows;        /* own n, beginning with `row` */
+    void *gates;           /* gates of `rows` rows, as project left them or, with x, room for them; the */
+    ptrdiff_t rows;        /* step uses up its own n, beginning with `row` */
     ptrdiff_t row;
     const void *h_prev;    /* (n, P) with ld_prev */
     ptrdiff_t ld_prev;
@@ -53,14 +53,14 @@ typedef struct frnn_step {
     ptrdiff_t ld_next;
     void *c;               /* (n, H), updated in place; NULL but for FRNN_LSTM */
     void *scratch;         /* scratch_bytes(cell, n) */
-    ptrdiff_t first;       /* the parts of the cell that are wanted, first .. last: of h_next and c the */
-    ptrdiff_t last;        /* units of these alone are written */
+    ptrdiff_t first;       /* the parts of the cell that are wanted, the last excluded: of h_next and c the */
+    ptrdiff_t last;        /* units of these alone are written. A cell with a projection takes all at once */
     int is_odd;            /* every other step of a sequence: weights that were used last are used first, */
 } frnn_step;               /* while they are in a cache; the result is the same */
 
 typedef struct frnn_backend {
-    /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row, of the parts first
-     * .. last. How gates of n rows, n times gate_width elements, lie is the backend's own matter. No
+    /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row, of the parts from
+     * first to last, that excluded. How gates of n rows, n times gate_width elements, lie is the backend's own matter. No
      * aliasing. */
     void (*project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
                     ptrdiff_t ldx, void *gates);
@@ -72,7 +72,8 @@ typedef struct frnn_backend {
     void (*dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
                   void *out, ptrdiff_t ldo);
 
-    /* How many parts the units of a cell have that several threads may compute at the same time. */
+    /* How many parts the units of a cell have: without a projection several threads may compute them at the
+     * same time. */
     ptrdiff_t (*parts)(const frnn_cell *cell);
     ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
     size_t (*scratch_bytes)(const frnn_cell *cell, ptrdiff_t n);
