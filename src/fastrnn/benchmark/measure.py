@@ -23,6 +23,8 @@ FEWEST_ROUNDS = 5
 SINGLE_STEPS = (10, 100)
 # How far two engines may differ, as a share of the largest value: sums in different orders.
 AGREEMENT = {"float32": 1e-4, "float64": 1e-10}
+# Before a round with several threads: those of the engine before it spin on for a while.
+SETTLING_SECONDS = 0.02
 # Units of work whose outputs are compared: enough that a wrong state shows.
 COMPARED = 3
 
@@ -91,7 +93,7 @@ def measure(
         results[engine.name] = check = compare_outputs(got, wanted, work.dtype.name)
         if "left_out" not in check:
             runners[engine] = runner
-    for engine, times in _take_turns(runners, rounds, round_seconds, work.is_step).items():
+    for engine, times in _take_turns(runners, rounds, round_seconds, work).items():
         results[engine.name] |= times
     return results
 
@@ -117,8 +119,9 @@ def _first_outputs(runner: Runner) -> Array:
 
 
 def _take_turns(
-    runners: dict[Engine, Runner], rounds: int, round_seconds: float, is_step: bool
+    runners: dict[Engine, Runner], rounds: int, round_seconds: float, work: Work
 ) -> dict[Engine, dict[str, Any]]:
+    is_step, threads = work.is_step, work.threads
     counts, singles = {}, {}
     seconds_of_all = 0.0
     for engine, runner in runners.items():
@@ -138,7 +141,9 @@ def _take_turns(
             for engine, runner in runners.items():
                 count = counts[engine]
                 with engine.active():
-                    _seconds(runner.call, count // 10 + (count > 1))
+                    if threads > 1:
+                        time.sleep(SETTLING_SECONDS)
+                    _seconds(runner.call, max(1, count // 10))
                     means[engine].append(_seconds(runner.call, count) / count)
                     steps[engine] += _single_steps(runner.call, singles[engine])
     finally:

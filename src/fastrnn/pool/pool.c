@@ -54,8 +54,8 @@ void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int
 enum {
     SPIN = 100 * 1000,        /* nanoseconds that a thread without work spins before it sleeps */
     PATIENCE = 3 * 1000,      /* nanoseconds that a slice waits for its own thread before another takes it */
-    CROWDED = 50 * 1000 * 1000, /* nanoseconds without threads after a core was seen to be busy: so many, */
-    MOST_DOUBLED = 4,           /* doubled as often as this where it is seen again and again */
+    CROWDED = 1000 * 1000,    /* nanoseconds without threads after a core was seen to be busy: so many, */
+    MOST_DOUBLED = 9,         /* doubled as often as this where it is seen again and again */
     STACK = 256 * 1024,
 };
 
