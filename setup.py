@@ -43,7 +43,9 @@ def extension(name, *sources, **options):
 extensions = [
     extension("_pack", extra_compile_args=compile_args),
     extension("_blas", extra_compile_args=compile_args),
-    extension("_drivers", "src/fastrnn/pool/pool.c", extra_compile_args=compile_args + pool_args),
+    extension("_pool", "src/fastrnn/pool/pool.c", extra_compile_args=compile_args + pool_args),
+    extension("_plan", extra_compile_args=compile_args),
+    extension("_drivers", extra_compile_args=compile_args),
     extension("_engine", extra_compile_args=compile_args),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(

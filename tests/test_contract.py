@@ -22,7 +22,7 @@ LAYERING = {
     "errors": set(),
     "spec": {"errors"},
     "reference": {"spec"},
-    "cores": {"errors", "_drivers"},
+    "cores": {"errors", "_pool"},
     "backends": {"_version", "errors", "cores", "_blas", "_simd"},
     "importers": {"errors", "spec", "importers"},
     "files": set(),

@@ -13,8 +13,8 @@ Lengths: the rows are sorted, longest first, so that at every step the running r
 first n. The reverse direction counts its steps from each row's own end: step s of a row of
 length len is its time step len - 1 - s. So both directions are the same loop.
 
-Threads: a call is planned once (`plan`), as a grid of phases and slices for pool/pool.h. The sums
-behind every number are the same in every plan, so the bits are too.
+Threads: a call was planned (_plan.pyx) as a grid of phases and slices for pool/pool.h; what a slice does in
+a phase is here.
 
 Nothing here checks its arguments (layers does), and nothing allocates.
 """
@@ -25,298 +25,11 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from fastrnn._kernels cimport FRNN_F32, frnn_backend, frnn_cell, frnn_step
-from fastrnn._pool cimport frnn_available, frnn_cores, frnn_limit_cores, frnn_share
-
-# A block's gates should stay in the second-level cache while its steps use them up, but
-# a projection of fewer rows than these wastes the weights that it reads.
-cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
-cdef Py_ssize_t BLOCK_ROWS = 64
-# Rows that a slice of a batch should have: fewer use the weights that they read badly.
-cdef Py_ssize_t SLICE_ROWS = 4
-
-# The cost model: nanoseconds of one core, of a kind from about 2020 on. Only their ratios to one another
-# matter, and an error of half or double changes the plan of calls alone that gain little either way.
-cdef double PRODUCTS_PER_NS = 80        # multiply-adds of float32
-cdef double NEAR_BYTES_PER_NS = 180     # weights read from the second-level cache
-cdef double FAR_BYTES_PER_NS = 100      # and from beyond
-cdef double NEAR_BYTES = 512 * 1024    # that stay there from step to step
-cdef double STEP_NS = 60                # a step besides its products
-cdef double PHASE_NS = 250              # threads that wait for one another, and fetch what the others wrote
-cdef double START_NS = 4000             # of having company at all
-cdef double WORTH = 0.85                # of the time alone: a plan that takes more is not worth its threads
-
-
-# ---------------------------------------------------------------- the pool, for Python
-
-def cores():
-    """The cores that this thread may run on now, at most those that `limit_cores` allows."""
-    return frnn_cores()
-
-
-def limit_cores(int most):
-    """Never use more cores than that; 0: as many as there are."""
-    frnn_limit_cores(most)
-
-
-# ---------------------------------------------------------------- memory
-
-cdef inline char *take(char **cursor, Py_ssize_t size) noexcept nogil:
-    """The next `size` bytes at the cursor, which moves on to the next cache line."""
-    cdef char *begin = cursor[0]
-    cursor[0] = begin + ((size + 63) & ~63)
-    return begin
-
-
-cdef int scratches_of(const Stack *stack, const Call *call) noexcept nogil:
-    if call.kind == PIPELINE:
-        return <int>(2 * stack.L)
-    return call.slices if call.kind == PANELS or call.kind == DIRECTIONS else 1
-
-
-cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil:
-    """Point a planned call's scratch into memory, and give its size; from NULL, measure it."""
-    cdef char *cursor = memory
-    cdef Py_ssize_t B = call.B, size
-    cdef int part
-    if is_ragged:
-        size = stack.L * stack.D * B * stack.itemsize
-        call.own_h = take(&cursor, size * stack.output_size)
-        call.own_c = take(&cursor, size * stack.hidden_size if stack.has_cell_state else 0)
-        call.sorting = <Row *>take(&cursor, B * sizeof(Row))
-        call.order = <Py_ssize_t *>take(&cursor, B * sizeof(Py_ssize_t))
-        call.sorted_lengths = <Py_ssize_t *>take(&cursor, B * sizeof(Py_ssize_t))
-    if call.kind != ROWS:
-        lay_out_scratch(stack, call, &cursor, memory == NULL)
-        return cursor - memory
-    call.parts = <Call *>take(&cursor, call.slices * sizeof(Call))
-    cdef Call measured
-    for part in range(call.slices):
-        # The rows of a slice are only known with the lengths: each has room for most of them.
-        measured = call[0]
-        measured.kind = ALONE
-        measured.slices = 1
-        if not is_ragged:
-            measured.B = rows_before(B, part + 1, call.slices) - rows_before(B, part, call.slices)
-        measured.block = block_of(stack, call.T, measured.B)
-        measured.chunk = measured.block if stack.D == 1 else call.T
-        lay_out_scratch(stack, &measured, &cursor, memory == NULL)
-        if memory != NULL:
-            call.parts[part] = measured
-    return cursor - memory
-
-
-cdef void lay_out_scratch(const Stack *stack, Call *call, char **cursor, bint is_measured) noexcept nogil:
-    cdef Py_ssize_t B = call.B, rows = call.block * call.B, size = 0, i
-    cdef Py_ssize_t output_row = stack.D * stack.output_size * stack.itemsize
-    cdef Py_ssize_t input_row = stack.input_size * stack.itemsize
-    cdef int count = scratches_of(stack, call), number
-    cdef Scratch scratch
-    if stack.L > 1:
-        input_row = max(input_row, output_row)
-    for i in range(stack.L * stack.D):
-        size = max(size, <Py_ssize_t>stack.backend.scratch_bytes(stack.cells[i], B))
-    call.scratches = <Scratch *>take(cursor, count * sizeof(Scratch))
-    for number in range(count):
-        # The slices of a step share its gates, each its own part of them.
-        if number == 0 or call.kind != PANELS:
-            scratch.gates = take(cursor, rows * stack.gate_bytes)
-            scratch.x = take(cursor, rows * input_row)
-            for i in range(2):
-                scratch.output[i] = take(cursor, B * stack.output_size * stack.itemsize)
-        scratch.step = take(cursor, size)
-        if not is_measured:
-            call.scratches[number] = scratch
-    call.between_slot = (call.chunk * B * output_row + 63) & ~63
-    for i in range(2):
-        size = call.between_slot if stack.L > i + 1 else 0
-        if call.kind == PIPELINE:
-            size = call.between_slot * (stack.L - 1)
-        call.between[i] = take(cursor, size)
-    if call.kind == PIPELINE:
-        call.stages = <int *>take(cursor, (call.slices + 1) * sizeof(int))
-
-
-# ---------------------------------------------------------------- planning
-
-cdef inline Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil:
-    """How many parts of a size it takes."""
-    return (whole + part - 1) // part
-
-
-cdef inline Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
-    return max(1, min(T, max(BLOCK_BYTES // stack.gate_bytes, BLOCK_ROWS) // B))
-
-
-cdef inline Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil:
-    """Where a part of evenly divided rows begins."""
-    return rows * part // parts
-
-
-cdef double pass_ns(const Stack *stack, Py_ssize_t columns, double rows, double share) noexcept nogil:
-    """A pass of some rows over a share of one cell's weights of so many columns."""
-    cdef double weights = <double>columns * stack.hidden_size * stack.cells[0].gates * share
-    cdef double size = weights * stack.itemsize
-    cdef double products = rows * weights * stack.itemsize / 4 / PRODUCTS_PER_NS
-    cdef double far = max(0.0, size - NEAR_BYTES)
-    return max(products, (size - far) / NEAR_BYTES_PER_NS + far / FAR_BYTES_PER_NS)
-
-
-cdef double project_ns(
-    const Stack *stack, Py_ssize_t layer, double steps, double rows, double share,
-) noexcept nogil:
-    cdef Py_ssize_t columns = stack.input_size if layer == 0 else stack.D * stack.output_size
-    return pass_ns(stack, columns, steps * rows, share)
-
-
-cdef double step_ns(const Stack *stack, double rows, double share) noexcept nogil:
-    return STEP_NS + pass_ns(stack, stack.output_size, rows, share)
-
-
-cdef double lane_ns(
-    const Stack *stack, Py_ssize_t layer, double steps, double rows, double share,
-) noexcept nogil:
-    """One direction of one layer."""
-    return project_ns(stack, layer, steps, rows, share) + steps * step_ns(stack, rows, share)
-
-
-cdef double stack_ns(const Stack *stack, double steps, double rows, double share) noexcept nogil:
-    cdef double total = 0
-    cdef Py_ssize_t layer
-    for layer in range(stack.L):
-        total += stack.D * lane_ns(stack, layer, steps, rows, share)
-    return total
-
-
-cdef double stage_ns(const Stack *stack, int stage, double steps, double rows) noexcept nogil:
-    if stage % 2 == 0:
-        return project_ns(stack, stage // 2, steps, rows, 1)
-    return steps * step_ns(stack, rows, 1)
-
-
-cdef double cut_stages(
-    const Stack *stack, Py_ssize_t steps, Py_ssize_t rows, int slices, int *cuts,
-) noexcept nogil:
-    """Divide the stages of a block among slices, in their order, evenly; give the longest slice's time."""
-    cdef double total = 0, done = 0, longest = 0, own = 0
-    cdef int stages = <int>(2 * stack.L), stage, piece = 0
-    for stage in range(stages):
-        total += stage_ns(stack, stage, steps, rows)
-    if cuts != NULL:
-        cuts[0] = 0
-    for stage in range(stages):
-        own += stage_ns(stack, stage, steps, rows)
-        done += stage_ns(stack, stage, steps, rows)
-        longest = max(longest, own)
-        # A slice ends where its share of the whole is reached, or each stage left needs its own.
-        if piece < slices - 1 and (
-            done + (stage_ns(stack, stage + 1, steps, rows) if stage + 1 < stages else 0) / 2
-            >= total * (piece + 1) / slices
-            or stages - stage - 1 == slices - 1 - piece
-        ):
-            piece += 1
-            own = 0
-            if cuts != NULL:
-                cuts[piece] = stage + 1
-    if cuts != NULL:
-        cuts[slices] = stages
-    return longest
-
-
-cdef size_t plan(
-    const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-) noexcept nogil:
-    """Choose how to divide T steps of B rows: whatever takes the least time by the cost model.
-
-    threads is the most that may be used; fewer are, where other calls have them. Gives the memory
-    that is wanted, whoever may be free at the next such call.
-    """
-    cdef int available
-    cdef size_t size
-    cdef Call other
-    choose(stack, call, T, B, is_ragged, threads)
-    size = lay_out(stack, call, NULL, is_ragged)
-    if call.kind == ALONE or stack.only >= 0:
-        return size
-    choose(stack, &other, T, B, is_ragged, 1)
-    size = max(size, lay_out(stack, &other, NULL, is_ragged))
-    available = frnn_available(call.slices)
-    if available < call.slices:
-        choose(stack, call, T, B, is_ragged, available)
-        size = max(size, lay_out(stack, call, NULL, is_ragged))
-    return size
-
-
-cdef void choose(
-    const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-) noexcept nogil:
-    """The plan, if so many threads are free."""
-    cdef double phases, alone, longest
-    cdef Py_ssize_t block, parts, most
-    cdef int slices
-    cdef Choice choice
-    call.T = T
-    call.B = B
-    call.parity = 0
-    alone = stack_ns(stack, T, B, 1)
-    choice.only = stack.only
-    choice.kind = ALONE
-    choice.slices = 1
-    choice.block = block_of(stack, T, B)
-    choice.longest = 0
-    choice.time = alone * WORTH
-    # Rows: as many slices as threads, each through all time and layers.
-    slices = <int>min(threads, B // SLICE_ROWS)
-    if slices > 1:
-        most = count(B, slices)
-        block = block_of(stack, T, most)
-        phases = count(T, block) if stack.D == 1 else 1
-        longest = stack_ns(stack, T, most, 1)
-        consider(&choice, ROWS, slices, choice.block, phases * PHASE_NS + longest, longest / phases)
-    block = block_of(stack, T, B)
-    if threads > 1 and stack.D == 2:
-        phases = stack.L * count(T, block)
-        consider(&choice, DIRECTIONS, 2, block, phases * PHASE_NS + alone / 2, alone / 2 / phases)
-    parts = stack.backend.parts(stack.cells[0])
-    slices = <int>min(threads, parts)
-    if slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged:
-        phases = stack.L * stack.D * (T + count(T, block))
-        longest = project_ns(stack, stack.L - 1, block, B, <double>count(parts, slices) / parts)
-        consider(&choice, PANELS, slices, block, phases * PHASE_NS + stack_ns(
-            stack, T, B, <double>count(parts, slices) / parts), longest)
-    slices = <int>min(threads, 2 * stack.L)
-    if slices > 1 and stack.D == 1 and not is_ragged:
-        # Shorter blocks: the first slice is alone in the first one, the last in the last.
-        block = max(1, min(block, max(min(count(T, 16), BLOCK_ROWS), count(8, B))))
-        phases = count(T, block) + slices - 1
-        longest = cut_stages(stack, block, B, slices, NULL)
-        consider(&choice, PIPELINE, slices, block, phases * (PHASE_NS + longest), longest)
-    call.kind = choice.kind
-    call.slices = call.threads = choice.slices
-    call.block = choice.block
-    call.longest = choice.longest
-    call.chunk = call.block if stack.D == 1 else T
-
-
-cdef struct Choice:
-    # The best plan so far, by its time.
-    int only
-    Kind kind
-    int slices
-    Py_ssize_t block
-    double time, longest
-
-
-cdef void consider(
-    Choice *choice, Kind kind, int slices, Py_ssize_t block, double time, double longest,
-) noexcept nogil:
-    """Take a plan if it is better than the one so far."""
-    time += START_NS
-    if choice.only == <int>kind or (choice.only < 0 and time < choice.time):
-        choice.kind = kind
-        choice.slices = slices
-        choice.block = block
-        choice.time = time
-        choice.longest = longest
+from fastrnn._plan cimport (
+    DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Row, Rows, Scratch, Stack, block_of, count, cut_stages,
+    dense_ns, dense_slices, rows_before,
+)
+from fastrnn._pool cimport share
 
 
 # ---------------------------------------------------------------- rows and steps
@@ -584,6 +297,12 @@ cdef void run_chunk(const Stack *stack, const Call *call, Py_ssize_t begin, Py_s
 
 # ---------------------------------------------------------------- the plans: what a slice does in a phase
 
+cdef struct Work:
+    # What the threads of a call share.
+    const Stack *stack
+    Call *call
+
+
 cdef Py_ssize_t divide_rows(const Stack *stack, Call *call) noexcept nogil:
     """Give every slice its rows, those with lengths by their sum; the phases are chunks of time."""
     cdef Py_ssize_t first = 0, last, phases = 1, total = 0, so_far = 0, b
@@ -774,14 +493,14 @@ cdef void execute(
     call.source = source
     call.target = target
     if call.kind == ROWS:
-        frnn_share(run_rows, &work, divide_rows(stack, call), call.slices, call.threads, call.longest)
+        share(run_rows, &work, divide_rows(stack, call), call.slices, call.threads, call.longest)
     elif call.kind == DIRECTIONS:
-        frnn_share(run_direction, &work, stack.L * count(call.T, call.block), 2, call.threads, call.longest)
+        share(run_direction, &work, stack.L * count(call.T, call.block), 2, call.threads, call.longest)
     elif call.kind == PANELS and is_dense(stack, call):
-        frnn_share(run_panels, &work, panel_phases(stack, call), call.slices, call.threads, call.longest)
+        share(run_panels, &work, panel_phases(stack, call), call.slices, call.threads, call.longest)
     elif call.kind == PIPELINE:
         cut_stages(stack, call.block, call.B, call.slices, call.stages)
-        frnn_share(
+        share(
             run_stages, &work, count(call.T, call.block) + call.slices - 1, call.slices, call.threads,
             call.longest,
         )
@@ -825,13 +544,10 @@ cdef void run_dense(
 ) noexcept nogil:
     """Project x (n, I) into out (n, H), rows divided among threads where that pays."""
     cdef Projection work
-    cdef double products = <double>n * cell.input_size * cell.hidden_size
     work.backend = backend
     work.cell = cell
     work.n = n
     work.x = <const char *>x
     work.out = <char *>out
-    work.slices = 1
-    if threads > 1 and n >= 2 * SLICE_ROWS and products / PRODUCTS_PER_NS > 4 * START_NS:
-        work.slices = <int>min(frnn_available(threads), n // SLICE_ROWS)
-    frnn_share(run_dense_rows, &work, 1, work.slices, work.slices, products / PRODUCTS_PER_NS)
+    work.slices = dense_slices(cell, n, threads)
+    share(run_dense_rows, &work, 1, work.slices, work.slices, dense_ns(cell, n))

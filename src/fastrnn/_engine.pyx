@@ -13,9 +13,10 @@ from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
-from fastrnn._drivers cimport Call, Rows, Stack, choose, execute, lay_out, plan, run_dense
+from fastrnn._drivers cimport execute, run_dense
 from fastrnn._kernels cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell
 from fastrnn._pack cimport PackedCell
+from fastrnn._plan cimport Call, Rows, Stack, choose, lay_out, plan
 from fastrnn._pool cimport FRNN_MOST_THREADS
 
 cnp.import_array()
@@ -23,8 +24,8 @@ cnp.import_array()
 # A larger workspace is given back after the call: that of a stack of bidirectional layers, which
 # grows with T, or of a huge batch.
 cdef size_t KEPT_BYTES = 64 * 1024 * 1024
-# A step that reads no more bytes of weights is over in about a microsecond: too short to give the GIL
-# away and take it back. Where there is none, no step is short.
+# A step that reads no more bytes of weights is over in about a microsecond (a few of baseline): too short to
+# give the GIL away and take it back. Where there is none, no step is short.
 cdef bint HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
 
@@ -121,7 +122,7 @@ cdef inline Rows rows_of(cnp.ndarray array):
 
 # ---------------------------------------------------------------- layers
 
-# By the number of _drivers' Kind.
+# By the number of _plan's Kind.
 PLANS = ("alone", "rows", "directions", "panels", "pipeline")
 
 

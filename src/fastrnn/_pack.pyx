@@ -53,7 +53,8 @@ cdef class PackedCell:
                 return None
             return weight if layout == "rows" else arrange_panels(weight, gates, block)
 
-        self.arrays = settle(
+        lay = settle if layout == "panels" else tuple_of
+        self.arrays = lay(
             arrange(weight_ih, gates, self.cell.block),
             arrange(weight_hh, gates, self.cell.block),
             arrange(weight_hr, 1, FRNN_DENSE_BLOCK),
@@ -65,6 +66,11 @@ cdef class PackedCell:
         self.cell.w_hr = data_of(self.arrays[2])
         self.cell.bias = data_of(self.arrays[3])
         self.cell.bias_hn = data_of(self.arrays[4])
+
+
+def tuple_of(*arrays):
+    """The arrays as they are: the layer's own, which never change."""
+    return arrays
 
 
 cdef const void *data_of(object array):
@@ -102,10 +108,12 @@ def settle(*arrays):
 
 
 def block_panels(gates, hidden_size):
-    """How many panels lie together: enough sums of a lone row to hide the latency of a multiply-add.
+    """How many panels lie together.
 
-    With vectors of 16 units, an LSTM's panel has four; while the weights fit the first-level cache, which
-    gives them faster, two panels are better. A GRU's has three, an RNN's and a Linear layer's one.
+    A lone row needs several sums at once to hide the latency of a multiply-add. With vectors of 16 units an
+    RNN's or a Linear layer's panel has one, a GRU's three, an LSTM's four: blocks of four, two and one or
+    two. For an LSTM two are better while its weights fit the first-level cache; beyond it one is, since
+    the cache behind gives no more than four sums take and short rows of a block are read more evenly.
     """
     if gates == 4:
         return 2 if hidden_size <= 64 else 1

@@ -1,4 +1,4 @@
-# What Cython sees of pool/pool.h; the comments are there.
+"""The library's threads; pool/pool.h tells what each function does."""
 
 cdef extern from "pool/pool.h" nogil:
     ctypedef void (*frnn_work)(void *context, Py_ssize_t phase, int slice) noexcept nogil
@@ -6,7 +6,8 @@ cdef extern from "pool/pool.h" nogil:
     enum:
         FRNN_MOST_THREADS
 
-    int frnn_cores()
-    void frnn_limit_cores(int cores)
-    int frnn_available(int wanted)
-    void frnn_share(frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest)
+
+cdef int available(int wanted) noexcept nogil
+cdef void share(
+    frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest,
+) noexcept nogil

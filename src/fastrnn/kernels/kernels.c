@@ -3,7 +3,8 @@
  */
 #if defined(__GNUC__) && !defined(__clang__)
 /* The products of a loop read memory in the order in which they are written here: out of order they take
- * up to 1.4 times as long, since the processor's prefetching no longer sees one stream. */
+ * up to 1.4 times as long (`python -m bench --only step` with this line and without), since the processor no
+ * longer sees one stream to prefetch. */
 #pragma GCC optimize("no-schedule-insns2")
 #endif
 
@@ -38,6 +39,7 @@
 #endif
 
 #define FRNN_TILE_ROWS 6
+#define FRNN_SUMS (FRNN_REGISTERS / 4 * 3) /* the vectors of a lone row that registers hold */
 #define FRNN_CHUNK 128 /* a chunk of an LSTM's panel, 32 kB of float32, fits the first-level cache */
 /* Weights of more bytes than this are asked for ahead: they come from the third-level cache, whose
  * latency the processor's own prefetching does not hide. */

@@ -23,7 +23,7 @@
 /* exp(x) = scale * (1 + p), where x = n ln(2) + r with whole n and |r| <= ln(2)/2: scale = 2^n and
  * p = exp(r) - 1. The caller gives r, and x log2(e) + ROUND: adding ROUND rounds to a whole number, and
  * leaves it in the lowest bits with the bias of the exponent. The polynomial is r + r^2 q(r), its q fitted
- * by Remez's exchange for the least relative error of p: 8e-8 (f32), 3e-17 (f64). ln(2) in two parts,
+ * by Remez's exchange for the least relative error of p: 9e-8 (f32), 3e-16 (f64). ln(2) in two parts,
  * where n is large: Cody and Waite, Software Manual for the Elementary Functions, 1980. */
 #define LOG2_E C(1.44269504088896341f, 1.44269504088896341)
 #define LN2 C(0.693147180559945309f, 0.693147180559945309)
@@ -193,8 +193,8 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is
 
 #define FRNN_TILE(R, N) FN(tile)(R, N, is_far, K, a, lda, w, width, from, ldfrom, acc, next)
 
-/* `vectors` columns for n rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most` rows at
- * most. Meanwhile the weights of the next chunk come into the second-level cache. */
+/* `vectors` columns for n > 1 rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most` rows at
+ * most, 4 or 6. Meanwhile the weights of the next chunk come into the second-level cache. */
 static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int is_far, ptrdiff_t n,
                                   ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
                                   const T *from, ptrdiff_t ldfrom, T *acc)
@@ -204,12 +204,11 @@ static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int i
         const ptrdiff_t tiles = (left + most - 1) / most;
         rows = (left + tiles - 1) / tiles;
         switch (rows) {
-        case 1: FRNN_TILE(1, vectors); break;
         case 2: FRNN_TILE(2, vectors); break;
         case 3: FRNN_TILE(3, vectors); break;
         case 4: FRNN_TILE(4, vectors); break;
-        case 5: FRNN_TILE(most > 4 ? 5 : 1, vectors); break;
-        default: FRNN_TILE(most > 4 ? 6 : 1, vectors); break;
+        case 5: FRNN_TILE(most > 4 ? 5 : 4, vectors); break;
+        default: FRNN_TILE(most > 4 ? 6 : 4, vectors); break;
         }
         a += rows * lda;
         from += rows * ldfrom;
@@ -374,12 +373,12 @@ static FRNN_INLINE void FN(lone_product)(const int vectors, const int is_far, pt
     const ptrdiff_t chunk = FN(chunk)(K);
     for (ptrdiff_t k = 0; k < K;) {
         const ptrdiff_t end = K - k < chunk ? K : k + chunk;
-        V sum[12];
+        V sum[FRNN_SUMS];
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++)
             sum[v] = v_set(0);
         for (; k < end; k++, w += vectors * VL) {
-            V column[12];
+            V column[FRNN_SUMS];
             FRNN_UNROLL
             for (int v = 0; v < vectors; v++) {
                 column[v] = v_load(w + v * VL);
@@ -405,7 +404,7 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
     const frnn_cell *cell = layer->cell;
     const frnn_step *step = layer->step;
     const int vectors = panels * gates * PARTS;
-    V total[12], new_x[12];
+    V total[FRNN_SUMS], new_x[FRNN_SUMS];
     const T *from = (const T *)cell->bias + block.offset;
     if (step->x == NULL)
         from = (const T *)step->gates + block.offset * step->rows + step->row * block.width;
@@ -491,7 +490,7 @@ static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const
                                     const FN(layer) *layer)
 {
     const frnn_step *step = layer->step;
-    const int is_lone = step->n == 1 && panels * gates * FRNN_PANEL <= 12 * VL;
+    const int is_lone = step->n == 1 && panels * gates * FRNN_PANEL <= FRNN_SUMS * VL;
     for (ptrdiff_t i = step->first; i < step->last; i++) {
         const FN(block) block = FN(block_at)(layer->cell, step->is_odd ? step->first + step->last - 1 - i : i);
         if (!is_lone || block.panels != panels)

@@ -11,8 +11,8 @@
  *   v_to_exponent    the lowest bits of a number as the exponent of one whose other bits are 0
  *   v_abs, v_copysign(magnitude, sign)
  *
- * v_min and v_max return their second argument where one is NaN, as x86 does: write
- * v_min(limit, x) to let a NaN in x through.
+ * v_min(limit, x) and v_max(limit, x), in this order, let a NaN in x through: x86 and baseline give the
+ * second argument where one is NaN, NEON a NaN.
  */
 
 #if defined(FRNN_ISA_AVX512) && !FRNN_IS_F64

@@ -1,0 +1,98 @@
+"""What a call works on, how it is divided among threads, and where its memory lies."""
+
+from fastrnn._kernels cimport frnn_backend, frnn_cell
+
+
+cdef enum Kind:
+    ALONE        # one thread does everything
+    ROWS         # each slice is some rows of the batch
+    DIRECTIONS   # each slice is a direction
+    PANELS       # each slice is some units of every step
+    PIPELINE     # each slice is some of the stages: a layer's projection, its steps
+
+
+cdef struct Stack:
+    # Layers in one or both directions; read by all threads.
+    const frnn_cell **cells     # L*D, layer by layer, forward before reverse
+    const frnn_backend *backend
+    Py_ssize_t L, D, input_size, hidden_size, output_size, itemsize
+    Py_ssize_t gate_bytes       # of a row
+    bint has_cell_state
+    int only                    # the Kind of plan that is taken wherever it can be; -1: the cheapest
+
+
+cdef struct Rows:
+    # Where the rows of a sequence lie: row b at time t is at
+    # data + (t - first) * step + order[b] * row.
+    char *data
+    Py_ssize_t first            # the time of the first step that is kept
+    Py_ssize_t step             # bytes from one time step to the next
+    Py_ssize_t row              # bytes from one batch row to the next
+    const Py_ssize_t *order     # (B,): batch row of each sorted row; NULL: as they are
+
+
+cdef struct Inputs:
+    # The inputs of a block of time steps, one row behind the other.
+    char *data
+    Py_ssize_t stride           # elements from one row to the next
+    Py_ssize_t rows
+    Py_ssize_t first            # they follow time from here on; -1: the steps, each with its running rows
+
+
+cdef struct Scratch:
+    # What one direction of one layer needs to make the steps of a block.
+    char *gates                 # of block*B rows
+    char *x                     # (block*B, I): the inputs, where they are apart
+    char *step                  # the backend's own
+    char *output[2]             # (B, P) twice: h where it cannot go straight to its place
+    Inputs inputs               # of the block that is projected
+
+
+cdef struct Row:
+    Py_ssize_t length
+    Py_ssize_t index
+
+
+cdef struct Call:
+    Py_ssize_t T
+    Py_ssize_t B
+    const Py_ssize_t *lengths   # (B,): longest first; NULL: all are T
+    Rows source, target
+    char *h                     # (L*D, B, P): in the order of the rows that run
+    char *c                     # (L*D, B, H)
+    Py_ssize_t h_layer, c_layer  # bytes from one layer's states to the next one's
+    int parity                  # 0 or 1: every other call of a stream takes its weights the other way
+    # How it is divided.
+    Kind kind
+    int slices, threads
+    double longest              # nanoseconds that a slice should take at most
+    Py_ssize_t block            # time steps in a block
+    Py_ssize_t chunk            # time steps that go through all layers together
+    # Its memory.
+    char *between[2]            # (chunk, B, D*P): from one layer to the next
+    Py_ssize_t between_slot     # PIPELINE: bytes from one layer's to the next one's
+    Scratch *scratches          # one; PANELS: one a slice; DIRECTIONS: one a direction; PIPELINE: two a layer
+    Call *parts                 # ROWS: one a slice
+    int *stages                 # PIPELINE: (slices + 1,): the first stage of each slice
+    char *own_h                 # with lengths: the states in the order of the rows that run
+    char *own_c
+    Row *sorting                # (B,)
+    Py_ssize_t *order           # (B,)
+    Py_ssize_t *sorted_lengths  # (B,)
+
+
+cdef size_t plan(
+    const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
+) noexcept nogil
+cdef void choose(
+    const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
+) noexcept nogil
+cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil
+cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil
+cdef Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil
+cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil
+cdef double cut_stages(
+    const Stack *stack, Py_ssize_t steps, Py_ssize_t rows, int slices, int *cuts,
+) noexcept nogil
+cdef double dense_ns(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+cdef int dense_slices(const frnn_cell *cell, Py_ssize_t n, int threads) noexcept nogil

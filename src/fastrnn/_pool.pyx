@@ -1,0 +1,27 @@
+"""The library's threads, for Python and for the other compiled modules: pool/pool.c is in this one alone."""
+
+cdef extern from "pool/pool.h" nogil:
+    int frnn_cores()
+    void frnn_limit_cores(int cores)
+    int frnn_available(int wanted)
+    void frnn_share(frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest)
+
+
+def cores():
+    """The cores that this thread may run on now, at most those that `limit_cores` allows."""
+    return frnn_cores()
+
+
+def limit_cores(int most):
+    """Never use more cores than that; 0: as many as there are."""
+    frnn_limit_cores(most)
+
+
+cdef int available(int wanted) noexcept nogil:
+    return frnn_available(wanted)
+
+
+cdef void share(
+    frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest,
+) noexcept nogil:
+    frnn_share(work, context, phases, slices, threads, longest)
