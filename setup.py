@@ -34,7 +34,7 @@ def extension(name, *sources, **options):
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         depends=[
             *(f"src/fastrnn/kernels/{part}" for part in ("kernels.h", "kernels.inc.h", "vec.h")),
-            "src/fastrnn/pool/pool.h",
+            "src/fastrnn/threads/threads.h",
         ],
         **options,
     )
@@ -43,7 +43,7 @@ def extension(name, *sources, **options):
 extensions = [
     extension("_pack", extra_compile_args=compile_args),
     extension("_blas", extra_compile_args=compile_args),
-    extension("_pool", "src/fastrnn/pool/pool.c", extra_compile_args=compile_args + pool_args),
+    extension("_threads", "src/fastrnn/threads/threads.c", extra_compile_args=compile_args + pool_args),
     extension("_plan", extra_compile_args=compile_args),
     extension("_drivers", extra_compile_args=compile_args),
     extension("_engine", extra_compile_args=compile_args),

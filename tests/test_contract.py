@@ -22,7 +22,7 @@ LAYERING = {
     "errors": set(),
     "spec": {"errors"},
     "reference": {"spec"},
-    "cores": {"errors", "_pool"},
+    "cores": {"errors", "_threads"},
     "backends": {"_version", "errors", "cores", "_blas", "_simd"},
     "importers": {"errors", "spec", "importers"},
     "files": set(),

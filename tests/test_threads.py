@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import _pool
+from fastrnn import _threads
 from fastrnn._engine import PLANS
 from fastrnn.spec import RecurrentSpec
 
@@ -129,7 +129,7 @@ def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B,
 
 
 def child(script, **environment):
-    code = "import numpy as np, fastrnn, os, sys, threading, time\nfrom fastrnn import _pool\n" + script
+    code = "import numpy as np, fastrnn, os, sys, threading, time\nfrom fastrnn import _threads\n" + script
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -164,7 +164,7 @@ def test_fastrnn_num_threads_caps_and_is_checked(monkeypatch):
     assert pick_threads("here", 8) == pick_threads("here", None) == 1
     monkeypatch.delenv("FASTRNN_NUM_THREADS")
     assert pick_threads("here", 8) == 8
-    assert pick_threads("here", None) == _pool.cores()
+    assert pick_threads("here", None) == _threads.cores()
     monkeypatch.setenv("FASTRNN_NUM_THREADS", "3")
     assert pick_threads("here", 2) == 2
     for wrong in ("0", "-1", "two", "1.5"):
@@ -186,11 +186,11 @@ def test_a_control_group_limits_the_cores(tmp_path):
     for text, cores in (("-1", 0), ("300000", 3)):
         (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(text)
         assert group_cores(tmp_path) == cores
-    before = _pool.cores()
-    _pool.limit_cores(1)
-    assert _pool.cores() == 1
-    _pool.limit_cores(0)
-    assert _pool.cores() == before
+    before = _threads.cores()
+    _threads.limit_cores(1)
+    assert _threads.cores() == 1
+    _threads.limit_cores(0)
+    assert _threads.cores() == before
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
@@ -200,7 +200,7 @@ def test_the_affinity_of_the_caller_counts():
         + """
 assert is_right(shared)
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-print(_pool.cores(), is_right(shared))
+print(_threads.cores(), is_right(shared))
 """
     )
     assert child(script) == ["1", "True"]

@@ -13,7 +13,7 @@ Lengths: the rows are sorted, longest first, so that at every step the running r
 first n. The reverse direction counts its steps from each row's own end: step s of a row of
 length len is its time step len - 1 - s. So both directions are the same loop.
 
-Threads: a call was planned (_plan.pyx) as a grid of phases and slices for pool/pool.h; what a slice does in
+Threads: a call was planned (_plan.pyx) as a grid of phases and slices for threads/threads.h; what a slice does in
 a phase is here.
 
 Nothing here checks its arguments (layers does), and nothing allocates.
@@ -29,7 +29,7 @@ from fastrnn._plan cimport (
     DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Row, Rows, Scratch, Stack, block_of, count, cut_stages,
     dense_ns, dense_slices, rows_before,
 )
-from fastrnn._pool cimport share
+from fastrnn._threads cimport share
 
 
 # ---------------------------------------------------------------- rows and steps

@@ -17,7 +17,7 @@ from fastrnn._drivers cimport execute, run_dense
 from fastrnn._kernels cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell
 from fastrnn._pack cimport PackedCell
 from fastrnn._plan cimport Call, Rows, Stack, choose, lay_out, plan
-from fastrnn._pool cimport FRNN_MOST_THREADS
+from fastrnn._threads cimport FRNN_MOST_THREADS
 
 cnp.import_array()
 

@@ -53,24 +53,20 @@ cdef class PackedCell:
                 return None
             return weight if layout == "rows" else arrange_panels(weight, gates, block)
 
-        lay = settle if layout == "panels" else tuple_of
-        self.arrays = lay(
+        arranged = (
             arrange(weight_ih, gates, self.cell.block),
             arrange(weight_hh, gates, self.cell.block),
             arrange(weight_hr, 1, FRNN_DENSE_BLOCK),
             arrange(bias[:, None], gates, self.cell.block),
             arrange(None if bias_hn is None else bias_hn[:, None], 1, 1),
         )
+        # The rows are the layer's own arrays, which never change.
+        self.arrays = arranged if layout == "rows" else settle(*arranged)
         self.cell.w_ih = data_of(self.arrays[0])
         self.cell.w_hh = data_of(self.arrays[1])
         self.cell.w_hr = data_of(self.arrays[2])
         self.cell.bias = data_of(self.arrays[3])
         self.cell.bias_hn = data_of(self.arrays[4])
-
-
-def tuple_of(*arrays):
-    """The arrays as they are: the layer's own, which never change."""
-    return arrays
 
 
 cdef const void *data_of(object array):

@@ -1,12 +1,12 @@
 """How a call is divided among threads, and where its memory lies.
 
-A call is planned once, as a grid of phases and slices for pool/pool.h: whatever takes the least time by a
+A call is planned once, as a grid of phases and slices for threads/threads.h: whatever takes the least time by a
 cost model. The sums behind every number are the same in every plan, so the bits are too. What a slice does
 in a phase is the drivers' matter (_drivers.pyx).
 """
 
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._pool cimport available
+from fastrnn._threads cimport available
 
 # A block's gates should stay in the second-level cache while its steps use them up, but
 # a projection of fewer rows than these wastes the weights that it reads.

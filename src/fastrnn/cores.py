@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fastrnn._pool import cores, limit_cores
+from fastrnn._threads import cores, limit_cores
 from fastrnn.errors import check_threads, message
 
 GROUP = Path("/sys/fs/cgroup")

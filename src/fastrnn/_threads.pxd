@@ -1,6 +1,6 @@
-"""The library's threads; pool/pool.h tells what each function does."""
+"""The library's threads; threads/threads.h tells what each function does."""
 
-cdef extern from "pool/pool.h" nogil:
+cdef extern from "threads/threads.h" nogil:
     ctypedef void (*frnn_work)(void *context, Py_ssize_t phase, int slice) noexcept nogil
 
     enum:

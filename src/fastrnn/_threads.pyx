@@ -1,6 +1,6 @@
-"""The library's threads, for Python and for the other compiled modules: pool/pool.c is in this one alone."""
+"""The library's threads, for Python and for the other compiled modules: threads/threads.c is in this one alone."""
 
-cdef extern from "pool/pool.h" nogil:
+cdef extern from "threads/threads.h" nogil:
     int frnn_cores()
     void frnn_limit_cores(int cores)
     int frnn_available(int wanted)

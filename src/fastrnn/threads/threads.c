@@ -2,7 +2,7 @@
 #define _GNU_SOURCE
 #endif
 
-#include "pool.h"
+#include "threads.h"
 
 #include <stdint.h>
 
