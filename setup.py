@@ -47,11 +47,14 @@ extensions = [
     extension("_plan", extra_compile_args=compile_args),
     extension("_drivers", extra_compile_args=compile_args),
     extension("_engine", extra_compile_args=compile_args),
+    extension("_chain", extra_compile_args=compile_args),
+    extension("_streams", extra_compile_args=compile_args),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(
         "_simd",
         "src/fastrnn/kernels/kernels.c",
         extra_compile_args=compile_args + kernel_args,
+        libraries=[] if is_msvc else ["m"],
         optional=True,
     ),
 ]

@@ -25,6 +25,7 @@ from fastrnn.layers import (
     Tanh,
 )
 from fastrnn.model import Sequential, from_torch, load
+from fastrnn.pool import StreamPool
 from fastrnn.streaming import Stream
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "Softmax",
     "StateDict",
     "Stream",
+    "StreamPool",
     "Tanh",
     "WeightError",
     "__version__",

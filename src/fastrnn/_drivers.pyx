@@ -13,8 +13,8 @@ Lengths: the rows are sorted, longest first, so that at every step the running r
 first n. The reverse direction counts its steps from each row's own end: step s of a row of
 length len is its time step len - 1 - s. So both directions are the same loop.
 
-Threads: a call was planned (_plan.pyx) as a grid of phases and slices for threads/threads.h; what a slice does in
-a phase is here.
+Threads: a call was planned (_plan.pyx) as a grid of phases and slices for threads/threads.h; what a slice
+does in a phase is here.
 
 Nothing here checks its arguments (layers does), and nothing allocates.
 """
@@ -550,4 +550,7 @@ cdef void run_dense(
     work.x = <const char *>x
     work.out = <char *>out
     work.slices = dense_slices(cell, n, threads)
+    if work.slices == 1:
+        run_dense_rows(&work, 0, 0)
+        return
     share(run_dense_rows, &work, 1, work.slices, work.slices, dense_ns(cell, n))

@@ -3,7 +3,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from typing_extensions import CapsuleType, Self, disjoint_base
 
 from fastrnn._pack import PackedCell
@@ -18,7 +18,25 @@ class Spares:
     def __init__(self, most: int = 8) -> None: ...
 
 @disjoint_base
-class Dense:
+class Link: ...
+
+class Tokens(Link):
+    def __init__(self, table: NDArray[Any] | None, dtype: str, tokens: int, features: int) -> None: ...
+
+class RowFunction(Link):
+    def __init__(
+        self,
+        name: str,
+        dtype: str,
+        backend: CapsuleType,
+        features: int = 0,
+        weight: NDArray[Any] | None = None,
+        bias: NDArray[Any] | None = None,
+        eps: float = 0,
+    ) -> None: ...
+    def run(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
+
+class Dense(Link):
     def __init__(
         self,
         packed: PackedCell,
@@ -29,7 +47,7 @@ class Dense:
     def run(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
 
 @disjoint_base
-class Recurrent:
+class Recurrent(Link):
     def __new__(
         cls,
         packed: Iterable[PackedCell],
@@ -50,8 +68,3 @@ class Recurrent:
         lengths: NDArray[np.intp] | None,
         out: NDArray[Any],
     ) -> None: ...
-
-@disjoint_base
-class Stepper:
-    def bind(self, engine: Recurrent, h: NDArray[Any], c: NDArray[Any] | None, is_batched: bool) -> None: ...
-    def step(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[Any]: ...

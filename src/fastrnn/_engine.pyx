@@ -1,7 +1,8 @@
 """The engine as the layers see it: arrays in, arrays out, workspaces kept from call to call.
 
-The drivers (_drivers.pyx) do the work. Nothing here checks its arguments but for what makes a call or a
-step plain; layers and streams do, and nothing allocates but the workspace and the results.
+What a layer computes with is a Link: by itself for a call of the layer, and in a chain (_chain.pyx) for
+streams. The drivers (_drivers.pyx) do the work. Nothing here checks its arguments but for what makes a
+call plain; layers and streams do, and nothing allocates but the workspace and the results.
 """
 
 import sys
@@ -10,11 +11,14 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_REFCNT
-from libc.stdint cimport uintptr_t
+from libc.stdint cimport uint64_t, uintptr_t
 from libc.string cimport memcpy, memset
 
 from fastrnn._drivers cimport execute, run_dense
-from fastrnn._kernels cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell
+from fastrnn._kernels cimport (
+    FRNN_F32, FRNN_F64, FRNN_LAYER_NORM, FRNN_LOG_SOFTMAX, FRNN_LSTM, FRNN_RELU, FRNN_SIGMOID, FRNN_SOFTMAX,
+    FRNN_TANH, frnn_backend, frnn_cell, frnn_rows,
+)
 from fastrnn._pack cimport PackedCell
 from fastrnn._plan cimport Call, Rows, Stack, choose, lay_out, plan
 from fastrnn._threads cimport FRNN_MOST_THREADS
@@ -24,10 +28,7 @@ cnp.import_array()
 # A larger workspace is given back after the call: that of a stack of bidirectional layers, which
 # grows with T, or of a huge batch.
 cdef size_t KEPT_BYTES = 64 * 1024 * 1024
-# A step that reads no more bytes of weights is over in about a microsecond (a few of baseline): too short to
-# give the GIL away and take it back. Where there is none, no step is short.
 cdef bint HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
-cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
 
 
 # ---------------------------------------------------------------- memory
@@ -35,14 +36,11 @@ cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
 cdef class Workspace:
     """One aligned block of scratch memory that grows and is kept."""
 
-    cdef void *memory
-    cdef char *data
-    cdef size_t size
-
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
 
     cdef int reserve(self, size_t size) except -1:
+        """Have so many bytes at least; what was in it is lost where it had fewer."""
         if size > self.size:
             PyMem_RawFree(self.memory)
             self.size = 0
@@ -52,6 +50,10 @@ cdef class Workspace:
             self.data = <char *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63)
             self.size = size
         return 0
+
+    cdef bint is_large(self) noexcept:
+        """Whether it is given back after the call."""
+        return self.size > KEPT_BYTES
 
 
 cdef class Spares:
@@ -84,9 +86,7 @@ cdef class Spares:
         return array
 
 
-cdef inline bint is_plain(
-    object array, int axes, const cnp.npy_intp *shape, int type_number,
-) noexcept:
+cdef bint is_plain(object array, int axes, const cnp.npy_intp *shape, int type_number) noexcept:
     """Whether that is an ndarray, and no subclass, of that shape and type."""
     cdef int i
     if (
@@ -101,7 +101,7 @@ cdef inline bint is_plain(
     return True
 
 
-cdef inline bint is_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+cdef bint is_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     """Whether two C-contiguous arrays share no memory."""
     return (
         cnp.PyArray_BYTES(a) + cnp.PyArray_NBYTES(a) <= cnp.PyArray_BYTES(b)
@@ -126,18 +126,86 @@ cdef inline Rows rows_of(cnp.ndarray array):
 PLANS = ("alone", "rows", "directions", "panels", "pipeline")
 
 
-cdef class Dense:
+# The functions of rows by their layers' names, and the types of NumPy by their dtypes'.
+cdef dict ROW_KINDS = {
+    "ReLU": FRNN_RELU,
+    "Tanh": FRNN_TANH,
+    "Sigmoid": FRNN_SIGMOID,
+    "Softmax": FRNN_SOFTMAX,
+    "LogSoftmax": FRNN_LOG_SOFTMAX,
+    "LayerNorm": FRNN_LAYER_NORM,
+}
+cdef dict DTYPES = {"float32": FRNN_F32, "float64": FRNN_F64}
+
+
+cdef class Link:
+    """What a layer computes with."""
+
+    cdef int begin(self, LinkKind kind, backend, Py_ssize_t itemsize) except -1:
+        self.work.kind = kind
+        self.work.threads = 1
+        self.work.itemsize = itemsize
+        self.type_number = cnp.NPY_FLOAT32 if itemsize == 4 else cnp.NPY_FLOAT64
+        if backend is not None:
+            self.work.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+        return 0
+
+
+cdef class Tokens(Link):
+    """A row for each token: that of a table, or zeros with a 1 at its place."""
+
+    def __init__(self, table, str dtype, Py_ssize_t tokens, Py_ssize_t features):
+        """table (tokens, features) is C-contiguous and never changes; None: one-hot."""
+        self.begin(ONE_HOT if table is None else TABLE, None, 4 if dtype == "float32" else 8)
+        self.work.tokens = tokens
+        self.work.features_out = features
+        self.owner = table
+        if table is not None:
+            self.work.table = cnp.PyArray_BYTES(table)
+
+
+cdef class RowFunction(Link):
+    """What is done to each row by itself: an activation, a softmax, a layer norm."""
+
+    def __init__(
+        self, str name, str dtype, backend, Py_ssize_t features=0, weight=None, bias=None, double eps=0,
+    ):
+        """features: 0 for any. weight and bias (features,) are C-contiguous, of that dtype, and never change."""
+        self.begin(ROWS, backend, 4 if dtype == "float32" else 8)
+        self.work.rows.kind = ROW_KINDS[name]
+        self.work.rows.dtype = DTYPES[dtype]
+        self.work.rows.eps = eps
+        self.work.features_in = self.work.features_out = features
+        self.owner = weight, bias
+        if weight is not None:
+            self.work.rows.weight = cnp.PyArray_DATA(weight)
+        if bias is not None:
+            self.work.rows.bias = cnp.PyArray_DATA(bias)
+
+    def run(self, cnp.ndarray x, cnp.ndarray out):
+        """Apply it to x (n, features) into out (n, features): x itself, or apart; both are C-contiguous."""
+        cdef frnn_rows rows = self.work.rows
+        cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0)
+        cdef const void *source = cnp.PyArray_DATA(x)
+        cdef void *target = cnp.PyArray_DATA(out)
+        cdef uint64_t before
+        rows.features = cnp.PyArray_DIM(x, 1)
+        with nogil:
+            before = self.work.backend.enter()
+            self.work.backend.rows(&rows, n, source, target)
+            self.work.backend.leave(before)
+
+
+cdef class Dense(Link):
     """A projection alone: out = x W^T + bias."""
 
-    cdef PackedCell packed
-    cdef const frnn_backend *backend
-    cdef int threads
-    cdef object guard
-
     def __init__(self, PackedCell packed not None, backend, int threads=1, guard=None):
-        self.packed = packed
-        self.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
-        self.threads = min(threads, FRNN_MOST_THREADS)
+        self.begin(DENSE, backend, 4 if packed.cell.dtype == FRNN_F32 else 8)
+        self.work.cell = &packed.cell
+        self.work.features_in = packed.cell.input_size
+        self.work.features_out = packed.cell.hidden_size
+        self.work.threads = min(threads, FRNN_MOST_THREADS)
+        self.owner = packed
         self.guard = guard
 
     def run(self, cnp.ndarray x, cnp.ndarray out):
@@ -148,47 +216,45 @@ cdef class Dense:
         if self.guard is not None:
             self.guard.__enter__()
         with nogil:
-            run_dense(self.backend, &self.packed.cell, n, source, target, self.threads)
+            run_dense(self.work.backend, self.work.cell, n, source, target, self.work.threads)
         if self.guard is not None:
             self.guard.__exit__(None, None, None)
 
 
-cdef class Recurrent:
+cdef class Recurrent(Link):
     """A stack of layers, in one or both directions. Holds no state; threads share it."""
 
-    cdef tuple packed           # L*D PackedCells, layer by layer, forward before reverse
     cdef Stack stack
-    cdef int threads            # that a call may use at most
-    cdef object guard
-    cdef Py_ssize_t weight_bytes
-    cdef int type_number        # of NumPy
     cdef list workspaces        # those that no call is using
     cdef Spares spares
 
     def __cinit__(self, packed, Py_ssize_t directions, backend, int threads=1, guard=None):
-        """guard, if any, is a context manager that every call is made in."""
+        """packed are L*D PackedCells, layer by layer, forward before reverse. guard, if any, is a context
+        manager that every call is made in."""
         cdef Py_ssize_t i
         cdef Stack *stack = &self.stack
-        self.packed = tuple(packed)
-        stack.cells = <const frnn_cell **>PyMem_RawMalloc(len(self.packed) * sizeof(frnn_cell *))
+        packed = tuple(packed)
+        stack.cells = <const frnn_cell **>PyMem_RawMalloc(len(packed) * sizeof(frnn_cell *))
         if stack.cells == NULL:
             raise MemoryError
-        for i in range(len(self.packed)):
-            stack.cells[i] = &(<PackedCell?>self.packed[i]).cell
-        stack.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+        for i in range(len(packed)):
+            stack.cells[i] = &(<PackedCell?>packed[i]).cell
+        stack.itemsize = 4 if stack.cells[0].dtype == FRNN_F32 else 8
+        self.begin(STACK, backend, stack.itemsize)
+        stack.backend = self.work.backend
         stack.D = directions
-        stack.L = len(self.packed) // directions
+        stack.L = len(packed) // directions
         stack.input_size = stack.cells[0].input_size
         stack.hidden_size = stack.cells[0].hidden_size
         stack.output_size = stack.cells[0].output_size
-        stack.itemsize = 4 if stack.cells[0].dtype == FRNN_F32 else 8
         stack.gate_bytes = stack.backend.gate_width(stack.cells[0]) * stack.itemsize
         stack.has_cell_state = stack.cells[0].kind == FRNN_LSTM
         stack.only = -1
-        self.threads = min(threads, FRNN_MOST_THREADS)
-        self.weight_bytes = sum(
-            array.nbytes for cell in self.packed for array in cell.arrays if array is not None)
-        self.type_number = cnp.NPY_FLOAT32 if stack.itemsize == 4 else cnp.NPY_FLOAT64
+        self.work.stack = stack
+        self.work.features_in = stack.input_size
+        self.work.features_out = directions * stack.output_size
+        self.work.threads = min(threads, FRNN_MOST_THREADS)
+        self.owner = packed
         self.guard = guard
         self.workspaces = []
         self.spares = Spares()
@@ -205,7 +271,7 @@ cdef class Recurrent:
     def take_plan(self, str name, int threads):
         """Divide every call in that way where it can be, among so many threads; for tests."""
         self.stack.only = PLANS.index(name)
-        self.threads = threads
+        self.work.threads = threads
 
     def call(self, x, state, out, bint batch_first):
         """A layer's call in the plain case: arrays that need neither conversion nor a message.
@@ -329,122 +395,14 @@ cdef class Recurrent:
             workspace = self.workspaces.pop()
         except IndexError:
             workspace = Workspace()
-        prepare(self, &call, workspace, T, B, lengths != NULL)
+        workspace.reserve(plan(&self.stack, &call, T, B, lengths != NULL, self.work.threads))
+        lay_out(&self.stack, &call, workspace.data, lengths != NULL)
         if self.guard is not None:
             self.guard.__enter__()
         with nogil:
             execute(&self.stack, &call, source, target, h_data, c_data, lengths)
         if self.guard is not None:
             self.guard.__exit__(None, None, None)
-        if workspace.size <= KEPT_BYTES:
+        if not workspace.is_large():
             self.workspaces.append(workspace)
         return 0
-
-
-cdef int prepare(
-    Recurrent engine, Call *call, Workspace workspace, Py_ssize_t T, Py_ssize_t B, bint is_ragged,
-) except -1:
-    """Plan a call, and lay its scratch out in a workspace."""
-    workspace.reserve(plan(&engine.stack, call, T, B, is_ragged, engine.threads))
-    lay_out(&engine.stack, call, workspace.data, is_ragged)
-    return 0
-
-
-cdef class Stepper:
-    """What makes one step after the other of a stack that runs forward, on states of its own.
-
-    The base of Stream: its plain steps are made here, without a Python object on the way but the
-    result. `step_checked` of the subclass makes all others.
-    """
-
-    cdef Recurrent engine       # None: no step is plain
-    cdef cnp.ndarray h
-    cdef cnp.ndarray c
-    cdef Call call
-    cdef Workspace workspace
-    cdef Rows source, target
-    cdef int axes, type_number
-    cdef cnp.npy_intp x_shape[2]
-    cdef cnp.npy_intp y_shape[2]
-    cdef char *h_data
-    cdef char *c_data
-    cdef bint is_short, is_running
-
-    def bind(self, Recurrent engine not None, cnp.ndarray h, c, bint is_batched):
-        """Step these states from now on: h (L, B, P) and c (L, B, H) or None, without B where not
-        is_batched."""
-        cdef Py_ssize_t B = cnp.PyArray_DIM(h, 1) if is_batched else 1
-        self.engine = engine
-        self.h = h
-        self.c = c
-        self.h_data = cnp.PyArray_BYTES(h)
-        self.c_data = NULL if c is None else cnp.PyArray_BYTES(c)
-        self.axes = 2 if is_batched else 1
-        self.type_number = engine.type_number
-        self.x_shape[0] = self.y_shape[0] = B
-        self.x_shape[self.axes - 1] = engine.stack.input_size
-        self.y_shape[self.axes - 1] = engine.stack.output_size
-        self.source.first = self.target.first = 0
-        self.source.row = engine.stack.input_size * engine.stack.itemsize
-        self.target.row = engine.stack.output_size * engine.stack.itemsize
-        self.source.step = B * self.source.row
-        self.target.step = B * self.target.row
-        self.is_short = B * engine.weight_bytes <= SHORT_BYTES
-        self.workspace = Workspace()
-        prepare(engine, &self.call, self.workspace, 1, B, False)
-
-    def step(self, x, out=None):
-        """Make one time step.
-
-        Parameters
-        ----------
-        x : array-like, shape (I,) or (B, I)
-            Real numbers; tokens: integers, shape () or (B,).
-        out : ndarray, optional
-            Where the result goes; C-contiguous, of its shape and dtype, apart from ``x``.
-
-        Returns
-        -------
-        ndarray, shape (features,) or (B, features)
-            Of the dtype of the last layer that has one; ``out`` if given.
-
-        Raises
-        ------
-        ValueError
-            The shape of ``x``, a token or ``out`` does not fit.
-        TypeError
-            ``x`` does not hold real numbers (of tokens: whole ones), or ``out`` is no ndarray.
-        RuntimeError
-            Another thread is stepping the stream.
-        """
-        cdef cnp.ndarray y
-        if self.engine is None or self.engine.guard is not None:
-            return self.step_checked(x, out)
-        # First of all: whoever is running reads source and target without the GIL.
-        if self.is_running:
-            raise RuntimeError("Stream.step: expected one thread at a time, got a second one.")
-        if not is_plain(x, self.axes, self.x_shape, self.type_number) or not cnp.PyArray_ISCARRAY_RO(x):
-            return self.step_checked(x, out)
-        if out is None:
-            y = cnp.PyArray_EMPTY(self.axes, self.y_shape, self.type_number, 0)
-        else:
-            if (
-                not is_plain(out, self.axes, self.y_shape, self.type_number)
-                or not cnp.PyArray_ISCARRAY(out)
-                or not is_apart(out, x)
-            ):
-                return self.step_checked(x, out)
-            y = out
-        self.source.data = cnp.PyArray_BYTES(x)
-        self.target.data = cnp.PyArray_BYTES(y)
-        self.call.parity ^= 1
-        if self.is_short:
-            execute(
-                &self.engine.stack, &self.call, self.source, self.target, self.h_data, self.c_data, NULL)
-            return y
-        self.is_running = True
-        with nogil:
-            execute(
-                &self.engine.stack, &self.call, self.source, self.target, self.h_data, self.c_data, NULL)
-        self.is_running = False
-        return y

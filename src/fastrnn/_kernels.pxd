@@ -28,6 +28,22 @@ cdef extern from "kernels/kernels.h" nogil:
         const void *bias
         const void *bias_hn
 
+    ctypedef enum frnn_row_kind:
+        FRNN_RELU
+        FRNN_TANH
+        FRNN_SIGMOID
+        FRNN_SOFTMAX
+        FRNN_LOG_SOFTMAX
+        FRNN_LAYER_NORM
+
+    ctypedef struct frnn_rows:
+        frnn_row_kind kind
+        frnn_dtype dtype
+        Py_ssize_t features
+        const void *weight
+        const void *bias
+        double eps
+
     ctypedef struct frnn_step:
         Py_ssize_t n
         const void *x
@@ -54,8 +70,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t (*parts)(const frnn_cell *cell) noexcept nogil
         Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
         size_t (*scratch_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
-        void (*sigmoid)(Py_ssize_t n, const void *x, void *y) noexcept nogil
-        void (*tanh)(Py_ssize_t n, const void *x, void *y) noexcept nogil
+        void (*rows)(const frnn_rows *what, Py_ssize_t n, const void *x, void *y) noexcept nogil
         uint64_t (*enter)() noexcept nogil
         void (*leave)(uint64_t before) noexcept nogil
 

@@ -94,5 +94,7 @@ cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcep
 cdef double cut_stages(
     const Stack *stack, Py_ssize_t steps, Py_ssize_t rows, int slices, int *cuts,
 ) noexcept nogil
+cdef double stack_ns(const Stack *stack, double steps, double rows, double share) noexcept nogil
 cdef double dense_ns(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+cdef int slices_of(double time, Py_ssize_t parts, int threads) noexcept nogil
 cdef int dense_slices(const frnn_cell *cell, Py_ssize_t n, int threads) noexcept nogil

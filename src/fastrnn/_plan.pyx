@@ -1,8 +1,8 @@
 """How a call is divided among threads, and where its memory lies.
 
-A call is planned once, as a grid of phases and slices for threads/threads.h: whatever takes the least time by a
-cost model. The sums behind every number are the same in every plan, so the bits are too. What a slice does
-in a phase is the drivers' matter (_drivers.pyx).
+A call is planned once, as a grid of phases and slices for threads/threads.h: whatever takes the least time
+by a cost model. The sums behind every number are the same in every plan, so the bits are too. What a slice
+does in a phase is the drivers' matter (_drivers.pyx).
 """
 
 from fastrnn._kernels cimport frnn_cell
@@ -218,9 +218,15 @@ cdef double dense_ns(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
 
 cdef int dense_slices(const frnn_cell *cell, Py_ssize_t n, int threads) noexcept nogil:
     """Among how many threads the rows of a projection are divided."""
-    if threads == 1 or n < 2 * SLICE_ROWS or dense_ns(cell, n) < 4 * START_NS:
+    return slices_of(dense_ns(cell, n), n // SLICE_ROWS, threads)
+
+
+cdef int slices_of(double time, Py_ssize_t parts, int threads) noexcept nogil:
+    """Among how many threads parts that do not depend on one another are divided, all of which take one core
+    so many nanoseconds."""
+    if threads == 1 or parts < 2 or time < 4 * START_NS:
         return 1
-    return <int>min(available(threads), n // SLICE_ROWS)
+    return <int>min(available(threads), parts)
 
 
 # ---------------------------------------------------------------- memory

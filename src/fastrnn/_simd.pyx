@@ -1,13 +1,8 @@
 """The simd backend: packed panels and fused kernels, one build of one C source per instruction set."""
 
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport uint64_t
-
-cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_New
 
 from fastrnn._kernels cimport FRNN_F32, FRNN_F64, frnn_backend, frnn_isas
-
-cnp.import_array()
 
 
 def _read_isas():
@@ -32,14 +27,3 @@ cdef object as_capsule(const frnn_backend *table):
 # The instruction sets that are built, from the plainest to the widest; and for those that this
 # processor has, the tables by dtype.
 ISAS, TABLES = _read_isas()
-
-
-def activate(table, str name, cnp.ndarray x, cnp.ndarray y):
-    """Run an activation ("sigmoid", "tanh") over contiguous x into y, as a step does; for tests."""
-    cdef const frnn_backend *backend = <const frnn_backend *>PyCapsule_GetPointer(table, "fastrnn.backend")
-    cdef uint64_t before = backend.enter()
-    if name == "sigmoid":
-        backend.sigmoid(cnp.PyArray_SIZE(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
-    else:
-        backend.tanh(cnp.PyArray_SIZE(x), cnp.PyArray_DATA(x), cnp.PyArray_DATA(y))
-    backend.leave(before)

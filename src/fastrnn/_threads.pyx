@@ -1,4 +1,4 @@
-"""The library's threads, for Python and for the other compiled modules: threads/threads.c is in this one alone."""
+"""The library's threads for Python and the other compiled modules; this one alone has threads/threads.c."""
 
 cdef extern from "threads/threads.h" nogil:
     int frnn_cores()

@@ -56,6 +56,11 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = N
     return Backend("panels", SIMD_TABLES[pick_isa()][name], most)
 
 
+def row_table(dtype: DTypeLike) -> Any:
+    """The table with the functions of rows of a dtype, which simd alone has; None where it is not built."""
+    return SIMD_TABLES[pick_isa()][np.dtype(dtype).name] if ISAS else None
+
+
 @functools.cache
 def _blas_threads() -> BlasThreads:
     return BlasThreads()

@@ -1,11 +1,21 @@
-"""Chains of layers: whether they fit, and the states of those that have one."""
+"""Chains of layers: whether they fit, the states of those that have one, and how streams run them."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fastrnn.errors import State, StateLike, message
+from fastrnn._chain import Chain
+from fastrnn.errors import (
+    Array,
+    Floats,
+    State,
+    StateLike,
+    check_array,
+    check_out,
+    check_tokens,
+    message,
+)
 
 if TYPE_CHECKING:
     import fastrnn
@@ -49,3 +59,128 @@ def output_dtype(layers: "Sequence[fastrnn.layers.Layer]") -> np.dtype[np.floati
     """The dtype that a chain gives: that of the last layer which has one; None: as it came in."""
     dtypes = [layer.dtype for layer in layers if hasattr(layer, "dtype")]
     return dtypes[-1] if dtypes else None
+
+
+class StreamLayers:
+    """The layers of a stream or a pool: checked once, and compiled into a chain where they can be.
+
+    Raises
+    ------
+    ValueError
+        There is no layer, or one needs the whole sequence.
+    """
+
+    compiled: Chain | None
+
+    def __init__(self, where: str, layers: "Sequence[fastrnn.layers.Layer]") -> None:
+        if not layers:
+            raise ValueError(message(where, "at least one layer", "none"))
+        # Any, since is_recurrent tells them apart and no type does.
+        self.layers: list[Any] = [
+            _of_last_axis(layer, axes) for layer, axes in zip(layers, _axes(layers), strict=True)
+        ]
+        self.recurrent = cast(
+            "list[fastrnn.layers.RecurrentLayer[State]]", [layer for layer in layers if layer.is_recurrent]
+        )
+        for layer in self.recurrent:
+            if layer.bidirectional:
+                hint = "Its reverse direction begins at the end of the sequence: run it whole."
+                raise ValueError(message(where, "layers that run forward", f"{layer!r}", hint))
+        self.takes_tokens = layers[0].takes_tokens
+        self.features_in, self.features_out = chain_features(where, layers)
+        self.dtype = output_dtype(layers)
+        self.compiled = self._compile()
+
+    def _compile(self) -> Chain | None:
+        """The chain in compiled code; None where a layer has to be called, or the types of layers differ."""
+        moving = [layer for layer in self.layers if not layer.passes_on or _is_foreign(layer)]
+        dtypes = {layer.dtype for layer in moving if hasattr(layer, "dtype")}
+        # Whatever comes before the first weights is of the input's own type.
+        if not moving or len(dtypes) != 1 or not hasattr(moving[0], "dtype"):
+            return None
+        links = []
+        for layer in moving:
+            link = None if _is_foreign(layer) else layer.link(*dtypes)
+            if link is None:
+                return None
+            links.append(link)
+        return Chain(links)
+
+    def check_rows(self, where: str, name: str, x: object, leading: Sequence[int | str]) -> Array:
+        """x as an array (*leading, features), or (*leading,) of tokens; of them "T" is any size from 1 on."""
+        x = check_array(where, name, x)
+        shape = [*leading]
+        if not self.takes_tokens:
+            shape.append("I" if self.features_in is None else self.features_in)
+        fits = x.ndim == len(shape) and all(
+            size == n or (size in ("T", "I") and n > 0) for size, n in zip(shape, x.shape, strict=True)
+        )
+        if not fits:
+            text = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+            raise ValueError(message(where, f"{name} of shape {text}", f"{x.shape}"))
+        return x
+
+    def plain(self, x: Array) -> Array:
+        """Checked rows as the compiled chain takes them; or raise, where a token is out of range."""
+        if self.takes_tokens:
+            first = self.layers[0]
+            x = check_tokens(type(first).__name__, x, first.num_tokens)
+        dtype = np.intp if self.takes_tokens else self.dtype
+        return np.require(x, dtype, ("C", "A"))
+
+    def out_shape(self, x: Array) -> tuple[int, ...]:
+        """The shape of what comes of rows."""
+        leading = x.shape if self.takes_tokens else x.shape[:-1]
+        return (*leading, x.shape[-1] if self.features_out is None else self.features_out)
+
+    def check_out(self, where: str, out: Floats, x: Array) -> Array:
+        """out as a plain array, if what comes of x can be written there."""
+        dtype = getattr(out, "dtype", None) if self.dtype is None else self.dtype
+        return check_out(where, out, self.out_shape(x), dtype, [x])
+
+    def run(self, x: Array, states: "Sequence[list[Floats]]", out: Array | None) -> Array:
+        """Call one layer after the other: x (T, ...), the states in place."""
+        rest = iter(states)
+        for index, layer in enumerate(self.layers):
+            if not layer.is_recurrent:
+                x = x if layer.is_last_step else layer(x)
+                continue
+            x = np.require(x, layer.dtype, ("C", "A"))
+            if out is None or index < len(self.layers) - 1:
+                y = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
+            else:
+                y = out
+            arrays = next(rest)
+            rows = arrays[0].shape[1] if arrays[0].ndim == 3 else 1
+            layer.advance(x.reshape(len(x), rows, -1), arrays, y.reshape(len(x), rows, -1))
+            x = y
+        if out is not None and out is not x:
+            out[...] = x
+            x = out
+        return x
+
+
+def _is_foreign(layer: Any) -> bool:
+    """Whether a subclass outside the package computes in its own way."""
+    owner = next(cls for cls in type(layer).__mro__ if "__call__" in vars(cls))
+    return not owner.__module__.startswith("fastrnn.")
+
+
+def _axes(layers: "Sequence[fastrnn.layers.Layer]") -> Iterator[int]:
+    """How many axes a batch of whole sequences has before each layer: 3, and 2 behind Last."""
+    axes = 3
+    for layer in layers:
+        yield axes
+        if layer.is_last_step:
+            axes = 2
+
+
+def _of_last_axis(layer: Any, axes: int) -> Any:
+    """The layer, its softmax over the last axis by the name -1; or raise."""
+    dim = getattr(layer, "dim", -1)
+    if dim == -1:
+        return layer
+    if dim != axes - 1:
+        hint = "In a stream the axes before the last depend on how it is cut."
+        raise ValueError(message("Stream", f"dim=-1 or {axes - 1}", f"{layer!r}", hint))
+    return type(layer)(-1)

@@ -209,6 +209,22 @@ def check_lengths(where: str, lengths: object, T: int, B: int) -> NDArray[np.int
     return np.ascontiguousarray(lengths, dtype=np.intp)
 
 
+def check_rows(where: str, rows: object, B: int) -> NDArray[np.intp]:
+    """Return the numbers of rows: of one, a sequence of them, or B bools."""
+    rows = check_array(where, "rows", rows)
+    if rows.dtype.kind == "b" and rows.shape == (B,):
+        return np.flatnonzero(rows)
+    if rows.dtype.kind not in "iu" and rows.size:
+        raise TypeError(message(where, "rows to be whole numbers", f"{rows.dtype} of shape {rows.shape}"))
+    if rows.ndim > 1:
+        raise ValueError(message(where, "rows in a sequence", f"shape {rows.shape}"))
+    rows = np.atleast_1d(rows)
+    wrong = np.flatnonzero((rows < 0) | (rows >= B))
+    if wrong.size:
+        raise ValueError(message(where, f"rows from 0 to {B - 1}", f"{rows[wrong[0]]}"))
+    return rows.astype(np.intp)
+
+
 def check_out(
     where: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | None, apart_from: Iterable[Array]
 ) -> Array:

@@ -50,6 +50,7 @@ from fastrnn.layers import (
     Softmax,
     Tanh,
 )
+from fastrnn.pool import StreamPool
 from fastrnn.reference import sequential_reference
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming import Stream
@@ -193,6 +194,10 @@ class Sequential:
     def stream(self, batch_size: int | None = None) -> Stream:
         """A Stream of the whole model; see `fastrnn.Stream` for ``batch_size`` and errors."""
         return Stream(self.layers, batch_size)
+
+    def pool(self, capacity: int = 256) -> StreamPool:
+        """A StreamPool of this model; see `fastrnn.StreamPool` for ``capacity`` and errors."""
+        return StreamPool(self.layers, capacity)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one safetensors file: tensors, architecture, and a self-test.

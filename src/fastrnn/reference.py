@@ -24,6 +24,12 @@ def sigmoid(x: Array) -> Array:
     return result
 
 
+def relu(x: Array) -> Array:
+    """max(x, 0); a NaN stays one."""
+    result: Array = np.maximum(x, 0)
+    return result
+
+
 def softmax_reference(x: Array, dim: int = -1) -> Array:
     """Exponentials over their sum along axis `dim`."""
     powers: Array = np.exp(x - x.max(axis=dim, keepdims=True))
@@ -169,7 +175,7 @@ def _layer_reference(
         return x[:, -1] if batch_first else x[-1]
     simple: dict[str, Callable[[Array], Array]] = {
         "Dropout": lambda x: x,
-        "ReLU": lambda x: np.maximum(x, 0),
+        "ReLU": relu,
         "Tanh": np.tanh,
         "Sigmoid": sigmoid,
         "Softmax": lambda x: softmax_reference(x, options["dim"]),

@@ -39,6 +39,25 @@ typedef struct frnn_cell {
     const void *bias_hn; /* (H,): b_hn of a GRU, which the reset gate multiplies; else NULL */
 } frnn_cell;
 
+/* What a layer without products does to rows of features, each by itself. */
+typedef enum {
+    FRNN_RELU,
+    FRNN_TANH,
+    FRNN_SIGMOID,
+    FRNN_SOFTMAX,
+    FRNN_LOG_SOFTMAX,
+    FRNN_LAYER_NORM
+} frnn_row_kind;
+
+typedef struct frnn_rows {
+    frnn_row_kind kind;
+    frnn_dtype dtype;
+    ptrdiff_t features;
+    const void *weight; /* FRNN_LAYER_NORM: (features,), or NULL for ones */
+    const void *bias;   /* (features,), or NULL for zeros */
+    double eps;
+} frnn_rows;
+
 /* One time step of n rows. */
 typedef struct frnn_step {
     ptrdiff_t n;
@@ -78,12 +97,11 @@ typedef struct frnn_backend {
     ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
     size_t (*scratch_bytes)(const frnn_cell *cell, ptrdiff_t n);
 
-    /* The activations alone, for tests; NULL where a backend has none of its own. y = f(x), n of
-     * them, in place or apart. simd: error at most 4 units in the last place of float32 over the
-     * whole range (tests/test_kernels.py), results below the smallest normal number may be 0;
-     * +-infinity gives the limits, NaN a NaN. */
-    void (*sigmoid)(ptrdiff_t n, const void *x, void *y);
-    void (*tanh)(ptrdiff_t n, const void *x, void *y);
+    /* y = f(x) of n rows, in place or apart; NULL where a backend has none of its own. simd: tanh, sigmoid
+     * and exponentials err by 4 units in the last place at most over the whole range
+     * (tests/test_kernels.py), results below the smallest normal number may be 0; +-infinity gives the
+     * limits, NaN a NaN. */
+    void (*rows)(const frnn_rows *what, ptrdiff_t n, const void *x, void *y);
 
     /* Called before and after a driver's work: from the control word before to the same. */
     uint64_t (*enter)(void);

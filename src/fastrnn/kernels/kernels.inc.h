@@ -99,6 +99,18 @@ static inline V FN(sigmoid_tanh)(V a, V b)
     return v_div(over, v_mul(FN(sigmoid_under)(a, C(70.0f, 670.0)), under));
 }
 
+/* exp(x) for x <= 0; 0 where it is no normal number. */
+static inline V FN(exp_of)(V x)
+{
+    V rounded, n, r, scale, p;
+    x = v_max(v_set(C(-88.0f, -709.0)), x); /* there scale is 0 */
+    rounded = v_fma(x, v_set(LOG2_E), v_set(ROUND));
+    n = v_sub(rounded, v_set(ROUND));
+    r = v_fma(n, v_set(-LN2_LOW), v_fma(n, v_set(-LN2_HIGH), x));
+    FN(exp_parts)(rounded, r, &scale, &p);
+    return v_fma(scale, p, scale);
+}
+
 #undef LOG2_E
 #undef LN2
 #undef LN2_HIGH
@@ -129,17 +141,115 @@ static inline void FN(store_part)(T *to, V value, ptrdiff_t count)
         to[j] = lanes[j];
 }
 
-static void FN(sigmoid)(ptrdiff_t n, const void *x, void *y)
+/* ---------------------------------------------------------------- rows */
+
+/* y = f(x) of n numbers, wherever their rows end. */
+#define FRNN_EACH(f)                                                                             \
+    for (ptrdiff_t j = 0; j < n; j += VL) {                                                      \
+        const V part = FN(load_part)(x + j, n - j);                                              \
+        FN(store_part)(y + j, f, n - j);                                                         \
+    }
+
+static inline double FN(total)(V sum)
 {
-    for (ptrdiff_t j = 0; j < n; j += VL)
-        FN(store_part)((T *)y + j, FN(sigmoid_of)(FN(load_part)((const T *)x + j, n - j)), n - j);
+    T lanes[VL];
+    double total = 0;
+    v_store(lanes, sum);
+    for (int j = 0; j < VL; j++)
+        total += (double)lanes[j];
+    return total;
 }
 
-static void FN(tanh)(ptrdiff_t n, const void *x, void *y)
+/* The first `count` lanes, 0 in those behind. */
+static inline V FN(first_lanes)(V value, ptrdiff_t count)
 {
-    for (ptrdiff_t j = 0; j < n; j += VL)
-        FN(store_part)((T *)y + j, FN(tanh_of)(FN(load_part)((const T *)x + j, n - j)), n - j);
+    T lanes[VL];
+    if (count >= VL)
+        return value;
+    v_store(lanes, value);
+    return FN(load_part)(lanes, count);
 }
+
+static T FN(largest)(ptrdiff_t n, const T *x)
+{
+    T largest = x[0], lanes[VL];
+    V most = v_set(largest);
+    ptrdiff_t j = 0;
+    for (; n - j >= VL; j += VL)
+        most = v_max(most, v_load(x + j));
+    for (; j < n; j++)
+        largest = x[j] > largest ? x[j] : largest;
+    v_store(lanes, most);
+    for (j = 0; j < VL; j++)
+        largest = lanes[j] > largest ? lanes[j] : largest;
+    return largest;
+}
+
+/* A NaN in a row makes all of it NaN, as its sum is one. */
+static void FN(softmax)(const frnn_row_kind kind, ptrdiff_t n, const T *x, T *y)
+{
+    const V shift = v_set(FN(largest)(n, x));
+    V sum = v_set(0);
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+        const V power = FN(first_lanes)(FN(exp_of)(v_sub(FN(load_part)(x + j, n - j), shift)), n - j);
+        sum = v_add(sum, power);
+        if (kind == FRNN_SOFTMAX)
+            FN(store_part)(y + j, power, n - j);
+    }
+    if (kind == FRNN_SOFTMAX) {
+        const V whole = v_set((T)FN(total)(sum));
+        const T *x = y;
+        FRNN_EACH(v_div(part, whole))
+    } else {
+        const V logarithm = v_set((T)log(FN(total)(sum)));
+        FRNN_EACH(v_sub(v_sub(part, shift), logarithm))
+    }
+}
+
+static void FN(layer_norm)(const frnn_rows *what, const T *x, T *y)
+{
+    const ptrdiff_t n = what->features;
+    const T *weight = what->weight, *bias = what->bias;
+    V sum = v_set(0), mean, factor;
+    for (ptrdiff_t j = 0; j < n; j += VL)
+        sum = v_add(sum, FN(load_part)(x + j, n - j));
+    mean = v_set((T)(FN(total)(sum) / (double)n));
+    sum = v_set(0);
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+        const V part = FN(first_lanes)(v_sub(FN(load_part)(x + j, n - j), mean), n - j);
+        sum = v_fma(part, part, sum);
+    }
+    factor = v_set((T)(1 / sqrt(FN(total)(sum) / (double)n + what->eps)));
+    for (ptrdiff_t j = 0; j < n; j += VL) {
+        V part = v_mul(v_sub(FN(load_part)(x + j, n - j), mean), factor);
+        if (weight != NULL)
+            part = v_mul(part, FN(load_part)(weight + j, n - j));
+        if (bias != NULL)
+            part = v_add(part, FN(load_part)(bias + j, n - j));
+        FN(store_part)(y + j, part, n - j);
+    }
+}
+
+static void FN(rows)(const frnn_rows *what, ptrdiff_t rows, const void *source, void *target)
+{
+    const ptrdiff_t n = rows * what->features;
+    const T *x = source;
+    T *y = target;
+    switch (what->kind) {
+    case FRNN_RELU: FRNN_EACH(v_max(v_set(0), part)) break;
+    case FRNN_TANH: FRNN_EACH(FN(tanh_of)(part)) break;
+    case FRNN_SIGMOID: FRNN_EACH(FN(sigmoid_of)(part)) break;
+    case FRNN_LAYER_NORM:
+        for (ptrdiff_t i = 0; i < n; i += what->features)
+            FN(layer_norm)(what, x + i, y + i);
+        break;
+    default:
+        for (ptrdiff_t i = 0; i < n; i += what->features)
+            FN(softmax)(what->kind, what->features, x + i, y + i);
+    }
+}
+
+#undef FRNN_EACH
 
 /* ---------------------------------------------------------------- products */
 
@@ -571,7 +681,7 @@ static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 }
 
 static const frnn_backend FN(table) = {
-    FN(project), FN(step), FN(dense), frnn_parts, frnn_panel_gates, FN(scratch_bytes), FN(sigmoid), FN(tanh),
+    FN(project), FN(step), FN(dense), frnn_parts, frnn_panel_gates, FN(scratch_bytes), FN(rows),
     frnn_flush_denormals, frnn_restore_denormals,
 };
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastrnn._engine import Link, RowFunction
 from fastrnn.errors import (
     Array,
     Floats,
@@ -13,6 +14,7 @@ from fastrnn.errors import (
     message,
     quote,
 )
+from fastrnn.pool import StreamPool
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming import Stream
 
@@ -29,6 +31,8 @@ class Layer:
         The last axis that the layer takes and gives. None in: any; None out: as it came in.
     num_tokens : int
         For a layer that takes tokens: how many there are.
+    passes_on : bool
+        A step gives just what it takes.
     option_names : tuple of str
         The options of `spec`, all that a saved model may give.
     """
@@ -41,6 +45,7 @@ class Layer:
     needs_weights = False
     takes_tokens = False
     is_last_step = False
+    passes_on = False
     num_tokens: int
     threads: int | None
     backend: str
@@ -64,9 +69,17 @@ class Layer:
             return cast("Self", make(spec.tensors, **spec.options, **runtime))
         return cls(**spec.options, **runtime)
 
+    def link(self, dtype: np.dtype[Any]) -> Link | None:
+        """What streams in compiled code run in place of the layer, at a dtype; None: the layer is called."""
+        return None
+
     def stream(self, batch_size: int | None = None) -> Stream:
         """A Stream of this layer alone; see `fastrnn.Stream` for ``batch_size`` and errors."""
         return Stream([self], batch_size)
+
+    def pool(self, capacity: int = 256) -> StreamPool:
+        """A StreamPool of this layer alone; see `fastrnn.StreamPool` for ``capacity`` and errors."""
+        return StreamPool([self], capacity)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.spec(), self.runtime())
@@ -103,3 +116,12 @@ def time_major(array: Array, batch_first: bool) -> Array:
 
 def shown(precision: str) -> str:
     return "" if precision == "float32" else f", precision={precision!r}"
+
+
+def apply_rows(function: RowFunction, x: Floats) -> Floats:
+    """What a function makes of the rows of x (..., features)."""
+    out = np.empty(x.shape, x.dtype)
+    if out.size:
+        rows = np.require(x.reshape(-1, x.shape[-1]), requirements=("C", "A"))
+        function.run(rows, out.reshape(rows.shape))
+    return out

@@ -1,11 +1,13 @@
 """Layers without weights: one-hot tokens, activations, the last step."""
 
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn import reference
+from fastrnn._engine import Link, RowFunction, Tokens
+from fastrnn.backends import row_table
 from fastrnn.errors import (
     Array,
     Floats,
@@ -17,11 +19,8 @@ from fastrnn.errors import (
     check_tokens,
     message,
 )
-from fastrnn.layers.base import Layer, time_major
+from fastrnn.layers.base import Layer, apply_rows, time_major
 from fastrnn.spec import LayerSpec
-
-if TYPE_CHECKING:
-    pass
 
 # What Dropout passes on.
 Anything = TypeVar("Anything")
@@ -75,6 +74,9 @@ class OneHot(Layer):
         np.put_along_axis(out, tokens[..., None].astype(np.intp), 1, axis=-1)
         return out
 
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return Tokens(None, dtype.name, self.num_classes, self.num_classes)
+
 
 def _floats(where: str, x: object) -> Floats:
     """x as an array of floats: its own type where it is one, else float32."""
@@ -96,6 +98,7 @@ class Dropout(Layer):
     """
 
     option_names = ("p",)
+    passes_on = True
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_number("Dropout", "p", p)
@@ -108,70 +111,83 @@ class Dropout(Layer):
         return x
 
 
-class ReLU(Layer):
+class _RowLayer(Layer):
+    """What the layers share that have no weights and do the same to every row: a function for each dtype."""
+
+    _reference: "ClassVar[staticmethod[..., Array]]"
+
+    def __init__(self) -> None:
+        name = next(cls.__name__ for cls in type(self).__mro__ if "_reference" in vars(cls))
+        self._functions = {
+            dtype: RowFunction(name, dtype.name, table)
+            for dtype in map(np.dtype, (np.float32, np.float64))
+            if (table := row_table(dtype)) is not None
+        }
+
+    def link(self, dtype: np.dtype[Any]) -> Link | None:
+        return self._functions.get(dtype)
+
+
+class _Activation(_RowLayer):
+    """What the activations share."""
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """x of any shape to an array of that shape: float64 of float64, else float32.
+
+        Raises
+        ------
+        TypeError
+            x does not hold real numbers.
+        """
+        x = _floats(type(self).__name__, x)
+        if x.dtype not in self._functions:
+            return type(self)._reference(x)
+        return apply_rows(self._functions[x.dtype], x.reshape(1, -1)).reshape(x.shape)
+
+
+class ReLU(_Activation):
     """max(x, 0): torch's ``nn.ReLU``.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
     """
 
-    def __call__(self, x: ArrayLike) -> Floats:
-        """x of any shape to an array of that shape: float64 of float64, else float32.
-
-        Raises
-        ------
-        TypeError
-            x does not hold real numbers.
-        """
-        return np.maximum(_floats("ReLU", x), 0)
+    _reference = staticmethod(reference.relu)
 
 
-class Tanh(Layer):
+class Tanh(_Activation):
     """The hyperbolic tangent: torch's ``nn.Tanh``.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
     """
 
-    def __call__(self, x: ArrayLike) -> Floats:
-        """x of any shape to an array of that shape: float64 of float64, else float32.
-
-        Raises
-        ------
-        TypeError
-            x does not hold real numbers.
-        """
-        return np.tanh(_floats("Tanh", x))
+    _reference = staticmethod(np.tanh)
 
 
-class Sigmoid(Layer):
+class Sigmoid(_Activation):
     """1 / (1 + exp(-x)): torch's ``nn.Sigmoid``.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
     """
 
-    def __call__(self, x: ArrayLike) -> Floats:
-        """x of any shape to an array of that shape: float64 of float64, else float32.
-
-        Raises
-        ------
-        TypeError
-            x does not hold real numbers.
-        """
-        return reference.sigmoid(_floats("Sigmoid", x))
+    _reference = staticmethod(reference.sigmoid)
 
 
-class _OverAxis(Layer):
+class _OverAxis(_RowLayer):
     """What Softmax and LogSoftmax share: the axis."""
 
     option_names = ("dim",)
-    _function: "ClassVar[staticmethod[[Array, int], Array]]"
 
     def __init__(self, dim: int = -1) -> None:
+        super().__init__()
         if isinstance(dim, bool) or not hasattr(dim, "__index__"):
             raise TypeError(message(type(self).__name__, "dim to be a whole number", repr(dim)))
         self.dim = dim.__index__()
 
     def spec(self) -> LayerSpec:
         return LayerSpec(type(self).__name__, {"dim": self.dim})
+
+    def link(self, dtype: np.dtype[Any]) -> Link | None:
+        return super().link(dtype) if self.dim == -1 else None
 
     def __call__(self, x: ArrayLike) -> Floats:
         """x of any shape to an array of that shape: float64 of float64, else float32.
@@ -187,8 +203,11 @@ class _OverAxis(Layer):
         x = _floats(where, x)
         if not -x.ndim <= self.dim < x.ndim:
             raise ValueError(message(where, f"x with an axis {self.dim}", f"shape {x.shape}"))
-        with np.errstate(invalid="ignore"):  # an infinity makes a NaN, as in torch
-            return type(self)._function(x, self.dim)
+        if x.dtype not in self._functions:
+            with np.errstate(invalid="ignore"):  # an infinity makes a NaN, as in torch
+                return type(self)._reference(x, self.dim)
+        rows = apply_rows(self._functions[x.dtype], np.moveaxis(x, self.dim, -1))
+        return np.ascontiguousarray(np.moveaxis(rows, -1, self.dim))
 
 
 class Softmax(_OverAxis):
@@ -204,7 +223,7 @@ class Softmax(_OverAxis):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
     """
 
-    _function = staticmethod(reference.softmax_reference)
+    _reference = staticmethod(reference.softmax_reference)
 
 
 class LogSoftmax(_OverAxis):
@@ -220,7 +239,7 @@ class LogSoftmax(_OverAxis):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
     """
 
-    _function = staticmethod(reference.log_softmax_reference)
+    _reference = staticmethod(reference.log_softmax_reference)
 
 
 class Last(Layer):
@@ -234,6 +253,7 @@ class Last(Layer):
     """
 
     is_last_step = True
+    passes_on = True
 
     def __call__(
         self, x: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn._engine import Recurrent
+from fastrnn._engine import Link, Recurrent
 from fastrnn._pack import pack_recurrent
 from fastrnn.backends import pick_backend
 from fastrnn.errors import (
@@ -223,6 +223,9 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         """Run checked arrays: x (T, B, I) into out (T, B, D*P), the states in place."""
         c = states[1] if len(states) == 2 else None
         self.engine.run(x, states[0], c, lengths, out)
+
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return self.engine
 
     def pack_state(self, states: list[Floats]) -> LayerState:
         """The state as callers see it: (h, c) of an LSTM, h of the others."""

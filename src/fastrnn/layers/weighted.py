@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn import reference
-from fastrnn._engine import Dense
+from fastrnn._engine import Dense, Link, RowFunction, Tokens
 from fastrnn._pack import pack_dense
-from fastrnn.backends import pick_backend
+from fastrnn.backends import pick_backend, row_table
 from fastrnn.errors import (
     Array,
     Floats,
@@ -22,7 +22,7 @@ from fastrnn.errors import (
     check_tokens,
     message,
 )
-from fastrnn.layers.base import Layer, no_weights, own, shown
+from fastrnn.layers.base import Layer, apply_rows, no_weights, own, shown
 from fastrnn.spec import LayerSpec, read_parameters
 
 if TYPE_CHECKING:
@@ -129,6 +129,9 @@ class Linear(Layer):
             self._engine.run(rows, out.reshape(-1, self.out_features))
         return out
 
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return self._engine
+
     def __repr__(self) -> str:
         bias = "" if "bias" in self.tensors else ", bias=False"
         return f"Linear({self.in_features}, {self.out_features}{bias}{shown(self.precision)})"
@@ -211,6 +214,9 @@ class Embedding(Layer):
         rows: Floats = self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
         return rows
 
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return Tokens(self.weight, dtype.name, *self.weight.shape)
+
     def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{shown(self.precision)})"
 
@@ -245,7 +251,17 @@ class LayerNorm(Layer):
         self.eps = check_number("LayerNorm", "eps", eps)
         self.precision = precision
         self.dtype = check_precision("LayerNorm", precision)
-        self.tensors: dict[str, Floats] = {}
+        self._set({})
+
+    def _set(self, tensors: Mapping[str, Array]) -> None:
+        self.tensors: dict[str, Floats] = {name: own(array, self.dtype) for name, array in tensors.items()}
+        table = row_table(self.dtype)
+        self._function: RowFunction | None = None
+        if table is not None:
+            parts = self.tensors.get("weight"), self.tensors.get("bias")
+            self._function = RowFunction(
+                "LayerNorm", self.dtype.name, table, self.normalized_shape, *parts, self.eps
+            )
 
     @classmethod
     def from_state_dict(
@@ -284,7 +300,7 @@ class LayerNorm(Layer):
         if len(shapes) > 1:
             raise WeightError(message("LayerNorm", "weight and bias of one shape", f"{shapes}"))
         self = cls(len(tensors["weight"]), eps, precision)
-        self.tensors = {name: own(array, self.dtype) for name, array in tensors.items()}
+        self._set(tensors)
         return self
 
     def spec(self) -> LayerSpec:
@@ -312,8 +328,13 @@ class LayerNorm(Layer):
             ``x`` does not hold real numbers.
         """
         x = check_last_axis("LayerNorm", x, self.dtype, self.normalized_shape)
-        weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
-        return reference.layer_norm_reference(x, weight, bias, self.eps)
+        if self._function is None:
+            weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
+            return reference.layer_norm_reference(x, weight, bias, self.eps)
+        return apply_rows(self._function, x)
+
+    def link(self, dtype: np.dtype[Any]) -> Link | None:
+        return self._function
 
     def __repr__(self) -> str:
         return f"LayerNorm({self.normalized_shape}, eps={self.eps}{shown(self.precision)})"

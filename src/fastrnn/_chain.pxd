@@ -1,0 +1,59 @@
+"""Chains of layers in compiled code: what streams run."""
+
+from fastrnn._engine cimport LinkWork, Workspace
+from fastrnn._plan cimport Call
+
+
+cdef struct ChainWork:
+    # The layers of a chain, in order; read by all threads.
+    LinkWork *links
+    int count
+    int stacks                  # how many are recurrent
+    Py_ssize_t widest           # bytes of the widest row between two layers
+    Py_ssize_t in_bytes         # of a row that the chain takes; a token is a Py_ssize_t
+    Py_ssize_t out_bytes
+    Py_ssize_t record_bytes     # of all states of a stream, each recurrent layer's h and then its c
+
+
+cdef struct Flow:
+    # T steps of B rows on their way through a chain. `calls`, `h` and `c`: one a recurrent layer.
+    Py_ssize_t T, B
+    int threads
+    Call *calls
+    size_t *sizes               # of the calls' memory
+    char **h                    # (L, B, P)
+    char **c                    # (L, B, H), or NULL
+    char *between[2]            # (T*B, widest)
+    char *states                # (B, record_bytes): room for h and c, where they have no place of their own
+
+
+cdef class Chain:
+    cdef ChainWork work
+    cdef tuple links
+    cdef readonly object guard  # a context manager that everything is done in, or None
+    cdef int type_number        # of NumPy: of what the chain gives
+    cdef Py_ssize_t features_in, features_out, tokens, weight_bytes
+    cdef int threads
+
+
+cdef class FlowSpace:
+    cdef Chain chain
+    cdef Flow flow
+    cdef Workspace workspace
+
+    cdef int reserve(self, size_t size) except -1
+    cdef int shrink(self) except -1
+
+
+cdef size_t plan_flow(
+    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads,
+) noexcept nogil
+cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcept nogil
+cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) noexcept nogil
+cdef double flow_ns(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B) noexcept nogil
+cdef void gather_states(
+    const ChainWork *chain, Flow *flow, char *records, const Py_ssize_t *slots,
+) noexcept nogil
+cdef void scatter_states(
+    const ChainWork *chain, const Flow *flow, char *records, const Py_ssize_t *slots,
+) noexcept nogil

@@ -1,0 +1,15 @@
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+
+from typing_extensions import Self, disjoint_base
+
+from fastrnn._engine import Link
+
+@disjoint_base
+class Chain:
+    guard: AbstractContextManager[None] | None
+    def __new__(cls, links: Iterable[Link]) -> Self: ...
+
+@disjoint_base
+class FlowSpace:
+    def __new__(cls, chain: Chain) -> Self: ...

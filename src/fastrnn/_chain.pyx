@@ -1,0 +1,302 @@
+"""Chains of layers in compiled code: rows in, rows out, through every layer without the GIL.
+
+A chain is planned and laid out like a call (_plan.pyx): `plan_flow` says how much memory some steps of some
+rows need, `lay_out_flow` gives it to them, `run_flow` runs them. Inputs and outputs lie as (T, B, features),
+C-contiguous. Nothing here checks its arguments, and nothing allocates but a FlowSpace.
+"""
+
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy, memset
+
+from fastrnn._drivers cimport execute, run_dense
+from fastrnn._engine cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
+from fastrnn._kernels cimport frnn_cell
+from fastrnn._plan cimport Rows, dense_ns, lay_out, plan, stack_ns
+
+
+cdef class Chain:
+    """The layers of a stream that runs in compiled code; immutable, shared by streams and threads."""
+
+    def __cinit__(self, links):
+        """links are the Links of layers that fit, of one dtype; all run forward. The first one says how
+        many features it takes, or takes tokens."""
+        cdef ChainWork *chain = &self.work
+        cdef LinkWork *work
+        cdef Py_ssize_t features, row_bytes
+        cdef Link link
+        cdef int i
+        self.links = tuple(links)
+        chain.count = <int>len(self.links)
+        chain.links = <LinkWork *>PyMem_RawCalloc(chain.count, sizeof(LinkWork))
+        if chain.links == NULL:
+            raise MemoryError
+        self.threads = 1
+        features = 0
+        for i in range(chain.count):
+            link = <Link?>self.links[i]
+            work = &chain.links[i]
+            work[0] = link.work
+            if i == 0:
+                self.features_in = work.features_in
+                self.tokens = work.tokens
+                chain.in_bytes = (
+                    work.features_in * work.itemsize if work.tokens == 0 else <Py_ssize_t>sizeof(Py_ssize_t))
+            if work.features_out == 0:
+                work.features_in = work.features_out = features
+            work.rows.features = features = work.features_out
+            row_bytes = features * work.itemsize
+            chain.widest = max(chain.widest, row_bytes)
+            chain.out_bytes = row_bytes
+            if work.kind == STACK:
+                chain.stacks += 1
+                chain.record_bytes += h_bytes(work) + c_bytes(work)
+            self.weight_bytes += weight_bytes(work)
+            self.threads = max(self.threads, work.threads)
+            if link.guard is not None:
+                self.guard = link.guard
+        chain.record_bytes = (chain.record_bytes + 63) & ~63
+        self.features_out = features
+        self.type_number = link.type_number
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.work.links)
+
+
+cdef inline Py_ssize_t h_bytes(const LinkWork *work) noexcept nogil:
+    """Of a row's h in all layers of a stack."""
+    return work.stack.L * work.stack.output_size * work.itemsize
+
+
+cdef inline Py_ssize_t c_bytes(const LinkWork *work) noexcept nogil:
+    return work.stack.L * work.stack.hidden_size * work.itemsize if work.stack.has_cell_state else 0
+
+
+cdef Py_ssize_t weight_bytes(const LinkWork *work) noexcept nogil:
+    """That a step reads."""
+    cdef const frnn_cell *cell
+    cdef Py_ssize_t i, total = 0
+    if work.kind == STACK:
+        for i in range(work.stack.L):
+            cell = work.stack.cells[i]
+            total += cell.gates * cell.hidden_size * (cell.input_size + cell.output_size)
+            if cell.w_hr != NULL:
+                total += cell.hidden_size * cell.output_size
+    elif work.kind == DENSE:
+        total = work.cell.hidden_size * work.cell.input_size
+    else:
+        total = work.features_out
+    return total * work.itemsize
+
+
+# ---------------------------------------------------------------- a flow
+
+cdef class FlowSpace:
+    """A flow through a chain, and its memory, which is kept."""
+
+    def __cinit__(self, Chain chain not None):
+        cdef int stacks = chain.work.stacks
+        self.chain = chain
+        self.workspace = Workspace()
+        # What does not depend on how many steps and rows there are: one piece, calls first.
+        self.flow.calls = <Call *>PyMem_RawCalloc(
+            max(stacks, 1), sizeof(Call) + sizeof(size_t) + 2 * sizeof(char *))
+        if self.flow.calls == NULL:
+            raise MemoryError
+        self.flow.sizes = <size_t *>(self.flow.calls + stacks)
+        self.flow.h = <char **>(self.flow.sizes + stacks)
+        self.flow.c = self.flow.h + stacks
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.flow.calls)
+
+    cdef int reserve(self, size_t size) except -1:
+        return self.workspace.reserve(size)
+
+    cdef int shrink(self) except -1:
+        """Give back memory that is too large to be kept."""
+        if self.workspace.is_large():
+            self.workspace = Workspace()
+        return 0
+
+
+cdef size_t plan_flow(
+    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads,
+) noexcept nogil:
+    """Plan T steps of B rows on so many threads at most, and give the memory that they need."""
+    cdef int i, stack = 0
+    cdef size_t total
+    cdef const LinkWork *work
+    flow.T = T
+    flow.B = B
+    flow.threads = threads
+    total = 2 * aligned(T * B * chain.widest) + aligned(B * chain.record_bytes + chain.stacks * 128)
+    for i in range(chain.count):
+        work = &chain.links[i]
+        if work.kind == STACK:
+            flow.sizes[stack] = plan(work.stack, &flow.calls[stack], T, B, False, min(threads, work.threads))
+            total += aligned(flow.sizes[stack])
+            stack += 1
+    return total
+
+
+cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcept nogil:
+    cdef int i, stack = 0
+    cdef const LinkWork *work
+    for i in range(2):
+        flow.between[i] = memory
+        memory += aligned(flow.T * flow.B * chain.widest)
+    flow.states = memory
+    memory += aligned(flow.B * chain.record_bytes + chain.stacks * 128)
+    for i in range(chain.count):
+        work = &chain.links[i]
+        if work.kind == STACK:
+            lay_out(work.stack, &flow.calls[stack], memory, False)
+            memory += aligned(flow.sizes[stack])
+            stack += 1
+
+
+cdef inline size_t aligned(size_t size) noexcept nogil:
+    return (size + 63) & ~<size_t>63
+
+
+cdef double flow_ns(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
+    """The time of one core, by the cost model."""
+    cdef double total = 0
+    cdef int i
+    for i in range(chain.count):
+        if chain.links[i].kind == STACK:
+            total += stack_ns(chain.links[i].stack, T, B, 1)
+        elif chain.links[i].kind == DENSE:
+            total += dense_ns(chain.links[i].cell, T * B)
+    return total
+
+
+cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) noexcept nogil:
+    """x (T, B, features) through all layers into y; h and c hold the states before and then those behind."""
+    cdef Py_ssize_t n = flow.T * flow.B
+    cdef const char *source = x
+    cdef char *target
+    cdef int i, stack = 0, turn = 0
+    cdef uint64_t before
+    cdef const LinkWork *work
+    for i in range(chain.count):
+        work = &chain.links[i]
+        if i == chain.count - 1:
+            target = y
+        elif work.kind == ROWS and i > 0:
+            target = <char *>source  # in place
+        else:
+            target = flow.between[turn]
+            turn ^= 1
+        if work.kind == STACK:
+            run_stack(work, flow, &flow.calls[stack], source, target, flow.h[stack], flow.c[stack])
+            stack += 1
+        elif work.kind == DENSE:
+            run_dense(work.backend, work.cell, n, source, target, min(flow.threads, work.threads))
+        elif work.kind == ROWS:
+            before = work.backend.enter()
+            work.backend.rows(&work.rows, n, source, target)
+            work.backend.leave(before)
+        else:
+            look_up(work, n, <const Py_ssize_t *>source, target)
+        source = target
+
+
+cdef void run_stack(
+    const LinkWork *work, Flow *flow, Call *call, const char *source, char *target, char *h, char *c,
+) noexcept nogil:
+    cdef Rows x, y
+    x.first = y.first = 0
+    x.order = y.order = NULL
+    x.data = <char *>source
+    y.data = target
+    x.row = work.features_in * work.itemsize
+    y.row = work.features_out * work.itemsize
+    x.step = flow.B * x.row
+    y.step = flow.B * y.row
+    execute(work.stack, call, x, y, h, c, NULL)
+    call.parity = (call.parity + flow.T) % 2
+
+
+cdef void look_up(const LinkWork *work, Py_ssize_t n, const Py_ssize_t *tokens, char *out) noexcept nogil:
+    cdef Py_ssize_t i, token, row = work.features_out * work.itemsize
+    for i in range(n):
+        # Checked already; another thread may have written to the caller's array since.
+        token = min(max(tokens[i], 0), work.tokens - 1)
+        if work.kind == TABLE:
+            memcpy(out + i * row, work.table + token * row, row)
+            continue
+        memset(out + i * row, 0, row)
+        if work.itemsize == 4:
+            (<float *>(out + i * row))[token] = 1
+        else:
+            (<double *>(out + i * row))[token] = 1
+
+
+# ---------------------------------------------------------------- states of many streams
+
+cdef void place_states(const ChainWork *chain, Flow *flow) noexcept nogil:
+    """Let h and c lie in the flow's own memory."""
+    cdef char *cursor = flow.states
+    cdef int i, stack = 0
+    cdef const LinkWork *work
+    for i in range(chain.count):
+        work = &chain.links[i]
+        if work.kind == STACK:
+            flow.h[stack] = cursor
+            cursor += aligned(flow.B * h_bytes(work))
+            flow.c[stack] = cursor if work.stack.has_cell_state else NULL
+            cursor += aligned(flow.B * c_bytes(work))
+            stack += 1
+
+
+cdef inline char *move_row(
+    char *rows, Py_ssize_t row, Py_ssize_t B, Py_ssize_t b, Py_ssize_t L, char *record, bint inward,
+) noexcept nogil:
+    """Copy row b of rows (L, B, row bytes) to or from a record; give the place behind it there."""
+    cdef Py_ssize_t layer
+    for layer in range(L):
+        if inward:
+            memcpy(rows + (layer * B + b) * row, record, row)
+        else:
+            memcpy(record, rows + (layer * B + b) * row, row)
+        record += row
+    return record
+
+
+cdef inline void move_states(
+    const ChainWork *chain, const Flow *flow, char *records, const Py_ssize_t *slots, bint inward,
+) noexcept nogil:
+    cdef Py_ssize_t b
+    cdef int i, stack
+    cdef char *record
+    cdef const LinkWork *work
+    for b in range(flow.B):
+        record = records + slots[b] * chain.record_bytes
+        stack = 0
+        for i in range(chain.count):
+            work = &chain.links[i]
+            if work.kind == STACK:
+                record = move_row(
+                    flow.h[stack], work.stack.output_size * work.itemsize, flow.B, b, work.stack.L, record,
+                    inward)
+                if work.stack.has_cell_state:
+                    record = move_row(
+                        flow.c[stack], work.stack.hidden_size * work.itemsize, flow.B, b, work.stack.L,
+                        record, inward)
+                stack += 1
+
+
+cdef void gather_states(
+    const ChainWork *chain, Flow *flow, char *records, const Py_ssize_t *slots,
+) noexcept nogil:
+    """Bring the states of B streams into the flow's own memory: row b's are those of slots[b]."""
+    place_states(chain, flow)
+    move_states(chain, flow, records, slots, True)
+
+
+cdef void scatter_states(
+    const ChainWork *chain, const Flow *flow, char *records, const Py_ssize_t *slots,
+) noexcept nogil:
+    move_states(chain, flow, records, slots, False)

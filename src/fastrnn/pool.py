@@ -1,0 +1,224 @@
+"""Pools: many live sequences on one set of weights, stepped as one batch."""
+
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn._streams import Slots
+from fastrnn.chain import StreamLayers, join_state, split_state
+from fastrnn.errors import Array, Floats, State, StateLike, check_positive, check_state, message
+
+if TYPE_CHECKING:
+    import fastrnn
+
+_pools: "weakref.WeakSet[StreamPool]" = weakref.WeakSet()
+
+
+class StreamPool(Slots):
+    """Many live sequences, each with a state of its own: step any of them as one batch.
+
+    Made by ``model.pool()`` or ``layer.pool()``. The states lie in one block of memory, which grows by
+    itself. A row's bits are those of a `Stream` and of the whole sequence, whoever it is stepped with
+    (`blas`: to rounding). Threads may share a pool: their calls take turns. A call that raises leaves every
+    stream as it was.
+
+    Parameters
+    ----------
+    layers : list of layers
+    capacity : int
+        Streams that there is room for before the memory grows.
+
+    Raises
+    ------
+    ValueError
+        A layer needs the whole sequence: a bidirectional one, or a Softmax over an axis other than the
+        last. Or ``capacity`` is below 1.
+    TypeError
+        ``capacity`` is no whole number.
+
+    Examples
+    --------
+    >>> pool = model.pool()
+    >>> ann, bob = pool.open(), pool.open()
+    >>> Y = pool.step([bob, ann], X)  # X[0] is bob's
+    >>> state = pool.close(ann)
+    """
+
+    def __init__(self, layers: "Sequence[fastrnn.layers.Layer]", capacity: int = 256) -> None:
+        where = type(self).__name__
+        capacity = check_positive(where, "capacity", capacity)
+        self._layers = StreamLayers(where, layers)
+        columns = [
+            (shape[0], shape[1], layer.dtype)
+            for layer in self._layers.recurrent
+            for shape in layer.shape.state_shapes(None).values()
+        ]
+        self.bind(self._layers.compiled, columns, capacity, threading.Lock())
+        _pools.add(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        with self.lock:
+            return _restore, (self._layers.layers, self.capacity, self.dump())
+
+    def open(self, state: StateLike = None) -> int:
+        """Begin a stream, and give its id.
+
+        Parameters
+        ----------
+        state : array-like or pair of them, optional
+            As `Stream.state` has it; zeros if not given.
+
+        Raises
+        ------
+        ValueError
+            A shape or a number of arrays does not fit.
+        TypeError
+            What is given does not hold real numbers.
+        MemoryError
+            There is no memory for another stream.
+        """
+        given = None
+        if state is not None:
+            recurrent = self._layers.recurrent
+            where = "StreamPool.open"
+            given = [
+                np.require(array[:, None], layer.dtype, ("C", "A"))
+                for layer, part in zip(recurrent, split_state(where, recurrent, state), strict=True)
+                for array in check_state(where, part, layer.shape.state_shapes(None))
+            ]
+        with self.lock:
+            stream = self.open_slot()
+            if given is not None:
+                self.write(self.find("open", [stream]), given)
+        return stream
+
+    def close(self, id: int) -> State | None:
+        """End a stream and give its state, as `state` does; its id never comes back.
+
+        Raises
+        ------
+        ValueError
+            There is no open stream of that id.
+        TypeError
+            ``id`` is no whole number.
+        """
+        with self.lock:
+            n = self.find("close", [id])
+            arrays = self.read(n)
+            self.close_slots(n)
+        return self._pack(arrays)
+
+    def state(self, id: int) -> State | None:
+        """A copy of a stream's state, shaped as the model returns it for one unbatched sequence.
+
+        Raises
+        ------
+        ValueError
+            There is no open stream of that id.
+        TypeError
+            ``id`` is no whole number.
+        """
+        with self.lock:
+            arrays = self.read(self.find("state", [id]))
+        return self._pack(arrays)
+
+    def run(self, ids: Iterable[int], chunks: Iterable[ArrayLike]) -> list[Floats]:
+        """Make many time steps of each of these streams: the same as `step` on each, in one call.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            Of open streams, in any order, no two the same.
+        chunks : sequence of array-like, each of shape (T, I)
+            One for each id, of lengths that may differ, at least 1. Tokens: integers, shape (T,).
+
+        Returns
+        -------
+        list of ndarray, each of shape (T, features)
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in `step`.
+        """
+        chunks = list(chunks)
+        with self.lock:
+            n = self.find("run", ids)
+            if len(chunks) != n:
+                raise ValueError(message("StreamPool.run", f"a chunk for each of {n} ids", f"{len(chunks)}"))
+            checked = [
+                self._layers.check_rows("StreamPool.run", f"chunk {index}", chunk, ("T",))
+                for index, chunk in enumerate(chunks)
+            ]
+            if self._layers.compiled is None:
+                return self._run_layers(checked)
+            checked = [self._layers.plain(chunk) for chunk in checked]
+            outputs = [np.empty(self._layers.out_shape(chunk), self._layers.dtype) for chunk in checked]
+            self.run_found(checked, outputs)
+            return outputs
+
+    # ------------------------------------------------------------ what the steps ask for
+
+    def check_rows(self, X: object, n: int) -> Array:
+        """A step's rows as the compiled chain takes them; or raise."""
+        return self._layers.plain(self._layers.check_rows("StreamPool.step", "X", X, (n,)))
+
+    def check_out(self, out: Floats, X: Array) -> Array:
+        return self._layers.check_out("StreamPool.step", out, X)
+
+    def step_layers(self, n: int, X: object, out: Floats | None) -> Floats:
+        """`step` where the layers have to be called one by one."""
+        x = self._layers.check_rows("StreamPool.step", "X", X, (n,))
+        target = None if out is None else self.check_out(out, x)[None]
+        if n == 0:
+            return np.empty(self._layers.out_shape(x), self._layers.dtype) if out is None else out
+        arrays = self.read(n)
+        y: Floats = self._layers.run(x[None], self._by_layer(arrays), target)[0]
+        self.write(n, arrays)
+        return y if out is None else out
+
+    def _run_layers(self, chunks: list[Array]) -> list[Floats]:
+        arrays = self.read(len(chunks))
+        outputs = []
+        for index, chunk in enumerate(chunks):
+            states = [np.ascontiguousarray(array[:, index : index + 1]) for array in arrays]
+            outputs.append(self._layers.run(chunk[:, None], self._by_layer(states), None)[:, 0])
+            for array, state in zip(arrays, states, strict=True):
+                array[:, index : index + 1] = state
+        self.write(len(chunks), arrays)
+        return outputs
+
+    def _by_layer(self, arrays: list[Floats]) -> list[list[Floats]]:
+        """The arrays of all states, those of each recurrent layer together."""
+        rest = iter(arrays)
+        return [[next(rest) for _ in layer.shape.state_shapes(None)] for layer in self._layers.recurrent]
+
+    def _pack(self, arrays: list[Floats]) -> State | None:
+        """The state of one stream, of arrays (L, 1, columns)."""
+        parts = self._by_layer([array[:, 0] for array in arrays])
+        return join_state(
+            [layer.pack_state(part) for layer, part in zip(self._layers.recurrent, parts, strict=True)]
+        )
+
+
+def _restore(layers: "list[fastrnn.layers.Layer]", capacity: int, content: tuple[Array, ...]) -> StreamPool:
+    pool = StreamPool(layers, capacity)
+    pool.fill(*content)
+    return pool
+
+
+def _forget_threads() -> None:
+    """In a new process: the threads of the old one are gone, and with them what they were at."""
+    for pool in _pools:
+        if pool.lock.locked():
+            pool.lock = threading.Lock()
+            pool.is_torn = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)
