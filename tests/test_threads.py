@@ -1,8 +1,10 @@
 """Threads: the same bits in every plan, whoever calls, and nothing left behind."""
 
+import ctypes
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn import _threads
 from fastrnn._engine import PLANS
+from fastrnn.cores import group_cores, openblas_of_scipy, pick_threads
 from fastrnn.spec import RecurrentSpec
 
 KINDS = ("LSTM", "GRU", "RNN")
@@ -159,8 +162,6 @@ def workers(): return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc
 
 def test_fastrnn_num_threads_caps_and_is_checked(monkeypatch):
     monkeypatch.setenv("FASTRNN_NUM_THREADS", "1")
-    from fastrnn.cores import pick_threads
-
     assert pick_threads("here", 8) == pick_threads("here", None) == 1
     monkeypatch.delenv("FASTRNN_NUM_THREADS")
     assert pick_threads("here", 8) == 8
@@ -174,8 +175,6 @@ def test_fastrnn_num_threads_caps_and_is_checked(monkeypatch):
 
 
 def test_a_control_group_limits_the_cores(tmp_path):
-    from fastrnn.cores import group_cores
-
     assert group_cores(tmp_path) == 0
     for text, cores in (("max 100000", 0), ("150000 100000", 2), ("50000 100000", 1), ("junk", 0)):
         (tmp_path / "cpu.max").write_text(text)
@@ -191,6 +190,27 @@ def test_a_control_group_limits_the_cores(tmp_path):
     assert _threads.cores() == 1
     _threads.limit_cores(0)
     assert _threads.cores() == before
+
+
+def test_the_least_of_nested_control_groups_counts(tmp_path):
+    root, own = tmp_path / "cgroup", tmp_path / "own"
+    inner = root / "service" / "worker"
+    inner.mkdir(parents=True)
+    own.write_text("0::/service/worker\n")
+    assert group_cores(root, own) == 0
+    (root / "service" / "cpu.max").write_text("300000 100000")
+    assert group_cores(root, own) == 3
+    (inner / "cpu.max").write_text("200000 100000")
+    assert group_cores(root, own) == 2
+    for text in ("0::/../../elsewhere\n", "junk", "", "4:memory:/service\n"):
+        own.write_text(text)
+        assert group_cores(root, own) == 0
+    version_1 = root / "cpu" / "service"
+    version_1.mkdir(parents=True)
+    (version_1 / "cpu.cfs_period_us").write_text("100000")
+    (version_1 / "cpu.cfs_quota_us").write_text("150000")
+    own.write_text("3:cpu,cpuacct:/service\n")
+    assert group_cores(root, own) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
@@ -283,20 +303,41 @@ print(hits)
     assert child(script) == ["20"]
 
 
-def test_blas_has_one_thread_while_a_layer_runs(rng):
-    from fastrnn.backends import _blas_threads
-
-    layer = make("GRU", 8, 64, backend="blas")
-    guard = _blas_threads()
-    if not guard.is_known:
+@pytest.fixture
+def blas_threads():
+    """How many threads SciPy's BLAS has; two meanwhile, and behind the test as before."""
+    addresses = openblas_of_scipy()
+    if addresses is None:
         pytest.skip("SciPy has another BLAS")
-    count = guard._library.scipy_openblas_get_num_threads
-    before = count()
-    with guard:
-        assert count() == 1
-        layer(rng.standard_normal((3, 8)).astype(np.float32))
-        assert count() == 1
-    assert count() == before
+    get = ctypes.CFUNCTYPE(ctypes.c_int)(addresses[0])
+    set_to = ctypes.CFUNCTYPE(None, ctypes.c_int)(addresses[1])
+    before = get()
+    set_to(2)
+    yield get
+    set_to(before)
+
+
+def test_blas_has_one_thread_while_a_layer_runs(rng, blas_threads):
+    layer = make("GRU", 8, 64, backend="blas", threads=1)
+    x = rng.standard_normal((300, 8)).astype(np.float32)
+    is_over = threading.Event()
+    callers = [threading.Thread(target=lambda: [layer(x) for _ in range(20)]) for _ in range(3)]
+    seen = set()
+
+    def watch():
+        while not is_over.is_set():
+            seen.add(blas_threads())
+
+    assert blas_threads() == 2
+    watcher = threading.Thread(target=watch)
+    for thread in (watcher, *callers):
+        thread.start()
+    for thread in callers:
+        thread.join()
+    is_over.set()
+    watcher.join()
+    assert seen >= {1}
+    assert blas_threads() == 2
 
 
 def test_linear_divides_rows(rng):

@@ -1,3 +1,6 @@
 from typing_extensions import CapsuleType
 
 TABLES: dict[str, CapsuleType]
+
+def forget_calls() -> None: ...
+def hold_threads(get: int, set: int) -> None: ...

@@ -5,8 +5,13 @@ Importing this module imports ``scipy.linalg.cython_blas`` (120 to 150 ms), so i
 imported when a layer first asks for the backend.
 """
 
+import os
+
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint64_t
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+from libc.stdint cimport uint64_t, uintptr_t
 from libc.math cimport exp, expf, tanh, tanhf
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
@@ -209,6 +214,57 @@ cdef void step_f64(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
 
 cdef Py_ssize_t parts(const frnn_cell *cell) noexcept nogil:
     return 1
+
+
+# ---------------------------------------------------------------- one thread inside BLAS
+
+# The drivers divide the work: while anybody is in a call, BLAS has one thread for all. In compiled code, so
+# that no exception comes in between.
+cdef PyThread_type_lock lock = PyThread_allocate_lock()
+cdef int inside = 0             # how many calls are under way
+cdef int threads_before = 1     # that BLAS had
+cdef int (*get_threads)() noexcept nogil
+cdef void (*set_threads)(int) noexcept nogil
+
+
+cdef void begin() noexcept nogil:
+    global inside, threads_before
+    PyThread_acquire_lock(lock, WAIT_LOCK)
+    if inside == 0:
+        threads_before = get_threads()
+        if threads_before != 1:
+            set_threads(1)
+    inside += 1
+    PyThread_release_lock(lock)
+
+
+cdef void end() noexcept nogil:
+    global inside
+    PyThread_acquire_lock(lock, WAIT_LOCK)
+    inside -= 1
+    if inside == 0 and threads_before != 1:
+        set_threads(threads_before)
+    PyThread_release_lock(lock)
+
+
+def forget_calls():
+    """In the child of a fork: the calls of the threads that are gone are over."""
+    global lock, inside
+    lock = PyThread_allocate_lock()
+    if inside:
+        inside = 0
+        set_threads(threads_before)
+
+
+def hold_threads(uintptr_t get, uintptr_t set):
+    """Keep BLAS on one thread from now on, with its functions at these addresses: int (), void (int)."""
+    global get_threads, set_threads
+    get_threads = <int (*)() noexcept nogil>get
+    set_threads = <void (*)(int) noexcept nogil>set
+    f32.begin = f64.begin = begin
+    f32.end = f64.end = end
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget_calls)
 
 
 cdef uint64_t enter() noexcept nogil:

@@ -30,7 +30,6 @@ cdef struct Flow:
 cdef class Chain:
     cdef ChainWork work
     cdef tuple links
-    cdef readonly object guard  # a context manager that everything is done in, or None
     cdef int type_number        # of NumPy: of what the chain gives
     cdef Py_ssize_t features_in, features_out, tokens, weight_bytes
     cdef int threads

@@ -1,5 +1,4 @@
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 
 from typing_extensions import Self, disjoint_base
 
@@ -7,7 +6,6 @@ from fastrnn._engine import Link
 
 @disjoint_base
 class Chain:
-    guard: AbstractContextManager[None] | None
     def __new__(cls, links: Iterable[Link]) -> Self: ...
 
 @disjoint_base

@@ -53,8 +53,6 @@ cdef class Chain:
                 chain.record_bytes += h_bytes(work) + c_bytes(work)
             self.weight_bytes += weight_bytes(work)
             self.threads = max(self.threads, work.threads)
-            if link.guard is not None:
-                self.guard = link.guard
         chain.record_bytes = (chain.record_bytes + 63) & ~63
         self.features_out = features
         self.type_number = link.type_number

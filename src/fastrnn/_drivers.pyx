@@ -27,9 +27,13 @@ from libc.string cimport memcpy, memset
 from fastrnn._kernels cimport FRNN_F32, frnn_backend, frnn_cell, frnn_step
 from fastrnn._plan cimport (
     DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Row, Rows, Scratch, Stack, block_of, count, cut_stages,
-    dense_ns, dense_slices, rows_before,
+    dense_ns, dense_slices, most_rows, rows_before,
 )
-from fastrnn._threads cimport share
+from fastrnn._threads cimport count_caller, share
+
+
+# Whoever works alone for longer than this has a core that others should not plan with.
+cdef double COUNTED_NS = 20000
 
 
 # ---------------------------------------------------------------- rows and steps
@@ -306,6 +310,7 @@ cdef struct Work:
 cdef Py_ssize_t divide_rows(const Stack *stack, Call *call) noexcept nogil:
     """Give every slice its rows, those with lengths by their sum; the phases are chunks of time."""
     cdef Py_ssize_t first = 0, last, phases = 1, total = 0, so_far = 0, b
+    cdef Py_ssize_t most = most_rows(call.B, call.slices)
     cdef int part
     cdef Call *own
     if call.lengths != NULL:
@@ -316,8 +321,8 @@ cdef Py_ssize_t divide_rows(const Stack *stack, Call *call) noexcept nogil:
         last = rows_before(call.B, part + 1, call.slices)
         if call.lengths != NULL:
             last = first
-            while last < call.B - (call.slices - 1 - part) and (
-                last == first or part == call.slices - 1
+            while last < call.B - (call.slices - 1 - part) and last < first + most and (
+                last == first or call.B - last > (call.slices - 1 - part) * most
                 or (so_far + call.lengths[last] // 2) * call.slices < total * (part + 1)
             ):
                 so_far += call.lengths[last]
@@ -476,6 +481,8 @@ cdef void execute(
     cdef Work work
     cdef Py_ssize_t begin = 0
     cdef uint64_t before
+    if stack.backend.begin != NULL:
+        stack.backend.begin()
     work.stack = stack
     work.call = call
     call.h_layer = call.B * stack.output_size * stack.itemsize
@@ -505,14 +512,20 @@ cdef void execute(
             call.longest,
         )
     else:
+        if call.alone > COUNTED_NS:
+            count_caller(1)
         before = stack.backend.enter()
         while begin < call.T:
             run_chunk(stack, call, begin, min(begin + call.chunk, call.T))
             begin += call.chunk
         stack.backend.leave(before)
+        if call.alone > COUNTED_NS:
+            count_caller(-1)
     if lengths != NULL:
         move_states(stack, call, h, c, False)
         clear_padding(stack, call)
+    if stack.backend.end != NULL:
+        stack.backend.end()
 
 
 # ---------------------------------------------------------------- a projection alone
@@ -550,7 +563,11 @@ cdef void run_dense(
     work.x = <const char *>x
     work.out = <char *>out
     work.slices = dense_slices(cell, n, threads)
+    if backend.begin != NULL:
+        backend.begin()
     if work.slices == 1:
         run_dense_rows(&work, 0, 0)
-        return
-    share(run_dense_rows, &work, 1, work.slices, work.slices, dense_ns(cell, n))
+    else:
+        share(run_dense_rows, &work, 1, work.slices, work.slices, dense_ns(cell, n))
+    if backend.end != NULL:
+        backend.end()

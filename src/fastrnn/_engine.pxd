@@ -41,7 +41,6 @@ cdef class Workspace:
 cdef class Link:
     cdef LinkWork work
     cdef object owner           # of the memory that `work` points into
-    cdef object guard           # a context manager that everything is done in, or None
     cdef int type_number        # of NumPy
 
     cdef int begin(self, LinkKind kind, backend, Py_ssize_t itemsize) except -1

@@ -1,5 +1,4 @@
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,6 @@ class Dense(Link):
         packed: PackedCell,
         backend: CapsuleType,
         threads: int = 1,
-        guard: AbstractContextManager[None] | None = None,
     ) -> None: ...
     def run(self, x: NDArray[Any], out: NDArray[Any]) -> None: ...
 
@@ -54,7 +52,6 @@ class Recurrent(Link):
         directions: int,
         backend: CapsuleType,
         threads: int = 1,
-        guard: AbstractContextManager[None] | None = None,
     ) -> Self: ...
     def plan(self, T: int, B: int, is_ragged: bool, threads: int) -> tuple[str, int]: ...
     def take_plan(self, name: str, threads: int) -> None: ...

@@ -170,7 +170,7 @@ cdef class RowFunction(Link):
     def __init__(
         self, str name, str dtype, backend, Py_ssize_t features=0, weight=None, bias=None, double eps=0,
     ):
-        """features: 0 for any. weight and bias (features,) are C-contiguous, of that dtype, and never change."""
+        """features: 0 for any. weight and bias (features,), of that dtype, are C-contiguous and stay so."""
         self.begin(ROWS, backend, 4 if dtype == "float32" else 8)
         self.work.rows.kind = ROW_KINDS[name]
         self.work.rows.dtype = DTYPES[dtype]
@@ -199,26 +199,21 @@ cdef class RowFunction(Link):
 cdef class Dense(Link):
     """A projection alone: out = x W^T + bias."""
 
-    def __init__(self, PackedCell packed not None, backend, int threads=1, guard=None):
+    def __init__(self, PackedCell packed not None, backend, int threads=1):
         self.begin(DENSE, backend, 4 if packed.cell.dtype == FRNN_F32 else 8)
         self.work.cell = &packed.cell
         self.work.features_in = packed.cell.input_size
         self.work.features_out = packed.cell.hidden_size
         self.work.threads = min(threads, FRNN_MOST_THREADS)
         self.owner = packed
-        self.guard = guard
 
     def run(self, cnp.ndarray x, cnp.ndarray out):
         """Project x (n, I) into out (n, H); both are C-contiguous and do not overlap."""
         cdef Py_ssize_t n = cnp.PyArray_DIM(x, 0)
         cdef const void *source = cnp.PyArray_DATA(x)
         cdef void *target = cnp.PyArray_DATA(out)
-        if self.guard is not None:
-            self.guard.__enter__()
         with nogil:
             run_dense(self.work.backend, self.work.cell, n, source, target, self.work.threads)
-        if self.guard is not None:
-            self.guard.__exit__(None, None, None)
 
 
 cdef class Recurrent(Link):
@@ -228,9 +223,8 @@ cdef class Recurrent(Link):
     cdef list workspaces        # those that no call is using
     cdef Spares spares
 
-    def __cinit__(self, packed, Py_ssize_t directions, backend, int threads=1, guard=None):
-        """packed are L*D PackedCells, layer by layer, forward before reverse. guard, if any, is a context
-        manager that every call is made in."""
+    def __cinit__(self, packed, Py_ssize_t directions, backend, int threads=1):
+        """packed are L*D PackedCells, layer by layer, forward before reverse."""
         cdef Py_ssize_t i
         cdef Stack *stack = &self.stack
         packed = tuple(packed)
@@ -255,7 +249,6 @@ cdef class Recurrent(Link):
         self.work.features_out = directions * stack.output_size
         self.work.threads = min(threads, FRNN_MOST_THREADS)
         self.owner = packed
-        self.guard = guard
         self.workspaces = []
         self.spares = Spares()
 
@@ -397,12 +390,8 @@ cdef class Recurrent(Link):
             workspace = Workspace()
         workspace.reserve(plan(&self.stack, &call, T, B, lengths != NULL, self.work.threads))
         lay_out(&self.stack, &call, workspace.data, lengths != NULL)
-        if self.guard is not None:
-            self.guard.__enter__()
         with nogil:
             execute(&self.stack, &call, source, target, h_data, c_data, lengths)
-        if self.guard is not None:
-            self.guard.__exit__(None, None, None)
         if not workspace.is_large():
             self.workspaces.append(workspace)
         return 0

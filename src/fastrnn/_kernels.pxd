@@ -71,6 +71,8 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
         size_t (*scratch_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
         void (*rows)(const frnn_rows *what, Py_ssize_t n, const void *x, void *y) noexcept nogil
+        void (*begin)() noexcept nogil
+        void (*end)() noexcept nogil
         uint64_t (*enter)() noexcept nogil
         void (*leave)(uint64_t before) noexcept nogil
 

@@ -65,7 +65,8 @@ cdef struct Call:
     # How it is divided.
     Kind kind
     int slices, threads
-    double longest              # nanoseconds that a slice should take at most
+    double alone                # nanoseconds that one thread should take
+    double longest              # and a slice at most
     Py_ssize_t block            # time steps in a block
     Py_ssize_t chunk            # time steps that go through all layers together
     # Its memory.
@@ -89,6 +90,7 @@ cdef void choose(
 ) noexcept nogil
 cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil
 cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil
+cdef Py_ssize_t most_rows(Py_ssize_t B, int slices) noexcept nogil
 cdef Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil
 cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil
 cdef double cut_stages(

@@ -43,6 +43,12 @@ cdef Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil
     return rows * part // parts
 
 
+cdef Py_ssize_t most_rows(Py_ssize_t B, int slices) noexcept nogil:
+    """How many rows a slice of a ragged batch has at most: they are divided by their lengths, which are not
+    known when memory is laid out."""
+    return min(B, 2 * count(B, slices))
+
+
 cdef double pass_ns(const Stack *stack, Py_ssize_t columns, double rows, double share) noexcept nogil:
     """A pass of some rows over a share of one cell's weights of so many columns."""
     cdef double weights = <double>columns * stack.hidden_size * stack.cells[0].gates * share
@@ -118,8 +124,8 @@ cdef size_t plan(
 ) noexcept nogil:
     """Choose how to divide T steps of B rows: whatever takes the least time by the cost model.
 
-    threads is the most that may be used; fewer are, where other calls have them. Gives the memory
-    that is wanted, whoever may be free at the next such call.
+    threads is the most that may be used; fewer are, where other calls have them. Gives the memory that is
+    wanted for that, and where nobody or everybody is free at the next such call.
     """
     cdef int free
     cdef size_t size
@@ -184,6 +190,7 @@ cdef void choose(
     call.kind = choice.kind
     call.slices = call.threads = choice.slices
     call.block = choice.block
+    call.alone = alone
     call.longest = choice.longest
     call.chunk = call.block if stack.D == 1 else T
 
@@ -262,11 +269,12 @@ cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged
     call.parts = <Call *>take(&cursor, call.slices * sizeof(Call))
     cdef Call measured
     for part in range(call.slices):
-        # The rows of a slice are only known with the lengths: each has room for most of them.
         measured = call[0]
         measured.kind = ALONE
         measured.slices = 1
-        if not is_ragged:
+        if is_ragged:
+            measured.B = most_rows(B, call.slices)
+        else:
             measured.B = rows_before(B, part + 1, call.slices) - rows_before(B, part, call.slices)
         measured.block = block_of(stack, call.T, measured.B)
         measured.chunk = measured.block if stack.D == 1 else call.T

@@ -131,7 +131,7 @@ cdef class Stepper:
         cdef Py_ssize_t token
         cdef const char *source
         cdef Chain chain = self.chain
-        if chain is None or chain.guard is not None:
+        if chain is None:
             return self.step_checked(x, out)
         if chain.tokens == 0:
             if not is_plain(x, self.axes, self.x_shape, chain.type_number) or not cnp.PyArray_ISCARRAY_RO(x):
@@ -179,8 +179,6 @@ cdef class Stepper:
         cdef char *target = cnp.PyArray_BYTES(y)
         if chain.work.count > 1:
             most = max(1, FLOW_ROWS // self.B)
-        if chain.guard is not None:
-            chain.guard.__enter__()
         while t < T:
             steps = min(most, T - t)
             # As many blocks as are of that size: all but a last one.
@@ -193,8 +191,6 @@ cdef class Stepper:
                     source += steps * self.B * chain.work.in_bytes
                     target += steps * self.B * chain.work.out_bytes
                     t += steps
-        if chain.guard is not None:
-            chain.guard.__exit__(None, None, None)
         self.chunks.shrink()
 
 
@@ -579,15 +575,11 @@ cdef class Slots:
             space.reserve(self.block_size + FLOW_ROWS * (chain.in_bytes + chain.out_bytes))
             flows[i] = &space.flow
             memory[i] = space.workspace.data
-        if self.chain.guard is not None:
-            self.chain.guard.__enter__()
         with nogil:
             if turn.slices == 1:
                 run_blocks(&turn, 0, 0)
             else:
                 share(run_blocks, &turn, 1, turn.slices, turn.slices, time / turn.slices)
-        if self.chain.guard is not None:
-            self.chain.guard.__exit__(None, None, None)
         return 0
 
 

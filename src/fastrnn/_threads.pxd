@@ -8,6 +8,7 @@ cdef extern from "threads/threads.h" nogil:
 
 
 cdef int available(int wanted) noexcept nogil
+cdef void count_caller(int more) noexcept nogil
 cdef void share(
     frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest,
 ) noexcept nogil

@@ -4,6 +4,8 @@ cdef extern from "threads/threads.h" nogil:
     int frnn_cores()
     void frnn_limit_cores(int cores)
     int frnn_available(int wanted)
+    void frnn_count_caller(int more)
+    void frnn_watch_forks()
     void frnn_share(frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest)
 
 
@@ -21,7 +23,14 @@ cdef int available(int wanted) noexcept nogil:
     return frnn_available(wanted)
 
 
+cdef void count_caller(int more) noexcept nogil:
+    frnn_count_caller(more)
+
+
 cdef void share(
     frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest,
 ) noexcept nogil:
     frnn_share(work, context, phases, slices, threads, longest)
+
+
+frnn_watch_forks()

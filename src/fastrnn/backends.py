@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from fastrnn._version import __version__
-from fastrnn.cores import BlasThreads, pick_threads
+from fastrnn.cores import openblas_of_scipy, pick_threads
 from fastrnn.errors import BACKENDS, check_choice, message, quote
 
 try:
@@ -21,12 +21,11 @@ except ImportError:  # the compiler could not build the kernels
 
 class Backend(NamedTuple):
     """A backend for one dtype: how it wants weights packed, its table of operations, and how many threads
-    its calls may use, within which context manager if any."""
+    its calls may use."""
 
     layout: str
     table: Any
     threads: int = 1
-    guard: Any = None
 
 
 def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = None) -> Backend:
@@ -47,12 +46,9 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = N
         hint = 'The compiler could not build its kernels; "blas" is complete.'
         raise ValueError(message(where, "a backend that is built", "simd", hint))
     if backend == "blas" or not ISAS:
-        # Imported late: it brings scipy.linalg, most of the time of a cold start.
-        from fastrnn._blas import TABLES
-
-        guard = _blas_threads()
+        tables, is_held = _blas()
         # A BLAS that cannot be told to leave the other cores alone has them to itself.
-        return Backend("rows", TABLES[name], most if guard.is_known else 1, guard)
+        return Backend("rows", tables[name], most if is_held else 1)
     return Backend("panels", SIMD_TABLES[pick_isa()][name], most)
 
 
@@ -62,8 +58,15 @@ def row_table(dtype: DTypeLike) -> Any:
 
 
 @functools.cache
-def _blas_threads() -> BlasThreads:
-    return BlasThreads()
+def _blas() -> tuple[dict[str, Any], bool]:
+    """The tables of the blas backend, and whether it keeps BLAS on one thread."""
+    # Imported late: it brings scipy.linalg, most of the time of a cold start.
+    from fastrnn._blas import TABLES, hold_threads
+
+    functions = openblas_of_scipy()
+    if functions is not None:
+        hold_threads(*functions)
+    return TABLES, functions is not None
 
 
 def pick_isa() -> str:

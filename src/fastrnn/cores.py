@@ -4,15 +4,13 @@ import glob
 import importlib.util
 import math
 import os
-import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 from fastrnn._threads import cores, limit_cores
 from fastrnn.errors import check_threads, message
 
 GROUP = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def pick_threads(where: str, threads: object) -> int:
@@ -30,23 +28,41 @@ def pick_threads(where: str, threads: object) -> int:
     text = os.environ.get("FASTRNN_NUM_THREADS")
     if not text:
         return most
-    if not text.strip().isdigit() or int(text) < 1:
+    if not text.strip().isdecimal() or int(text) < 1:
         raise ValueError(message("FASTRNN_NUM_THREADS", "a whole number of at least 1", repr(text)))
     return min(most, int(text))
 
 
-def group_cores(group: Path = GROUP) -> int:
-    """The cores' worth of time that a control group of Linux grants the process; 0: no limit.
+def group_cores(root: Path = GROUP, own: Path = OWN_GROUP) -> int:
+    """The cores' worth of time that control groups of Linux grant the process; 0: no limit.
 
-    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), and cpu.cfs_quota_us of version 1.
+    A limit of any group counts that the process's own one lies in. Source:
+    https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), and cpu.cfs_quota_us of version 1.
     """
+    try:
+        lines = own.read_text().splitlines()
+    except (OSError, ValueError):
+        lines = []
+    folders = {root, root / "cpu"}
+    for line in lines:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        top = root if not controllers else root / "cpu"
+        if not controllers or "cpu" in controllers.split(","):
+            group = top / path.lstrip("/")
+            folders.update(folder for folder in (group, *group.parents) if folder.is_relative_to(top))
+    limits = [limit for folder in folders if (limit := _group_limit(folder))]
+    return min(limits, default=0)
+
+
+def _group_limit(group: Path) -> int:
+    """The cores that one control group grants; 0: no limit."""
     try:
         quota, period = (group / "cpu.max").read_text().split()
     except (OSError, ValueError):
         try:
-            quota = (group / "cpu" / "cpu.cfs_quota_us").read_text()
-            period = (group / "cpu" / "cpu.cfs_period_us").read_text()
-        except OSError:
+            quota = (group / "cpu.cfs_quota_us").read_text()
+            period = (group / "cpu.cfs_period_us").read_text()
+        except (OSError, ValueError):
             return 0
     try:
         return max(0, math.ceil(int(quota) / int(period)))
@@ -57,42 +73,9 @@ def group_cores(group: Path = GROUP) -> int:
 limit_cores(group_cores())
 
 
-class BlasThreads:
-    """SciPy's BLAS on one thread for as long as anybody is inside, since the drivers divide the work.
-
-    Where its setter is not found, `is_known` is False and nothing happens.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = 1
-        self._library = _openblas_of_scipy()
-        self.is_known = self._library is not None
-
-    def __enter__(self) -> None:
-        if self._library is None:
-            return
-        with self._lock:
-            if self._inside == 0:
-                self._before = self._library.scipy_openblas_get_num_threads()
-                if self._before != 1:
-                    self._library.scipy_openblas_set_num_threads(1)
-            self._inside += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._library is None:
-            return
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0 and self._before != 1:
-                self._library.scipy_openblas_set_num_threads(self._before)
-
-
-def _openblas_of_scipy() -> Any:
-    """The OpenBLAS that SciPy's wheels bring, which is loaded already with scipy.linalg; or None."""
+def openblas_of_scipy() -> tuple[int, int] | None:
+    """Where the OpenBLAS that SciPy's wheels bring has its functions that get and set the number of threads;
+    None if it is another BLAS. It is loaded already, with scipy.linalg."""
     import ctypes
 
     spec = importlib.util.find_spec("scipy")
@@ -101,9 +84,10 @@ def _openblas_of_scipy() -> Any:
         for path in glob.glob(os.path.join(glob.escape(folder), "*openblas*")):
             try:
                 library = ctypes.CDLL(path)
-                library.scipy_openblas_set_num_threads.argtypes = [ctypes.c_int]
-                library.scipy_openblas_get_num_threads.restype = ctypes.c_int
+                functions = library.scipy_openblas_get_num_threads, library.scipy_openblas_set_num_threads
             except (OSError, AttributeError):
                 continue
-            return library
+            get, set = (ctypes.cast(function, ctypes.c_void_p).value for function in functions)
+            if get and set:
+                return get, set
     return None

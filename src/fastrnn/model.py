@@ -91,6 +91,13 @@ class Sequential:
     ----------
     *layers : layers, or Sequentials of them
 
+    Attributes
+    ----------
+    layers : tuple of layers
+    features_in, features_out : int or None
+        The last axis of what it takes and gives. None in: any, or tokens; None out: as it came in.
+    batch_first : bool
+
     Raises
     ------
     ValueError
@@ -122,7 +129,7 @@ class Sequential:
         self._recurrent = cast(
             "tuple[RecurrentLayer[State], ...]", tuple(layer for layer in flat if layer.is_recurrent)
         )
-        self._features_in, self._features_out = chain_features("Sequential", flat)
+        self.features_in, self.features_out = chain_features("Sequential", flat)
         self._dtype = output_dtype(flat)
         is_over = False
         for index, layer in enumerate(flat):
@@ -239,14 +246,14 @@ class Sequential:
         shape = (GOLDEN_ROWS, GOLDEN_STEPS) if self.batch_first else (GOLDEN_STEPS, GOLDEN_ROWS)
         if self.layers[0].takes_tokens:
             return random.integers(self.layers[0].num_tokens, size=shape)
-        return random.standard_normal((*shape, self._features_in or 4))
+        return random.standard_normal((*shape, self.features_in or 4))
 
     def fits_golden(self, golden: Array | None, wanted: Array | None) -> bool:
         """Whether two arrays of a file (or None) can be a self-test of this model."""
         if golden is None or wanted is None:
             return False
         example = self._golden_input()
-        shape = [*example.shape[:2], self._features_out or example.shape[-1]]
+        shape = [*example.shape[:2], self.features_out or example.shape[-1]]
         if any(layer.is_last_step for layer in self.layers):
             del shape[1 if self.batch_first else 0]
         return (

@@ -103,7 +103,12 @@ typedef struct frnn_backend {
      * limits, NaN a NaN. */
     void (*rows)(const frnn_rows *what, ptrdiff_t n, const void *x, void *y);
 
-    /* Called before and after a driver's work: from the control word before to the same. */
+    /* Called once around all the work of a call, by the thread that makes it; NULL where there is nothing
+     * to do. Calls of several threads, and of layers inside a chain, may nest. */
+    void (*begin)(void);
+    void (*end)(void);
+
+    /* Called on every thread around its share of the work: from the control word before to the same. */
     uint64_t (*enter)(void);
     void (*leave)(uint64_t before);
 } frnn_backend;

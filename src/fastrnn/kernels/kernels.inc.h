@@ -682,7 +682,7 @@ static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 
 static const frnn_backend FN(table) = {
     FN(project), FN(step), FN(dense), frnn_parts, frnn_panel_gates, FN(scratch_bytes), FN(rows),
-    frnn_flush_denormals, frnn_restore_denormals,
+    NULL, NULL, frnn_flush_denormals, frnn_restore_denormals,
 };
 
 #undef T

@@ -84,6 +84,13 @@ class Layer:
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.spec(), self.runtime())
 
+    def __copy__(self) -> "Self":
+        """The layer itself, which never changes: copies of models, streams and pools share its weights."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Self":
+        return self
+
     def __repr__(self) -> str:
         options = ", ".join(f"{name}={value!r}" for name, value in self.spec().options.items())
         return f"{type(self).__name__}({options})"

@@ -86,7 +86,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self.engine = Recurrent(cells, shape.directions, picked.table, picked.threads, picked.guard)
+        self.engine = Recurrent(cells, shape.directions, picked.table, picked.threads)
         return self
 
     @classmethod

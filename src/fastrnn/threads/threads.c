@@ -32,6 +32,15 @@ int frnn_available(int wanted)
     return 1;
 }
 
+void frnn_count_caller(int more)
+{
+    (void)more;
+}
+
+void frnn_watch_forks(void)
+{
+}
+
 void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
 {
     (void)threads;
@@ -56,7 +65,7 @@ enum {
     PATIENCE = 3 * 1000,      /* nanoseconds that a slice waits for its own thread before another takes it */
     CROWDED = 1000 * 1000,    /* nanoseconds without threads after a core was seen to be busy: so many, */
     MOST_DOUBLED = 9,         /* doubled as often as this where it is seen again and again */
-    STACK = 256 * 1024,
+    STACK = 1024 * 1024,
 };
 
 /* A claim, and the number of slices that are done, carry in their upper half the number of the job that
@@ -77,7 +86,7 @@ static struct {
     counter claims[FRNN_MOST_THREADS]; /* by slice: job and phases claimed */
 
     atomic_int is_taken;
-    atomic_int callers;      /* in frnn_share, sharing or alone */
+    atomic_int callers;      /* at work, sharing or alone */
     atomic_int limit;        /* of the control group; 0: none */
     atomic_llong crowded_until;
     int crowded;             /* how often that was doubled; guarded by is_taken */
@@ -85,9 +94,9 @@ static struct {
 
     /* Sleepers: those who wait for the next job, and those who wait for a slice of this one. */
     pthread_mutex_t mutex;
-    pthread_cond_t began;
+    pthread_cond_t began[FRNN_MOST_THREADS]; /* by worker, as is idle: one that a job does not want sleeps on */
     pthread_cond_t advanced;
-    atomic_int idle;
+    atomic_int idle[FRNN_MOST_THREADS];
     atomic_int waiting;
 #if defined(__linux__)
     cpu_set_t cores;         /* where the workers run; guarded by is_taken */
@@ -95,7 +104,6 @@ static struct {
 #endif
 } pool = {
     .mutex = PTHREAD_MUTEX_INITIALIZER,
-    .began = PTHREAD_COND_INITIALIZER,
     .advanced = PTHREAD_COND_INITIALIZER,
 };
 
@@ -121,17 +129,32 @@ static inline void pause_briefly(void)
 
 /* ---------------------------------------------------------------- sleeping */
 
-/* A sleeper counts itself before it looks at `done`, and whoever changes `done` looks at the count
+/* A sleeper tells that it sleeps before it looks at `done`, and whoever changes `done` looks for sleepers
  * afterwards: one of the two sees the other. */
 
-static void sleep_until_job_after(uint32_t job)
+static void sleep_until_job_after(uint32_t job, int self)
 {
     pthread_mutex_lock(&pool.mutex);
-    atomic_fetch_add(&pool.idle, 1);
+    atomic_store(&pool.idle[self], 1);
     while (JOB(atomic_load(&pool.done.value)) == job)
-        pthread_cond_wait(&pool.began, &pool.mutex);
-    atomic_fetch_sub(&pool.idle, 1);
+        pthread_cond_wait(&pool.began[self], &pool.mutex);
+    atomic_store(&pool.idle[self], 0);
     pthread_mutex_unlock(&pool.mutex);
+}
+
+static void wake_workers(int threads)
+{
+    int is_locked = 0;
+    for (int self = 1; self < threads; self++) {
+        if (!atomic_load(&pool.idle[self]))
+            continue;
+        if (!is_locked)
+            pthread_mutex_lock(&pool.mutex);
+        is_locked = 1;
+        pthread_cond_signal(&pool.began[self]);
+    }
+    if (is_locked)
+        pthread_mutex_unlock(&pool.mutex);
 }
 
 static void sleep_while(unsigned long long done)
@@ -144,12 +167,12 @@ static void sleep_while(unsigned long long done)
     pthread_mutex_unlock(&pool.mutex);
 }
 
-static void wake(atomic_int *sleepers, pthread_cond_t *condition)
+static void wake_waiting(void)
 {
-    if (atomic_load(sleepers) == 0)
+    if (atomic_load(&pool.waiting) == 0)
         return;
     pthread_mutex_lock(&pool.mutex);
-    pthread_cond_broadcast(condition);
+    pthread_cond_broadcast(&pool.advanced);
     pthread_mutex_unlock(&pool.mutex);
 }
 
@@ -165,14 +188,16 @@ static int run_slice(uint32_t job, ptrdiff_t phase, int slice)
     /* The job cannot end before this slice does, so it is ours to read. */
     pool.work(pool.context, phase, slice);
     atomic_fetch_add(&pool.done.value, 1);
-    wake(&pool.waiting, &pool.advanced);
+    wake_waiting();
     return 1;
 }
 
-/* The caller saw that a core is busy or asleep: nobody else takes part any more, nor in the next jobs for a while. If
- * that comes soon after such a while, the next one is twice as long. */
+/* The caller saw that a core is busy or asleep: nobody else takes part any more, nor in the next jobs for a
+ * while. If that comes soon after such a while, the next one is twice as long. Once a job. */
 static void crowd(void)
 {
+    if (atomic_load(&pool.threads) == 1)
+        return;
     const long long now = nanoseconds(), quiet = now - atomic_load(&pool.crowded_until);
     if (quiet > 2 * ((long long)CROWDED << pool.crowded))
         pool.crowded = 0;
@@ -236,12 +261,13 @@ static void *run_worker(void *argument)
     const int self = (int)(intptr_t)argument;
     for (;;) {
         const uint32_t job = JOB(atomic_load(&pool.done.value));
+        const int is_wanted = self < atomic_load(&pool.threads);
         take_part(job, self);
         const long long began = nanoseconds();
         for (unsigned spins = 0; JOB(atomic_load(&pool.done.value)) == job; spins++) {
             pause_briefly();
-            if (spins % 64 == 63 && nanoseconds() - began > SPIN)
-                sleep_until_job_after(job);
+            if (!is_wanted || (spins % 64 == 63 && nanoseconds() - began > SPIN))
+                sleep_until_job_after(job, self);
         }
     }
     return NULL;
@@ -257,46 +283,56 @@ static void forget(void)
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
     memcpy(&pool.mutex, &mutex, sizeof mutex);
-    memcpy(&pool.began, &condition, sizeof condition);
     memcpy(&pool.advanced, &condition, sizeof condition);
+    for (int self = 0; self < FRNN_MOST_THREADS; self++)
+        atomic_store(&pool.idle[self], 0);
     pool.workers = 0;
-    atomic_store(&pool.idle, 0);
     atomic_store(&pool.waiting, 0);
     atomic_store(&pool.callers, 0);
     atomic_store(&pool.is_taken, 0);
 }
 
-static void forget_after_forks(void)
+void frnn_watch_forks(void)
 {
     pthread_atfork(NULL, NULL, forget);
 }
 
-/* Start workers up to a number, and let them run where the caller may; how many there are. */
+/* Start one more worker; whether there was a thread for it. */
+static int start_worker(void)
+{
+    const pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
+    const int self = pool.workers + 1;
+    pthread_t thread;
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    memcpy(&pool.began[self], &condition, sizeof condition);
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, STACK);
+    /* Signals are for Python's threads. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const int failed = pthread_create(&thread, &attributes, run_worker, (void *)(intptr_t)self);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    if (failed)
+        return 0;
+#if defined(__linux__)
+    pool.handles[pool.workers] = thread;
+    memset(&pool.cores, 0, sizeof pool.cores);
+#endif
+    pool.workers++;
+    return 1;
+}
+
+/* Have so many workers, and let them run where the caller may; how many there are. */
 static int start_workers(int wanted)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, forget_after_forks);
-    sigset_t all, before;
-    sigfillset(&all);
-    /* Signals are for Python's threads. */
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (pool.workers < wanted) {
-        pthread_t thread;
-        pthread_attr_t attributes;
-        pthread_attr_init(&attributes);
-        pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-        pthread_attr_setstacksize(&attributes, STACK);
-        const int failed = pthread_create(&thread, &attributes, run_worker, (void *)(intptr_t)(pool.workers + 1));
-        pthread_attr_destroy(&attributes);
-        if (failed)
+    while (pool.workers < wanted)
+        if (!start_worker()) {
+            crowd(); /* not to be tried at every call */
             break;
-#if defined(__linux__)
-        pool.handles[pool.workers] = thread;
-        memset(&pool.cores, 0, sizeof pool.cores);
-#endif
-        pool.workers++;
-    }
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+        }
 #if defined(__linux__)
     cpu_set_t cores;
     if (sched_getaffinity(0, sizeof cores, &cores) == 0 && !CPU_EQUAL(&cores, &pool.cores)) {
@@ -313,7 +349,8 @@ int frnn_cores(void)
     long cores;
 #if defined(__linux__)
     cpu_set_t set;
-    cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    /* It fails where there are more cores than a cpu_set_t holds. */
+    cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
 #else
     cores = sysconf(_SC_NPROCESSORS_ONLN);
 #endif
@@ -336,6 +373,11 @@ int frnn_available(int wanted)
     return left < 2 ? 1 : left < wanted ? left : wanted;
 }
 
+void frnn_count_caller(int more)
+{
+    atomic_fetch_add(&pool.callers, more);
+}
+
 void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
 {
     int nobody = 0;
@@ -350,11 +392,14 @@ void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int
         atomic_store(&pool.phases, phases);
         atomic_store(&pool.slices, slices);
         atomic_store(&pool.held_up, SPIN + (long long)(3 * longest));
-        atomic_store(&pool.threads, start_workers(threads - 1) + 1);
+        atomic_store(&pool.threads, threads);
+        threads = start_workers(threads - 1) + 1;
+        atomic_store(&pool.threads, threads);
         for (int slice = 0; slice < slices; slice++)
             atomic_store(&pool.claims[slice].value, WORD(job, 0));
         atomic_store(&pool.done.value, WORD(job, 0));
-        wake(&pool.idle, &pool.began);
+        wake_workers(threads);
+        wake_waiting();
         /* Where others did next to nothing, the next jobs are better planned without them. */
         if (8 * (phases * slices - take_part(job, 0)) < phases * slices)
             crowd();

@@ -29,6 +29,12 @@ void frnn_limit_cores(int cores);
  * for a while after a core turned out to be busy with something else. */
 int frnn_available(int wanted);
 
+/* One caller more (1) or less (-1) works alone, outside this module. */
+void frnn_count_caller(int more);
+
+/* From now on the child of a fork begins anew; called once, before anything else. */
+void frnn_watch_forks(void);
+
 /* Run the grid on `threads` threads at most, the caller among them; return when all of it is done. A slice
  * that takes far longer than `longest` nanoseconds is held up by something else on its core: no more of
  * the grid is given to others then. */
