@@ -1,0 +1,471 @@
+"""Pools: any stream among any others gives the bits that it gives alone, and errors change nothing."""
+
+import copy
+import multiprocessing
+import pickle
+import re
+import threading
+
+import numpy as np
+import pytest
+from helpers import arrays_of, random_layer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastrnn
+from fastrnn import backends
+
+KINDS = ("RNN", "GRU", "LSTM")
+TOKENS = 11
+
+
+def random_model(rng, kind="LSTM", hidden_size=18, backend="auto", is_deep=True, has_tokens=False):
+    """Float32: layers of one stack, or several recurrent ones with a head."""
+    first = random_layer(
+        rng, kind, 5, hidden_size, num_layers=1 + is_deep, precision="float32", backend=backend
+    )
+    layers = [first]
+    if has_tokens:
+        weight = rng.standard_normal((TOKENS, 5))
+        layers.insert(0, fastrnn.Embedding.from_state_dict({"weight": weight}))
+    if is_deep:
+        weights = {"weight": rng.standard_normal((3, 7)), "bias": rng.standard_normal(3)}
+        layers += [
+            random_layer(rng, "GRU", hidden_size, 7, precision="float32", backend=backend),
+            fastrnn.Linear.from_state_dict(weights, backend=backend),
+            fastrnn.Sigmoid(),
+        ]
+    return fastrnn.Sequential(*layers)
+
+
+def random_inputs(rng, model, *shape):
+    if model.layers[0].takes_tokens:
+        return rng.integers(TOKENS, size=shape)
+    return rng.standard_normal((*shape, 5)).astype(np.float32)
+
+
+def assert_same(got, wanted, backend="auto"):
+    """Bit for bit on simd; to rounding on blas."""
+    if backend == "blas" or not backends.ISAS:
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-5)
+    else:
+        np.testing.assert_array_equal(got, wanted)
+
+
+def assert_same_states(got, wanted, backend="auto"):
+    got, wanted = arrays_of(got), arrays_of(wanted)
+    for one, other in zip(got, wanted, strict=True):
+        assert_same(one, other, backend)
+
+
+class Live:
+    """What a stream of a pool was given and what it gave."""
+
+    def __init__(self, stream, state):
+        self.id = stream
+        self.state = state
+        self.inputs = []
+        self.outputs = []
+
+
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["open", "close", "step", "run"]), st.integers(0, 2**32 - 1)),
+    min_size=5,
+    max_size=25,
+)
+
+
+@settings(max_examples=120)
+@given(
+    kind=st.sampled_from(KINDS),
+    hidden_size=st.sampled_from([1, 16, 18, 40]),
+    backend=st.sampled_from(["auto", "blas"]),
+    is_deep=st.booleans(),
+    has_tokens=st.booleans(),
+    capacity=st.integers(1, 5),
+    actions=ACTIONS,
+)
+def test_pool_stream_and_sequence_agree(kind, hidden_size, backend, is_deep, has_tokens, capacity, actions):
+    """Random opens, closes, subsets, orders, chunks: each stream beside the whole sequence and a Stream."""
+    model = random_model(np.random.default_rng(3), kind, hidden_size, backend, is_deep, has_tokens)
+    pool = model.pool(capacity)
+    live, closed = [], []
+    for action, seed in [("open", 0), *actions]:
+        rng = np.random.default_rng(seed)
+        some = [live[i] for i in rng.permutation(len(live))[: rng.integers(len(live) + 1)]]
+        if action == "open":
+            for _ in range(rng.integers(1, 9)):
+                state = None
+                if rng.random() < 0.3:
+                    state = model(random_inputs(rng, model, 2))[1]
+                live.append(Live(pool.open(state), state))
+        elif action == "close":
+            for stream in some:
+                state = pool.state(stream.id)
+                assert_same_states(pool.close(stream.id), state)
+                closed.append((stream, state))
+                live.remove(stream)
+        elif action == "step":
+            X = random_inputs(rng, model, len(some))
+            Y = pool.step([stream.id for stream in some], X)
+            for stream, x, y in zip(some, X, Y, strict=True):
+                stream.inputs.append(x[None])
+                stream.outputs.append(y[None])
+        else:
+            chunks = [random_inputs(rng, model, rng.integers(1, 12)) for _ in some]
+            outputs = pool.run(np.array([stream.id for stream in some], int), chunks)
+            for stream, x, y in zip(some, chunks, outputs, strict=True):
+                stream.inputs.append(x)
+                stream.outputs.append(y)
+        assert len(pool) == len(live)
+    ids = [stream.id for stream in live] + [stream.id for stream, _ in closed]
+    assert len(set(ids)) == len(ids)
+    for stream, state in closed + [(stream, pool.close(stream.id)) for stream in live]:
+        if not stream.inputs:
+            continue
+        x, got = np.concatenate(stream.inputs), np.concatenate(stream.outputs)
+        wanted, wanted_state = model(x, stream.state)
+        assert_same(got, wanted, backend)
+        assert_same_states(state, wanted_state, backend)
+        lone = model.stream()
+        if stream.state is not None:
+            lone.state = stream.state
+        assert_same([lone.step(row) for row in x], got, backend)
+        assert_same_states(lone.state, state, backend)
+    assert len(pool) == 0
+
+
+@pytest.mark.parametrize("count", (1, 63, 64, 65, 200))
+@pytest.mark.parametrize("threads", (1, 2, 3))
+def test_blocks_and_threads_of_a_step_do_not_change_a_bit(rng, count, threads):
+    model = random_model(rng, "GRU", 70)
+    for layer in model.layers:
+        if hasattr(layer, "engine"):
+            layer.engine.take_plan("alone", threads)
+    pool = model.pool()
+    ids = np.array([pool.open() for _ in range(count)])
+    X = rng.standard_normal((4, count, 5)).astype(np.float32)
+    out = np.full((count, 3), np.nan, np.float32)
+    streams = [model.stream() for _ in range(count)]
+    for x in X:
+        order = rng.permutation(count)
+        assert pool.step(ids[order], x[order], out=out) is out
+        assert_same(
+            out[np.argsort(order)], [stream.step(row) for stream, row in zip(streams, x, strict=True)]
+        )
+    lengths = rng.integers(1, 40, count)
+    chunks = [random_inputs(rng, model, length) for length in lengths]
+    for got, stream, chunk in zip(pool.run(ids, chunks), streams, chunks, strict=True):
+        assert_same(got, stream.run(chunk))
+
+
+# ---------------------------------------------------------------- errors
+
+
+def snapshot(pool):
+    return [array.copy() for array in pool.dump()]
+
+
+def assert_unchanged(pool, before):
+    for one, other in zip(before, pool.dump(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_wrong_ids_and_rows_leave_the_pool_as_it_was(rng):
+    pool = random_model(rng).pool(4)
+    a, b, c = (pool.open() for _ in range(3))
+    X = random_inputs(rng, random_model(rng), 2)
+    pool.step([a, b], X)
+    pool.close(c)
+    before = snapshot(pool)
+    huge = 2**70
+    wrong_ids = (
+        ([a, c], "expected ids of open streams, got {c} at index 1. It is closed."),
+        ([a, a], "expected each id once, got {a} again at index 1."),
+        ([99, a], "expected ids of open streams, got 99 at index 0. open() gives one."),
+        ([-1, a], "expected ids of open streams, got -1 at index 0."),
+        ([huge, a], "expected ids of open streams"),
+        (np.array([a, 2**63], np.uint64), "expected ids of open streams"),
+    )
+    for ids, words in wrong_ids:
+        words = re.escape(words.format(a=a, c=c))
+        with pytest.raises(ValueError, match=r"StreamPool\.step: " + words):
+            pool.step(ids, X)
+        with pytest.raises(ValueError, match=r"StreamPool\.run: " + words):
+            pool.run(ids, [X, X])
+    for ids in ([a, 1.0], [a, True], [a, None], 5, np.array([a, b], float), np.array([[a, b]])):
+        with pytest.raises(TypeError, match=r"StreamPool\.step: expected ids to be"):
+            pool.step(ids, X)
+    for x in (X[:1], X[:, :4], X[0], np.zeros((3, 5), np.float32)):
+        with pytest.raises(ValueError, match=r"StreamPool\.step: expected X of shape \(2, 5\)"):
+            pool.step([a, b], x)
+    with pytest.raises(TypeError, match="real numbers"):
+        pool.step([a, b], [["a"] * 5] * 2)
+    for out in (np.empty((2, 4), np.float32), np.empty((2, 3)), np.empty((3, 2), np.float32).T):
+        with pytest.raises(ValueError, match="out to be a C-contiguous float32 array"):
+            pool.step([a, b], X, out=out)
+    with pytest.raises(TypeError, match="out to be a C-contiguous"):
+        pool.step([a, b], X, out=[1])
+    with pytest.raises(ValueError, match="a chunk for each of 2 ids, got 1"):
+        pool.run([a, b], [X])
+    with pytest.raises(ValueError, match=r"expected chunk 1 of shape \(T, 5\), got \(0, 5\)"):
+        pool.run([a, b], [X, X[:0]])
+    for stream in (c, 99):
+        for method in (pool.close, pool.state):
+            with pytest.raises(ValueError, match="expected ids of open streams"):
+                method(stream)
+    with pytest.raises(TypeError, match="whole numbers"):
+        pool.close("a")
+    for state in (5, (np.zeros((2, 18)),) * 3, ((np.zeros((2, 17)), np.zeros((2, 18))), np.zeros((1, 7)))):
+        with pytest.raises(ValueError, match="expected"):
+            pool.open(state)
+    assert_unchanged(pool, before)
+
+
+def test_out_may_not_overlap_the_rows(rng):
+    layer = random_layer(rng, "GRU", 5, 5, precision="float32")
+    pool = layer.pool()
+    ids = [pool.open(), pool.open()]
+    X = rng.standard_normal((2, 5)).astype(np.float32)
+    with pytest.raises(ValueError, match="apart from the inputs"):
+        pool.step(ids, X, out=X)
+
+
+def test_wrong_tokens_leave_the_pool_as_it_was(rng):
+    pool = random_model(rng, has_tokens=True).pool()
+    ids = [pool.open(), pool.open()]
+    before = snapshot(pool)
+    for tokens in ([0, TOKENS], [-1, 0]):
+        with pytest.raises(ValueError, match="tokens from 0 to 10"):
+            pool.step(ids, np.array(tokens))
+        with pytest.raises(ValueError, match="tokens from 0 to 10"):
+            pool.run(ids, [[1, 2], tokens])
+    assert_unchanged(pool, before)
+
+
+class Broken(fastrnn.Tanh):
+    """A layer of somebody else, which fails when it is told to."""
+
+    fails = False
+
+    def __call__(self, x):
+        if self.fails:
+            raise RuntimeError("in the middle")
+        return super().__call__(x)
+
+
+def test_layers_of_others_run_in_a_pool_and_may_fail(rng):
+    """They are called one by one, on copies of the states."""
+    broken = Broken()
+    model = fastrnn.Sequential(random_layer(rng, "LSTM", 5, 6), broken, random_layer(rng, "GRU", 6, 4))
+    pool = model.pool(1)
+    ids = [pool.open() for _ in range(3)]
+    X = rng.standard_normal((2, 5))
+    wanted = [model.stream().run(x[None]) for x in X]
+    got = pool.step(ids[:2], X)
+    np.testing.assert_allclose(got, np.concatenate(wanted), rtol=0, atol=1e-13)
+    chunks = [rng.standard_normal((length, 5)) for length in (3, 1, 4)]
+    for got, chunk, stream in zip(pool.run(ids, chunks), chunks, ids, strict=True):
+        lone = model.stream()
+        if stream != ids[2]:
+            lone.step(X[ids.index(stream)])
+        np.testing.assert_allclose(got, lone.run(chunk), rtol=0, atol=1e-13)
+        for one, other in zip(arrays_of(pool.state(stream)), arrays_of(lone.state), strict=True):
+            np.testing.assert_allclose(one, other, rtol=0, atol=1e-13)
+    before = snapshot(pool)
+    broken.fails = True
+    with pytest.raises(RuntimeError, match="in the middle"):
+        pool.step(ids, np.ones((3, 5)))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        pool.run(ids, chunks)
+    assert_unchanged(pool, before)
+
+
+def test_layers_that_need_the_whole_sequence_have_no_pool(rng):
+    with pytest.raises(ValueError, match=r"expected layers that run forward, got LSTM.* begins at the end"):
+        random_layer(rng, bidirectional=True).pool()
+    with pytest.raises(ValueError, match="capacity to be at least 1"):
+        random_layer(rng).pool(0)
+    with pytest.raises(TypeError, match="capacity"):
+        random_layer(rng).pool(2.5)
+
+
+# ---------------------------------------------------------------- opening and closing
+
+
+def test_a_pool_grows_and_its_streams_stay_as_they_are(rng):
+    model = random_model(rng)
+    pool = model.pool(1)
+    ids, states = [], []
+    for _ in range(70):
+        ids.append(pool.open())
+        pool.step(ids[-1:], rng.standard_normal((1, 5)))
+        states.append(pool.state(ids[-1]))
+    assert pool.capacity >= 70 and len(pool) == 70
+    for stream, state in zip(ids, states, strict=True):
+        assert_same_states(pool.close(stream), state)
+    assert len(pool) == 0
+
+
+def test_no_id_comes_back(rng):
+    pool = random_layer(rng).pool(2)
+    seen = set()
+    for _ in range(100):
+        stream = pool.open()
+        assert stream not in seen
+        assert not any(array.any() for array in arrays_of(pool.state(stream)))
+        pool.step([stream], np.ones((1, 5)))
+        seen.add(stream)
+        pool.close(stream)
+    assert pool.capacity == 2
+
+
+def test_no_streams_are_a_step_too(rng):
+    pool = random_model(rng).pool()
+    assert pool.step([], np.empty((0, 5), np.float32)).shape == (0, 3)
+    assert pool.step(np.empty(0, int), np.empty((0, 5))).dtype == np.float32
+    assert pool.run([], []) == []
+
+
+def test_ids_of_any_integer_type_and_any_sequence(rng):
+    pool = random_layer(rng, "RNN").pool()
+    a, b = pool.open(), pool.open()
+    X = rng.standard_normal((2, 5))
+    for ids in ((a, b), {a: 1, b: 2}, np.array([a, b], np.int32), [np.int64(a), np.uint8(b)], iter([a, b])):
+        assert pool.step(ids, X).shape == (2, 7)
+
+
+def test_states_go_from_pool_to_stream_and_back(rng):
+    model = random_model(rng)
+    x = rng.standard_normal((9, 5)).astype(np.float32)
+    wanted = model(x)[0]
+    stream, pool = model.stream(), model.pool()
+    stream.run(x[:3])
+    a = pool.open(stream.state)
+    assert_same(pool.run([a], [x[3:5]])[0], wanted[3:5])
+    stream.state = pool.close(a)
+    assert_same(stream.run(x[5:]), wanted[5:])
+
+
+# ---------------------------------------------------------------- copies, processes, threads
+
+
+def test_a_pool_survives_pickling(rng):
+    pool = random_model(rng).pool(2)
+    ids = [pool.open() for _ in range(5)]
+    pool.close(ids.pop(1))
+    X = rng.standard_normal((4, 5)).astype(np.float32)
+    pool.step(ids, X)
+    for again in (pickle.loads(pickle.dumps(pool)), copy.deepcopy(pool)):
+        assert len(again) == 4
+        np.testing.assert_array_equal(again.step(ids, X), copy.deepcopy(pool).step(ids, X))
+        assert again.open() == copy.deepcopy(pool).open()
+
+
+@pytest.mark.parametrize("copied", (copy.copy, copy.deepcopy))
+def test_copies_share_the_weights(rng, copied):
+    model = random_model(rng)
+    for one in (model.stream(), model.pool()):
+        for layer, other in zip(one._layers.layers, copied(one)._layers.layers, strict=True):
+            assert other is layer
+
+
+def _steps_in_a_child(stream, pool, ids, x, results):
+    results.put((stream.step(x), pool.step(ids, np.stack([x] * len(ids)))))
+
+
+@pytest.mark.parametrize("method", ("fork", "spawn"))
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_streams_and_pools_go_on_in_another_process(rng, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    model = random_model(rng, hidden_size=200)
+    x = rng.standard_normal(5).astype(np.float32)
+    stream, pool = model.stream(), model.pool()
+    ids = [pool.open(), pool.open()]
+    stream.step(x)
+    pool.step(ids, np.stack([x, x]))
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    child = context.Process(target=_steps_in_a_child, args=(stream, pool, ids, x, results))
+    child.start()
+    got = results.get(timeout=60)
+    child.join()
+    assert_same(got[0], stream.step(x))
+    assert_same(got[1], pool.step(ids, np.stack([x, x])))
+
+
+def in_threads(count, work):
+    """Call work(index) in so many threads at once; what it raised."""
+    raised = []
+
+    def run(index):
+        try:
+            work(index)
+        except Exception as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+@pytest.mark.parametrize("hidden_size", (18, 300))
+def test_threads_with_streams_of_their_own(rng, hidden_size):
+    """Eight threads on one model: the bits of one thread."""
+    model = random_model(rng, hidden_size=hidden_size)
+    x = rng.standard_normal((8, 60, 5)).astype(np.float32)
+    wanted = [model(row)[0] for row in x]
+
+    def work(index):
+        for _ in range(5):
+            stream = model.stream()
+            assert_same([stream.step(row) for row in x[index]], wanted[index])
+
+    assert in_threads(8, work) == []
+
+
+def test_threads_share_a_pool(rng):
+    """Their calls take turns: each with streams of its own, opened and closed meanwhile."""
+    model = random_model(rng, "GRU", 40)
+    x = rng.standard_normal((8, 20, 5)).astype(np.float32)
+    wanted = [model(row)[0] for row in x]
+    pool = model.pool(1)
+
+    def work(index):
+        for _ in range(10):
+            stream = pool.open()
+            got = [pool.step([stream], row[None])[0] for row in x[index][:10]]
+            got.extend(pool.run([stream], [x[index][10:]])[0])
+            assert_same(got, wanted[index])
+            pool.close(stream)
+
+    assert in_threads(8, work) == []
+    assert len(pool) == 0
+
+
+def test_a_second_thread_on_a_stream_is_refused(rng):
+    """It gets an error; the state is whole: that of the steps that were made."""
+    model = random_model(rng, hidden_size=300, is_deep=False)
+    stream = model.stream()
+    x = rng.standard_normal((3000, 5)).astype(np.float32)
+    made = []
+
+    def work(index):
+        for _ in range(4):
+            stream.run(x)
+            made.append(index)
+
+    raised = in_threads(4, work)
+    for error in raised:
+        assert isinstance(error, RuntimeError)
+        assert str(error) == "Stream.run: expected one thread at a time, got a second one."
+    assert raised, "the threads never met"
+    wanted = model.stream()
+    for _ in made:
+        wanted.run(x)
+    for one, other in zip(arrays_of(stream.state), arrays_of(wanted.state), strict=True):
+        np.testing.assert_array_equal(one, other)
