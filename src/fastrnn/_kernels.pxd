@@ -62,6 +62,8 @@ cdef extern from "kernels/kernels.h" nogil:
         int is_odd
 
     ctypedef struct frnn_backend:
+        Py_ssize_t strip
+        Py_ssize_t chunk
         void (*project)(const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x,
                         Py_ssize_t ldx, void *gates) noexcept nogil
         void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
@@ -77,8 +79,14 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*leave)(uint64_t before) noexcept nogil
 
     enum:
+        FRNN_ROWS
+        FRNN_WHOLE
+
+    enum:
         FRNN_PANEL
         FRNN_DENSE_BLOCK
+
+    Py_ssize_t FRNN_CHUNK_OF(Py_ssize_t K, Py_ssize_t most)
 
     ctypedef struct frnn_isa:
         const char *name

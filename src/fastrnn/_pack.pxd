@@ -3,5 +3,4 @@ from fastrnn._kernels cimport frnn_cell
 
 cdef class PackedCell:
     cdef frnn_cell cell
-    cdef readonly str layout
     cdef readonly tuple arrays  # what the pointers of `cell` point into

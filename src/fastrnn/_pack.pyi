@@ -1,7 +1,7 @@
 from typing import Any
 
 from numpy.typing import NDArray
-from typing_extensions import Self, disjoint_base
+from typing_extensions import CapsuleType, Self, disjoint_base
 
 LINE: int
 LARGE_PAGE: int
@@ -9,11 +9,10 @@ LARGE_BYTES: int
 
 @disjoint_base
 class PackedCell:
-    layout: str
     arrays: tuple[NDArray[Any] | None, ...]
     def __new__(
         cls,
-        layout: str,
+        backend: CapsuleType,
         kind: str,
         weight_ih: NDArray[Any],
         weight_hh: NDArray[Any] | None,
@@ -23,11 +22,11 @@ class PackedCell:
     ) -> Self: ...
 
 def settle(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any] | None, ...]: ...
-def block_panels(gates: int, hidden_size: int) -> int: ...
-def arrange_panels(weight: NDArray[Any], gates: int, block: int) -> NDArray[Any]: ...
-def pack_dense(layout: str, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
+def block_panels(gates: int, hidden_size: int, strip: int) -> int: ...
+def arrange_panels(weight: NDArray[Any], gates: int, block: int, strip: int, chunk: int) -> NDArray[Any]: ...
+def pack_dense(backend: CapsuleType, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
 def pack_recurrent(
-    layout: str,
+    backend: CapsuleType,
     kind: str,
     weight_ih: NDArray[Any],
     weight_hh: NDArray[Any],

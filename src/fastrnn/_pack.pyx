@@ -4,10 +4,11 @@ import mmap
 
 cimport numpy as cnp
 import numpy as np
+from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from fastrnn._kernels cimport (
-    FRNN_DENSE, FRNN_DENSE_BLOCK, FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_PANEL,
-    FRNN_RNN_RELU, FRNN_RNN_TANH,
+    FRNN_CHUNK_OF, FRNN_DENSE, FRNN_DENSE_BLOCK, FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_PANEL,
+    FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_ROWS, FRNN_WHOLE, frnn_backend,
 )
 
 cnp.import_array()
@@ -30,28 +31,30 @@ LARGE_BYTES = 1024 * 1024
 cdef class PackedCell:
     """The weights of one direction of one layer, laid out for a backend. Immutable.
 
-    The layout is "rows", as torch keeps them (blas), or "panels" of 16 units in blocks (simd); `arrays`
-    are what the cell points into: w_ih, w_hh, w_hr, bias and bias_hn, None where there is none.
+    Rows, as torch keeps them (blas), or panels of 16 units in blocks (simd); `arrays` are what the cell
+    points into: w_ih, w_hh, w_hr, bias and bias_hn, None where there is none.
     """
 
     def __cinit__(
-        self, str layout, str kind, weight_ih, weight_hh, weight_hr, bias, bias_hn,
+        self, backend, str kind, weight_ih, weight_hh, weight_hr, bias, bias_hn,
     ):
         dtype = weight_ih.dtype
         gates = {"gru": 3, "lstm": 4}.get(kind, 1)
-        self.layout = layout
+        cdef const frnn_backend *table
+        table = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+        cdef Py_ssize_t strip = table.strip, chunk = table.chunk
         self.cell.kind = KINDS[kind]
         self.cell.dtype = DTYPES[dtype.name]
         self.cell.gates = gates
         self.cell.input_size = weight_ih.shape[1]
         self.cell.hidden_size = weight_ih.shape[0] // gates
         self.cell.output_size = self.cell.hidden_size if weight_hh is None else weight_hh.shape[1]
-        self.cell.block = block_panels(gates, self.cell.hidden_size)
+        self.cell.block = block_panels(gates, self.cell.hidden_size, strip)
 
         def arrange(weight, gates, block):
             if weight is None:
                 return None
-            return weight if layout == "rows" else arrange_panels(weight, gates, block)
+            return weight if strip == FRNN_ROWS else arrange_panels(weight, gates, block, strip, chunk)
 
         arranged = (
             arrange(weight_ih, gates, self.cell.block),
@@ -61,7 +64,7 @@ cdef class PackedCell:
             arrange(None if bias_hn is None else bias_hn[:, None], 1, 1),
         )
         # The rows are the layer's own arrays, which never change.
-        self.arrays = arranged if layout == "rows" else settle(*arranged)
+        self.arrays = arranged if strip == FRNN_ROWS else settle(*arranged)
         self.cell.w_ih = data_of(self.arrays[0])
         self.cell.w_hh = data_of(self.arrays[1])
         self.cell.w_hr = data_of(self.arrays[2])
@@ -103,40 +106,50 @@ def settle(*arrays):
     return tuple(settled)
 
 
-def block_panels(gates, hidden_size):
+def block_panels(gates, hidden_size, strip):
     """How many panels lie together.
 
     A lone row needs several sums at once to hide the latency of a multiply-add. With vectors of 16 units an
     RNN's or a Linear layer's panel has one, a GRU's three, an LSTM's four: blocks of four, two and one or
     two. For an LSTM two are better while its weights fit the first-level cache; beyond it one is, since
-    the cache behind gives no more than four sums take and short rows of a block are read more evenly.
+    the cache behind gives no more than four sums take and short rows of a block are read more evenly. In
+    strips, which shorter vectors read, a panel has twice as many.
     """
     if gates == 4:
-        return 2 if hidden_size <= 64 else 1
+        return 2 if hidden_size <= 64 and strip == FRNN_WHOLE else 1
     return 2 if gates == 3 else FRNN_DENSE_BLOCK
 
 
-def arrange_panels(weight, gates, block):
+def arrange_panels(weight, gates, block, strip, chunk):
     """(G*H, K) as blocks (K, panels, G, 16) of `block` panels, the last may have fewer; flat.
 
-    Missing units are zeros.
+    A block lies chunk by chunk of K, and a chunk strip by strip of so many columns; -1: all. Missing units
+    are zeros.
     """
     hidden_size, columns = weight.shape[0] // gates, weight.shape[1]
     panels = -(-hidden_size // FRNN_PANEL)
     by_unit = np.zeros((gates, panels * FRNN_PANEL, columns), weight.dtype)
     by_unit[:, :hidden_size] = weight.reshape(gates, hidden_size, columns)
     by_panel = by_unit.reshape(gates, panels, FRNN_PANEL, columns).transpose(3, 1, 0, 2)
-    return np.concatenate([by_panel[:, i:i + block].ravel() for i in range(0, panels, block)])
+    chunk = FRNN_CHUNK_OF(columns, chunk)
+    parts = []
+    for i in range(0, panels, block):
+        rows = by_panel[:, i:i + block].reshape(columns, -1)
+        strips = 1 if strip == FRNN_WHOLE else rows.shape[1] // strip
+        for k in range(0, columns, chunk):
+            part = rows[k:k + chunk]
+            parts.append(part.reshape(len(part), strips, -1).swapaxes(0, 1).ravel())
+    return np.concatenate(parts)
 
 
-def pack_dense(layout, weight, bias):
+def pack_dense(backend, weight, bias):
     """Pack a Linear layer: weight (out, in), bias (out,) or None."""
     if bias is None:
         bias = np.zeros(weight.shape[0], weight.dtype)
-    return PackedCell(layout, "dense", weight, None, None, bias, None)
+    return PackedCell(backend, "dense", weight, None, None, bias, None)
 
 
-def pack_recurrent(layout, kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
+def pack_recurrent(backend, kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
     """Pack one direction of one recurrent layer; biases and weight_hr may be None.
 
     The two biases are added in float64 and rounded once. A GRU's b_hn stays apart, since
@@ -155,4 +168,4 @@ def pack_recurrent(layout, kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_
         if bias_hh is not None:
             bias_hn[:] = bias_hh[2 * hidden_size:]
             bias[2 * hidden_size:] = bias_ih[2 * hidden_size:]
-    return PackedCell(layout, kind, weight_ih, weight_hh, weight_hr, bias.astype(dtype), bias_hn)
+    return PackedCell(backend, kind, weight_ih, weight_hh, weight_hr, bias.astype(dtype), bias_hn)

@@ -20,10 +20,8 @@ except ImportError:  # the compiler could not build the kernels
 
 
 class Backend(NamedTuple):
-    """A backend for one dtype: how it wants weights packed, its table of operations, and how many threads
-    its calls may use."""
+    """A backend for one dtype: its table of operations, and how many threads its calls may use."""
 
-    layout: str
     table: Any
     threads: int = 1
 
@@ -48,8 +46,8 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = N
     if backend == "blas" or not ISAS:
         tables, is_held = _blas()
         # A BLAS that cannot be told to leave the other cores alone has them to itself.
-        return Backend("rows", tables[name], most if is_held else 1)
-    return Backend("panels", SIMD_TABLES[pick_isa()][name], most)
+        return Backend(tables[name], most if is_held else 1)
+    return Backend(SIMD_TABLES[pick_isa()][name], most)
 
 
 def row_table(dtype: DTypeLike) -> Any:

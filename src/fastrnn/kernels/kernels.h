@@ -78,6 +78,11 @@ typedef struct frnn_step {
 } frnn_step;               /* while they are in a cache; the result is the same */
 
 typedef struct frnn_backend {
+    /* How its weights are packed (_pack.pyx): FRNN_ROWS, as torch has them, or in panels whose columns lie
+     * together by so many, FRNN_WHOLE: all of a block; and how many products of a long sum are one chunk. */
+    ptrdiff_t strip;
+    ptrdiff_t chunk;
+
     /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row, of the parts from
      * first to last, that excluded. How gates of n rows, n times gate_width elements, lie is the backend's own matter. No
      * aliasing. */
@@ -113,10 +118,13 @@ typedef struct frnn_backend {
     void (*leave)(uint64_t before);
 } frnn_backend;
 
-/* The units of a panel of packed weights, and the panels of a block of a Linear layer: one for every
- * instruction set, so that packed weights fit all of them. */
+enum { FRNN_ROWS = 0, FRNN_WHOLE = -1 };
+
+/* The units of a panel of packed weights, and the panels of a block of a Linear layer. */
 #define FRNN_PANEL 16
 #define FRNN_DENSE_BLOCK 4
+/* The products of a chunk of K. Those of a short sum are few, so that their additions hide behind one another. */
+#define FRNN_CHUNK_OF(K, most) ((K) > 16 ? (most) : 8)
 
 /* An instruction set of the simd backend. */
 typedef struct frnn_isa {

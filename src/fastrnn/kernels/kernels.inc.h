@@ -2,10 +2,11 @@
  * instruction set, with FN(name) giving each function its full name: frnn_f32_step__avx2.
  *
  * A panel is 16 units with all their gates, a block a few panels, so many that a lone row has enough sums
- * to hide the latency of the fused multiply-add. The weights of a block lie as (K, panels, G, 16): its
- * products read memory as it lies, from the first byte to the last, which is twice as fast as several
- * streams. Its gates lie as (n, panels, G, 16), the rows of a batch together, so that a block's units are
- * finished while they are in the cache. `width` is panels * G * 16.
+ * to hide the latency of the fused multiply-add. The weights of a block lie as (K, panels, G, 16), in chunks
+ * of K; where FRNN_STRIP says so, a chunk lies strip by strip of a few columns. So products read memory as it
+ * lies, from the first byte to the last, or as a few streams. A block's gates lie as (n, panels, G, 16), the
+ * rows of a batch together, so that its units are finished while they are in the cache. `width` is
+ * panels * G * 16.
  *
  * Every output is a sum in one order, however many rows go together: bias, then the products with x,
  * then those with h, each in chunks that are summed one after the other from 0 and then added. So a row's
@@ -253,11 +254,15 @@ static void FN(rows)(const frnn_rows *what, ptrdiff_t rows, const void *source, 
 
 /* ---------------------------------------------------------------- products */
 
-/* The products of a chunk. Those of a short sum are few, so that their additions hide behind one another. */
-static inline ptrdiff_t FN(chunk)(ptrdiff_t K)
-{
-    return K > 16 ? FRNN_CHUNK : 8;
-}
+/* Within a chunk of K rows: the columns of a block that lie together, and where vector v of the first row
+ * lies, the first of a strip if it is not the only one. */
+#if FRNN_STRIP
+#define FRNN_COLUMNS(width) (FRNN_STRIP * VL)
+#define FRNN_PLACE(v, K) ((v) / FRNN_STRIP * FRNN_STRIP * VL * (K) + (v) % FRNN_STRIP * VL)
+#else
+#define FRNN_COLUMNS(width) (width)
+#define FRNN_PLACE(v, K) ((v) * VL)
+#endif
 
 /* acc (rows, vectors) = from (rows, vectors) + a (rows, K) times columns of a block, K one chunk at most.
  * ROWS, VECTORS and IS_FAR are constants, so that the sums are registers: 12 of 16 at most, 24 of 32.
@@ -274,13 +279,13 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++)
             sum[m][v] = v_set(0);
-    for (ptrdiff_t k = 0; k < K; k++, w += width) {
+    for (ptrdiff_t k = 0; k < K; k++, w += FRNN_COLUMNS(width)) {
         V column[12];
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++) {
-            column[v] = v_load(w + v * VL);
+            column[v] = v_load(w + FRNN_PLACE(v, K));
             if (is_far && rows == 1 && v * VL % LINE == 0)
-                FRNN_PREFETCH(w + AHEAD + v * VL, 3);
+                FRNN_PREFETCH(w + AHEAD + FRNN_PLACE(v, K), 3);
         }
         if (is_far && rows > 1) {
             FRNN_PREFETCH(next + 2 * k * LINE, 2);
@@ -345,7 +350,7 @@ static FRNN_INLINE void FN(row_chunk)(const int is_far, ptrdiff_t K, const T *a,
         case 2: FRNN_TILE(1, 2); break;
         default: wide = 1; FRNN_TILE(1, 1); break;
         }
-        w += wide * VL;
+        w += FRNN_PLACE(wide, K);
         from += wide * VL;
         acc += wide * VL;
     }
@@ -374,7 +379,7 @@ static FRNN_INLINE void FN(rows_chunk)(const int is_far, ptrdiff_t n, ptrdiff_t 
         else
             FRNN_TILES(1, 6);
 #endif
-        w += wide * VL;
+        w += FRNN_PLACE(wide, K);
         from += wide * VL;
         acc += wide * VL;
     }
@@ -386,7 +391,7 @@ static FRNN_INLINE void FN(rows_chunk)(const int is_far, ptrdiff_t n, ptrdiff_t 
 static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda,
                                    const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom, T *acc)
 {
-    const ptrdiff_t chunk = FN(chunk)(K_all);
+    const ptrdiff_t chunk = FRNN_CHUNK_OF(K_all, FRNN_CHUNK);
     for (ptrdiff_t k = 0; k < K_all; k += chunk) {
         const ptrdiff_t K = K_all - k < chunk ? K_all - k : chunk;
         if (n == 1)
@@ -429,10 +434,11 @@ static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
     return block;
 }
 
-/* Whether a pass over weights of so many columns finds them beyond the second-level cache. */
+/* Whether a pass over weights of so many columns finds them beyond the second-level cache, and asks for them
+ * early. Of strips the processor's own prefetching makes the most. */
 static inline int FN(is_far)(const frnn_cell *cell, ptrdiff_t columns)
 {
-    return columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR;
+    return !FRNN_STRIP && columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR;
 }
 
 /* acc (n, width) = bias + x W_ih^T. */
@@ -475,34 +481,40 @@ typedef struct FN(layer) {
     int is_far;
 } FN(layer);
 
-/* total += a (K) W for a lone row, in registers. */
+/* total += a (K) W for a lone row, in registers: of strips a few a pass, since a processor follows no more
+ * streams of memory than that. */
 static FRNN_INLINE void FN(lone_product)(const int vectors, const int is_far, ptrdiff_t K, const T *a,
                                          const T *w, V *total)
 {
     enum { LINE = FRNN_LINE / (int)sizeof(T), AHEAD = FRNN_AHEAD / (int)sizeof(T) };
-    const ptrdiff_t chunk = FN(chunk)(K);
-    for (ptrdiff_t k = 0; k < K;) {
-        const ptrdiff_t end = K - k < chunk ? K : k + chunk;
-        V sum[FRNN_SUMS];
+    const int pass = !FRNN_STRIP ? vectors : vectors % 8 == 0 ? 8 : vectors % 6 == 0 ? 6 : vectors;
+    const ptrdiff_t chunk = FRNN_CHUNK_OF(K, FRNN_CHUNK);
+    for (ptrdiff_t begin = 0, rows; begin < K; begin += rows) {
+        rows = K - begin < chunk ? K - begin : chunk;
         FRNN_UNROLL
-        for (int v = 0; v < vectors; v++)
-            sum[v] = v_set(0);
-        for (; k < end; k++, w += vectors * VL) {
-            V column[FRNN_SUMS];
+        for (int first = 0; first < vectors; first += pass, w += rows * pass * VL) {
+            const T *at = w;
+            V sum[FRNN_SUMS];
             FRNN_UNROLL
-            for (int v = 0; v < vectors; v++) {
-                column[v] = v_load(w + v * VL);
-                if (is_far && v * VL % LINE == 0)
-                    FRNN_PREFETCH(w + AHEAD + v * VL, 3);
+            for (int v = 0; v < pass; v++)
+                sum[v] = v_set(0);
+            for (ptrdiff_t k = begin; k < begin + rows; k++, at += FRNN_COLUMNS(vectors * VL)) {
+                V column[FRNN_SUMS];
+                FRNN_UNROLL
+                for (int v = 0; v < pass; v++) {
+                    column[v] = v_load(at + FRNN_PLACE(v, rows));
+                    if (is_far && v * VL % LINE == 0)
+                        FRNN_PREFETCH(at + AHEAD + FRNN_PLACE(v, rows), 3);
+                }
+                V factor = v_set(a[k]);
+                FRNN_UNROLL
+                for (int v = 0; v < pass; v++)
+                    sum[v] = v_fma(factor, column[v], sum[v]);
             }
-            V factor = v_set(a[k]);
             FRNN_UNROLL
-            for (int v = 0; v < vectors; v++)
-                sum[v] = v_fma(factor, column[v], sum[v]);
+            for (int v = 0; v < pass; v++)
+                total[first + v] = v_add(total[first + v], sum[v]);
         }
-        FRNN_UNROLL
-        for (int v = 0; v < vectors; v++)
-            total[v] = v_add(total[v], sum[v]);
     }
 }
 
@@ -681,10 +693,13 @@ static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 }
 
 static const frnn_backend FN(table) = {
-    FN(project), FN(step), FN(dense), frnn_parts, frnn_panel_gates, FN(scratch_bytes), FN(rows),
+    FRNN_STRIP ? FRNN_STRIP * VL : FRNN_WHOLE, FRNN_CHUNK, FN(project), FN(step), FN(dense), frnn_parts,
+    frnn_panel_gates, FN(scratch_bytes), FN(rows),
     NULL, NULL, frnn_flush_denormals, frnn_restore_denormals,
 };
 
+#undef FRNN_COLUMNS
+#undef FRNN_PLACE
 #undef T
 #undef V
 #undef VL

@@ -60,7 +60,7 @@ class Linear(Layer):
         self.out_features, self.in_features = self.tensors["weight"].shape
         self.features_out, self.features_in = self.out_features, self.in_features
         picked = pick_backend("Linear", backend, dtype, self.threads)
-        packed = pack_dense(picked.layout, self.tensors["weight"], self.tensors.get("bias"))
+        packed = pack_dense(picked.table, self.tensors["weight"], self.tensors.get("bias"))
         self._engine = Dense(packed, picked.table, picked.threads)
         return self
 
