@@ -23,8 +23,10 @@ FEWEST_ROUNDS = 5
 SINGLE_STEPS = (10, 100)
 # How far two engines may differ, as a share of the largest value: sums in different orders.
 AGREEMENT = {"float32": 1e-4, "float64": 1e-10}
-# Before a round with several threads: those of the engine before it spin on for a while.
-SETTLING_SECONDS = 0.02
+# Before a round with several threads: those of the engine before it spin on for a while, ONNX Runtime's for
+# 40 ms. Meanwhile the cores fall asleep, and need a few milliseconds to be as fast as before.
+SETTLING_SECONDS = 0.06
+WARMING_SECONDS = 0.01
 # Units of work whose outputs are compared: enough that a wrong state shows.
 COMPARED = 3
 
@@ -141,9 +143,11 @@ def _take_turns(
             for engine, runner in runners.items():
                 count = counts[engine]
                 with engine.active():
+                    warming = max(1, count // 10)
                     if threads > 1:
                         time.sleep(SETTLING_SECONDS)
-                    _seconds(runner.call, max(1, count // 10))
+                        warming = max(1, round(count * WARMING_SECONDS / round_seconds))
+                    _seconds(runner.call, warming)
                     means[engine].append(_seconds(runner.call, count) / count)
                     steps[engine] += _single_steps(runner.call, singles[engine])
     finally:

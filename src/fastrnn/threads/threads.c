@@ -64,7 +64,7 @@ enum {
     SPIN = 100 * 1000,        /* nanoseconds that a thread without work spins before it sleeps */
     PATIENCE = 3 * 1000,      /* nanoseconds that a slice waits for its own thread before another takes it */
     CROWDED = 1000 * 1000,    /* nanoseconds without threads after a core was seen to be busy: so many, */
-    MOST_DOUBLED = 9,         /* doubled as often as this where it is seen again and again */
+    MOST_DOUBLED = 6,         /* doubled as often as this where it is seen again and again */
     STACK = 1024 * 1024,
 };
 
