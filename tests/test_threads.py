@@ -229,6 +229,22 @@ print(_threads.cores(), is_right(shared))
 # ---------------------------------------------------------------- forks, threads, ends
 
 
+def test_the_first_call_of_a_process_is_right():
+    """Workers that are there before the others run nothing of a job that has not begun."""
+    script = """
+spec = {"weight_ih": (16, 5), "weight_hh": (16, 16)}
+random = np.random.default_rng(0)
+rnn = fastrnn.RNN.from_state_dict(
+    {name: random.uniform(-.3, .3, shape) for name, shape in spec.items()}, nonlinearity="tanh")
+x = random.standard_normal((2, 40, 5)).astype(np.float32)
+rnn.engine.take_plan("alone", 1)
+wanted = rnn(x)[0]
+rnn.engine.take_plan("rows", 8)
+print(np.array_equal(rnn(x)[0], wanted))
+"""
+    assert [child(script) for _ in range(3)] == [["True"]] * 3
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_fork_has_threads_of_its_own():
     script = (

@@ -74,6 +74,10 @@ typedef struct {
     _Alignas(64) atomic_ullong value;
 } counter;
 
+#define JOB(value) ((uint32_t)((value) >> 32))
+#define COUNT(value) ((uint32_t)(value))
+#define WORD(job, count) ((unsigned long long)(job) << 32 | (uint32_t)(count))
+
 static struct {
     /* The job. Written by the caller who holds `is_taken`, before `done` tells its number. */
     frnn_work work;
@@ -103,13 +107,10 @@ static struct {
     pthread_t handles[FRNN_MOST_THREADS];
 #endif
 } pool = {
+    .done = {WORD(0, UINT32_MAX)}, /* nothing of job 0 may be claimed by a worker that is there before job 1 */
     .mutex = PTHREAD_MUTEX_INITIALIZER,
     .advanced = PTHREAD_COND_INITIALIZER,
 };
-
-#define JOB(value) ((uint32_t)((value) >> 32))
-#define COUNT(value) ((uint32_t)(value))
-#define WORD(job, count) ((unsigned long long)(job) << 32 | (uint32_t)(count))
 
 static long long nanoseconds(void)
 {
