@@ -68,6 +68,7 @@ setup(
             "wraparound": is_debug,
             "initializedcheck": is_debug,
             "cdivision": True,
+            "freethreading_compatible": True,
         },
         include_path=["src"],
         annotate=os.environ.get("FASTRNN_ANNOTATE") == "1",

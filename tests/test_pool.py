@@ -4,7 +4,10 @@ import copy
 import multiprocessing
 import pickle
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -469,3 +472,11 @@ def test_a_second_thread_on_a_stream_is_refused(rng):
         wanted.run(x)
     for one, other in zip(arrays_of(stream.state), arrays_of(wanted.state), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_soak_of_opens_steps_and_closes():
+    """A short form of it; `python tests/soak_pool.py 10000000` is the long one."""
+    soak = Path(__file__).with_name("soak_pool.py")
+    result = subprocess.run([sys.executable, soak, "100000"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.endswith("wrong: none\n")

@@ -1,0 +1,127 @@
+"""A guitar through a neural amplifier, block by block as a sound card asks for it.
+
+    python examples/guitar_amp.py MODEL.json IN.wav OUT.wav
+
+MODEL.json is a GRU or LSTM model as GuitarML's trainers write it: "model_data", and a "state_dict" with a
+recurrent layer "rec" and a Linear "lin". Without it the weights are random; without IN.wav a plucked string
+plays (Karplus and Strong, Digital synthesis of plucked-string and drum timbres, 1983).
+"""
+
+import argparse
+import json
+import time
+import wave
+
+import numpy as np
+
+import fastrnn
+
+RATE = 44100
+KINDS = {"GRU": fastrnn.GRU, "LSTM": fastrnn.LSTM}
+
+
+def load_model(path=None):
+    """The model, and how much of the input is added to its output (0 or 1)."""
+    if path is None:
+        return make_model(), 1
+    with open(path) as file:
+        content = json.load(file)
+    settings = content["model_data"]
+    weights = {name: np.array(values, np.float32) for name, values in content["state_dict"].items()}
+    recurrent = KINDS[settings["unit_type"]].from_state_dict(weights, "rec")
+    return fastrnn.Sequential(recurrent, fastrnn.Linear.from_state_dict(weights, "lin")), settings["skip"]
+
+
+def make_model():
+    """A GRU of 8 units with random weights."""
+    random = np.random.default_rng(0)
+    shapes = {
+        "rec.weight_ih_l0": (24, 1),
+        "rec.weight_hh_l0": (24, 8),
+        "rec.bias_ih_l0": (24,),
+        "rec.bias_hh_l0": (24,),
+        "lin.weight": (1, 8),
+        "lin.bias": (1,),
+    }
+    weights = {name: random.uniform(-0.4, 0.4, shape) for name, shape in shapes.items()}
+    return fastrnn.Sequential(
+        fastrnn.GRU.from_state_dict(weights, "rec"), fastrnn.Linear.from_state_dict(weights, "lin")
+    )
+
+
+class Amplifier:
+    """What an audio callback calls: the state goes on from block to block, and nothing is allocated."""
+
+    def __init__(self, model, skip, most_samples):
+        self.stream = model.stream()
+        self.skip = skip
+        self.out = np.empty((most_samples, 1), np.float32)
+
+    def process(self, block):
+        """Amplify samples (n,), in place."""
+        out = self.out[: len(block)]
+        self.stream.run(block[:, None], out=out)
+        block *= self.skip
+        block += out[:, 0]
+
+
+def pluck(seconds, hertz=110.0):
+    """A plucked string: samples (n,) from -1 to 1."""
+    random = np.random.default_rng(0)
+    period = round(RATE / hertz)
+    sound = np.zeros(round(seconds * RATE), np.float32)
+    string = random.uniform(-1, 1, period).astype(np.float32)
+    for begin in range(0, len(sound), period):
+        part = sound[begin : begin + period]
+        part[:] = string[: len(part)]
+        string = 0.498 * (string + np.roll(string, 1))
+    return sound
+
+
+def read_wav(path):
+    """The samples of a 16-bit mono file, and their rate."""
+    with wave.open(path, "rb") as file:
+        if file.getsampwidth() != 2 or file.getnchannels() != 1:
+            raise SystemExit(f"{path}: expected 16-bit mono sound.")
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return samples.astype(np.float32) / 32768, file.getframerate()
+
+
+def write_wav(path, samples, rate):
+    """Write samples as a 16-bit mono file."""
+    with wave.open(path, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", help="a JSON model of GuitarML's kind")
+    parser.add_argument("input", nargs="?", help="a 16-bit mono WAV file")
+    parser.add_argument("output", nargs="?", help="where the sound goes")
+    parser.add_argument(
+        "--block", type=int, default=64, help="samples that are asked for at once (default 64)"
+    )
+    options = parser.parse_args()
+    sound, rate = (pluck(2.0), RATE) if options.input is None else read_wav(options.input)
+    amplifier = Amplifier(*load_model(options.model), options.block)
+    longest = 0.0
+    began = time.perf_counter()
+    for begin in range(0, len(sound), options.block):
+        start = time.perf_counter()
+        amplifier.process(sound[begin : begin + options.block])
+        longest = max(longest, time.perf_counter() - start)
+    seconds = time.perf_counter() - began
+    deadline = options.block / rate
+    print(
+        f"{len(sound)} samples in {seconds * 1e3:.1f} ms: {len(sound) / rate / seconds:.0f} times real time"
+    )
+    print(f"the longest block took {longest * 1e6:.0f} us of the {deadline * 1e6:.0f} us that it may")
+    if options.output is not None:
+        write_wav(options.output, sound, rate)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Load for examples/server.py: many live sequences at once, every answer compared with the offline run.
+
+    python examples/load.py MODEL --port 7070 --connections 1000 --seconds 60 --rate 10
+
+Each connection sends a step when it is due, `rate` a second, and waits for its answer. A step's time counts
+from the moment it was due, so a server that falls behind cannot hide it. Prints the 50th and 99th percentile
+of a step's time and the steps a second; exits with 1 if an answer is missing or differs in one bit from what
+the model gives for the whole sequence. MODEL is the server's.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+
+import numpy as np
+from server import GREETING, load_model
+
+ROWS = 4096  # of the table that all inputs are taken from
+
+
+class Client:
+    """One live sequence: its inputs, the answers, and how long each took."""
+
+    def __init__(self, number, table, steps):
+        places = 37 * number + np.arange(steps)
+        self.inputs = table[places % len(table)]
+        self.answers = bytearray()
+        self.seconds = []
+
+    async def run(self, host, port, rate, begin):
+        """Make all steps, the first one at a time `begin`."""
+        reader, writer = await asyncio.open_connection(host, port)
+        _, features = GREETING.unpack(await reader.readexactly(GREETING.size))
+        for index, step in enumerate(self.inputs):
+            due = begin + index / rate
+            await asyncio.sleep(max(0, due - time.monotonic()))
+            writer.write(step.tobytes())
+            self.answers += await reader.readexactly(4 * features)
+            self.seconds.append(time.monotonic() - due)
+        writer.close()
+        await writer.wait_closed()
+
+    def is_right(self, model):
+        """Whether the answers are, bit for bit, what the whole sequence gives."""
+        return self.answers == model.stream().run(self.inputs).astype("<f4").tobytes()
+
+
+async def run_all(clients, options):
+    """Run the clients at once; their steps are spread evenly over time."""
+    begin = time.monotonic() + 1 + len(clients) / 1000  # when all are connected
+    runs = [
+        client.run(options.host, options.port, options.rate, begin + index / len(clients) / options.rate)
+        for index, client in enumerate(clients)
+    ]
+    failures = await asyncio.gather(*runs, return_exceptions=True)
+    return [failure for failure in failures if failure is not None]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", help="the server's; none if it has none")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=7070)
+    parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=10, help="steps a second of each connection")
+    options = parser.parse_args()
+    model = load_model(options.model)
+    steps = max(1, round(options.seconds * options.rate))
+    table = np.random.default_rng(0).standard_normal((ROWS, model.features_in)).astype("<f4")
+    clients = [Client(number, table, steps) for number in range(options.connections)]
+    failures = asyncio.run(run_all(clients, options))
+    seconds = np.concatenate([client.seconds for client in clients])
+    wrong = sum(not client.is_right(model) for client in clients)
+    if len(seconds):
+        p50, p99 = np.quantile(seconds, (0.5, 0.99)) * 1e3
+        rate = len(seconds) / options.seconds
+        print(f"{len(seconds)} steps of {len(clients)} connections, {rate:.0f} a second")
+        print(f"a step: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    print(f"failed connections: {len(failures)}{''.join(f' {failure!r}' for failure in failures[:3])}")
+    print(f"sequences with a lost or wrong answer: {wrong}")
+    return 1 if wrong or failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""A server of live sequences: every connection is one, and steps that come together are made as one batch.
+
+    python examples/server.py MODEL --port 7070
+    python examples/load.py MODEL --port 7070 --connections 1000
+
+The protocol: the server greets with two numbers, the features of a step's input and of its output (two
+little-endian uint32). Then the client sends steps, each its features as little-endian float32, and gets an
+answer to each, in order. It may send several before it reads. A sequence ends with its connection.
+
+Without MODEL there is a voice detector with random weights: LSTM 128->128, Linear, Sigmoid.
+"""
+
+import argparse
+import asyncio
+import struct
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+import fastrnn
+
+GREETING = struct.Struct("<II")
+WINDOW = 300e-6  # seconds that a step waits for others
+MOST_WAITING = 64  # steps of a connection that lie here unanswered; then it is not read until some are
+
+
+def load_model(path=None):
+    """The model of a file; without one, a voice detector with random weights, the same every time."""
+    if path is not None:
+        return fastrnn.load(path)
+    random = np.random.default_rng(0)
+    shapes = {
+        "lstm.weight_ih_l0": (512, 128),
+        "lstm.weight_hh_l0": (512, 128),
+        "lstm.bias_ih_l0": (512,),
+        "lstm.bias_hh_l0": (512,),
+        "linear.weight": (1, 128),
+        "linear.bias": (1,),
+    }
+    weights = {name: random.uniform(-0.2, 0.2, shape) for name, shape in shapes.items()}
+    return fastrnn.Sequential(
+        fastrnn.LSTM.from_state_dict(weights, "lstm"),
+        fastrnn.Linear.from_state_dict(weights, "linear"),
+        fastrnn.Sigmoid(),
+    )
+
+
+class Connection(asyncio.Protocol):
+    """One client: its stream in the pool, and the bytes of steps that are not made yet."""
+
+    def __init__(self, server):
+        self.server = server
+        self.received = bytearray()
+        self.is_writable = True
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.stream = self.server.pool.open()
+        self.server.connections.add(self)
+        transport.write(self.server.greeting)
+
+    def data_received(self, data):
+        self.received += data
+        if len(self.received) > MOST_WAITING * self.server.step_bytes:
+            self.transport.pause_reading()
+        self.server.look_at(self)
+
+    def take_step(self):
+        """The bytes of the next step."""
+        size = self.server.step_bytes
+        step = bytes(self.received[:size])
+        del self.received[:size]
+        if len(self.received) <= MOST_WAITING * size:
+            self.transport.resume_reading()
+        return step
+
+    def pause_writing(self):
+        """The client does not read its answers: no more are made."""
+        self.is_writable = False
+
+    def resume_writing(self):
+        self.is_writable = True
+        self.server.look_at(self)
+
+    def connection_lost(self, error):
+        self.server.connections.discard(self)
+        self.server.ready.pop(self, None)
+        self.server.gone.append(self.stream)
+
+
+class Server:
+    """Collects steps, and makes those that are there as one batch."""
+
+    def __init__(self, model):
+        self.pool = model.pool()
+        self.greeting = GREETING.pack(model.features_in, model.features_out)
+        self.step_bytes = 4 * model.features_in
+        self.answer_bytes = 4 * model.features_out
+        self.connections = set()
+        self.ready = {}  # connections with a step to make, in the order in which they came; a dict keeps it
+        self.gone = []  # streams to be closed
+        self.has_work = asyncio.Event()
+        # One thread for the batches: the loop goes on reading meanwhile.
+        self.thread = ThreadPoolExecutor(1)
+
+    def look_at(self, connection):
+        """Let a connection take part in the next batch, if there is a whole step and room for its answer."""
+        if connection.is_writable and len(connection.received) >= self.step_bytes:
+            self.ready[connection] = None
+            self.has_work.set()
+
+    async def make_batches(self):
+        """Make one batch after the other, for ever."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await self.has_work.wait()
+            if len(self.ready) < len(self.connections):
+                # The loop's own clock has steps of a millisecond.
+                await loop.run_in_executor(self.thread, time.sleep, WINDOW)
+            self.has_work.clear()
+            batch, self.ready = self.ready, {}
+            if batch:
+                ids = [connection.stream for connection in batch]
+                steps = b"".join(connection.take_step() for connection in batch)
+                answers = await loop.run_in_executor(self.thread, self.step, ids, steps)
+                for index, connection in enumerate(batch):
+                    begin = index * self.answer_bytes
+                    connection.transport.write(answers[begin : begin + self.answer_bytes])
+                    self.look_at(connection)
+            # No batch is under way that they could be part of.
+            while self.gone:
+                self.pool.close(self.gone.pop())
+
+    def step(self, ids, steps):
+        """The answers' bytes to the bytes of a step of each stream."""
+        X = np.frombuffer(steps, "<f4").reshape(len(ids), -1)
+        return memoryview(self.pool.step(ids, X).astype("<f4", copy=False)).cast("B")
+
+    async def serve(self, host, port):
+        """Listen, tell where, and go on until cancelled."""
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda: Connection(self), host, port, backlog=4096)
+        async with listener:
+            for socket in listener.sockets:
+                print("listening on {}:{}".format(*socket.getsockname()), flush=True)
+            await self.make_batches()
+
+
+async def main(options):
+    await Server(load_model(options.model)).serve(options.host, options.port)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", help="a saved model that takes numbers")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=7070, help="0: any that is free (default 7070)")
+    try:
+        asyncio.run(main(parser.parse_args()))
+    except KeyboardInterrupt:
+        pass

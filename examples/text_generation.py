@@ -1,0 +1,59 @@
+"""Text from a character-level LSTM, one character at a time.
+
+    python examples/text_generation.py --prompt "A class " --temperature 0.5
+
+The model is the demo's: a `state_dict` with an Embedding, an LSTM and a Linear layer. Dividing the scores by
+a temperature is dividing the last layer's weights by it, so a stream of the model gives, for a character,
+the probabilities of the next one.
+"""
+
+import argparse
+
+import numpy as np
+
+import fastrnn
+from fastrnn.demo import decode, encode, weights_path
+
+
+def load_model(path, temperature):
+    """A model from characters to the probabilities of the next one."""
+    weights = dict(fastrnn.load_state_dict(path))
+    for name in ("linear.weight", "linear.bias"):
+        weights[name] = weights[name] / temperature
+    return fastrnn.Sequential(
+        fastrnn.Embedding.from_state_dict(weights, "embedding"),
+        fastrnn.LSTM.from_state_dict(weights, "lstm"),
+        fastrnn.Linear.from_state_dict(weights, "linear"),
+        fastrnn.Softmax(),
+    )
+
+
+def characters(model, prompt, length, seed):
+    """Yield so many characters that follow the prompt."""
+    random = np.random.default_rng(seed)
+    stream = model.stream()
+    probabilities = stream.run(encode(prompt))[-1]
+    for _ in range(length):
+        chances = probabilities.astype(np.float64)
+        token = random.choice(len(chances), p=chances / chances.sum())
+        yield decode([token])
+        probabilities = stream.step(token)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--weights", default=weights_path(), help="a state dict like the demo's")
+    parser.add_argument("--prompt", default="The ")
+    parser.add_argument("--length", type=int, default=400, help="characters (default 400)")
+    parser.add_argument("--temperature", type=float, default=0.6, help="lower: safer (default 0.6)")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    model = load_model(options.weights, options.temperature)
+    print(options.prompt, end="")
+    for character in characters(model, options.prompt, options.length, options.seed):
+        print(character, end="", flush=True)
+    print()
+
+
+if __name__ == "__main__":
+    main()

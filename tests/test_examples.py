@@ -1,0 +1,208 @@
+"""Each example runs as its first lines say, and gives what it should."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastrnn
+from fastrnn.demo import ALPHABET
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def load(name):
+    """An example as a module; what it imports from beside it is found."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", EXAMPLES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, *arguments):
+    """What an example prints."""
+    command = [sys.executable, EXAMPLES / f"{name}.py", *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_every_example_is_tested():
+    text = Path(__file__).read_text()
+    for path in EXAMPLES.glob("*.py"):
+        # Training needs torch and ten minutes; its result is what the demo runs.
+        assert f'"{path.stem}"' in text or path.stem == "train_demo_model", path.name
+
+
+# ---------------------------------------------------------------- text
+
+
+def test_text_generation_writes_text():
+    text = run("text_generation", "--length", 60, "--prompt", "A class ")
+    assert text.startswith("A class ") and len(text) == 8 + 60 + 1
+    assert set(text) <= set(ALPHABET)
+    assert text == run("text_generation", "--length", 60, "--prompt", "A class ")
+    assert text != run("text_generation", "--length", 60, "--prompt", "A class ", "--seed", 1)
+
+
+def test_a_low_temperature_draws_the_likeliest_character():
+    example = load("text_generation")
+    model = example.load_model(example.weights_path(), temperature=0.01)
+    drawn = "".join(example.characters(model, "The ", 30, seed=0))
+    stream, scores = fastrnn.load(example.weights_path()).stream(), None
+    for token in example.encode("The " + drawn[:-1]):
+        scores = stream.step(token)
+    assert ALPHABET[scores.argmax()] == drawn[-1]
+
+
+# ---------------------------------------------------------------- audio
+
+
+def test_guitar_amp_plays_without_any_file():
+    out = run("guitar_amp")
+    assert "times real time" in out and "the longest block took" in out
+
+
+def test_guitar_amp_reads_and_writes_sound(tmp_path):
+    example = load("guitar_amp")
+    random = np.random.default_rng(0)
+    content = {
+        "model_data": {"unit_type": "LSTM", "skip": 0},
+        "state_dict": {
+            "rec.weight_ih_l0": random.uniform(-0.3, 0.3, (20, 1)).tolist(),
+            "rec.weight_hh_l0": random.uniform(-0.3, 0.3, (20, 5)).tolist(),
+            "rec.bias_ih_l0": [0.1] * 20,
+            "rec.bias_hh_l0": [0.0] * 20,
+            "lin.weight": [[0.2] * 5],
+            "lin.bias": [0.0],
+        },
+    }
+    (tmp_path / "model.json").write_text(json.dumps(content))
+    example.write_wav(str(tmp_path / "in.wav"), example.pluck(0.1), 44100)
+    run("guitar_amp", tmp_path / "model.json", tmp_path / "in.wav", tmp_path / "out.wav", "--block", 48)
+    with wave.open(str(tmp_path / "out.wav")) as file:
+        assert (file.getnframes(), file.getframerate()) == (4410, 44100)
+    sound, _ = example.read_wav(str(tmp_path / "in.wav"))
+    amplified, _ = example.read_wav(str(tmp_path / "out.wav"))
+    model, _ = example.load_model(tmp_path / "model.json")
+    wanted = model(sound[:, None])[0][:, 0]
+    assert np.abs(amplified - wanted).max() < 1e-4  # 16 bits
+
+
+@pytest.mark.parametrize(
+    "name, prefix", (("gru8_ts9_pytorch", "gru8"), ("ts9_gru7_gain10_loss003_TEST", "gru7"))
+)
+def test_guitar_amp_sounds_as_its_authors_model(models, name, prefix):
+    """Blocks of any size through a real pedal: the reference of torch, in float32."""
+    example = load("guitar_amp")
+    folder = models / "neuralseed-gru-json"
+    with np.load(folder / "reference.npz") as arrays:
+        sound, wanted = arrays["stack.in"].ravel(), arrays[f"{prefix}.stack.out64"].ravel()
+    amplifier = example.Amplifier(*example.load_model(folder / f"{name}.json"), most_samples=512)
+    sound = sound.copy()
+    random, begin = np.random.default_rng(0), 0
+    while begin < len(sound):
+        size = int(random.integers(1, 513))
+        amplifier.process(sound[begin : begin + size])
+        begin += size
+    assert np.abs(sound - wanted).max() < 2e-5  # torch's own float32 error: 2.3e-6
+
+
+# ---------------------------------------------------------------- words
+
+
+def test_tagging_gives_each_word_a_tag():
+    lines = run("tagging", "one two three", "four").splitlines()
+    assert [len(line.split()) for line in lines] == [3, 1]
+    example = load("tagging")
+    assert all(pair.split("/")[1] in example.TAGS for line in lines for pair in line.split())
+
+
+def test_tags_do_not_depend_on_the_batch():
+    example = load("tagging")
+    words = sorted({word for sentence in example.SENTENCES for word in sentence.split()})
+    vocabulary = {word: number for number, word in enumerate(words, 1)}
+    model = example.make_model(example.make_weights(len(words) + 1))
+    together = example.tag(model, vocabulary, example.SENTENCES)
+    assert together == [example.tag(model, vocabulary, [sentence])[0] for sentence in example.SENTENCES]
+
+
+def test_sentiment_rates_reviews(tmp_path):
+    lines = run("sentiment").splitlines()
+    assert len(lines) == 2 and all(line[:4] in ("good", "bad ") for line in lines)
+    example = load("sentiment")
+    np.savez(tmp_path / "weights.npz", **example.make_weights())
+    assert run("sentiment", tmp_path / "weights.npz", "4,8,15,16", "23,42").splitlines() == lines
+
+
+def test_sentiment_equals_the_module_of_its_first_lines(tmp_path):
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    example = load("sentiment")
+    source = example.__doc__.split("In torch:")[1].split("torch.save")[0]
+    namespace = {"nn": nn}
+    exec("\n".join(line[4:] for line in source.splitlines()), namespace)
+    module = namespace["Sentiment"](50, 16, 32).eval()
+    torch.save(module.state_dict(), tmp_path / "sentiment.pt")
+    with torch.inference_mode():
+        wanted = [float(module(torch.tensor([row]))) for row in ([4, 8, 15, 16], [23, 42])]
+    lines = run("sentiment", tmp_path / "sentiment.pt", "4,8,15,16", "23,42").splitlines()
+    assert [float(line.split()[1]) for line in lines] == pytest.approx(wanted, abs=6e-4)
+
+
+# ---------------------------------------------------------------- the server
+
+
+class Served:
+    """A server of an example in a process of its own."""
+
+    def __init__(self, *arguments):
+        command = [sys.executable, EXAMPLES / "server.py", *map(str, arguments), "--port", "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.port = int(self.process.stdout.readline().rsplit(":", 1)[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
+
+
+def test_server_and_load_lose_and_mix_up_nothing():
+    with Served() as server:
+        for _ in range(2):
+            out = run("load", "--port", server.port, "--connections", 40, "--seconds", 1, "--rate", 50)
+            assert "2000 steps of 40 connections" in out
+            assert "failed connections: 0" in out and "sequences with a lost or wrong answer: 0" in out
+
+
+def test_server_takes_a_saved_model_and_clients_that_come_and_go(tmp_path):
+    """Many steps at once, half steps, clients that leave in the middle; then all is as it was."""
+    import socket
+
+    example = load("server")
+    model = fastrnn.Sequential(*example.load_model().layers[:1])
+    model.save(tmp_path / "model.safetensors")
+    x = np.random.default_rng(0).standard_normal((300, 128)).astype("<f4")
+    wanted = model(x)[0].tobytes()
+    with Served(tmp_path / "model.safetensors") as server:
+        for attempt in range(3):
+            leaving = socket.create_connection(("127.0.0.1", server.port))
+            leaving.sendall(x.tobytes()[: 1000 + attempt])
+            leaving.close()
+            with socket.create_connection(("127.0.0.1", server.port)) as client:
+                reader = client.makefile("rb")
+                assert example.GREETING.unpack(reader.read(example.GREETING.size)) == (128, 128)
+                client.sendall(x[:150].tobytes())
+                client.sendall(x[150:].tobytes()[:10_001])
+                client.sendall(x[150:].tobytes()[10_001:])
+                assert reader.read(len(wanted)) == wanted
+                reader.close()
