@@ -8,8 +8,8 @@ from fastrnn.benchmark.work import Work, ragged_lengths
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
 # What a ratio is taken against: the best of all peers, torch alone where the others have no such
-# thing or nobody uses it there, or the recorded times of RTNeural.
-PEERS, TORCH, RTNEURAL = "peers", "torch", "rtneural"
+# thing or nobody uses it there, ONNX Runtime's for pools, or the recorded times of RTNeural.
+PEERS, TORCH, ONNX, RTNEURAL = "peers", "torch", "onnxruntime", "rtneural"
 # Over the cases that have PEERS: the geometric mean of the ratios. Over all: none below the minimum.
 GEOMETRIC_MEAN = 2.0
 MINIMUM = 1.05
@@ -29,6 +29,12 @@ SCALING_WHILE_BUSY = 1 / 1.3
 PEAK_SHARE = 0.90
 BANDWIDTH_SHARE = 0.85
 
+# For a pool of so many streams: the time of others over that of one `pool.step` of all; and how much more
+# streams in random order may cost.
+POOL_STREAMS = 1024
+POOL_RATIOS = {"a lone stream": 2.0, "onnxruntime one by one": 8.0}
+POOL_ORDER = 1.1
+
 # RTNeural (C++, sizes known to the compiler), LSTM 1->H: microseconds a sample, recorded where a core
 # does so many GFLOP/s in float32. They are scaled by the peak that is measured in the same run.
 RTNEURAL_MICROSECONDS = {16: 0.041, 32: 0.19, 64: 0.61, 128: 2.56}
@@ -39,8 +45,9 @@ RTNEURAL_GFLOPS = 250.0
 class Case:
     """One piece of work: a recurrent layer, a batch, a number of time steps; and the ratio wanted.
 
-    mode "step" is one step of a live sequence, its state kept from call to call; "sequence" is T
-    steps in one call, from zero states. The ratio is the time of what it is taken `against` over ours.
+    mode "step" is one step of a live sequence, its state kept from call to call; "pool" one step of each
+    of B of them; "sequence" is T steps in one call, from zero states. The ratio is the time of what it is
+    taken `against` over ours.
     """
 
     kind: str
@@ -69,6 +76,8 @@ class Case:
         amount = f"{self.T}x{self.B}"
         if self.mode == "step":
             amount = "step" if self.B == 1 else f"step x{self.B}"
+        elif self.mode == "pool":
+            amount = f"pool of {self.B}"
         return f"{' '.join(words)}, {amount}"
 
     def shape(self):
@@ -180,7 +189,14 @@ BESIDE_TORCH = [
 LONG = [
     Case("LSTM", 1, size, T=48000, target=target, against=RTNEURAL) for size, target in LONG_TARGETS.items()
 ]
-GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG)
+POOLS = [
+    Case(
+        "LSTM", 128, 128, B=streams, mode="pool", against=ONNX,
+        target=1.15 if streams == POOL_STREAMS else MINIMUM,
+    )
+    for streams in (16, 64, 256, POOL_STREAMS)
+]  # fmt: skip
+GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG, *POOLS)
 GRID_OF_THREADS = (*STEPS, *SEQUENCES, *FOR_THREADS)
 
 # The rows of the README's table.

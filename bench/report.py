@@ -24,6 +24,10 @@ def print_report(result):
             print(_limits_line(result))
         for line in summary_lines(result["summary"]):
             print(line)
+    pools = [entry for entry in result["cases"] if entry["mode"] == "pool"]
+    if pools:
+        print("\npools: microseconds a stream, and how many times as much as in one step of the pool\n")
+        print_table(*pool_table(pools))
     if "cold_start" in result:
         print()
         print_table(*start_table(result))
@@ -41,6 +45,9 @@ def markdown(result, has_all=False):
             f"{summary['geometric_mean_of']} cases that all engines run, lowest of all "
             f"{len(result['cases'])} {summary['minimum']:.2f} ({summary['minimum_case']})."
         )
+    pools = [entry for entry in result["cases"] if entry["mode"] == "pool"]
+    if pools:
+        lines += ["", *_markdown_table(*pool_table(pools))]
     if "cold_start" in result:
         lines += ["", *_markdown_table(*start_table(result))]
     return "\n".join(lines)
@@ -91,6 +98,30 @@ def short_table(result, entries):
     return columns, rows
 
 
+def pool_table(entries):
+    """Columns and rows of pools: what a stream's step takes in a pool of so many, and in other ways."""
+    names = ["in random order", "a lone stream", "streams one by one"]
+    names += [*TITLES, "onnxruntime one by one"]
+    names = [name for name in names if any(name in entry["pool"] for entry in entries)]
+    rows = []
+    for entry in entries:
+        own = entry["engines"]["fastrnn"]["microseconds"] / entry["B"]
+        cells = [entry["pool"].get(name) for name in names]
+        rows.append((
+            f"{entry['name'].partition(',')[0]}, {entry['B']} streams",
+            duration(own),
+            *("-" if ratio is None else f"{duration(own * ratio)} ({ratio:.2f}x)" for ratio in cells),
+        ))  # fmt: skip
+    return ("", "pool.step", *(_pool_title(name) for name in names)), rows
+
+
+def _pool_title(name):
+    if name in TITLES:
+        return f"{TITLES[name]}, same batch"
+    engine = name.split()[0]
+    return name.replace(engine, TITLES.get(engine, engine))
+
+
 def start_table(result):
     """Columns and rows of cold start and installed size, by engine."""
     rows = []
@@ -121,6 +152,7 @@ def summary_lines(summary):
     for key, words in (
         ("missed", "ratios below what is wanted"),
         ("below_minimum", "slower than the lowest that is allowed"),
+        ("missed_pool", "pools that miss what is wanted"),
         ("missed_scaling", "less faster than on one thread than wanted"),
         ("below_limit", "below the share of the machine's limit that is wanted"),
     ):

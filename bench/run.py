@@ -9,7 +9,11 @@ import time
 from bench.cases import (
     GEOMETRIC_MEAN,
     MINIMUM,
+    ONNX,
     PEERS,
+    POOL_ORDER,
+    POOL_RATIOS,
+    POOL_STREAMS,
     RTNEURAL,
     RTNEURAL_GFLOPS,
     RTNEURAL_MICROSECONDS,
@@ -18,6 +22,7 @@ from bench.cases import (
     SEQUENCE_MEAN,
     TORCH,
 )
+from bench.pools import BESIDE_POOLS, SHUFFLED
 from bench.probe import NoCompiler, probe
 from bench.startup import cold_starts, installed_sizes
 from fastrnn.benchmark import engines
@@ -56,7 +61,11 @@ def run(
     limits = _limits(result) if cases and threads == 1 else None
     with _busy_core() if is_busy else contextlib.nullcontext():
         for index, case in enumerate(cases):
-            peers = [*([engines.ONE_THREAD] if threads > 1 else []), *engines.PEERS]
+            peers = [
+                *([engines.ONE_THREAD] if threads > 1 else []),
+                *engines.PEERS,
+                *(BESIDE_POOLS if case.mode == "pool" else []),
+            ]
             times = measure(case.work(threads), peers, rounds, round_seconds)
             result["cases"].append({**case.as_dict(), "engines": times})
             report(index + 1, len(cases))
@@ -70,6 +79,8 @@ def run(
         _judge(case, entry, limits)
         if threads > 1:
             _judge_threads(entry, is_busy)
+        if case.mode == "pool":
+            _judge_pool(entry, result["cases"])
     result["summary"] = summarise(result["cases"], threads)
     return result
 
@@ -107,8 +118,9 @@ def _judge(case, entry, limits):
     best = best_peer(times, {peer.name for peer in engines.PEERS})
     entry["peer_ratio"] = None if best is None else best[1] / ours
     entry["ratio"] = entry["peer_ratio"]
-    if case.against == TORCH:
-        entry["ratio"] = times["torch"]["microseconds"] / ours if "torch" in times else None
+    if case.against in (TORCH, ONNX):
+        entry["ratio"] = times.get(case.against, {}).get("microseconds", math.nan) / ours
+        entry["ratio"] = None if math.isnan(entry["ratio"]) else entry["ratio"]
     if case.against == RTNEURAL:
         entry["ratio"] = times[RTNEURAL]["recorded"] / ours if RTNEURAL in times else None
     entry["flops"], entry["bytes"] = case.flops(), case.bytes()
@@ -125,6 +137,23 @@ def _judge_threads(entry, is_busy):
     entry["target"] = MINIMUM
     entry["scaling"] = times[engines.ONE_THREAD.name]["microseconds"] / times["fastrnn"]["microseconds"]
     entry["scaling_wanted"] = SCALING_WHILE_BUSY if is_busy else SCALING.get(entry["name"])
+
+
+def _judge_pool(entry, entries):
+    """Add what all streams of a pool take in other ways, over one step of the pool; and what is missed."""
+    times = {name: record.get("microseconds") for name, record in entry["engines"].items()}
+    lone = [e for e in entries if e["name"] == entry["name"].partition(",")[0] + ", step"]
+    if lone:
+        times["a lone stream"] = entry["B"] * lone[0]["engines"]["fastrnn"]["microseconds"]
+    ours = times.pop("fastrnn")
+    entry["pool"] = {name: time / ours for name, time in times.items() if time}
+    entry["pool_missed"] = []
+    if entry["B"] == POOL_STREAMS:
+        entry["pool_missed"] = [
+            name for name, wanted in POOL_RATIOS.items() if entry["pool"].get(name, math.inf) < wanted
+        ]
+        if entry["pool"][SHUFFLED.name] > POOL_ORDER:
+            entry["pool_missed"].append(SHUFFLED.name)
 
 
 def _geometric_mean(ratios):
@@ -152,6 +181,7 @@ def summarise(entries, threads=1):
         "missed_scaling": [
             e["name"] for e in entries if e.get("scaling_wanted") and e["scaling"] < e["scaling_wanted"]
         ],
+        "missed_pool": [f"{e['name']}: {name}" for e in entries for name in e.get("pool_missed", [])],
         "missed": [e["name"] for e in entries if e["ratio"] is not None and e["ratio"] < e["target"]],
         "below_minimum": [name for name, ratio in everywhere.items() if ratio < MINIMUM],
         "below_limit": [e["name"] for e in limits if e["limit"]["share"] < e["limit"]["wanted"]],

@@ -17,6 +17,7 @@ from bench.__main__ import main as bench_main
 from bench.cases import GRID, LONG_TARGETS, PEERS, SHOWN, STEP_TARGETS, Case
 from bench.compare import compare
 from bench.probe import Limits, NoCompiler, probe
+from bench.report import markdown, print_report
 from bench.run import RESULT_VERSION
 from fastrnn.benchmark.engines import OURS, Engine, LeftOut, Runner
 from fastrnn.benchmark.engines import PEERS as PEER_ENGINES
@@ -328,6 +329,35 @@ def test_run_judges_every_case(result):
         assert summary["minimum"] == min(*ratios, long["peer_ratio"])
 
 
+def test_pools_are_judged_beside_other_ways(monkeypatch, capsys):
+    """The same streams in random order and one by one; all engines give the same outputs."""
+    monkeypatch.setattr(bench.run, "probe", lambda: LIMITS)
+    monkeypatch.setattr(bench.run, "POOL_STREAMS", 70)
+    monkeypatch.setattr(bench.run, "POOL_RATIOS", {"a lone stream": 1e9, "streams one by one": 1e-9})
+    monkeypatch.setattr(bench.run, "POOL_ORDER", 0)
+    cases = [
+        Case("GRU", 16, 16, mode="step"),
+        *(Case("GRU", 16, 16, B=B, mode="pool", against="onnxruntime") for B in (3, 70)),
+    ]
+    found = json.loads(json.dumps(bench.run.run(cases, rounds=1, round_seconds=1e-4)))
+    step, small, large = found["cases"]
+    assert small["name"] == "GRU 16->16, pool of 3" and small["pool_missed"] == []
+    for entry in (small, large):
+        ours = entry["engines"]["fastrnn"]["microseconds"]
+        lone = step["engines"]["fastrnn"]["microseconds"]
+        assert entry["pool"]["a lone stream"] == pytest.approx(entry["B"] * lone / ours)
+        for name in ("in random order", "streams one by one"):
+            assert entry["engines"][name]["difference"] == 0
+            assert entry["pool"][name] == pytest.approx(entry["engines"][name]["microseconds"] / ours)
+    assert large["pool_missed"] == ["a lone stream", "in random order"]
+    assert found["summary"]["missed_pool"] == [
+        "GRU 16->16, pool of 70: a lone stream", "GRU 16->16, pool of 70: in random order",
+    ]  # fmt: skip
+    print_report(found)
+    assert "GRU 16->16, 70 streams" in capsys.readouterr().out
+    assert "GRU 16->16, 3 streams" in markdown(found)
+
+
 def test_run_without_a_compiler(monkeypatch):
     def refuse():
         raise NoCompiler("cc: not there")
@@ -464,5 +494,5 @@ def test_installed_sizes_hold_the_requirements():
 
 
 def test_peers_are_those_of_the_grid():
-    assert {case.against for case in GRID} == {PEERS, "torch", "rtneural"}
+    assert {case.against for case in GRID} == {PEERS, "torch", "onnxruntime", "rtneural"}
     assert {engine.name for engine in PEER_ENGINES} == {"torch", "onnxruntime", "openvino"}

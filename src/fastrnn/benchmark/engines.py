@@ -15,6 +15,7 @@ from itertools import cycle
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fastrnn._version import __version__
 from fastrnn.benchmark.work import Work
@@ -69,6 +70,8 @@ class Fastrnn(Engine):
     def build(self, work: Work) -> Runner:
         model = Sequential(*(_layer(spec, work.threads) for spec in work.specs))
         x = work.x()
+        if work.mode == "pool":
+            return pool_runner(model, x[0], np.arange(work.B))
         if work.is_step:
             stream = model.stream(None if work.B == 1 else work.B)
             x = x.reshape(x.shape[2:] if work.B == 1 else (work.B, *x.shape[2:]))
@@ -81,6 +84,14 @@ class Fastrnn(Engine):
             return Runner(call, lambda: call()[0])
         out = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
         return Runner(partial(layer, x, lengths=work.lengths, out=out), lambda: out)
+
+
+def pool_runner(model: Sequential, x: Array, order: NDArray[np.intp]) -> Runner:
+    """Steps of a pool of as many streams as x (B, I) has rows, given in an order; the output in that of x."""
+    pool = model.pool(len(x))
+    ids = np.array([pool.open() for _ in x])[order]
+    y = np.empty_like(model(x[None])[0][0])
+    return Runner(partial(pool.step, ids, x[order], y), lambda: y[np.argsort(order)])
 
 
 class OneThread(Fastrnn):
@@ -147,6 +158,12 @@ class OnnxRuntime(Engine):
         return str(onnxruntime.__version__)
 
     def build(self, work: Work) -> Runner:
+        session, states = self.session(work)
+        bindings, y = self.bind(session, work.x(), states, work.is_step)
+        return Runner(map(session.run_with_iobinding, cycle(bindings)).__next__, y.numpy)
+
+    def session(self, work: Work) -> tuple[Any, dict[str, tuple[int, ...]]]:
+        """A session of the work's model, and the shapes of its states."""
         import onnxruntime
 
         serialised, states = _onnx(work)
@@ -155,8 +172,16 @@ class OnnxRuntime(Engine):
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+        return session, states
+
+    def bind(
+        self, session: Any, x: Array, states: dict[str, tuple[int, ...]], is_step: bool
+    ) -> tuple[list[Any], Any]:
+        """Two bindings to be run in turns, the states going to and fro; and where the output appears."""
+        import onnxruntime
+
         make = onnxruntime.OrtValue.ortvalue_from_numpy
-        x = make(work.x())
+        x = make(x)
         y = make(np.zeros(session.get_outputs()[0].shape, np.float32))
         sets = [{name: make(np.zeros(shape, np.float32)) for name, shape in states.items()} for _ in "ab"]
         bindings = []
@@ -165,11 +190,11 @@ class OnnxRuntime(Engine):
             binding.bind_ortvalue_input("x", x)
             binding.bind_ortvalue_output("y", y)
             for name in states:
-                if work.is_step:
+                if is_step:
                     binding.bind_ortvalue_input(f"{name}_in", before[name])
                 binding.bind_ortvalue_output(f"{name}_out", after[name])
             bindings.append(binding)
-        return Runner(map(session.run_with_iobinding, cycle(bindings)).__next__, y.numpy)
+        return bindings, y
 
 
 class OpenVino(Engine):

@@ -22,9 +22,9 @@ class Work:
         The layers, as ``layer.spec()`` gives them.
     T, B : int
         Time steps of a call, and rows. T is 1 where the mode is "step".
-    mode : {"sequence", "step"}
+    mode : {"sequence", "step", "pool"}
         T steps in one call from zero states; or one step of a live sequence, its state kept from
-        call to call.
+        call to call; or one step of each of B sequences, which others keep the states of as one batch.
     lengths : tuple of int, optional
         The time steps of each row, where they differ.
     threads : int
@@ -40,8 +40,8 @@ class Work:
 
     @property
     def is_step(self) -> bool:
-        """Whether a call is one step of a live sequence."""
-        return self.mode == "step"
+        """Whether a call is one step, of one live sequence or several."""
+        return self.mode != "sequence"
 
     @property
     def precisions(self) -> set[str]:

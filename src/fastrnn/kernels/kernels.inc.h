@@ -122,9 +122,9 @@ static inline V FN(exp_of)(V x)
 /* Part of a vector: the first `count` lanes. */
 static inline V FN(load_part)(const T *from, ptrdiff_t count)
 {
-    T lanes[VL] = {0};
     if (count >= VL)
         return v_load(from);
+    T lanes[VL] = {0};
     for (ptrdiff_t j = 0; j < count; j++)
         lanes[j] = from[j];
     return v_load(lanes);

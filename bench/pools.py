@@ -1,0 +1,63 @@
+"""What the steps of a pool are compared with: the same streams one by one, or in random order."""
+
+from dataclasses import replace
+from itertools import cycle
+
+import numpy as np
+
+from fastrnn.benchmark.engines import Fastrnn, OnnxRuntime, Runner, pool_runner
+from fastrnn.model import LAYERS, Sequential
+
+
+def _model(work):
+    return Sequential(*(LAYERS[spec.kind].from_spec(spec, threads=work.threads) for spec in work.specs))
+
+
+class Shuffled(Fastrnn):
+    """The pool, its streams given in random order."""
+
+    name = "in random order"
+
+    def build(self, work):
+        return pool_runner(_model(work), work.x()[0], np.random.default_rng(0).permutation(work.B))
+
+
+class Streams(Fastrnn):
+    """A stream of this library for each, stepped one after the other."""
+
+    name = "streams one by one"
+
+    def build(self, work):
+        model, x = _model(work), work.x()[0]
+        streams = [model.stream() for _ in x]
+        y = np.empty_like(model(x[None])[0][0])
+        calls = [(stream.step, x[b], y[b]) for b, stream in enumerate(streams)]
+
+        def step():
+            for call, row, out in calls:
+                call(row, out)
+
+        return Runner(step, lambda: y)
+
+
+class OnnxOneByOne(OnnxRuntime):
+    """ONNX Runtime as its users step many sequences: each by itself, all of it bound beforehand."""
+
+    name = "onnxruntime one by one"
+
+    def build(self, work):
+        session, states = self.session(replace(work, B=1))
+        x = work.x()
+        bound = [self.bind(session, x[:, b : b + 1], states, True) for b in range(work.B)]
+        turns = cycle([[bindings[turn] for bindings, _ in bound] for turn in range(2)])
+        run = session.run_with_iobinding
+
+        def step():
+            for binding in next(turns):
+                run(binding)
+
+        return Runner(step, lambda: np.concatenate([y.numpy() for _, y in bound]))
+
+
+SHUFFLED = Shuffled()
+BESIDE_POOLS = (SHUFFLED, Streams(), OnnxOneByOne())
