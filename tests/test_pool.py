@@ -166,11 +166,11 @@ def test_blocks_and_threads_of_a_step_do_not_change_a_bit(rng, count, threads):
 
 
 def snapshot(pool):
-    return [array.copy() for array in pool.dump()]
+    return [array.copy() for array in pool._dump()]
 
 
 def assert_unchanged(pool, before):
-    for one, other in zip(before, pool.dump(), strict=True):
+    for one, other in zip(before, pool._dump(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -1,7 +1,7 @@
 """What makes the steps of streams: of one (Stepper) and of many on one set of weights (Slots).
 
 The bases of Stream and StreamPool. A plain step, of arrays that need neither conversion nor a message, is
-made here without a Python object on the way but its result; `step_checked` of the subclass makes all others.
+made here without a Python object on the way but its result; `_step_checked` of the subclass makes all others.
 """
 
 import sys
@@ -72,7 +72,7 @@ cdef class Stepper:
     cdef bint is_short
     cdef char is_taken
 
-    def bind(self, Chain chain not None, list states, batch_size):
+    def _bind(self, Chain chain not None, list states, batch_size):
         """Step these states from now on, in place: of each recurrent layer h (L, B, P), and c (L, B, H) or
         None, without B where batch_size is None; C-contiguous, of the chain's dtype."""
         cdef FlowSpace space
@@ -95,12 +95,12 @@ cdef class Stepper:
         self.steps.reserve(plan_flow(&chain.work, &self.steps.flow, 1, self.B, chain.threads))
         lay_out_flow(&chain.work, &self.steps.flow, self.steps.workspace.data)
 
-    def take(self, str method):
-        """Keep other threads away until `give`; or raise, where one is at work already."""
+    def _take(self, str method):
+        """Keep other threads away until `_give`; or raise, where one is at work already."""
         if not frnn_take(&self.is_taken):
             raise RuntimeError(f"Stream.{method}: expected one thread at a time, got a second one.")
 
-    def give(self):
+    def _give(self):
         frnn_give(&self.is_taken)
 
     def step(self, x, out=None):
@@ -132,20 +132,20 @@ cdef class Stepper:
         cdef const char *source
         cdef Chain chain = self.chain
         if chain is None:
-            return self.step_checked(x, out)
+            return self._step_checked(x, out)
         if chain.tokens == 0:
             if not is_plain(x, self.axes, self.x_shape, chain.type_number) or not cnp.PyArray_ISCARRAY_RO(x):
-                return self.step_checked(x, out)
+                return self._step_checked(x, out)
             source = cnp.PyArray_BYTES(x)
         elif self.axes == 1 and is_whole(x):
             token = PyNumber_AsSsize_t(x, NULL)
             if token < 0 or token >= chain.tokens:
-                return self.step_checked(x, out)
+                return self._step_checked(x, out)
             source = <const char *>&token
         elif are_tokens(x, self.axes - 1, self.x_shape, chain.tokens):
             source = cnp.PyArray_BYTES(x)
         else:
-            return self.step_checked(x, out)
+            return self._step_checked(x, out)
         if out is None:
             y = cnp.PyArray_EMPTY(self.axes, self.y_shape, chain.type_number, 0)
         else:
@@ -154,10 +154,10 @@ cdef class Stepper:
                 or not cnp.PyArray_ISCARRAY(out)
                 or (cnp.PyArray_Check(x) and not is_apart(out, x))
             ):
-                return self.step_checked(x, out)
+                return self._step_checked(x, out)
             y = out
         if not frnn_take(&self.is_taken):
-            self.take("step")
+            self._take("step")
         if self.is_short:
             run_flow(&chain.work, &self.steps.flow, source, cnp.PyArray_BYTES(y))
         else:
@@ -166,7 +166,7 @@ cdef class Stepper:
         frnn_give(&self.is_taken)
         return y
 
-    def advance(self, cnp.ndarray x, cnp.ndarray y):
+    def _advance_plain(self, cnp.ndarray x, cnp.ndarray y):
         """Run checked arrays: x (T, B, I), tokens (T, B) of intp, into y (T, B, features).
 
         Both are without B where the stream has no rows, C-contiguous, of the chain's dtype. Whoever calls
@@ -265,10 +265,10 @@ cdef class Slots:
     cdef Py_ssize_t *slots      # (room,)
     cdef list spaces            # FlowSpaces, one a slice
     cdef size_t block_size      # of the memory of a slice
-    cdef public object lock
-    cdef public bint is_torn    # another thread was at it when the process was forked
+    cdef public object _lock
+    cdef public bint _is_torn    # another thread was at it when the process was forked
 
-    def bind(self, Chain chain, list columns, Py_ssize_t capacity, lock):
+    def _bind(self, Chain chain, list columns, Py_ssize_t capacity, lock):
         """Make room for so many streams, with no one open; columns: (L, columns, dtype) of each array of a
         state, in the order of a chain's records."""
         cdef FlowSpace space
@@ -276,13 +276,13 @@ cdef class Slots:
         cdef int threads
         self.chain = chain
         self.columns = columns
-        self.lock = lock
+        self._lock = lock
         self.records = Workspace()
         self.spaces = []
         for layers, features, dtype in columns:
             size += layers * features * dtype.itemsize
         self.record_bytes = (size + 63) & ~63
-        self.grow(capacity)
+        self._grow(capacity)
         if chain is not None:
             space = FlowSpace(chain)
             for threads in (1, chain.threads):
@@ -300,7 +300,7 @@ cdef class Slots:
 
     # ------------------------------------------------------------ opening and closing
 
-    def grow(self, Py_ssize_t capacity):
+    def _grow(self, Py_ssize_t capacity):
         """Have so many slots; those there are stay as they are."""
         cdef Workspace records = Workspace()
         cdef Slot *table
@@ -321,13 +321,13 @@ cdef class Slots:
             self.vacancies += 1
         self.capacity = capacity
 
-    def open_slot(self):
+    def _open_slot(self):
         """Open a stream whose state is zeros, and give its id."""
         cdef Slot *slot
         cdef Py_ssize_t number
         self.check_whole("open")
         if self.vacancies == 0:
-            self.grow(2 * self.capacity)
+            self._grow(2 * self.capacity)
         number = self.table[self.vacancies - 1].vacant
         self.vacancies -= 1
         slot = &self.table[number]
@@ -335,7 +335,7 @@ cdef class Slots:
         memset(self.records.data + number * self.record_bytes, 0, self.record_bytes)
         return slot.uses << SLOT_BITS | number
 
-    def close_slots(self, Py_ssize_t n):
+    def _close_slots(self, Py_ssize_t n):
         """Close the streams that were found last."""
         cdef Py_ssize_t i
         for i in range(n):
@@ -344,7 +344,7 @@ cdef class Slots:
             self.table[self.vacancies].vacant = self.parts[i].slot
             self.vacancies += 1
 
-    def find(self, str method, ids):
+    def _find(self, str method, ids):
         """Find the streams of these ids, all open and no two the same; give their number, or raise."""
         cdef Py_ssize_t n, i
         cdef cnp.ndarray array = None
@@ -374,7 +374,7 @@ cdef class Slots:
         return n
 
     cdef int check_whole(self, str method) except -1:
-        if self.is_torn:
+        if self._is_torn:
             raise RuntimeError(
                 f"StreamPool.{method}: expected a pool that no thread was using at the fork, got one in the "
                 "middle of a step. Make a new one.")
@@ -417,11 +417,11 @@ cdef class Slots:
 
     # ------------------------------------------------------------ states
 
-    def read(self, Py_ssize_t n):
+    def _read(self, Py_ssize_t n):
         """Copies of the states of the streams that were found last: arrays (L, n, columns)."""
         return self.copy(n, [np.empty((L, n, columns), dtype) for L, columns, dtype in self.columns], False)
 
-    def write(self, Py_ssize_t n, list arrays):
+    def _write(self, Py_ssize_t n, list arrays):
         """Set those states; the arrays are C-contiguous, of the states' dtypes."""
         self.copy(n, arrays, True)
 
@@ -444,7 +444,7 @@ cdef class Slots:
                 offset += row
         return arrays
 
-    def dump(self):
+    def _dump(self):
         """All there is, as arrays: of each slot how often it was given out, if it is open, and its record."""
         cdef Py_ssize_t slot
         uses = np.empty(self.capacity, np.int64)
@@ -456,7 +456,7 @@ cdef class Slots:
             is_open[slot] = self.table[slot].is_open
         return uses, is_open, records
 
-    def fill(self, uses, is_open, cnp.ndarray records):
+    def _fill(self, uses, is_open, cnp.ndarray records):
         """Take over what another pool of this capacity dumped."""
         cdef Py_ssize_t slot
         memcpy(self.records.data, cnp.PyArray_DATA(records), self.capacity * self.record_bytes)
@@ -499,10 +499,10 @@ cdef class Slots:
         cdef Py_ssize_t n, i
         cdef cnp.npy_intp x_shape[2]
         cdef cnp.npy_intp y_shape[2]
-        with self.lock:
-            n = self.find("step", ids)
+        with self._lock:
+            n = self._find("step", ids)
             if chain is None:
-                return self.step_layers(n, X, out)
+                return self._step_layers(n, X, out)
             x_shape[0] = y_shape[0] = n
             x_shape[1] = chain.features_in
             y_shape[1] = chain.features_out
@@ -510,7 +510,7 @@ cdef class Slots:
                 is_fit = are_tokens(X, 1, x_shape, chain.tokens)
             else:
                 is_fit = is_plain(X, 2, x_shape, chain.type_number) and cnp.PyArray_ISCARRAY_RO(X)
-            x = X if is_fit else self.check_rows(X, n)
+            x = X if is_fit else self._check_rows(X, n)
             if out is None:
                 y = cnp.PyArray_EMPTY(2, y_shape, chain.type_number, 0)
             elif (
@@ -519,7 +519,7 @@ cdef class Slots:
             ):
                 y = out
             else:
-                y = self.check_out(out, x)
+                y = self._check_out(out, x)
             for i in range(n):
                 self.parts[i].steps = 1
                 self.parts[i].source = cnp.PyArray_BYTES(x) + i * chain.work.in_bytes
@@ -527,7 +527,7 @@ cdef class Slots:
             self.advance(n, n, True)
             return y if out is None else out
 
-    def run_found(self, list chunks, list outputs):
+    def _run_found(self, list chunks, list outputs):
         """Run a checked chunk (T, I), or (T,) of tokens, of each stream that was found last."""
         cdef cnp.ndarray x, y
         cdef Py_ssize_t n = len(chunks), i, total = 0

@@ -58,12 +58,12 @@ class StreamPool(Slots):
             for layer in self._layers.recurrent
             for shape in layer.shape.state_shapes(None).values()
         ]
-        self.bind(self._layers.compiled, columns, capacity, threading.Lock())
+        self._bind(self._layers.compiled, columns, capacity, threading.Lock())
         _pools.add(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with self.lock:
-            return _restore, (self._layers.layers, self.capacity, self.dump())
+        with self._lock:
+            return _restore, (self._layers.layers, self.capacity, self._dump())
 
     def open(self, state: StateLike = None) -> int:
         """Begin a stream, and give its id.
@@ -91,10 +91,10 @@ class StreamPool(Slots):
                 for layer, part in zip(recurrent, split_state(where, recurrent, state), strict=True)
                 for array in check_state(where, part, layer.shape.state_shapes(None))
             ]
-        with self.lock:
-            stream = self.open_slot()
+        with self._lock:
+            stream = self._open_slot()
             if given is not None:
-                self.write(self.find("open", [stream]), given)
+                self._write(self._find("open", [stream]), given)
         return stream
 
     def close(self, id: int) -> State | None:
@@ -107,10 +107,10 @@ class StreamPool(Slots):
         TypeError
             ``id`` is no whole number.
         """
-        with self.lock:
-            n = self.find("close", [id])
-            arrays = self.read(n)
-            self.close_slots(n)
+        with self._lock:
+            n = self._find("close", [id])
+            arrays = self._read(n)
+            self._close_slots(n)
         return self._pack(arrays)
 
     def state(self, id: int) -> State | None:
@@ -123,8 +123,8 @@ class StreamPool(Slots):
         TypeError
             ``id`` is no whole number.
         """
-        with self.lock:
-            arrays = self.read(self.find("state", [id]))
+        with self._lock:
+            arrays = self._read(self._find("state", [id]))
         return self._pack(arrays)
 
     def run(self, ids: Iterable[int], chunks: Iterable[ArrayLike]) -> list[Floats]:
@@ -147,8 +147,8 @@ class StreamPool(Slots):
             As in `step`.
         """
         chunks = list(chunks)
-        with self.lock:
-            n = self.find("run", ids)
+        with self._lock:
+            n = self._find("run", ids)
             if len(chunks) != n:
                 raise ValueError(message("StreamPool.run", f"a chunk for each of {n} ids", f"{len(chunks)}"))
             checked = [
@@ -159,38 +159,38 @@ class StreamPool(Slots):
                 return self._run_layers(checked)
             checked = [self._layers.plain(chunk) for chunk in checked]
             outputs = [np.empty(self._layers.out_shape(chunk), self._layers.dtype) for chunk in checked]
-            self.run_found(checked, outputs)
+            self._run_found(checked, outputs)
             return outputs
 
     # ------------------------------------------------------------ what the steps ask for
 
-    def check_rows(self, X: object, n: int) -> Array:
+    def _check_rows(self, X: object, n: int) -> Array:
         """A step's rows as the compiled chain takes them; or raise."""
         return self._layers.plain(self._layers.check_rows("StreamPool.step", "X", X, (n,)))
 
-    def check_out(self, out: Floats, X: Array) -> Array:
+    def _check_out(self, out: Floats, X: Array) -> Array:
         return self._layers.check_out("StreamPool.step", out, X)
 
-    def step_layers(self, n: int, X: object, out: Floats | None) -> Floats:
+    def _step_layers(self, n: int, X: object, out: Floats | None) -> Floats:
         """`step` where the layers have to be called one by one."""
         x = self._layers.check_rows("StreamPool.step", "X", X, (n,))
-        target = None if out is None else self.check_out(out, x)[None]
+        target = None if out is None else self._check_out(out, x)[None]
         if n == 0:
             return np.empty(self._layers.out_shape(x), self._layers.dtype) if out is None else out
-        arrays = self.read(n)
+        arrays = self._read(n)
         y: Floats = self._layers.run(x[None], self._by_layer(arrays), target)[0]
-        self.write(n, arrays)
+        self._write(n, arrays)
         return y if out is None else out
 
     def _run_layers(self, chunks: list[Array]) -> list[Floats]:
-        arrays = self.read(len(chunks))
+        arrays = self._read(len(chunks))
         outputs = []
         for index, chunk in enumerate(chunks):
             states = [np.ascontiguousarray(array[:, index : index + 1]) for array in arrays]
             outputs.append(self._layers.run(chunk[:, None], self._by_layer(states), None)[:, 0])
             for array, state in zip(arrays, states, strict=True):
                 array[:, index : index + 1] = state
-        self.write(len(chunks), arrays)
+        self._write(len(chunks), arrays)
         return outputs
 
     def _by_layer(self, arrays: list[Floats]) -> list[list[Floats]]:
@@ -208,16 +208,16 @@ class StreamPool(Slots):
 
 def _restore(layers: "list[fastrnn.layers.Layer]", capacity: int, content: tuple[Array, ...]) -> StreamPool:
     pool = StreamPool(layers, capacity)
-    pool.fill(*content)
+    pool._fill(*content)
     return pool
 
 
 def _forget_threads() -> None:
     """In a new process: the threads of the old one are gone, and with them what they were at."""
     for pool in _pools:
-        if pool.lock.locked():
-            pool.lock = threading.Lock()
-            pool.is_torn = True
+        if pool._lock.locked():
+            pool._lock = threading.Lock()
+            pool._is_torn = True
 
 
 if hasattr(os, "register_at_fork"):

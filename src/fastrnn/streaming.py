@@ -60,14 +60,14 @@ class Stream(Stepper):
         ]
         if self._layers.compiled is not None:
             states = [(h, c[0] if c else None) for h, *c in self._states]
-            self.bind(self._layers.compiled, states, batch_size)
+            self._bind(self._layers.compiled, states, batch_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         with self._alone("__reduce__"):
             states = [[array.copy() for array in arrays] for arrays in self._states]
         return _restore, (self._layers.layers, self.batch_size, states)
 
-    def step_checked(self, x: ArrayLike, out: Floats | None) -> Floats:
+    def _step_checked(self, x: ArrayLike, out: Floats | None) -> Floats:
         """`step` for whatever it is given."""
         x = self._layers.check_rows("Stream.step", "x", x, self._rows)
         if out is None:
@@ -168,11 +168,11 @@ class Stream(Stepper):
     @contextmanager
     def _alone(self, method: str) -> Iterator[None]:
         """Keep other threads away meanwhile; or raise, where one is at work already."""
-        self.take(method)
+        self._take(method)
         try:
             yield
         finally:
-            self.give()
+            self._give()
 
     def _advance(self, method: str, x: Array, out: Array | None) -> Array:
         """Run checked x (T, ...) through the layers; the states change when all of them have run."""
@@ -181,7 +181,7 @@ class Stream(Stepper):
             x = layers.plain(x)
             y = np.empty(layers.out_shape(x), layers.dtype) if out is None else out
             with self._alone(method):
-                self.advance(x, y)
+                self._advance_plain(x, y)
             return y
         with self._alone(method):
             states = [[array.copy() for array in arrays] for arrays in self._states]
