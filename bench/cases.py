@@ -199,7 +199,7 @@ POOLS = [
 GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG, *POOLS)
 GRID_OF_THREADS = (*STEPS, *SEQUENCES, *FOR_THREADS)
 
-# The rows of the README's table.
+# The rows of the README's tables.
 SHOWN = (
     *(f"{kind} {size}->{size}, step" for kind in KINDS for size in (32, 128, 512)),
     *(f"LSTM {size}->{size}, 100x1" for size in (64, 256, 1024)),
@@ -211,4 +211,11 @@ SHOWN = (
     "LSTM 1024->1024, 100x64",
     "LSTM 128->128 ragged, 100x32",
     "LSTM 1->32, 48000x1",
+)
+SHOWN_OF_THREADS = (
+    *SCALING,
+    "LSTM 1024->1024, step",
+    "GRU 256->256, 100x1",
+    "LSTM 128->128 x3, 100x1",
+    "LSTM 1024->1024, 100x64",
 )

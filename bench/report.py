@@ -2,7 +2,7 @@
 
 import math
 
-from bench.cases import RTNEURAL, SHOWN
+from bench.cases import RTNEURAL, SHOWN, SHOWN_OF_THREADS
 from fastrnn.benchmark.table import duration, left_out_notes, time_cell
 from fastrnn.terminal import print_table
 
@@ -35,7 +35,8 @@ def print_report(result):
 
 def markdown(result, has_all=False):
     """The tables of the README, or with `has_all` that of every case, as Markdown."""
-    entries = [entry for entry in result["cases"] if has_all or entry["name"] in SHOWN]
+    shown = SHOWN if result["threads"] == 1 else SHOWN_OF_THREADS
+    entries = [entry for entry in result["cases"] if has_all or entry["name"] in shown]
     columns, rows = case_table(result, entries) if has_all else short_table(result, entries)
     lines = [*_markdown_table(columns, rows), "", f"{_headline(result)}."]
     summary = result["summary"]
@@ -85,13 +86,16 @@ def case_table(result, entries):
 def short_table(result, entries):
     """Columns and rows for the README: what every engine takes, and the ratio."""
     engines = [name for name in result["engines"] if name != "fastrnn"]
-    columns = ("", "fastrnn", *(TITLES[name] for name in engines), "best / fastrnn")
+    has_threads = result["threads"] > 1
+    last = ("fastrnn, one thread", "times one thread's speed") if has_threads else ()
+    columns = ("", "fastrnn", *(TITLES[name] for name in engines), "best / fastrnn", *last)
     rows = [
         (
             entry["name"],
             f"**{time_cell(entry['engines']['fastrnn'], with_p99=False)}**",
             *(_cell(entry["engines"].get(name)) for name in engines),
             _ratio(entry["peer_ratio"]),
+            *((_cell(entry["engines"]["one thread"]), f"{entry['scaling']:.2f}") if has_threads else ()),
         )
         for entry in entries
     ]

@@ -14,7 +14,16 @@ import bench.run
 import bench.startup
 import fastrnn
 from bench.__main__ import main as bench_main
-from bench.cases import GRID, LONG_TARGETS, PEERS, SHOWN, STEP_TARGETS, Case
+from bench.cases import (
+    GRID,
+    GRID_OF_THREADS,
+    LONG_TARGETS,
+    PEERS,
+    SHOWN,
+    SHOWN_OF_THREADS,
+    STEP_TARGETS,
+    Case,
+)
 from bench.compare import compare
 from bench.probe import Limits, NoCompiler, probe
 from bench.report import markdown, print_report
@@ -255,6 +264,7 @@ def test_works_of_tokens_and_batch_first(rng):
 def test_grid_is_whole():
     names = [case.name for case in GRID]
     assert len(set(names)) == len(names) and set(SHOWN) <= set(names)
+    assert set(SHOWN_OF_THREADS) <= {case.name for case in GRID_OF_THREADS}
     for kind in ("LSTM", "GRU", "RNN"):
         assert {f"{kind} {size}->{size}, step" for size in STEP_TARGETS} <= set(names)
         assert {f"{kind} {H}->{H}, 100x{B}" for H in (128, 256) for B in (1, 8, 32)} <= set(names)
