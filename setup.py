@@ -48,7 +48,8 @@ extensions = [
     extension("_drivers", extra_compile_args=compile_args),
     extension("_engine", extra_compile_args=compile_args),
     extension("_chain", extra_compile_args=compile_args),
-    extension("_streams", extra_compile_args=compile_args),
+    extension("_stepper", extra_compile_args=compile_args),
+    extension("_slots", extra_compile_args=compile_args),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(
         "_simd",

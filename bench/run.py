@@ -152,7 +152,7 @@ def _judge_pool(entry, entries):
         entry["pool_missed"] = [
             name for name, wanted in POOL_RATIOS.items() if entry["pool"].get(name, math.inf) < wanted
         ]
-        if entry["pool"][SHUFFLED.name] > POOL_ORDER:
+        if entry["pool"].get(SHUFFLED.name, math.inf) > POOL_ORDER:
             entry["pool_missed"].append(SHUFFLED.name)
 
 

@@ -50,7 +50,7 @@ def make_model():
 
 
 class Amplifier:
-    """What an audio callback calls: the state goes on from block to block, and nothing is allocated."""
+    """What an audio callback calls: the state goes on from block to block, and no array is made."""
 
     def __init__(self, model, skip, most_samples):
         self.stream = model.stream()

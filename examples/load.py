@@ -5,7 +5,7 @@
 Each connection sends a step when it is due, `rate` a second, and waits for its answer. A step's time counts
 from the moment it was due, so a server that falls behind cannot hide it. Prints the 50th and 99th percentile
 of a step's time and the steps a second; exits with 1 if an answer is missing or differs in one bit from what
-the model gives for the whole sequence. MODEL is the server's.
+the model gives for the whole sequence. MODEL is the server's; on the server's machine this takes cores from it.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import numpy as np
 from server import GREETING, load_model
 
 ROWS = 4096  # of the table that all inputs are taken from
+PATIENCE = 30  # seconds that an answer may take
 
 
 class Client:
@@ -31,12 +32,15 @@ class Client:
     async def run(self, host, port, rate, begin):
         """Make all steps, the first one at a time `begin`."""
         reader, writer = await asyncio.open_connection(host, port)
-        _, features = GREETING.unpack(await reader.readexactly(GREETING.size))
+        greeting = await asyncio.wait_for(reader.readexactly(GREETING.size), PATIENCE)
+        taken, features = GREETING.unpack(greeting)
+        if taken != self.inputs.shape[1]:
+            raise ValueError(f"the server's model takes {taken} features, this one {self.inputs.shape[1]}")
         for index, step in enumerate(self.inputs):
             due = begin + index / rate
             await asyncio.sleep(max(0, due - time.monotonic()))
             writer.write(step.tobytes())
-            self.answers += await reader.readexactly(4 * features)
+            self.answers += await asyncio.wait_for(reader.readexactly(4 * features), PATIENCE)
             self.seconds.append(time.monotonic() - due)
         writer.close()
         await writer.wait_closed()
@@ -62,10 +66,12 @@ def main():
     parser.add_argument("model", nargs="?", help="the server's; none if it has none")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7070)
-    parser.add_argument("--connections", type=int, default=1000)
+    parser.add_argument("--connections", type=int, default=1000, help="at least 1")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--rate", type=float, default=10, help="steps a second of each connection")
     options = parser.parse_args()
+    if min(options.connections, options.seconds, options.rate) <= 0:
+        parser.error("connections, seconds and rate must be above 0")
     model = load_model(options.model)
     steps = max(1, round(options.seconds * options.rate))
     table = np.random.default_rng(0).standard_normal((ROWS, model.features_in)).astype("<f4")

@@ -5,7 +5,8 @@
 
 The protocol: the server greets with two numbers, the features of a step's input and of its output (two
 little-endian uint32). Then the client sends steps, each its features as little-endian float32, and gets an
-answer to each, in order. It may send several before it reads. A sequence ends with its connection.
+answer to each, in order. It may send several before it reads. When it has sent its last one and closes its
+side, the server answers what is left and closes the connection; the sequence ends with it.
 
 Without MODEL there is a voice detector with random weights: LSTM 128->128, Linear, Sigmoid.
 """
@@ -51,12 +52,13 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, server):
         self.server = server
+        self.stream = None  # its id, from its first step on
         self.received = bytearray()
         self.is_writable = True
+        self.has_ended = False  # nothing more will come
 
     def connection_made(self, transport):
         self.transport = transport
-        self.stream = self.server.pool.open()
         self.server.connections.add(self)
         transport.write(self.server.greeting)
 
@@ -75,6 +77,12 @@ class Connection(asyncio.Protocol):
             self.transport.resume_reading()
         return step
 
+    def eof_received(self):
+        """The client has sent its last step: what is left is answered before the connection is closed."""
+        self.has_ended = True
+        self.server.look_at(self)
+        return True
+
     def pause_writing(self):
         """The client does not read its answers: no more are made."""
         self.is_writable = False
@@ -84,9 +92,12 @@ class Connection(asyncio.Protocol):
         self.server.look_at(self)
 
     def connection_lost(self, error):
+        self.received.clear()
         self.server.connections.discard(self)
         self.server.ready.pop(self, None)
-        self.server.gone.append(self.stream)
+        if self.stream is not None:
+            self.server.gone.append(self.stream)
+            self.server.has_work.set()
 
 
 class Server:
@@ -99,6 +110,7 @@ class Server:
         self.answer_bytes = 4 * model.features_out
         self.connections = set()
         self.ready = {}  # connections with a step to make, in the order in which they came; a dict keeps it
+        self.under_way = {}  # those whose step is being made
         self.gone = []  # streams to be closed
         self.has_work = asyncio.Event()
         # One thread for the batches: the loop goes on reading meanwhile.
@@ -106,7 +118,10 @@ class Server:
 
     def look_at(self, connection):
         """Let a connection take part in the next batch, if there is a whole step and room for its answer."""
-        if connection.is_writable and len(connection.received) >= self.step_bytes:
+        if len(connection.received) < self.step_bytes:
+            if connection.has_ended and connection not in self.under_way:
+                connection.transport.close()
+        elif connection.is_writable:
             self.ready[connection] = None
             self.has_work.set()
 
@@ -119,16 +134,22 @@ class Server:
                 # The loop's own clock has steps of a millisecond.
                 await loop.run_in_executor(self.thread, time.sleep, WINDOW)
             self.has_work.clear()
-            batch, self.ready = self.ready, {}
-            if batch:
+            self.under_way, self.ready = self.ready, {}
+            if self.under_way:
+                batch = list(self.under_way)
+                # The pool is free between two batches: nobody waits for it here.
+                for connection in batch:
+                    if connection.stream is None:
+                        connection.stream = self.pool.open()
                 ids = [connection.stream for connection in batch]
                 steps = b"".join(connection.take_step() for connection in batch)
                 answers = await loop.run_in_executor(self.thread, self.step, ids, steps)
+                self.under_way = {}
                 for index, connection in enumerate(batch):
-                    begin = index * self.answer_bytes
-                    connection.transport.write(answers[begin : begin + self.answer_bytes])
-                    self.look_at(connection)
-            # No batch is under way that they could be part of.
+                    if connection in self.connections:
+                        begin = index * self.answer_bytes
+                        connection.transport.write(answers[begin : begin + self.answer_bytes])
+                        self.look_at(connection)
             while self.gone:
                 self.pool.close(self.gone.pop())
 
@@ -148,11 +169,23 @@ class Server:
 
 
 async def main(options):
-    await Server(load_model(options.model)).serve(options.host, options.port)
+    try:
+        model = load_model(options.model)
+        if model.features_in is None:
+            raise ValueError(f"{model.layers[0]!r} takes tokens, or any number of features")
+        server = Server(model)
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"server.py: expected a model that can be served, got: {error}") from None
+    try:
+        await server.serve(options.host, options.port)
+    except OSError as error:
+        raise SystemExit(f"server.py: {error}") from None
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("model", nargs="?", help="a saved model that takes numbers")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7070, help="0: any that is free (default 7070)")

@@ -56,6 +56,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sentences", nargs="*", default=SENTENCES, help="of at least one word each")
     sentences = parser.parse_args().sentences
+    if not all(sentence.split() for sentence in sentences):
+        parser.error("a sentence has at least one word")
+    print("The weights are random, and so are the tags.")
     words = sorted({word for sentence in sentences for word in sentence.split()})
     vocabulary = {word: number for number, word in enumerate(words, PADDING + 1)}
     model = make_model(make_weights(len(words) + 1))

@@ -48,6 +48,8 @@ def main():
     parser.add_argument("--temperature", type=float, default=0.6, help="lower: safer (default 0.6)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.temperature <= 0 or not options.prompt:
+        parser.error("the temperature must be above 0, and the prompt not empty")
     model = load_model(options.weights, options.temperature)
     print(options.prompt, end="")
     for character in characters(model, options.prompt, options.length, options.seed):

@@ -3,12 +3,13 @@
 The text is ``pydoc_data.topics``, the language reference that every Python carries
 (PSF licence). The result is a plain ``state_dict``, saved as any torch user would:
 
-    python examples/train_demo_model.py fastrnn/demo/char_lstm.pt
+    python examples/train_demo_model.py src/fastrnn/demo/char_lstm.pt
 
 Needs torch. About ten minutes on two cores.
 """
 
 import argparse
+import os
 import time
 from pydoc_data.topics import topics
 
@@ -79,6 +80,8 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=8e-3)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    if not os.path.isdir(os.path.dirname(arguments.output) or "."):
+        parser.error(f"no folder for {arguments.output}")
     model = train(
         arguments.steps,
         arguments.batch_size,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import socket
 import subprocess
 import sys
 import wave
@@ -117,7 +118,7 @@ def test_guitar_amp_sounds_as_its_authors_model(models, name, prefix):
 
 
 def test_tagging_gives_each_word_a_tag():
-    lines = run("tagging", "one two three", "four").splitlines()
+    _, *lines = run("tagging", "one two three", "four").splitlines()
     assert [len(line.split()) for line in lines] == [3, 1]
     example = load("tagging")
     assert all(pair.split("/")[1] in example.TAGS for line in lines for pair in line.split())
@@ -184,25 +185,68 @@ def test_server_and_load_lose_and_mix_up_nothing():
             assert "failed connections: 0" in out and "sequences with a lost or wrong answer: 0" in out
 
 
-def test_server_takes_a_saved_model_and_clients_that_come_and_go(tmp_path):
-    """Many steps at once, half steps, clients that leave in the middle; then all is as it was."""
-    import socket
+def test_load_tells_a_server_of_another_model():
+    with Served() as server:
+        command = [
+            sys.executable,
+            EXAMPLES / "load.py",
+            EXAMPLES.parent / "tests" / "golden" / "files" / "lstm_zip.pt",
+        ]
+        command += ["--port", server.port, "--connections", "2", "--seconds", "0.1"]
+        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1 and "failed connections: 2" in result.stdout
+    assert "takes 128 features, this one 3" in result.stdout
 
+
+@pytest.fixture
+def lstm_server(tmp_path):
+    """The model of the server without its head, saved; a server of it; a sequence and its right answers."""
     example = load("server")
     model = fastrnn.Sequential(*example.load_model().layers[:1])
     model.save(tmp_path / "model.safetensors")
     x = np.random.default_rng(0).standard_normal((300, 128)).astype("<f4")
-    wanted = model(x)[0].tobytes()
     with Served(tmp_path / "model.safetensors") as server:
-        for attempt in range(3):
-            leaving = socket.create_connection(("127.0.0.1", server.port))
-            leaving.sendall(x.tobytes()[: 1000 + attempt])
-            leaving.close()
-            with socket.create_connection(("127.0.0.1", server.port)) as client:
-                reader = client.makefile("rb")
-                assert example.GREETING.unpack(reader.read(example.GREETING.size)) == (128, 128)
-                client.sendall(x[:150].tobytes())
-                client.sendall(x[150:].tobytes()[:10_001])
-                client.sendall(x[150:].tobytes()[10_001:])
-                assert reader.read(len(wanted)) == wanted
-                reader.close()
+        yield server, x.tobytes(), model(x)[0].tobytes()
+        assert server.process.poll() is None, "the server is gone"
+
+
+def connect(server):
+    """A connection that was greeted, and a file to read its answers from."""
+    client = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+    reader = client.makefile("rb")
+    assert reader.read(8) == bytes([128, 0, 0, 0, 128, 0, 0, 0])
+    return client, reader
+
+
+def test_server_answers_steps_however_they_are_cut(lstm_server):
+    server, steps, wanted = lstm_server
+    client, reader = connect(server)
+    for begin in range(0, len(steps), 10_001):
+        client.sendall(steps[begin : begin + 10_001])
+    assert reader.read(len(wanted)) == wanted
+    reader.close()
+    client.close()
+
+
+def test_server_answers_what_was_sent_before_the_end(lstm_server):
+    server, steps, wanted = lstm_server
+    client, reader = connect(server)
+    client.sendall(steps + b"half a step")
+    client.shutdown(socket.SHUT_WR)
+    assert reader.read() == wanted
+    reader.close()
+    client.close()
+
+
+def test_server_survives_clients_that_leave(lstm_server):
+    """In the middle of a step, with many steps waiting, without reading, or at once."""
+    server, steps, wanted = lstm_server
+    client, reader = connect(server)
+    for count in (0, 100, 512, 40 * 512, len(steps)) * 10:
+        leaving = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        leaving.sendall(steps[:count])
+        leaving.close()
+    client.sendall(steps)
+    assert reader.read(len(wanted)) == wanted
+    reader.close()
+    client.close()

@@ -1,9 +1,12 @@
 """Pools: any stream among any others gives the bits that it gives alone, and errors change nothing."""
 
 import copy
+import gc
 import multiprocessing
+import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -330,6 +333,22 @@ def test_no_streams_are_a_step_too(rng):
     assert pool.run([], []) == []
 
 
+def test_a_slot_whose_ids_are_used_up_is_not_given_out_again(rng):
+    pool = random_layer(rng, "RNN").pool(2)
+    uses, slots, records = pool._dump()
+    uses[0] = 2**31 - 2
+    pool._fill(uses, slots, records)
+    last = pool.open()
+    assert last == (2**31 - 2) << 32
+    pool.close(last)
+    ids = [pool.open() for _ in range(5)]
+    assert len(set(ids)) == 5 and all(stream & 0xFFFFFFFF for stream in ids) and len(pool) == 5
+    pool.step(ids, np.ones((5, 5)))
+    for stream in ids:
+        pool.close(stream)
+    assert len(pool) == 0
+
+
 def test_ids_of_any_integer_type_and_any_sequence(rng):
     pool = random_layer(rng, "RNN").pool()
     a, b = pool.open(), pool.open()
@@ -350,6 +369,176 @@ def test_states_go_from_pool_to_stream_and_back(rng):
     assert_same(stream.run(x[5:]), wanted[5:])
 
 
+# ---------------------------------------------------------------- what comes in between
+
+
+def test_arguments_may_use_the_pool_themselves(rng):
+    """Whatever runs while an argument is read runs before the pool's turn."""
+    pool = random_layer(rng, "GRU", precision="float32").pool()
+
+    class Rows:
+        def __init__(self, n):
+            self.n = n
+
+        def __array__(self, dtype=None, copy=None):
+            assert len(arrays_of(pool.state(first))) == 1
+            return np.ones((self.n, 5), np.float32)
+
+    first = pool.open()
+    assert pool.step((pool.open() for _ in range(3)), Rows(3)).shape == (3, 7)
+    assert [len(y) for y in pool.run((pool.open() for _ in range(2)), (Rows(n) for n in (1, 4)))] == [1, 4]
+    assert pool.open((np.ones((1, 7)),)[0]) and len(pool) == 7
+
+
+def test_finalizers_may_close_streams(rng):
+    """The garbage collector may run them at any moment, also within a call of the pool."""
+    pool = random_model(rng).pool(2)
+
+    class Session:
+        def __init__(self):
+            self.id = pool.open()
+            self.cycle = self
+
+        def __del__(self):
+            pool.close(self.id)
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for step in range(300):
+            session = Session()
+            if step % 2:
+                pool.step([session.id], rng.standard_normal((1, 5)))
+            else:
+                pool.run([session.id], [rng.standard_normal((3, 5)).tolist()])
+            pool.state(session.id)
+    finally:
+        gc.set_threshold(*threshold)
+    del session
+    gc.collect()
+    assert len(pool) == 0
+
+
+def test_a_layer_that_uses_its_own_pool_is_told(rng):
+    class Curious(fastrnn.Tanh):
+        def __call__(self, x):
+            pool.state(stream)
+            return x
+
+    pool = fastrnn.Sequential(random_layer(rng), Curious()).pool()
+    stream = pool.open()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"StreamPool\.state: expected one call at a time in a thread"):
+            pool.step([stream], np.ones((1, 5)))
+    assert not any(array.any() for array in arrays_of(pool.state(stream)))
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarm here")
+def test_interrupts_leave_streams_and_pools_usable(rng):
+    """At random moments of calls that follow one another; each is whole afterwards, or was not begun."""
+    model = random_model(rng, hidden_size=40)
+    x = rng.standard_normal((30, 5)).astype(np.float32)
+    stream, pool = model.stream(), model.pool()
+    ids = [pool.open() for _ in range(3)]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    calls = (
+        lambda: stream.run(x),
+        lambda: stream.state,
+        lambda: setattr(stream, "state", stream.state),
+        lambda: stream.reset(),
+        lambda: pool.step(ids, x[:3]),
+        lambda: pool.run(ids, [x, x[:2], x[:9]]),
+        lambda: pool.state(ids[0]),
+        lambda: pickle.dumps(pool),
+    )
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for round_ in range(400):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, float(rng.uniform(1e-5, 2e-3)))
+                while True:
+                    calls[round_ % len(calls)]()
+            except KeyboardInterrupt:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    stream.reset()
+    assert_same(stream.run(x), model(x)[0])
+    state = pool.state(ids[0])
+    assert_same(pool.run(ids[:1], [x])[0], model(x, state)[0])
+    assert len(pool) == 3
+
+
+FORK = """
+import os, sys, threading, time
+import numpy as np
+import fastrnn
+weights = {"weight_ih": (2400, 30), "weight_hh": (2400, 600), "bias_ih": (2400,), "bias_hh": (2400,)}
+random = np.random.default_rng(0)
+layer = fastrnn.LSTM.from_state_dict({n: random.uniform(-.05, .05, s) for n, s in weights.items()})
+x = random.standard_normal((4000, 30)).astype(np.float32)
+stream, pool = layer.stream(), layer.pool()
+ids = [pool.open() for _ in range(20)]
+WORK = dict(stream=lambda: stream.run(x), pool=lambda: pool.run(ids, [x[:500]] * 20))[sys.argv[1]]
+thread = threading.Thread(target=WORK)
+thread.start()
+time.sleep(0.1)
+pid = os.fork()
+if pid:
+    thread.join()
+    WORK()
+    sys.exit(os.waitpid(pid, 0)[1] != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize(
+    "kind, script",
+    (
+        (
+            "stream",
+            """
+for call in (lambda: stream.step(x[0]), lambda: stream.run(x[:2]), lambda: stream.state):
+    try:
+        call()
+        os._exit(1)
+    except RuntimeError as error:
+        assert "expected a stream that no thread was using at the fork" in str(error), error
+stream.reset()
+assert np.array_equal(stream.run(x[:9]), layer(x[:9])[0])
+""",
+        ),
+        (
+            "pool",
+            """
+import pickle
+for call in (
+    lambda: pool.step(ids, x[:20]), lambda: pool.state(ids[0]), lambda: pool.open(),
+    lambda: pickle.dumps(pool),
+):
+    try:
+        call()
+        os._exit(1)
+    except RuntimeError as error:
+        assert "expected a pool that no thread was using at the fork" in str(error), error
+other = layer.pool()
+assert np.array_equal(other.run([other.open()], [x[:9]])[0], layer(x[:9])[0])
+""",
+        ),
+    ),
+)
+def test_what_a_fork_tears_says_so(kind, script):
+    code = f"{FORK}\n{script}\nos._exit(0)"
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, kind], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 # ---------------------------------------------------------------- copies, processes, threads
 
 
@@ -359,10 +548,55 @@ def test_a_pool_survives_pickling(rng):
     pool.close(ids.pop(1))
     X = rng.standard_normal((4, 5)).astype(np.float32)
     pool.step(ids, X)
-    for again in (pickle.loads(pickle.dumps(pool)), copy.deepcopy(pool)):
-        assert len(again) == 4
-        np.testing.assert_array_equal(again.step(ids, X), copy.deepcopy(pool).step(ids, X))
-        assert again.open() == copy.deepcopy(pool).open()
+    assert pickle.dumps(pool) == pickle.dumps(pool)
+    others = [pickle.loads(pickle.dumps(pool)), copy.deepcopy(pool)]
+    wanted, new = pool.step(ids, X), pool.open()
+    for other in others:
+        assert len(other) == 4
+        np.testing.assert_array_equal(other.step(ids, X), wanted)
+        assert other.open() == new
+
+
+def test_a_pickle_holds_open_states_alone(rng):
+    pool = random_layer(rng, "LSTM", 5, 64).pool(100)
+    few = len(pickle.dumps(pool))
+    ids = [pool.open() for _ in range(100)]
+    pool.step(ids, rng.standard_normal((100, 5)))
+    assert len(pickle.dumps(pool)) > few + 100 * 2 * 64 * 8
+    for stream in ids:
+        pool.close(stream)
+    assert len(pickle.dumps(pool)) == few
+
+
+def test_states_of_another_pool_are_refused(rng):
+    small, large = (random_layer(rng, "GRU", 5, size).pool(4) for size in (6, 60))
+    small.open()
+    uses, slots, records = small._dump()
+    for content in (
+        (uses, slots, records),
+        (uses[:2], slots, records),
+        (uses, slots + 4, records),
+        (uses, np.r_[slots, slots], np.r_[records, records]),
+        (uses - 1, slots, records),
+    ):
+        with pytest.raises(ValueError, match="expected the states of a pool of this model"):
+            (
+                large if content[2] is records and len(content[0]) == 4 and content[1] is slots else small
+            )._fill(*content)
+
+
+class OwnPool(fastrnn.StreamPool):
+    """Somebody's subclass."""
+
+
+class OwnStream(fastrnn.Stream):
+    """Somebody's subclass."""
+
+
+def test_subclasses_stay_what_they_are(rng):
+    layers = random_model(rng).layers
+    assert type(pickle.loads(pickle.dumps(OwnPool(layers)))) is OwnPool
+    assert type(copy.deepcopy(OwnStream(layers))) is OwnStream
 
 
 @pytest.mark.parametrize("copied", (copy.copy, copy.deepcopy))

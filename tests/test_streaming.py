@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -237,3 +238,195 @@ def test_out_may_be_of_a_subclass_with_its_own_indexing(rng):
     np.testing.assert_array_equal(np.asarray(matrix), layer.stream().run(x))
     assert layer(x, out=matrix)[0] is matrix
     np.testing.assert_array_equal(np.asarray(matrix), layer(x)[0])
+
+
+def peak_of(call):
+    """Bytes that a call takes at most, besides what is there."""
+    call()
+    tracemalloc.start()
+    try:
+        call()
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        call()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("backend", ("auto", "blas"))
+def test_steady_steps_with_out_allocate_no_array(rng, backend):
+    weights = {"weight": rng.standard_normal((600, 500)), "bias": rng.standard_normal(600)}
+    model = fastrnn.Sequential(
+        random_layer(rng, "LSTM", 700, 500, precision="float32", backend=backend),
+        fastrnn.Linear.from_state_dict(weights, backend=backend),
+        fastrnn.Tanh(),
+    )
+    x, out = rng.standard_normal((7, 700)).astype(np.float32), np.empty((7, 600), np.float32)
+    one, rows, pool = model.stream(), model.stream(7), model.pool()
+    ids = [pool.open() for _ in range(7)]
+    smallest = 500 * 4
+    assert peak_of(lambda: one.step(x[0], out=out[0])) < smallest / 2
+    assert peak_of(lambda: one.run(x, out=out)) < smallest
+    assert peak_of(lambda: rows.step(x, out=out)) < smallest / 2
+    assert peak_of(lambda: pool.step(ids, x, out=out)) < smallest / 2
+
+
+@pytest.mark.parametrize("has_head", (False, True))
+def test_memory_of_a_run_does_not_grow_with_time(rng, has_head):
+    layer = random_layer(rng, "GRU", 2, 8, precision="float32", num_layers=2)
+    model = fastrnn.Sequential(layer, fastrnn.Tanh()) if has_head else layer
+    peaks = []
+    for steps in (10_000, 1_000_000):
+        stream = model.stream()
+        x, out = np.zeros((steps, 2), np.float32), np.empty((steps, 8), np.float32)
+        tracemalloc.start()
+        try:
+            stream.run(x, out=out)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] <= peaks[0] + 4096
+
+
+def test_a_state_that_does_not_fit_its_type_changes_nothing(rng):
+    """Overflow is an error where the caller wants that: before the first array is written."""
+    stream = random_layer(rng, "LSTM", precision="float32").stream()
+    stream.step(np.ones(5))
+    before = stream.state
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        stream.state = (np.zeros((1, 7)), np.full((1, 7), 1e300))
+    for one, other in zip(arrays_of(before), arrays_of(stream.state), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_odd_tokens_are_refused():
+    class Bad(np.int64):
+        def __index__(self):
+            raise ZeroDivisionError
+
+    stream = fastrnn.Embedding.from_state_dict({"weight": np.ones((5, 3))}).stream()
+    assert stream.step(np.uint8(4)).shape == stream.step(True + 1).shape == (3,)
+    for token in (5, -1, np.int64(5), np.uint64(2**64 - 1)):
+        with pytest.raises(
+            ValueError, match=rf"Stream\.step: expected x to hold tokens from 0 to 4, got {token}"
+        ):
+            stream.step(token)
+    for token in (True, 1.0, np.timedelta64(1), "1", None, 2**70):
+        with pytest.raises((TypeError, ValueError), match=r"Stream\.step: expected x to "):
+            stream.step(token)
+    with pytest.raises(ZeroDivisionError):
+        stream.step(Bad(1))
+
+
+@pytest.mark.parametrize(
+    "layers", ((fastrnn.Dropout(),), (fastrnn.ReLU(), fastrnn.Dropout()), (fastrnn.Last(),))
+)
+def test_layers_without_a_type_give_floats_of_their_own(layers):
+    model = fastrnn.Sequential(*layers)
+    x = np.array([0.5, 0.7])
+    stream, pool = model.stream(), model.pool()
+    ids = [pool.open()]
+    for y in (stream.step(x), pool.step(ids, x[None])[0], pool.run(ids, [x[None]])[0][0]):
+        np.testing.assert_array_equal(y, x)
+        assert y.dtype == np.float64 and not np.shares_memory(y, x)
+    assert stream.step([1, 2]).dtype == np.float32
+    assert pool.step([], np.empty((0, 2), np.float32)).dtype == np.float32
+    for out in (np.zeros(2, int), np.zeros(2, "U8"), np.zeros(2, np.float32)):
+        with pytest.raises(ValueError, match="out to be a C-contiguous float64 array"):
+            stream.step(x, out=out)
+
+
+def test_a_recurrent_layer_of_somebody_else_has_no_stream(rng):
+    class LSTM(fastrnn.LSTM):
+        def __call__(self, x, state=None, **options):
+            return np.full((*x.shape[:-1], 7), 7.0), state
+
+    layer = random_layer(rng, "LSTM")
+    own = LSTM.from_state_dict(layer.tensors)
+    for make in (own.stream, own.pool):
+        with pytest.raises(
+            TypeError, match=r"expected recurrent layers of fastrnn, got test_streaming.*LSTM\."
+        ):
+            make()
+
+
+class Wider(fastrnn.Tanh):
+    """Somebody's layer that gives other shapes than it says."""
+
+    def __call__(self, x):
+        return np.concatenate([x, x], axis=self.axis)
+
+
+@pytest.mark.parametrize("axis", (0, 1, -1))
+def test_what_a_layer_of_somebody_else_gives_is_checked(rng, axis):
+    wider = Wider()
+    wider.axis = axis
+    model = fastrnn.Sequential(random_layer(rng), wider, random_layer(rng, "GRU", 7, 4))
+    stream, pool = model.stream(2), model.pool()
+    ids = [pool.open(), pool.open()]
+    for call in (
+        lambda: stream.step(np.ones((2, 5))),
+        lambda: stream.run(np.ones((3, 2, 5))),
+        lambda: pool.step(ids, np.ones((2, 5))),
+        lambda: pool.run(ids, [np.ones((3, 5))] * 2),
+    ):
+        with pytest.raises(ValueError, match=r"expected test_streaming\.Wider to give"):
+            call()
+    assert not any(array.any() for array in arrays_of(stream.state) + arrays_of(pool.state(ids[0])))
+
+
+@pytest.mark.parametrize("make", (fastrnn.Stream, fastrnn.StreamPool))
+def test_streams_take_what_a_model_takes(rng, make):
+    layer = random_layer(rng)
+    embedding = fastrnn.Embedding.from_state_dict({"weight": np.ones((5, 7))})
+    assert make(iter([layer])) is not None
+    for layers, words in (
+        ([layer, embedding], "expected layers of tokens first"),
+        ([fastrnn.Last(), layer], "expected an input with time steps"),
+        ([5], "expected layers of fastrnn, got 5"),
+        (layer, "expected layers in a sequence"),
+        ([], "expected at least one layer"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=words):
+            make(layers)
+
+
+@pytest.mark.parametrize("make", (fastrnn.Stream, fastrnn.StreamPool))
+def test_an_object_that_is_not_made_or_made_twice_is_refused(rng, make):
+    layers = [random_layer(rng)]
+    one = make(layers)
+    with pytest.raises(RuntimeError, match="expected one call of __init__, got a second one"):
+        one.__init__([random_layer(rng, "GRU", 3, 4)])
+    x = np.ones(5)
+    wanted = layers[0](x[None])[0][0]
+    if make is fastrnn.Stream:
+        np.testing.assert_allclose(one.step(x), wanted, rtol=0, atol=TOLERANCE)
+    else:
+        np.testing.assert_allclose(one.step([one.open()], x[None])[0], wanted, rtol=0, atol=TOLERANCE)
+    empty = make.__new__(make)
+    for call in ("step", "run", "open", "close", "state", "reset", "ids"):
+        if hasattr(make, call) and call != "state":
+            with pytest.raises((AttributeError, TypeError, ValueError, RuntimeError)):
+                getattr(empty, call)(*([[0], [x]] if call in ("step", "run") else [0] * (call == "close")))
+
+
+def test_out_of_a_lying_subclass_is_seen_through(rng):
+    class Liar(np.ndarray):
+        shape = (7,)
+        dtype = np.dtype(np.float64)
+
+        def view(self, *_):
+            return np.zeros(7)
+
+    stream = random_layer(rng).stream()
+    with pytest.raises(ValueError, match=r"out to be a C-contiguous float64 array of shape \(7,\)"):
+        stream.step(np.ones(5), out=np.zeros(1).view(Liar))
+
+
+def test_reprs_say_what_there_is(rng):
+    layer = random_layer(rng, "GRU", precision="float32")
+    assert repr(layer.stream(3)) == "Stream([GRU(5, 7)], batch_size=3)"
+    pool = layer.pool()
+    pool.open()
+    assert repr(pool) == "StreamPool([GRU(5, 7)]), 1 open"

@@ -352,7 +352,8 @@ def test_blas_has_one_thread_while_a_layer_runs(rng, blas_threads):
         thread.join()
     is_over.set()
     watcher.join()
-    assert seen >= {1}
+    # While a layer runs the watcher hardly ever has the GIL but then; 2 is what it sees before and behind.
+    assert seen <= {1, 2} and 1 in seen
     assert blas_threads() == 2
 
 

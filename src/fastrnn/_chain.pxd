@@ -47,7 +47,10 @@ cdef class FlowSpace:
 cdef size_t plan_flow(
     const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads,
 ) noexcept nogil
-cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcept nogil
+cdef void fit_flow(
+    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
+) noexcept nogil
+cdef bint is_divided(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil
 cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) noexcept nogil
 cdef double flow_ns(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B) noexcept nogil
 cdef void gather_states(

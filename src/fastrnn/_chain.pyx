@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from fastrnn._drivers cimport execute, run_dense
 from fastrnn._engine cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._plan cimport Rows, dense_ns, lay_out, plan, stack_ns
+from fastrnn._plan cimport ALONE, Rows, choose, dense_ns, lay_out, plan, stack_ns
 
 
 cdef class Chain:
@@ -128,7 +128,7 @@ cdef size_t plan_flow(
     flow.T = T
     flow.B = B
     flow.threads = threads
-    total = 2 * aligned(T * B * chain.widest) + aligned(B * chain.record_bytes + chain.stacks * 128)
+    total = 2 * between_bytes(chain, flow) + aligned(B * chain.record_bytes + chain.stacks * 128)
     for i in range(chain.count):
         work = &chain.links[i]
         if work.kind == STACK:
@@ -143,7 +143,7 @@ cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcep
     cdef const LinkWork *work
     for i in range(2):
         flow.between[i] = memory
-        memory += aligned(flow.T * flow.B * chain.widest)
+        memory += between_bytes(chain, flow)
     flow.states = memory
     memory += aligned(flow.B * chain.record_bytes + chain.stacks * 128)
     for i in range(chain.count):
@@ -156,6 +156,31 @@ cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcep
 
 cdef inline size_t aligned(size_t size) noexcept nogil:
     return (size + 63) & ~<size_t>63
+
+
+cdef inline size_t between_bytes(const ChainWork *chain, const Flow *flow) noexcept nogil:
+    return aligned(flow.T * flow.B * chain.widest) if chain.count > 1 else 0
+
+
+cdef void fit_flow(
+    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
+) noexcept nogil:
+    """Plan and lay out in memory of a size that is enough for one thread at least."""
+    if plan_flow(chain, flow, T, B, threads) > size:
+        plan_flow(chain, flow, T, B, 1)
+    lay_out_flow(chain, flow, memory)
+
+
+cdef bint is_divided(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+    """Whether a recurrent layer is divided among threads, if all of them are free."""
+    cdef Call call
+    cdef int i
+    for i in range(chain.count):
+        if chain.links[i].kind == STACK:
+            choose(chain.links[i].stack, &call, T, B, False, min(threads, chain.links[i].threads))
+            if call.kind != ALONE:
+                return True
+    return False
 
 
 cdef double flow_ns(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B) noexcept nogil:

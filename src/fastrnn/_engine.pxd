@@ -47,4 +47,6 @@ cdef class Link:
 
 
 cdef bint is_plain(object array, int axes, const cnp.npy_intp *shape, int type_number) noexcept
+cdef bint is_whole(object x) noexcept
+cdef bint are_tokens(object x, int axes, const cnp.npy_intp *shape, Py_ssize_t tokens) noexcept
 cdef bint is_apart(cnp.ndarray a, cnp.ndarray b) noexcept

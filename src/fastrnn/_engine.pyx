@@ -5,9 +5,8 @@ streams. The drivers (_drivers.pyx) do the work. Nothing here checks its argumen
 call plain; layers and streams do, and nothing allocates but the workspace and the results.
 """
 
-import sys
-
 cimport numpy as cnp
+import numpy as np
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_REFCNT
@@ -25,10 +24,23 @@ from fastrnn._threads cimport FRNN_MOST_THREADS
 
 cnp.import_array()
 
+cdef extern from "numpy/arrayobject.h":
+    bint PyArray_IsIntegerScalar(object number)
+
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FRNN_HAS_GIL 0
+    #else
+    #define FRNN_HAS_GIL 1
+    #endif
+    """
+    # Of the build, not of the moment: a free-threaded Python has one while it loads a module.
+    const bint HAS_GIL "FRNN_HAS_GIL"
+
 # A larger workspace is given back after the call: that of a stack of bidirectional layers, which
 # grows with T, or of a huge batch.
 cdef size_t KEPT_BYTES = 64 * 1024 * 1024
-cdef bint HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 # ---------------------------------------------------------------- memory
@@ -46,7 +58,7 @@ cdef class Workspace:
             self.size = 0
             self.memory = PyMem_RawMalloc(size + 64)
             if self.memory == NULL:
-                raise MemoryError(f"workspace: expected {size} bytes of memory, got none.")
+                raise MemoryError(f"fastrnn: expected {size} bytes of memory for a call, got none.")
             self.data = <char *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63)
             self.size = size
         return 0
@@ -97,6 +109,25 @@ cdef bint is_plain(object array, int axes, const cnp.npy_intp *shape, int type_n
         return False
     for i in range(axes):
         if cnp.PyArray_DIM(array, i) != shape[i]:
+            return False
+    return True
+
+
+cdef bint is_whole(object x) noexcept:
+    """Whether that is a whole number, and no bool."""
+    return type(x) is int or (
+        PyArray_IsIntegerScalar(x) and type(x) is not bool and not isinstance(x, np.timedelta64))
+
+
+cdef bint are_tokens(object x, int axes, const cnp.npy_intp *shape, Py_ssize_t tokens) noexcept:
+    """Whether that is a plain array of tokens, all of which there are."""
+    cdef const Py_ssize_t *data
+    cdef Py_ssize_t i
+    if not is_plain(x, axes, shape, cnp.NPY_INTP) or not cnp.PyArray_ISCARRAY_RO(x):
+        return False
+    data = <const Py_ssize_t *>cnp.PyArray_DATA(x)
+    for i in range(cnp.PyArray_SIZE(x)):
+        if data[i] < 0 or data[i] >= tokens:
             return False
     return True
 
@@ -388,6 +419,7 @@ cdef class Recurrent(Link):
             workspace = self.workspaces.pop()
         except IndexError:
             workspace = Workspace()
+        call.parity = 0
         workspace.reserve(plan(&self.stack, &call, T, B, lengths != NULL, self.work.threads))
         lay_out(&self.stack, &call, workspace.data, lengths != NULL)
         with nogil:

@@ -153,7 +153,6 @@ cdef void choose(
     cdef Choice choice
     call.T = T
     call.B = B
-    call.parity = 0
     alone = stack_ns(stack, T, B, 1)
     choice.only = stack.only
     choice.kind = ALONE

@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,9 +56,17 @@ def row_table(dtype: DTypeLike) -> Any:
     return SIMD_TABLES[pick_isa()][np.dtype(dtype).name] if ISAS else None
 
 
-@functools.cache
+_once = threading.Lock()
+
+
 def _blas() -> tuple[dict[str, Any], bool]:
     """The tables of the blas backend, and whether it keeps BLAS on one thread."""
+    with _once:
+        return _load_blas()
+
+
+@functools.cache
+def _load_blas() -> tuple[dict[str, Any], bool]:
     # Imported late: it brings scipy.linalg, most of the time of a cold start.
     from fastrnn._blas import TABLES, hold_threads
 

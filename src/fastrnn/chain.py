@@ -1,6 +1,6 @@
 """Chains of layers: whether they fit, the states of those that have one, and how streams run them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,6 +11,8 @@ from fastrnn.errors import (
     Floats,
     State,
     StateLike,
+    as_plain,
+    brief,
     check_array,
     check_out,
     check_tokens,
@@ -37,6 +39,26 @@ def split_state(where: str, layers: "Sequence[fastrnn.layers.Layer]", state: Sta
 def join_state(states: Sequence[State]) -> State | None:
     """The state of a model: None, that of its one recurrent layer, or a tuple of them."""
     return None if not states else states[0] if len(states) == 1 else tuple(states)
+
+
+def check_layers(where: str, layers: "Iterable[fastrnn.layers.Layer]") -> "tuple[fastrnn.layers.Layer, ...]":
+    """The layers as a tuple, if they may follow one another: tokens first, nothing over time behind Last."""
+    if not isinstance(layers, Iterable):
+        raise TypeError(message(where, "layers in a sequence", brief(layers)))
+    layers = tuple(layers)
+    if not layers:
+        raise ValueError(message(where, "at least one layer", "none"))
+    is_over = False
+    for index, layer in enumerate(layers):
+        if not hasattr(layer, "takes_tokens") or not callable(layer):
+            raise TypeError(message(where, "layers of fastrnn", brief(layer)))
+        at = f"{where}: layer {index}, {layer!r}"
+        if layer.takes_tokens and index:
+            raise ValueError(message(at, "layers of tokens first", "one further on"))
+        if is_over and (layer.is_recurrent or layer.is_last_step):
+            raise ValueError(message(at, "an input with time steps", "what Last gives"))
+        is_over = is_over or layer.is_last_step
+    return layers
 
 
 def chain_features(where: str, layers: "Sequence[fastrnn.layers.Layer]") -> tuple[int | None, int | None]:
@@ -73,8 +95,7 @@ class StreamLayers:
     compiled: Chain | None
 
     def __init__(self, where: str, layers: "Sequence[fastrnn.layers.Layer]") -> None:
-        if not layers:
-            raise ValueError(message(where, "at least one layer", "none"))
+        layers = check_layers(where, layers)
         # Any, since is_recurrent tells them apart and no type does.
         self.layers: list[Any] = [
             _of_last_axis(layer, axes) for layer, axes in zip(layers, _axes(layers), strict=True)
@@ -83,6 +104,9 @@ class StreamLayers:
             "list[fastrnn.layers.RecurrentLayer[State]]", [layer for layer in layers if layer.is_recurrent]
         )
         for layer in self.recurrent:
+            if _is_foreign(layer):
+                hint = "A stream cannot call it, since a step keeps its state."
+                raise TypeError(message(where, "recurrent layers of fastrnn", _name_of(layer), hint))
             if layer.bidirectional:
                 hint = "Its reverse direction begins at the end of the sequence: run it whole."
                 raise ValueError(message(where, "layers that run forward", f"{layer!r}", hint))
@@ -106,7 +130,7 @@ class StreamLayers:
             links.append(link)
         return Chain(links)
 
-    def check_rows(self, where: str, name: str, x: object, leading: Sequence[int | str]) -> Array:
+    def check_steps(self, where: str, name: str, x: object, leading: Sequence[int | str]) -> Array:
         """x as an array (*leading, features), or (*leading,) of tokens; of them "T" is any size from 1 on."""
         x = check_array(where, name, x)
         shape = [*leading]
@@ -120,32 +144,38 @@ class StreamLayers:
             raise ValueError(message(where, f"{name} of shape {text}", f"{x.shape}"))
         return x
 
-    def plain(self, x: Array) -> Array:
+    def plain(self, where: str, name: str, x: Array) -> Array:
         """Checked rows as the compiled chain takes them; or raise, where a token is out of range."""
         if self.takes_tokens:
-            first = self.layers[0]
-            x = check_tokens(type(first).__name__, x, first.num_tokens)
-        dtype = np.intp if self.takes_tokens else self.dtype
-        return np.require(x, dtype, ("C", "A"))
+            x = check_tokens(where, x, self.layers[0].num_tokens, name)
+        return as_plain(x, np.dtype(np.intp) if self.takes_tokens else self.dtype)
 
     def out_shape(self, x: Array) -> tuple[int, ...]:
         """The shape of what comes of rows."""
         leading = x.shape if self.takes_tokens else x.shape[:-1]
         return (*leading, x.shape[-1] if self.features_out is None else self.features_out)
 
+    def out_dtype(self, x: Array) -> np.dtype[Any]:
+        """The dtype of what comes of rows: that of the rows where no layer has one."""
+        if self.dtype is not None:
+            return self.dtype
+        return x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+
     def check_out(self, where: str, out: Floats, x: Array) -> Array:
         """out as a plain array, if what comes of x can be written there."""
-        dtype = getattr(out, "dtype", None) if self.dtype is None else self.dtype
-        return check_out(where, out, self.out_shape(x), dtype, [x])
+        return check_out(where, out, self.out_shape(x), self.out_dtype(x), [x])
 
-    def run(self, x: Array, states: "Sequence[list[Floats]]", out: Array | None) -> Array:
+    def run(self, where: str, x: Array, states: "Sequence[list[Floats]]", out: Array | None) -> Array:
         """Call one layer after the other: x (T, ...), the states in place."""
-        rest = iter(states)
+        rest, given = iter(states), x
         for index, layer in enumerate(self.layers):
             if not layer.is_recurrent:
+                before = x
                 x = x if layer.is_last_step else layer(x)
+                if _is_foreign(layer):
+                    x = _check_given(where, layer, before, x)
                 continue
-            x = np.require(x, layer.dtype, ("C", "A"))
+            x = as_plain(x, layer.dtype)
             if out is None or index < len(self.layers) - 1:
                 y = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
             else:
@@ -154,16 +184,37 @@ class StreamLayers:
             rows = arrays[0].shape[1] if arrays[0].ndim == 3 else 1
             layer.advance(x.reshape(len(x), rows, -1), arrays, y.reshape(len(x), rows, -1))
             x = y
-        if out is not None and out is not x:
+        if out is None:
+            return x if x is not given else np.array(x, self.out_dtype(x))
+        if out is not x:
             out[...] = x
-            x = out
-        return x
+        return out
 
 
 def _is_foreign(layer: Any) -> bool:
     """Whether a subclass outside the package computes in its own way."""
     owner = next(cls for cls in type(layer).__mro__ if "__call__" in vars(cls))
     return not owner.__module__.startswith("fastrnn.")
+
+
+def _check_given(where: str, layer: Any, x: Array, y: object) -> Array:
+    """What somebody else's layer made of x (..., features), if it is as many rows of what it says to give."""
+    y = check_array(where, f"what {_name_of(layer)} gives", y)
+    features = layer.features_out
+    leading = x.shape if layer.takes_tokens else x.shape[:-1]
+    if y.ndim == 0 or y.shape[:-1] != leading or features not in (None, y.shape[-1]):
+        wanted = x.shape[-1] if features is None else features
+        expected = f"{_name_of(layer)} to give an array of shape {(*leading, wanted)}"
+        raise ValueError(message(where, expected, f"{y.shape}"))
+    if features is None and y.shape[-1] != x.shape[-1] and not layer.takes_tokens:
+        hint = "Its features_out says how many features it gives; None: as many as it takes."
+        expected = f"{_name_of(layer)} to give {x.shape[-1]} features"
+        raise ValueError(message(where, expected, f"{y.shape[-1]}", hint))
+    return y
+
+
+def _name_of(layer: Any) -> str:
+    return f"{type(layer).__module__}.{type(layer).__qualname__}"
 
 
 def _axes(layers: "Sequence[fastrnn.layers.Layer]") -> Iterator[int]:
@@ -177,7 +228,7 @@ def _axes(layers: "Sequence[fastrnn.layers.Layer]") -> Iterator[int]:
 
 def _of_last_axis(layer: Any, axes: int) -> Any:
     """The layer, its softmax over the last axis by the name -1; or raise."""
-    dim = getattr(layer, "dim", -1)
+    dim = -1 if _is_foreign(layer) else getattr(layer, "dim", -1)
     if dim == -1:
         return layer
     if dim != axes - 1:

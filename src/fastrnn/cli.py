@@ -171,8 +171,8 @@ def _convert(options: argparse.Namespace) -> None:
     else:
         print(model)
         print(
-            f"{options.output}: largest error {result['largest_error']:.2g}, "
-            f"allowed {result['tolerance']:.2g}"
+            f"{options.output}: self-test beside the reference in NumPy: "
+            f"largest error {result['largest_error']:.2g}, allowed {result['tolerance']:.2g}"
         )
 
 

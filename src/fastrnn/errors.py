@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 # What checks return and layers give: any array, one of floats, the state of a layer or a model.
 Array: TypeAlias = NDArray[Any]
@@ -154,6 +154,12 @@ def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None =
     return array.astype(dtype)
 
 
+def as_plain(array: Array, dtype: DTypeLike | None = None) -> Array:
+    """The array, or a copy that is C-contiguous, aligned and of dtype, as compiled code takes it."""
+    array = np.asarray(array, dtype, order="C")
+    return array if array.flags.aligned else array.copy()
+
+
 def check_last_axis(where: str, x: object, dtype: np.dtype[Any], features: int, hint: str = "") -> Array:
     """Return x (..., features) as an array of dtype."""
     x = check_array(where, "x", x, dtype)
@@ -232,6 +238,8 @@ def check_out(
     expected = f"out to be a C-contiguous {dtype} array of shape {shape}"
     if not isinstance(out, np.ndarray):
         raise TypeError(message(where, expected, brief(out)))
+    # A subclass may tell or index what it likes.
+    out = np.ndarray.view(out, np.ndarray)
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(message(where, expected, f"{out.dtype} of shape {out.shape}"))
     flags = out.flags
@@ -241,19 +249,74 @@ def check_out(
     for array in apart_from:
         if np.may_share_memory(out, array):
             raise ValueError(message(where, "out to be apart from the inputs", "one that overlaps"))
-    # A subclass may index in its own way.
-    return out.view(np.ndarray)
+    return out
 
 
-def check_tokens(where: str, tokens: object, count: int) -> NDArray[np.integer[Any]]:
+def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -> NDArray[np.integer[Any]]:
     """Return tokens as an integer array with every value from 0 to count - 1."""
-    tokens = check_array(where, "tokens", tokens)
+    tokens = check_array(where, name, tokens)
     if tokens.dtype.kind not in "iu":
-        raise TypeError(message(where, "tokens to be whole numbers", f"{tokens.dtype}"))
+        raise TypeError(message(where, f"{name} to be whole numbers", f"{tokens.dtype}"))
     if tokens.size:
         low, high = tokens.min(), tokens.max()
         if low < 0 or high >= count:
             worst = low if low < 0 else high
             place = tuple(int(i) for i in np.argwhere(tokens == worst)[0])
-            raise ValueError(message(where, f"tokens from 0 to {count - 1}", f"{worst} at index {place}"))
+            expected = f"{'' if name == 'tokens' else f'{name} to hold '}tokens from 0 to {count - 1}"
+            raise ValueError(message(where, expected, f"{worst} at index {place}"))
     return tokens
+
+
+# ---------------------------------------------------------------- streams and pools
+
+
+def taken_stream(where: str, is_torn: bool) -> RuntimeError:
+    """A second thread is at a stream; or one was, when the process was forked."""
+    if not is_torn:
+        return RuntimeError(message(where, "one thread at a time", "a second one"))
+    got = "one in the middle of a step"
+    hint = "reset() or a state that is assigned makes it whole."
+    return RuntimeError(message(where, "a stream that no thread was using at the fork", got, hint))
+
+
+def bound_twice(where: str) -> RuntimeError:
+    """``__init__`` of an object that has its layers already."""
+    return RuntimeError(message(where, "one call of __init__", "a second one"))
+
+
+def unmade_pool(where: str) -> RuntimeError:
+    """A pool whose ``__init__`` was never called, or failed."""
+    return RuntimeError(message(where, "a pool that is made", "one without layers"))
+
+
+def torn_pool(where: str) -> RuntimeError:
+    """Another thread was changing states when the process was forked."""
+    got = "one in the middle of a step"
+    return RuntimeError(message(where, "a pool that no thread was using at the fork", got, "Make a new one."))
+
+
+def nested_turn(where: str) -> RuntimeError:
+    """A thread calls a pool from within a call of the same pool."""
+    return RuntimeError(message(where, "one call at a time in a thread", "one inside another"))
+
+
+def no_memory(where: str, what: str) -> MemoryError:
+    """There is no memory for something."""
+    return MemoryError(message(where, what, "no memory"))
+
+
+def wrong_ids(where: str, ids: object, index: int | None = None) -> TypeError:
+    """Ids are no sequence of whole numbers; or the one at an index is none."""
+    got = f"{ids.dtype} of shape {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
+    if index is not None:
+        return TypeError(message(where, "ids to be whole numbers", f"{got} at index {index}"))
+    return TypeError(message(where, "ids to be whole numbers in a sequence", got))
+
+
+def wrong_id(where: str, id: int, index: int, is_repeated: bool, is_closed: bool) -> ValueError:
+    """An id is given twice, or belongs to no open stream."""
+    shown = f"{id}" if -(2**64) < id < 2**64 else brief(id)
+    if is_repeated:
+        return ValueError(message(where, "each id once", f"{shown} again at index {index}"))
+    hint = "It is closed." if is_closed else "open() gives one."
+    return ValueError(message(where, "ids of open streams", f"{shown} at index {index}", hint))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save_file
 
-from fastrnn.chain import chain_features, join_state, output_dtype, split_state
+from fastrnn.chain import chain_features, check_layers, join_state, output_dtype, split_state
 from fastrnn.errors import (
     BACKENDS,
     Array,
@@ -123,22 +123,12 @@ class Sequential:
             if not isinstance(layer, (Layer, Sequential)):
                 raise TypeError(message("Sequential", "layers of fastrnn", brief(layer)))
             flat += layer.layers if isinstance(layer, Sequential) else [layer]
-        if not flat:
-            raise ValueError(message("Sequential", "at least one layer", "none"))
-        self.layers: tuple[Layer, ...] = tuple(flat)
+        self.layers: tuple[Layer, ...] = check_layers("Sequential", flat)
         self._recurrent = cast(
             "tuple[RecurrentLayer[State], ...]", tuple(layer for layer in flat if layer.is_recurrent)
         )
         self.features_in, self.features_out = chain_features("Sequential", flat)
         self._dtype = output_dtype(flat)
-        is_over = False
-        for index, layer in enumerate(flat):
-            where = f"Sequential: layer {index}, {layer!r}"
-            if layer.takes_tokens and index:
-                raise ValueError(message(where, "layers of tokens first", "one further on"))
-            if is_over and (layer.is_recurrent or layer.is_last_step):
-                raise ValueError(message(where, "an input with time steps", "what Last gives"))
-            is_over = is_over or layer.is_last_step
         layouts = {layer.batch_first for layer in self._recurrent}
         if len(layouts) > 1:
             got = "both"

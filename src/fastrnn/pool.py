@@ -1,7 +1,6 @@
 """Pools: many live sequences on one set of weights, stepped as one batch."""
 
 import os
-import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,14 +8,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._streams import Slots
+from fastrnn._slots import Slots, listed
 from fastrnn.chain import StreamLayers, join_state, split_state
-from fastrnn.errors import Array, Floats, State, StateLike, check_positive, check_state, message
+from fastrnn.errors import (
+    Array,
+    Floats,
+    State,
+    StateLike,
+    as_plain,
+    bound_twice,
+    check_positive,
+    check_state,
+    message,
+)
 
 if TYPE_CHECKING:
     import fastrnn
 
-_pools: "weakref.WeakSet[StreamPool]" = weakref.WeakSet()
+# By id(): what a subclass takes for equal does not matter.
+_pools: "weakref.WeakValueDictionary[int, StreamPool]" = weakref.WeakValueDictionary()
 
 
 class StreamPool(Slots):
@@ -27,11 +37,19 @@ class StreamPool(Slots):
     (`blas`: to rounding). Threads may share a pool: their calls take turns. A call that raises leaves every
     stream as it was.
 
+    A call within another one of the same thread, by a layer of one's own, raises RuntimeError; so do all in
+    the child of a fork that came while another thread was changing states.
+
     Parameters
     ----------
     layers : list of layers
     capacity : int
         Streams that there is room for before the memory grows.
+
+    Attributes
+    ----------
+    capacity : int
+        Streams that there is room for now; ``len(pool)`` is how many are open.
 
     Raises
     ------
@@ -51,6 +69,8 @@ class StreamPool(Slots):
 
     def __init__(self, layers: "Sequence[fastrnn.layers.Layer]", capacity: int = 256) -> None:
         where = type(self).__name__
+        if hasattr(self, "_layers"):
+            raise bound_twice(where)
         capacity = check_positive(where, "capacity", capacity)
         self._layers = StreamLayers(where, layers)
         columns = [
@@ -58,12 +78,15 @@ class StreamPool(Slots):
             for layer in self._layers.recurrent
             for shape in layer.shape.state_shapes(None).values()
         ]
-        self._bind(self._layers.compiled, columns, capacity, threading.Lock())
-        _pools.add(self)
+        self._bind(self._layers.compiled, columns, capacity)
+        _pools[id(self)] = self
+
+    def __repr__(self) -> str:
+        layers = ", ".join(map(repr, self._layers.layers))
+        return f"{type(self).__name__}([{layers}]), {len(self)} open"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with self._lock:
-            return _restore, (self._layers.layers, self.capacity, self._dump())
+        return _restore, (type(self), self._layers.layers, *self._dump())
 
     def open(self, state: StateLike = None) -> int:
         """Begin a stream, and give its id.
@@ -87,15 +110,11 @@ class StreamPool(Slots):
             recurrent = self._layers.recurrent
             where = "StreamPool.open"
             given = [
-                np.require(array[:, None], layer.dtype, ("C", "A"))
+                as_plain(array[:, None], layer.dtype)
                 for layer, part in zip(recurrent, split_state(where, recurrent, state), strict=True)
                 for array in check_state(where, part, layer.shape.state_shapes(None))
             ]
-        with self._lock:
-            stream = self._open_slot()
-            if given is not None:
-                self._write(self._find("open", [stream]), given)
-        return stream
+        return self._open(given)
 
     def close(self, id: int) -> State | None:
         """End a stream and give its state, as `state` does; its id never comes back.
@@ -107,11 +126,7 @@ class StreamPool(Slots):
         TypeError
             ``id`` is no whole number.
         """
-        with self._lock:
-            n = self._find("close", [id])
-            arrays = self._read(n)
-            self._close_slots(n)
-        return self._pack(arrays)
+        return self._pack(self._read("close", [id], True))
 
     def state(self, id: int) -> State | None:
         """A copy of a stream's state, shaped as the model returns it for one unbatched sequence.
@@ -123,9 +138,7 @@ class StreamPool(Slots):
         TypeError
             ``id`` is no whole number.
         """
-        with self._lock:
-            arrays = self._read(self._find("state", [id]))
-        return self._pack(arrays)
+        return self._pack(self._read("state", [id], False))
 
     def run(self, ids: Iterable[int], chunks: Iterable[ArrayLike]) -> list[Floats]:
         """Make many time steps of each of these streams: the same as `step` on each, in one call.
@@ -146,51 +159,58 @@ class StreamPool(Slots):
         ValueError, TypeError
             As in `step`.
         """
+        where = "StreamPool.run"
+        ids = listed("run", ids)
+        if not isinstance(chunks, Iterable):
+            raise TypeError(message(where, "chunks in a sequence", type(chunks).__name__))
         chunks = list(chunks)
-        with self._lock:
-            n = self._find("run", ids)
-            if len(chunks) != n:
-                raise ValueError(message("StreamPool.run", f"a chunk for each of {n} ids", f"{len(chunks)}"))
-            checked = [
-                self._layers.check_rows("StreamPool.run", f"chunk {index}", chunk, ("T",))
-                for index, chunk in enumerate(chunks)
-            ]
-            if self._layers.compiled is None:
-                return self._run_layers(checked)
-            checked = [self._layers.plain(chunk) for chunk in checked]
-            outputs = [np.empty(self._layers.out_shape(chunk), self._layers.dtype) for chunk in checked]
-            self._run_found(checked, outputs)
-            return outputs
+        if len(chunks) != len(ids):
+            raise ValueError(message(where, f"a chunk for each of {len(ids)} ids", f"{len(chunks)}"))
+        checked = [
+            self._layers.check_steps(where, f"chunk {index}", chunk, ("T",))
+            for index, chunk in enumerate(chunks)
+        ]
+        if self._layers.compiled is None:
+            return self._run_layers(ids, checked)
+        checked = [self._layers.plain(where, f"chunk {index}", x) for index, x in enumerate(checked)]
+        outputs = [np.empty(self._layers.out_shape(x), self._layers.dtype) for x in checked]
+        self._run(ids, checked, outputs)
+        return outputs
 
     # ------------------------------------------------------------ what the steps ask for
 
     def _check_rows(self, X: object, n: int) -> Array:
         """A step's rows as the compiled chain takes them; or raise."""
-        return self._layers.plain(self._layers.check_rows("StreamPool.step", "X", X, (n,)))
+        where = "StreamPool.step"
+        return self._layers.plain(where, "X", self._layers.check_steps(where, "X", X, (n,)))
 
     def _check_out(self, out: Floats, X: Array) -> Array:
         return self._layers.check_out("StreamPool.step", out, X)
 
-    def _step_layers(self, n: int, X: object, out: Floats | None) -> Floats:
+    def _step_layers(self, ids: Any, n: int, X: object, out: Floats | None) -> Floats:
         """`step` where the layers have to be called one by one."""
-        x = self._layers.check_rows("StreamPool.step", "X", X, (n,))
+        x = self._layers.check_steps("StreamPool.step", "X", X, (n,))
         target = None if out is None else self._check_out(out, x)[None]
-        if n == 0:
-            return np.empty(self._layers.out_shape(x), self._layers.dtype) if out is None else out
-        arrays = self._read(n)
-        y: Floats = self._layers.run(x[None], self._by_layer(arrays), target)[0]
-        self._write(n, arrays)
+        with self._turn("step"):
+            arrays = self._read_all("step", ids)
+            if n == 0:
+                return np.empty(self._layers.out_shape(x), self._layers.out_dtype(x)) if out is None else out
+            y: Floats = self._layers.run("StreamPool.step", x[None], self._by_layer(arrays), target)[0]
+            self._write_all(arrays, n)
         return y if out is None else out
 
-    def _run_layers(self, chunks: list[Array]) -> list[Floats]:
-        arrays = self._read(len(chunks))
-        outputs = []
-        for index, chunk in enumerate(chunks):
-            states = [np.ascontiguousarray(array[:, index : index + 1]) for array in arrays]
-            outputs.append(self._layers.run(chunk[:, None], self._by_layer(states), None)[:, 0])
-            for array, state in zip(arrays, states, strict=True):
-                array[:, index : index + 1] = state
-        self._write(len(chunks), arrays)
+    def _run_layers(self, ids: Any, chunks: list[Array]) -> list[Floats]:
+        with self._turn("run"):
+            arrays = self._read_all("run", ids)
+            outputs = []
+            for index, chunk in enumerate(chunks):
+                states = [np.ascontiguousarray(array[:, index : index + 1]) for array in arrays]
+                outputs.append(
+                    self._layers.run("StreamPool.run", chunk[:, None], self._by_layer(states), None)[:, 0]
+                )
+                for array, state in zip(arrays, states, strict=True):
+                    array[:, index : index + 1] = state
+            self._write_all(arrays, len(chunks))
         return outputs
 
     def _by_layer(self, arrays: list[Floats]) -> list[list[Floats]]:
@@ -206,18 +226,18 @@ class StreamPool(Slots):
         )
 
 
-def _restore(layers: "list[fastrnn.layers.Layer]", capacity: int, content: tuple[Array, ...]) -> StreamPool:
-    pool = StreamPool(layers, capacity)
-    pool._fill(*content)
+def _restore(
+    cls: type[StreamPool], layers: "list[fastrnn.layers.Layer]", uses: Array, slots: Array, records: Array
+) -> StreamPool:
+    pool = cls(layers, len(uses))
+    pool._fill(uses, slots, records)
     return pool
 
 
 def _forget_threads() -> None:
     """In a new process: the threads of the old one are gone, and with them what they were at."""
-    for pool in _pools:
-        if pool._lock.locked():
-            pool._lock = threading.Lock()
-            pool._is_torn = True
+    for pool in _pools.values():
+        pool._begin_anew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,19 +1,20 @@
 """Streams: live sequences, each with a state of its own, on shared weights."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._streams import Stepper
+from fastrnn._stepper import Alone, Stepper, copy_arrays
 from fastrnn.chain import StreamLayers, join_state, split_state
 from fastrnn.errors import (
     Array,
     Floats,
     State,
     StateLike,
+    as_plain,
+    bound_twice,
     check_positive,
     check_rows,
     check_state,
@@ -29,7 +30,8 @@ class Stream(Stepper):
 
     Made by ``layer.stream()`` or ``model.stream()``. It owns its state and shares the weights
     with every other stream of that layer or model. Time is always the first axis here,
-    ``batch_first`` or not. A call that raises leaves the state as it was.
+    ``batch_first`` or not. A call that raises leaves the state as it was. In the child of a fork that came
+    while another thread was at a stream, its methods raise RuntimeError until it is reset.
 
     Parameters
     ----------
@@ -37,6 +39,10 @@ class Stream(Stepper):
     batch_size : int, optional
         None: one unbatched sequence, a step takes (I,). B: rows that go in step, a step takes
         (B, I). Layers of tokens take () and (B,).
+
+    Attributes
+    ----------
+    batch_size : int or None
 
     Raises
     ------
@@ -49,10 +55,12 @@ class Stream(Stepper):
 
     def __init__(self, layers: "Sequence[fastrnn.layers.Layer]", batch_size: int | None = None) -> None:
         where = type(self).__name__
+        if hasattr(self, "_layers"):
+            raise bound_twice(where)
         if batch_size is not None:
             batch_size = check_positive(where, "batch_size", batch_size)
-        self.batch_size = batch_size
         self._layers = StreamLayers(where, layers)
+        self.batch_size = batch_size
         self._rows = () if batch_size is None else (batch_size,)
         self._states: list[list[Floats]] = [
             [np.zeros(shape, layer.dtype) for shape in layer.shape.state_shapes(batch_size).values()]
@@ -62,14 +70,18 @@ class Stream(Stepper):
             states = [(h, c[0] if c else None) for h, *c in self._states]
             self._bind(self._layers.compiled, states, batch_size)
 
+    def __repr__(self) -> str:
+        layers = ", ".join(map(repr, self._layers.layers))
+        return f"{type(self).__name__}([{layers}], batch_size={self.batch_size})"
+
     def __reduce__(self) -> tuple[Any, ...]:
-        with self._alone("__reduce__"):
+        with Alone(self, "__reduce__"):
             states = [[array.copy() for array in arrays] for arrays in self._states]
-        return _restore, (self._layers.layers, self.batch_size, states)
+        return _restore, (type(self), self._layers.layers, self.batch_size, states)
 
     def _step_checked(self, x: ArrayLike, out: Floats | None) -> Floats:
         """`step` for whatever it is given."""
-        x = self._layers.check_rows("Stream.step", "x", x, self._rows)
+        x = self._layers.check_steps("Stream.step", "x", x, self._rows)
         if out is None:
             y: Floats = self._advance("step", x[None], None)[0]
             return y
@@ -78,6 +90,8 @@ class Stream(Stepper):
 
     def run(self, chunk: ArrayLike, out: Floats | None = None) -> Floats:
         """Make many time steps: the same as `step` on each, in one call.
+
+        An interrupt waits for the whole chunk.
 
         Parameters
         ----------
@@ -96,7 +110,7 @@ class Stream(Stepper):
         ValueError, TypeError, RuntimeError
             As in `step`.
         """
-        x = self._layers.check_rows("Stream.run", "x", chunk, ("T", *self._rows))
+        x = self._layers.check_steps("Stream.run", "x", chunk, ("T", *self._rows))
         if out is None:
             return self._advance("run", x, None)
         self._advance("run", x, self._layers.check_out("Stream.run", out, x))
@@ -118,7 +132,7 @@ class Stream(Stepper):
         RuntimeError
             Another thread is using the stream.
         """
-        with self._alone("state"):
+        with Alone(self, "state"):
             copies = [[array.copy() for array in arrays] for arrays in self._states]
         return join_state(
             [layer.pack_state(arrays) for layer, arrays in zip(self._layers.recurrent, copies, strict=True)]
@@ -131,11 +145,12 @@ class Stream(Stepper):
             raise ValueError(message(where, "a state", "None", "reset() goes back to zeros."))
         recurrent = self._layers.recurrent
         given = [
-            check_state(where, part, layer.shape.state_shapes(self.batch_size))
+            [as_plain(array, layer.dtype) for array in check_state(where, part, shapes)]
             for layer, part in zip(recurrent, split_state(where, recurrent, state), strict=True)
+            if (shapes := layer.shape.state_shapes(self.batch_size))
         ]
-        with self._alone("state"):
-            _copy_states(given, self._states)
+        with Alone(self, "state", heals=True):
+            copy_arrays(_flat(given), _flat(self._states))
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state back to zeros, in place.
@@ -157,49 +172,42 @@ class Stream(Stepper):
         chosen: Any = ...
         if rows is not None:
             if self.batch_size is None:
-                hint = "stream(batch_size) makes one that has."
-                raise ValueError(message("Stream.reset", "no rows of a stream without", "some", hint))
+                hint = "stream(batch_size) makes one that has rows."
+                raise ValueError(message("Stream.reset", "no rows", "some of a stream without", hint))
             chosen = (slice(None), check_rows("Stream.reset", rows, self.batch_size))
-        with self._alone("reset"):
-            for arrays in self._states:
-                for array in arrays:
-                    array[chosen] = 0
-
-    @contextmanager
-    def _alone(self, method: str) -> Iterator[None]:
-        """Keep other threads away meanwhile; or raise, where one is at work already."""
-        self._take(method)
-        try:
-            yield
-        finally:
-            self._give()
+        with Alone(self, "reset", heals=rows is None):
+            states = _flat(self._states)
+            changed = [array.copy() for array in states]
+            for array in changed:
+                array[chosen] = 0
+            copy_arrays(changed, states)
 
     def _advance(self, method: str, x: Array, out: Array | None) -> Array:
         """Run checked x (T, ...) through the layers; the states change when all of them have run."""
         layers = self._layers
         if layers.compiled is not None:
-            x = layers.plain(x)
+            x = layers.plain(f"Stream.{method}", "x", x)
             y = np.empty(layers.out_shape(x), layers.dtype) if out is None else out
-            with self._alone(method):
-                self._advance_plain(x, y)
+            self._run_plain(method, x, y)
             return y
-        with self._alone(method):
+        with Alone(self, method):
             states = [[array.copy() for array in arrays] for arrays in self._states]
-            y = layers.run(x, states, out)
-            _copy_states(states, self._states)
+            y = layers.run(f"Stream.{method}", x, states, out)
+            copy_arrays(_flat(states), _flat(self._states))
         return y
 
 
-def _copy_states(source: Sequence[Sequence[Array]], target: list[list[Floats]]) -> None:
-    """Write the states of all layers into the arrays of others, which stay where they are."""
-    for values, arrays in zip(source, target, strict=True):
-        for value, array in zip(values, arrays, strict=True):
-            array[...] = value
+def _flat(states: Sequence[Sequence[Array]]) -> list[Array]:
+    """The arrays of the states of all layers."""
+    return [array for arrays in states for array in arrays]
 
 
 def _restore(
-    layers: "list[fastrnn.layers.Layer]", batch_size: int | None, states: list[list[Floats]]
+    cls: type[Stream],
+    layers: "list[fastrnn.layers.Layer]",
+    batch_size: int | None,
+    states: list[list[Floats]],
 ) -> Stream:
-    stream = Stream(layers, batch_size)
-    _copy_states(states, stream._states)
+    stream = cls(layers, batch_size)
+    copy_arrays(_flat(states), _flat(stream._states))
     return stream

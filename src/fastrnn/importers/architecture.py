@@ -75,7 +75,8 @@ def suggestion(state_dict: Tensors) -> str:
             *lines[:MAX_LINES],
             *(["    # ..."] if len(lines) > MAX_LINES else []),
             ")",
-            "with sd = fastrnn.load_state_dict(path), activations and fastrnn.Last() where they belong.",
+            "with sd = fastrnn.load_state_dict(path); activations, fastrnn.Last() and batch_first=True "
+            "where they belong, which no file tells.",
         ]
     )
 

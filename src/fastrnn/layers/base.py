@@ -11,6 +11,7 @@ from fastrnn.errors import (
     Array,
     Floats,
     WeightError,
+    as_plain,
     message,
     quote,
 )
@@ -129,6 +130,6 @@ def apply_rows(function: RowFunction, x: Floats) -> Floats:
     """What a function makes of the rows of x (..., features)."""
     out = np.empty(x.shape, x.dtype)
     if out.size:
-        rows = np.require(x.reshape(-1, x.shape[-1]), requirements=("C", "A"))
+        rows = as_plain(x.reshape(-1, x.shape[-1]))
         function.run(rows, out.reshape(rows.shape))
     return out

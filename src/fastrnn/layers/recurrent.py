@@ -173,7 +173,8 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             begins there.
         out : ndarray, optional
             C-contiguous, of the output's shape and dtype; written in place and returned. Such
-            a call allocates nothing once the layer has seen the shape.
+            a call allocates nothing once the layer has seen the shape; on a free-threaded
+            Python its states are new arrays.
 
         Returns
         -------

@@ -14,6 +14,7 @@ from fastrnn.errors import (
     Array,
     Floats,
     WeightError,
+    as_plain,
     check_last_axis,
     check_number,
     check_positive,
@@ -125,7 +126,7 @@ class Linear(Layer):
         x = check_last_axis("Linear", x, self.dtype, self.in_features)
         out = np.empty((*x.shape[:-1], self.out_features), self.dtype)
         if out.size:
-            rows = np.require(x.reshape(-1, self.in_features), requirements=("C", "A"))
+            rows = as_plain(x.reshape(-1, self.in_features))
             self._engine.run(rows, out.reshape(-1, self.out_features))
         return out
 
