@@ -5,7 +5,7 @@
 Each connection sends a step when it is due, `rate` a second, and waits for its answer. A step's time counts
 from the moment it was due, so a server that falls behind cannot hide it. Prints the 50th and 99th percentile
 of a step's time and the steps a second; exits with 1 if an answer is missing or differs in one bit from what
-the model gives for the whole sequence. MODEL is the server's; on the server's machine this takes cores from it.
+the model gives for the whole sequence. MODEL is the server's; on its machine this takes cores from it.
 """
 
 import argparse
