@@ -4,6 +4,12 @@ from fastrnn._engine cimport LinkWork, Workspace
 from fastrnn._plan cimport Call
 
 
+cdef enum:
+    # Rows that go through several layers together: enough to use the weights that they read, few enough
+    # that what lies between two layers stays in a cache.
+    FLOW_ROWS = 1024
+
+
 cdef struct ChainWork:
     # The layers of a chain, in order; read by all threads.
     LinkWork *links

@@ -5,6 +5,17 @@ cimport numpy as cnp
 from fastrnn._kernels cimport frnn_backend, frnn_cell, frnn_rows
 from fastrnn._plan cimport Stack
 
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define FRNN_HAS_GIL 0
+    #else
+    #define FRNN_HAS_GIL 1
+    #endif
+    """
+    # Of the build, not of the moment: a free-threaded Python has one while it loads a module.
+    const bint HAS_GIL "FRNN_HAS_GIL"
+
 
 cdef enum LinkKind:
     STACK        # recurrent layers: `stack`

@@ -27,17 +27,6 @@ cnp.import_array()
 cdef extern from "numpy/arrayobject.h":
     bint PyArray_IsIntegerScalar(object number)
 
-cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED
-    #define FRNN_HAS_GIL 0
-    #else
-    #define FRNN_HAS_GIL 1
-    #endif
-    """
-    # Of the build, not of the moment: a free-threaded Python has one while it loads a module.
-    const bint HAS_GIL "FRNN_HAS_GIL"
-
 # A larger workspace is given back after the call: that of a stack of bidirectional layers, which
 # grows with T, or of a huge batch.
 cdef size_t KEPT_BYTES = 64 * 1024 * 1024

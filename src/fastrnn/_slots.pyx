@@ -20,7 +20,8 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from fastrnn._chain cimport (
-    Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, gather_states, plan_flow, run_flow, scatter_states,
+    FLOW_ROWS, Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, gather_states, plan_flow, run_flow,
+    scatter_states,
 )
 from fastrnn._engine cimport Workspace, are_tokens, is_apart, is_plain, is_whole
 from fastrnn._plan cimport count, rows_before, slices_of
@@ -32,9 +33,6 @@ cnp.import_array()
 cdef extern from "Python.h":
     int64_t PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
 
-# Rows that go through several layers together: enough to use the weights that they read, few enough that
-# what lies between two layers stays in a cache.
-cdef Py_ssize_t FLOW_ROWS = 1024
 # Streams of a pool that are stepped together: their states and gates stay in the second-level cache.
 cdef Py_ssize_t POOL_ROWS = 64
 # A thread that helps with the steps of a pool has so many streams at least.

@@ -9,8 +9,8 @@ import os
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from fastrnn._chain cimport Chain, FlowSpace, fit_flow, is_divided, plan_flow, run_flow
-from fastrnn._engine cimport are_tokens, is_apart, is_plain, is_whole
+from fastrnn._chain cimport FLOW_ROWS, Chain, FlowSpace, fit_flow, is_divided, plan_flow, run_flow
+from fastrnn._engine cimport HAS_GIL, are_tokens, is_apart, is_plain, is_whole
 from fastrnn.errors import taken_stream
 
 cnp.import_array()
@@ -20,11 +20,6 @@ cdef extern from "Python.h":
 
 cdef extern from *:
     """
-    #ifdef Py_GIL_DISABLED
-    #define FRNN_HAS_GIL 0
-    #else
-    #define FRNN_HAS_GIL 1
-    #endif
     #if defined(_MSC_VER)
     #include <intrin.h>
     #define frnn_take(flag, mark) (_InterlockedCompareExchange((flag), (mark), 0) == 0)
@@ -38,16 +33,12 @@ cdef extern from *:
     #define frnn_give(flag) (__atomic_store_n((flag), 0, __ATOMIC_RELEASE))
     #endif
     """
-    const bint HAS_GIL "FRNN_HAS_GIL"
     bint frnn_take(long *flag, long mark) noexcept nogil
     void frnn_give(long *flag) noexcept nogil
 
 # A step that reads no more bytes of weights is over in about a microsecond (a few of baseline): too short to
 # give the GIL away and take it back. Where there is none, no step is short.
 cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
-# Rows that go through several layers together: enough to use the weights that they read, few enough that
-# what lies between two layers stays in a cache.
-cdef Py_ssize_t FLOW_ROWS = 1024
 # How often the process was forked on the way here, and 1: what marks a stream as taken.
 cdef long generation = 1
 
