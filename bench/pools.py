@@ -5,12 +5,7 @@ from itertools import cycle
 
 import numpy as np
 
-from fastrnn.benchmark.engines import Fastrnn, OnnxRuntime, Runner, pool_runner
-from fastrnn.model import LAYERS, Sequential
-
-
-def _model(work):
-    return Sequential(*(LAYERS[spec.kind].from_spec(spec, threads=work.threads) for spec in work.specs))
+from fastrnn.benchmark.engines import Fastrnn, OnnxRuntime, Runner, make_model, pool_runner
 
 
 class Shuffled(Fastrnn):
@@ -19,7 +14,7 @@ class Shuffled(Fastrnn):
     name = "in random order"
 
     def build(self, work):
-        return pool_runner(_model(work), work.x()[0], np.random.default_rng(0).permutation(work.B))
+        return pool_runner(make_model(work), work.x()[0], np.random.default_rng(0).permutation(work.B))
 
 
 class Streams(Fastrnn):
@@ -28,7 +23,7 @@ class Streams(Fastrnn):
     name = "streams one by one"
 
     def build(self, work):
-        model, x = _model(work), work.x()[0]
+        model, x = make_model(work), work.x()[0]
         streams = [model.stream() for _ in x]
         y = np.empty_like(model(x[None])[0][0])
         calls = [(stream.step, x[b], y[b]) for b, stream in enumerate(streams)]

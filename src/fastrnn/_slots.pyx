@@ -338,8 +338,20 @@ cdef class Slots:
 
     def ids(self):
         """The ids of all open streams, a list of int."""
-        uses, slots, _ = self._dump()
-        return [int(uses[slot]) << SLOT_BITS | int(slot) for slot in slots]
+        cdef cnp.ndarray numbers
+        cdef cnp.npy_intp shape[1]
+        cdef Py_ssize_t slot, n = 0
+        self.enter("ids")
+        try:
+            shape[0] = self.opened
+            numbers = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INT64, 0)
+            for slot in range(self.capacity):
+                if self.table[slot].is_open:
+                    (<int64_t *>cnp.PyArray_DATA(numbers))[n] = self.table[slot].uses << SLOT_BITS | slot
+                    n += 1
+        finally:
+            self.leave()
+        return numbers.tolist()
 
     def _dump(self):
         """What a pool is made of anew: how often each slot was given out, the slots that are open, and their
@@ -505,8 +517,8 @@ cdef class Slots:
             return 0
         if not is_dense:
             qsort(self.parts, n, sizeof(Part), longest_first)
-        for i in range(n):
-            self.slots[i] = self.parts[i].slot
+            for i in range(n):
+                self.slots[i] = self.parts[i].slot
         time = flow_ns(chain, 1, n) * total / n
         turn.chain = chain
         turn.records = self.records.data
@@ -535,9 +547,6 @@ cdef class Slots:
         return 0
 
     # ------------------------------------------------------------ for layers that are called one by one
-
-    def _turn(self, str method):
-        return Turn(self, method)
 
     def _read_all(self, str method, ids):
         """Copies of the states of these streams, (L, n, columns); whoever calls has the turn."""

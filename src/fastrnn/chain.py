@@ -15,6 +15,7 @@ from fastrnn.errors import (
     brief,
     check_array,
     check_out,
+    check_state,
     check_tokens,
     message,
 )
@@ -150,6 +151,20 @@ class StreamLayers:
             x = check_tokens(where, x, self.layers[0].num_tokens, name)
         return as_plain(x, np.dtype(np.intp) if self.takes_tokens else self.dtype)
 
+    def check_state(self, where: str, state: StateLike, batch_size: int | None) -> list[Floats]:
+        """The arrays of a state, of all recurrent layers in order, as compiled code takes them."""
+        return [
+            as_plain(array, layer.dtype)
+            for layer, part in zip(self.recurrent, split_state(where, self.recurrent, state), strict=True)
+            for array in check_state(where, part, layer.shape.state_shapes(batch_size))
+        ]
+
+    def pack_state(self, arrays: "Sequence[list[Floats]]") -> State | None:
+        """The arrays of each recurrent layer as the model returns its state."""
+        return join_state(
+            [layer.pack_state(part) for layer, part in zip(self.recurrent, arrays, strict=True)]
+        )
+
     def out_shape(self, x: Array) -> tuple[int, ...]:
         """The shape of what comes of rows."""
         leading = x.shape if self.takes_tokens else x.shape[:-1]
@@ -201,15 +216,13 @@ def _check_given(where: str, layer: Any, x: Array, y: object) -> Array:
     """What somebody else's layer made of x (..., features), if it is as many rows of what it says to give."""
     y = check_array(where, f"what {_name_of(layer)} gives", y)
     features = layer.features_out
-    leading = x.shape if layer.takes_tokens else x.shape[:-1]
-    if y.ndim == 0 or y.shape[:-1] != leading or features not in (None, y.shape[-1]):
-        wanted = x.shape[-1] if features is None else features
-        expected = f"{_name_of(layer)} to give an array of shape {(*leading, wanted)}"
-        raise ValueError(message(where, expected, f"{y.shape}"))
-    if features is None and y.shape[-1] != x.shape[-1] and not layer.takes_tokens:
+    if features is None:
+        features = y.shape[-1] if layer.takes_tokens and y.ndim else x.shape[-1]
+    shape = (*(x.shape if layer.takes_tokens else x.shape[:-1]), features)
+    if y.shape != shape:
         hint = "Its features_out says how many features it gives; None: as many as it takes."
-        expected = f"{_name_of(layer)} to give {x.shape[-1]} features"
-        raise ValueError(message(where, expected, f"{y.shape[-1]}", hint))
+        expected = f"{_name_of(layer)} to give an array of shape {shape}"
+        raise ValueError(message(where, expected, f"{y.shape}", hint))
     return y
 
 

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._slots import Slots, listed
-from fastrnn.chain import StreamLayers, join_state, split_state
+from fastrnn._slots import Slots, Turn, listed
+from fastrnn.chain import StreamLayers
 from fastrnn.errors import (
     Array,
     Floats,
     State,
     StateLike,
-    as_plain,
     bound_twice,
     check_positive,
-    check_state,
     message,
 )
 
@@ -107,13 +105,7 @@ class StreamPool(Slots):
         """
         given = None
         if state is not None:
-            recurrent = self._layers.recurrent
-            where = "StreamPool.open"
-            given = [
-                as_plain(array[:, None], layer.dtype)
-                for layer, part in zip(recurrent, split_state(where, recurrent, state), strict=True)
-                for array in check_state(where, part, layer.shape.state_shapes(None))
-            ]
+            given = [array[:, None] for array in self._layers.check_state("StreamPool.open", state, None)]
         return self._open(given)
 
     def close(self, id: int) -> State | None:
@@ -191,7 +183,7 @@ class StreamPool(Slots):
         """`step` where the layers have to be called one by one."""
         x = self._layers.check_steps("StreamPool.step", "X", X, (n,))
         target = None if out is None else self._check_out(out, x)[None]
-        with self._turn("step"):
+        with Turn(self, "step"):
             arrays = self._read_all("step", ids)
             if n == 0:
                 return np.empty(self._layers.out_shape(x), self._layers.out_dtype(x)) if out is None else out
@@ -200,7 +192,7 @@ class StreamPool(Slots):
         return y if out is None else out
 
     def _run_layers(self, ids: Any, chunks: list[Array]) -> list[Floats]:
-        with self._turn("run"):
+        with Turn(self, "run"):
             arrays = self._read_all("run", ids)
             outputs = []
             for index, chunk in enumerate(chunks):
@@ -220,10 +212,7 @@ class StreamPool(Slots):
 
     def _pack(self, arrays: list[Floats]) -> State | None:
         """The state of one stream, of arrays (L, 1, columns)."""
-        parts = self._by_layer([array[:, 0] for array in arrays])
-        return join_state(
-            [layer.pack_state(part) for layer, part in zip(self._layers.recurrent, parts, strict=True)]
-        )
+        return self._layers.pack_state(self._by_layer([array[:, 0] for array in arrays]))
 
 
 def _restore(

@@ -7,17 +7,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastrnn._stepper import Alone, Stepper, copy_arrays
-from fastrnn.chain import StreamLayers, join_state, split_state
+from fastrnn.chain import StreamLayers
 from fastrnn.errors import (
     Array,
     Floats,
     State,
     StateLike,
-    as_plain,
     bound_twice,
     check_positive,
     check_rows,
-    check_state,
     message,
 )
 
@@ -134,23 +132,16 @@ class Stream(Stepper):
         """
         with Alone(self, "state"):
             copies = [[array.copy() for array in arrays] for arrays in self._states]
-        return join_state(
-            [layer.pack_state(arrays) for layer, arrays in zip(self._layers.recurrent, copies, strict=True)]
-        )
+        return self._layers.pack_state(copies)
 
     @state.setter
     def state(self, state: StateLike) -> None:
         where = "Stream.state"
         if state is None:
             raise ValueError(message(where, "a state", "None", "reset() goes back to zeros."))
-        recurrent = self._layers.recurrent
-        given = [
-            [as_plain(array, layer.dtype) for array in check_state(where, part, shapes)]
-            for layer, part in zip(recurrent, split_state(where, recurrent, state), strict=True)
-            if (shapes := layer.shape.state_shapes(self.batch_size))
-        ]
+        given = self._layers.check_state(where, state, self.batch_size)
         with Alone(self, "state", heals=True):
-            copy_arrays(_flat(given), _flat(self._states))
+            copy_arrays(given, _flat(self._states))
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state back to zeros, in place.

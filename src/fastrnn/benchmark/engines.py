@@ -68,7 +68,7 @@ class Fastrnn(Engine):
         return __version__
 
     def build(self, work: Work) -> Runner:
-        model = Sequential(*(_layer(spec, work.threads) for spec in work.specs))
+        model = make_model(work)
         x = work.x()
         if work.mode == "pool":
             return pool_runner(model, x[0], np.arange(work.B))
@@ -101,6 +101,11 @@ class OneThread(Fastrnn):
 
     def build(self, work: Work) -> Runner:
         return super().build(replace(work, threads=1))
+
+
+def make_model(work: Work) -> Sequential:
+    """The layers of a work as a model of this library, on as many threads as it allows."""
+    return Sequential(*(_layer(spec, work.threads) for spec in work.specs))
 
 
 def _layer(spec: LayerSpec, threads: int) -> Any:
