@@ -226,6 +226,33 @@ print(_threads.cores(), is_right(shared))
     assert child(script) == ["1", "True"]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a thread be placed")
+@pytest.mark.skipif(_threads.cores() < 2, reason="one core")
+def test_a_worker_leaves_the_core_of_the_caller():
+    script = (
+        LAYER
+        + """
+import ctypes
+where = ctypes.CDLL(None).sched_getcpu
+cores = os.sched_getaffinity(0)
+before = set(os.listdir("/proc/self/task"))
+assert is_right(shared)
+[worker] = [int(task) for task in set(os.listdir("/proc/self/task")) - before]
+for attempt in range(1000):
+    core = where()
+    os.sched_setaffinity(worker, {core})
+    right = [is_right(shared) for _ in range(3)]
+    assert all(right)
+    if os.sched_getaffinity(worker) == cores - {core}:
+        break
+    time.sleep(0.005)  # the caller was moved instead
+else:
+    print("still there")
+"""
+    )
+    assert child(script) == []
+
+
 # ---------------------------------------------------------------- forks, threads, ends
 
 

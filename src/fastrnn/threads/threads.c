@@ -103,8 +103,9 @@ static struct {
     atomic_int idle[FRNN_MOST_THREADS];
     atomic_int waiting;
 #if defined(__linux__)
-    cpu_set_t cores;         /* where the workers run; guarded by is_taken */
-    pthread_t handles[FRNN_MOST_THREADS];
+    cpu_set_t cores;         /* where the workers may run; guarded by is_taken */
+    pthread_t handles[FRNN_MOST_THREADS]; /* by worker */
+    atomic_int core[FRNN_MOST_THREADS];   /* where each was when it last joined in; -1: not known */
 #endif
 } pool = {
     .done = {WORD(0, UINT32_MAX)}, /* nothing of job 0 may be claimed by a worker that is there before job 1 */
@@ -263,6 +264,9 @@ static void *run_worker(void *argument)
     for (;;) {
         const uint32_t job = JOB(atomic_load(&pool.done.value));
         const int is_wanted = self < atomic_load(&pool.threads);
+#if defined(__linux__)
+        atomic_store(&pool.core[self], sched_getcpu());
+#endif
         take_part(job, self);
         const long long began = nanoseconds();
         for (unsigned spins = 0; JOB(atomic_load(&pool.done.value)) == job; spins++) {
@@ -313,20 +317,61 @@ static int start_worker(void)
     /* Signals are for Python's threads. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
+#if defined(__linux__)
+    atomic_store(&pool.core[self], -1);
+#endif
     const int failed = pthread_create(&thread, &attributes, run_worker, (void *)(intptr_t)self);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     if (failed)
         return 0;
 #if defined(__linux__)
-    pool.handles[pool.workers] = thread;
-    memset(&pool.cores, 0, sizeof pool.cores);
+    pool.handles[self] = thread;
+    memset(&pool.cores, 0, sizeof pool.cores); /* it is to be told, as the others */
 #endif
     pool.workers++;
     return 1;
 }
 
-/* Have so many workers, and let them run where the caller may; how many there are. */
+#if defined(__linux__)
+/* Let the workers run where the caller may, but one that was found on a core of the caller's or of another
+ * worker's on none of theirs: the kernel can leave two threads on one core for many milliseconds beside an
+ * idle one. */
+static void spread_workers(int wanted)
+{
+    cpu_set_t cores, used;
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0)
+        return;
+    if (!CPU_EQUAL(&cores, &pool.cores)) {
+        for (int self = 1; self <= pool.workers; self++)
+            pthread_setaffinity_np(pool.handles[self], sizeof cores, &cores);
+        pool.cores = cores;
+    }
+    int twice[FRNN_MOST_THREADS], count = 0;
+    CPU_ZERO(&used);
+    CPU_SET(sched_getcpu(), &used);
+    for (int self = 1; self <= wanted; self++) {
+        const int core = atomic_load(&pool.core[self]);
+        if (core < 0)
+            continue;
+        if (CPU_ISSET(core, &used))
+            twice[count++] = self;
+        CPU_SET(core, &used);
+    }
+    if (count == 0)
+        return;
+    CPU_AND(&used, &used, &cores);
+    CPU_XOR(&cores, &cores, &used);
+    if (CPU_COUNT(&cores) == 0)
+        return;
+    for (int i = 0; i < count; i++) {
+        pthread_setaffinity_np(pool.handles[twice[i]], sizeof cores, &cores);
+        atomic_store(&pool.core[twice[i]], -1);
+    }
+}
+#endif
+
+/* Have so many workers, each on a core of its own; how many there are. */
 static int start_workers(int wanted)
 {
     while (pool.workers < wanted)
@@ -334,15 +379,12 @@ static int start_workers(int wanted)
             crowd(); /* not to be tried at every call */
             break;
         }
+    if (wanted > pool.workers)
+        wanted = pool.workers;
 #if defined(__linux__)
-    cpu_set_t cores;
-    if (sched_getaffinity(0, sizeof cores, &cores) == 0 && !CPU_EQUAL(&cores, &pool.cores)) {
-        for (int i = 0; i < pool.workers; i++)
-            pthread_setaffinity_np(pool.handles[i], sizeof cores, &cores);
-        pool.cores = cores;
-    }
+    spread_workers(wanted);
 #endif
-    return pool.workers < wanted ? pool.workers : wanted;
+    return wanted;
 }
 
 int frnn_cores(void)
