@@ -29,8 +29,10 @@
 #define FRNN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define FRNN_UNROLL FRNN_PRAGMA(unroll)
+#define FRNN_UNROLL_4 FRNN_PRAGMA(unroll(4))
 #else
 #define FRNN_UNROLL FRNN_PRAGMA(GCC unroll 16)
+#define FRNN_UNROLL_4 FRNN_PRAGMA(GCC unroll 4)
 #endif
 #else
 #define FRNN_INLINE inline
@@ -40,9 +42,6 @@
 
 #define FRNN_TILE_ROWS 6
 #define FRNN_SUMS (FRNN_REGISTERS / 4 * 3) /* the vectors of a lone row that registers hold */
-/* Weights of more bytes than this are asked for ahead: they come from the third-level cache, whose
- * latency the processor's own prefetching does not hide. */
-#define FRNN_NEAR (1 << 20)
 #define FRNN_AHEAD 2048
 #define FRNN_LINE 64
 /* Each instruction set says, beside its registers:
@@ -50,6 +49,8 @@
  * one behind the other. 0 where a tile is as wide as most blocks are, or nobody has measured strips.
  * FRNN_CHUNK, so many rows that what a tile reads stays in the first-level cache: 16 kB of a strip, 32 kB of an
  * LSTM's panel.
+ * FRNN_NEAR: weights of more bytes than this are asked for ahead, since the processor's own prefetching does not
+ * hide how long they take: from the third-level cache on, or, of strips, where its translation buffer ends.
  * LSTM 256->256, 100x8, with avx2: strips of 256 rows take 0.90 of the time of whole rows of 128
  * (`python -m bench compare` of a run of each). */
 #define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
@@ -133,6 +134,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 16
 #define FRNN_STRIP 0
 #define FRNN_CHUNK 128
+#define FRNN_NEAR (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, baseline)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -146,6 +148,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_REGISTERS
 #undef FRNN_STRIP
 #undef FRNN_CHUNK
+#undef FRNN_NEAR
 
 #if defined(FRNN_X86)
 
@@ -159,6 +162,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 16
 #define FRNN_STRIP 2
 #define FRNN_CHUNK 256
+#define FRNN_NEAR (8 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx2)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -172,6 +176,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_REGISTERS
 #undef FRNN_STRIP
 #undef FRNN_CHUNK
+#undef FRNN_NEAR
 #undef FRNN_ISA_AVX2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -189,6 +194,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 32
 #define FRNN_STRIP 0
 #define FRNN_CHUNK 128
+#define FRNN_NEAR (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx512)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -202,6 +208,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_REGISTERS
 #undef FRNN_STRIP
 #undef FRNN_CHUNK
+#undef FRNN_NEAR
 #undef FRNN_ISA_AVX512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -215,6 +222,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 32
 #define FRNN_STRIP 0
 #define FRNN_CHUNK 128
+#define FRNN_NEAR (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, neon)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -228,6 +236,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_REGISTERS
 #undef FRNN_STRIP
 #undef FRNN_CHUNK
+#undef FRNN_NEAR
 #undef FRNN_ISA_NEON
 
 #endif

@@ -257,64 +257,84 @@ static void FN(rows)(const frnn_rows *what, ptrdiff_t rows, const void *source, 
 /* Within a chunk of K rows: the columns of a block that lie together, and where vector v of the first row
  * lies, the first of a strip if it is not the only one. */
 #if FRNN_STRIP
+#define FRNN_LINES 1
 #define FRNN_COLUMNS(width) (FRNN_STRIP * VL)
 #define FRNN_PLACE(v, K) ((v) / FRNN_STRIP * FRNN_STRIP * VL * (K) + (v) % FRNN_STRIP * VL)
 #else
+#define FRNN_LINES 2
 #define FRNN_COLUMNS(width) (width)
-#define FRNN_PLACE(v, K) ((v) * VL)
+#define FRNN_PLACE(v, K) ((void)(K), (v) * VL)
 #endif
 
+/* What a tile adds up: `rows` times `vectors` sums, at most 12 of 16 registers or 24 of 32. */
+typedef struct FN(sums) {
+    V of[FRNN_TILE_ROWS][12];
+} FN(sums);
+
+/* The products of one k. Weights that are far are asked for early: a lone row's own, FRNN_AHEAD bytes on; with
+ * several rows those that come next, FRNN_LINES cache lines of `next` a product. */
+static FRNN_INLINE void FN(multiply)(const int rows, const int vectors, const int is_far, ptrdiff_t k,
+                                     ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, const T *next,
+                                     FN(sums) *sums)
+{
+    enum { LINE = FRNN_LINE / (int)sizeof(T), AHEAD = FRNN_AHEAD / (int)sizeof(T) };
+    V column[12];
+    FRNN_UNROLL
+    for (int v = 0; v < vectors; v++) {
+        column[v] = v_load(w + FRNN_PLACE(v, K));
+        if (is_far && rows == 1 && !FRNN_STRIP && v * VL % LINE == 0)
+            FRNN_PREFETCH(w + AHEAD + FRNN_PLACE(v, K), 3);
+    }
+    if (is_far && rows > 1)
+        FRNN_UNROLL
+        for (int line = 0; line < FRNN_LINES; line++)
+            FRNN_PREFETCH(next + (FRNN_LINES * k + line) * LINE, FRNN_STRIP ? 3 : 2);
+    FRNN_UNROLL
+    for (int m = 0; m < rows; m++) {
+        V factor = v_set(a[m * lda + k]);
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sums->of[m][v] = v_fma(factor, column[v], sums->of[m][v]);
+    }
+}
+
 /* acc (rows, vectors) = from (rows, vectors) + a (rows, K) times columns of a block, K one chunk at most.
- * ROWS, VECTORS and IS_FAR are constants, so that the sums are registers: 12 of 16 at most, 24 of 32.
- * Weights that are far are asked for early: a lone row's own, FRNN_AHEAD bytes on; with several rows those
- * of the next chunk, two cache lines of `next` a product. */
+ * ROWS, VECTORS and IS_FAR are constants, so that the sums are registers. */
 static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is_far, ptrdiff_t K, const T *a,
                                  ptrdiff_t lda, const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom,
                                  T *acc, const T *next)
 {
-    enum { LINE = FRNN_LINE / (int)sizeof(T), AHEAD = FRNN_AHEAD / (int)sizeof(T) };
-    V sum[FRNN_TILE_ROWS][12];
+    FN(sums) sums;
     FRNN_UNROLL
     for (int m = 0; m < rows; m++)
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++)
-            sum[m][v] = v_set(0);
-    for (ptrdiff_t k = 0; k < K; k++, w += FRNN_COLUMNS(width)) {
-        V column[12];
-        FRNN_UNROLL
-        for (int v = 0; v < vectors; v++) {
-            column[v] = v_load(w + FRNN_PLACE(v, K));
-            if (is_far && rows == 1 && v * VL % LINE == 0)
-                FRNN_PREFETCH(w + AHEAD + FRNN_PLACE(v, K), 3);
-        }
-        if (is_far && rows > 1) {
-            FRNN_PREFETCH(next + 2 * k * LINE, 2);
-            FRNN_PREFETCH(next + (2 * k + 1) * LINE, 2);
-        }
-        FRNN_UNROLL
-        for (int m = 0; m < rows; m++) {
-            V factor = v_set(a[m * lda + k]);
-            FRNN_UNROLL
-            for (int v = 0; v < vectors; v++)
-                sum[m][v] = v_fma(factor, column[v], sum[m][v]);
-        }
-    }
+            sums.of[m][v] = v_set(0);
+    if (rows == 1)
+        for (ptrdiff_t k = 0; k < K; k++, w += FRNN_COLUMNS(width))
+            FN(multiply)(rows, vectors, is_far, k, K, a, lda, w, next, &sums);
+    else
+        FRNN_UNROLL_4
+        for (ptrdiff_t k = 0; k < K; k++, w += FRNN_COLUMNS(width))
+            FN(multiply)(rows, vectors, is_far, k, K, a, lda, w, next, &sums);
     FRNN_UNROLL
     for (int m = 0; m < rows; m++)
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++)
-            v_store(acc + m * width + v * VL, v_add(v_load(from + m * ldfrom + v * VL), sum[m][v]));
+            v_store(acc + m * width + v * VL, v_add(v_load(from + m * ldfrom + v * VL), sums.of[m][v]));
 }
 
 #define FRNN_TILE(R, N) FN(tile)(R, N, is_far, K, a, lda, w, width, from, ldfrom, acc, next)
 
 /* `vectors` columns for n > 1 rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most` rows at
- * most, 4 or 6. Meanwhile the weights of the next chunk come into the second-level cache. */
+ * most, 4 or 6. Meanwhile far weights come nearer: the next strip into the first-level cache, the next whole
+ * chunk into the second. */
 static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int is_far, ptrdiff_t n,
                                   ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
                                   const T *from, ptrdiff_t ldfrom, T *acc)
 {
-    const T *next = w + K * width, *end = next + K * width;
+    const ptrdiff_t fetched = FRNN_LINES * K * (FRNN_LINE / (ptrdiff_t)sizeof(T));
+    const T *next = w + K * FRNN_COLUMNS(width), *end = next + K * FRNN_COLUMNS(width);
     for (ptrdiff_t left = n, rows; left > 0; left -= rows) {
         const ptrdiff_t tiles = (left + most - 1) / most;
         rows = (left + tiles - 1) / tiles;
@@ -328,8 +348,7 @@ static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int i
         a += rows * lda;
         from += rows * ldfrom;
         acc += rows * width;
-        next = end - next > 2 * K * FRNN_LINE / (ptrdiff_t)sizeof(T)
-            ? next + 2 * K * FRNN_LINE / (ptrdiff_t)sizeof(T) : w;
+        next = end - next > fetched ? next + fetched : w;
     }
 }
 
@@ -434,11 +453,10 @@ static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
     return block;
 }
 
-/* Whether a pass over weights of so many columns finds them beyond the second-level cache, and asks for them
- * early. Of strips the processor's own prefetching makes the most. */
+/* Whether a pass over weights of so many columns asks for them early. */
 static inline int FN(is_far)(const frnn_cell *cell, ptrdiff_t columns)
 {
-    return !FRNN_STRIP && columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR;
+    return columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR;
 }
 
 /* acc (n, width) = bias + x W_ih^T. */
@@ -449,29 +467,6 @@ static inline void FN(project_block)(const frnn_cell *cell, FN(block) block, ptr
                 block.width, (const T *)cell->bias + block.offset, 0, acc, is_far);
 }
 
-/* The new state of VL units of one row, `left` of which exist, from their gates: h and c are written. A
- * GRU's gate[2] is what h gives its n gate, gate[3] what x gives it. */
-static FRNN_INLINE void FN(finish)(const frnn_kind kind, const V *gate, const T *h_prev, T *h, T *c,
-                                   ptrdiff_t left)
-{
-    V out;
-    if (kind == FRNN_LSTM) {
-        V cell = FN(load_part)(c, left);
-        cell = v_fma(FN(sigmoid_of)(gate[1]), cell, FN(sigmoid_tanh)(gate[0], gate[2]));
-        FN(store_part)(c, cell, left);
-        out = FN(sigmoid_tanh)(gate[3], cell);
-    } else if (kind == FRNN_GRU) {
-        V z = FN(sigmoid_of)(gate[1]);
-        V fresh = FN(tanh_of)(v_add(gate[3], v_mul(FN(sigmoid_of)(gate[0]), gate[2])));
-        out = v_fma(z, v_sub(FN(load_part)(h_prev, left), fresh), fresh);
-    } else if (kind == FRNN_RNN_TANH) {
-        out = FN(tanh_of)(gate[0]);
-    } else {
-        out = v_max(v_set(0), gate[0]);
-    }
-    FN(store_part)(h, out, left);
-}
-
 /* What a step knows of its cell. */
 typedef struct FN(layer) {
     const frnn_cell *cell;
@@ -480,6 +475,49 @@ typedef struct FN(layer) {
     ptrdiff_t ldh;
     int is_far;
 } FN(layer);
+
+/* Where the state of VL units of one row lies, `left` of which exist. */
+typedef struct FN(units) {
+    const T *h_prev;
+    T *h, *c; /* c: an LSTM's */
+    ptrdiff_t left;
+} FN(units);
+
+static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t m, ptrdiff_t unit)
+{
+    const frnn_step *step = layer->step;
+    const ptrdiff_t H = layer->cell->hidden_size;
+    const FN(units) units = {(const T *)step->h_prev + m * step->ld_prev + unit, layer->h + m * layer->ldh + unit,
+                             (T *)step->c + m * H + unit, H - unit};
+    return units;
+}
+
+/* The new state of VL units from their gates: c of an LSTM, then h. All c are made before any h, so that
+ * many short chains of operations run at a time, rather than a few long ones. */
+static FRNN_INLINE void FN(finish_c)(const V *gate, FN(units) units)
+{
+    const V c = v_fma(FN(sigmoid_of)(gate[1]), FN(load_part)(units.c, units.left),
+                      FN(sigmoid_tanh)(gate[0], gate[2]));
+    FN(store_part)(units.c, c, units.left);
+}
+
+/* A GRU's gate[2] is what h gives its n gate, gate[3] what x gives it. */
+static FRNN_INLINE void FN(finish_h)(const frnn_kind kind, const V *gate, FN(units) units)
+{
+    V h;
+    if (kind == FRNN_LSTM) {
+        h = FN(sigmoid_tanh)(gate[3], FN(load_part)(units.c, units.left));
+    } else if (kind == FRNN_GRU) {
+        V z = FN(sigmoid_of)(gate[1]);
+        V fresh = FN(tanh_of)(v_add(gate[3], v_mul(FN(sigmoid_of)(gate[0]), gate[2])));
+        h = v_fma(z, v_sub(FN(load_part)(units.h_prev, units.left), fresh), fresh);
+    } else if (kind == FRNN_RNN_TANH) {
+        h = FN(tanh_of)(gate[0]);
+    } else {
+        h = v_max(v_set(0), gate[0]);
+    }
+    FN(store_part)(units.h, h, units.left);
+}
 
 /* total += a (K) W for a lone row, in registers: of strips a few a pass, since a processor follows no more
  * streams of memory than that. */
@@ -503,7 +541,7 @@ static FRNN_INLINE void FN(lone_product)(const int vectors, const int is_far, pt
                 FRNN_UNROLL
                 for (int v = 0; v < pass; v++) {
                     column[v] = v_load(at + FRNN_PLACE(v, rows));
-                    if (is_far && v * VL % LINE == 0)
+                    if (is_far && !FRNN_STRIP && v * VL % LINE == 0)
                         FRNN_PREFETCH(at + AHEAD + FRNN_PLACE(v, rows), 3);
                 }
                 V factor = v_set(a[k]);
@@ -548,18 +586,23 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
     FN(lone_product)(vectors, is_far, cell->output_size, step->h_prev,
                      (const T *)cell->w_hh + block.offset * cell->output_size, total);
     FRNN_UNROLL
-    for (int i = 0; i < panels * PARTS; i++) {
-        const ptrdiff_t unit = block.panel * FRNN_PANEL + i * VL;
-        V gate[4];
+    for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
         FRNN_UNROLL
-        for (int g = 0; g < gates; g++)
-            gate[g] = total[(i / PARTS * gates + g) * PARTS + i % PARTS];
-        if (kind == FRNN_GRU)
-            gate[3] = new_x[i];
-        if (unit < cell->hidden_size)
-            FN(finish)(kind, gate, (const T *)step->h_prev + unit, layer->h + unit,
-                       kind == FRNN_LSTM ? (T *)step->c + unit : NULL, cell->hidden_size - unit);
-    }
+        for (int i = 0; i < panels * PARTS; i++) {
+            const FN(units) units = FN(units_at)(layer, 0, block.panel * FRNN_PANEL + i * VL);
+            V gate[4];
+            FRNN_UNROLL
+            for (int g = 0; g < gates; g++)
+                gate[g] = total[(i / PARTS * gates + g) * PARTS + i % PARTS];
+            if (kind == FRNN_GRU)
+                gate[3] = new_x[i];
+            if (units.left <= 0)
+                continue;
+            if (is_h)
+                FN(finish_h)(kind, gate, units);
+            else
+                FN(finish_c)(gate, units);
+        }
 }
 
 /* A GRU's n gate of x goes to new_x (n, panels, 16), since the reset gate does not multiply it. */
@@ -573,6 +616,30 @@ static inline void FN(part_new_gate)(const frnn_cell *cell, FN(block) block, ptr
                 v_store(new_x + j, v_load(gate));
                 v_store(gate, v_load(bias + i * FRNN_PANEL + j));
             }
+}
+
+/* The same VL units of all rows, `left` of which exist. */
+static FRNN_INLINE void FN(finish_rows)(const frnn_kind kind, const int gates, const ptrdiff_t left,
+                                        const FN(layer) *layer, FN(block) block, const FN(units) first,
+                                        const T *acc, const T *new_x)
+{
+    const ptrdiff_t n = layer->step->n, ld_prev = layer->step->ld_prev, ldh = layer->ldh;
+    const ptrdiff_t H = layer->cell->hidden_size;
+    FRNN_UNROLL
+    for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
+        for (ptrdiff_t m = 0; m < n; m++) {
+            const FN(units) units = {first.h_prev + m * ld_prev, first.h + m * ldh, first.c + m * H, left};
+            V gate[4];
+            FRNN_UNROLL
+            for (int g = 0; g < gates; g++)
+                gate[g] = v_load(acc + m * block.width + g * FRNN_PANEL);
+            if (kind == FRNN_GRU)
+                gate[3] = v_load(new_x + m * block.panels * FRNN_PANEL);
+            if (is_h)
+                FN(finish_h)(kind, gate, units);
+            else
+                FN(finish_c)(gate, units);
+        }
 }
 
 /* A block for any number of rows. */
@@ -590,20 +657,14 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
         FN(part_new_gate)(cell, block, n, acc, new_x);
     FN(product)(n, K, step->h_prev, step->ld_prev, (const T *)cell->w_hh + block.offset * K, block.width, acc,
                 block.width, acc, layer->is_far);
-    for (ptrdiff_t m = 0; m < n; m++)
-        for (ptrdiff_t unit = block.panel * FRNN_PANEL, i = 0; i < block.panels; i++, unit += FRNN_PANEL) {
-            const T *gates_of = acc + m * block.width + i * gates * FRNN_PANEL;
-            for (ptrdiff_t j = 0; j < FRNN_PANEL && unit + j < H; j += VL) {
-                V gate[4];
-                FRNN_UNROLL
-                for (int g = 0; g < gates; g++)
-                    gate[g] = v_load(gates_of + g * FRNN_PANEL + j);
-                if (kind == FRNN_GRU)
-                    gate[3] = v_load(new_x + (m * block.panels + i) * FRNN_PANEL + j);
-                FN(finish)(kind, gate, (const T *)step->h_prev + m * step->ld_prev + unit + j,
-                           layer->h + m * layer->ldh + unit + j,
-                           kind == FRNN_LSTM ? (T *)step->c + m * H + unit + j : NULL, H - unit - j);
-            }
+    for (ptrdiff_t i = 0; i < block.panels; i++)
+        for (ptrdiff_t j = 0; j < FRNN_PANEL && (block.panel + i) * FRNN_PANEL + j < H; j += VL) {
+            const FN(units) units = FN(units_at)(layer, 0, (block.panel + i) * FRNN_PANEL + j);
+            const T *gates_of = acc + i * gates * FRNN_PANEL + j, *new_of = new_x + i * FRNN_PANEL + j;
+            if (units.left >= VL)
+                FN(finish_rows)(kind, gates, VL, layer, block, units, gates_of, new_of);
+            else
+                FN(finish_rows)(kind, gates, units.left, layer, block, units, gates_of, new_of);
         }
 }
 
@@ -617,7 +678,7 @@ static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const
         const FN(block) block = FN(block_at)(layer->cell, step->is_odd ? step->first + step->last - 1 - i : i);
         if (!is_lone || block.panels != panels)
             FN(rows_block)(kind, gates, layer, block);
-        else if (layer->is_far)
+        else if (layer->is_far && !FRNN_STRIP)
             FN(lone_block)(kind, gates, panels, 1, layer, block);
         else
             FN(lone_block)(kind, gates, panels, 0, layer, block);
@@ -698,6 +759,7 @@ static const frnn_backend FN(table) = {
     NULL, NULL, frnn_flush_denormals, frnn_restore_denormals,
 };
 
+#undef FRNN_LINES
 #undef FRNN_COLUMNS
 #undef FRNN_PLACE
 #undef T
