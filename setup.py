@@ -16,7 +16,7 @@ is_msvc = os.name == "nt"
 if is_msvc:
     compile_args = ["/Od", "/Zi"] if is_debug else ["/O2"]
 else:
-    compile_args = ["-O0", "-g"] if is_debug else ["-O3", "-fno-math-errno"]
+    compile_args = ["-O0", "-g"] if is_debug else ["-O3", "-g0", "-fno-math-errno"]
 
 # Kernels promise the same bits for any tiling: no multiply and add may be fused behind their back.
 kernel_args = [] if is_msvc else ["-ffp-contract=off"]

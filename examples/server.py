@@ -14,6 +14,7 @@ Without MODEL there is a voice detector with random weights: LSTM 128->128, Line
 import argparse
 import asyncio
 import struct
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -137,21 +138,37 @@ class Server:
             self.under_way, self.ready = self.ready, {}
             if self.under_way:
                 batch = list(self.under_way)
-                # The pool is free between two batches: nobody waits for it here.
-                for connection in batch:
-                    if connection.stream is None:
-                        connection.stream = self.pool.open()
-                ids = [connection.stream for connection in batch]
-                steps = b"".join(connection.take_step() for connection in batch)
-                answers = await loop.run_in_executor(self.thread, self.step, ids, steps)
+                try:
+                    answers = await self.answer(batch)
+                except Exception as error:  # no memory, say: these are cut off, and the others go on
+                    print(f"server.py: {len(batch)} connections cut off: {error!r}", file=sys.stderr)
+                    answers = {}
                 self.under_way = {}
-                for index, connection in enumerate(batch):
-                    if connection in self.connections:
-                        begin = index * self.answer_bytes
-                        connection.transport.write(answers[begin : begin + self.answer_bytes])
-                        self.look_at(connection)
+                for connection in batch:
+                    if connection not in self.connections:
+                        continue
+                    if connection not in answers:
+                        connection.transport.abort()
+                        continue
+                    connection.transport.write(answers[connection])
+                    self.look_at(connection)
             while self.gone:
                 self.pool.close(self.gone.pop())
+
+    async def answer(self, batch):
+        """Make a step of each of these connections; their answers."""
+        # The pool is free between two batches: nobody waits for it here.
+        for connection in batch:
+            if connection.stream is None:
+                connection.stream = self.pool.open()
+        ids = [connection.stream for connection in batch]
+        steps = b"".join(connection.take_step() for connection in batch)
+        loop = asyncio.get_running_loop()
+        answers = await loop.run_in_executor(self.thread, self.step, ids, steps)
+        size = self.answer_bytes
+        return {
+            connection: answers[index * size : (index + 1) * size] for index, connection in enumerate(batch)
+        }
 
     def step(self, ids, steps):
         """The answers' bytes to the bytes of a step of each stream."""

@@ -1,5 +1,6 @@
 """Each example runs as its first lines say, and gives what it should."""
 
+import asyncio
 import importlib.util
 import json
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -250,3 +252,42 @@ def test_server_survives_clients_that_leave(lstm_server):
     assert reader.read(len(wanted)) == wanted
     reader.close()
     client.close()
+
+
+def test_server_goes_on_after_a_batch_that_fails(capsys):
+    """Whoever was in it is cut off; the next connection is served."""
+    example = load("server")
+    server = example.Server(example.load_model())
+    step = server.pool.step
+    calls = []
+
+    def fail_once(ids, X):
+        calls.append(ids)
+        if len(calls) == 1:
+            raise MemoryError("no room")
+        return step(ids, X)
+
+    server.pool = mock.Mock(wraps=server.pool, step=fail_once)
+
+    async def talk():
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(lambda: example.Connection(server), "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        batches = asyncio.create_task(server.make_batches())
+        answers = []
+        for _ in range(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            await reader.readexactly(8)
+            writer.write(bytes(server.step_bytes))
+            try:
+                answers.append(await asyncio.wait_for(reader.read(4), 10))
+            except ConnectionResetError:
+                answers.append(b"")
+            writer.close()
+        batches.cancel()
+        listener.close()
+        return answers
+
+    first, second = asyncio.run(talk())
+    assert first == b"" and len(second) == 4
+    assert "1 connections cut off: MemoryError('no room')" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from fastrnn._kernels cimport frnn_backend, frnn_cell
 from fastrnn._plan cimport Call, Rows, Stack
 
 
+cdef int longest_first(const void *left, const void *right) noexcept nogil
 cdef void execute(
     const Stack *stack, Call *call, Rows source, Rows target, char *h, char *c, const Py_ssize_t *lengths,
 ) noexcept nogil

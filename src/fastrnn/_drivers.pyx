@@ -72,6 +72,7 @@ cdef inline bint is_blas_stride(
 
 
 cdef int longest_first(const void *left, const void *right) noexcept nogil:
+    """The order of Rows, or of what begins with one, for qsort."""
     cdef const Row *a = <const Row *>left
     cdef const Row *b = <const Row *>right
     if a.length != b.length:

@@ -21,8 +21,10 @@ cdef double PRODUCTS_PER_NS = 80        # multiply-adds of float32
 cdef double NEAR_BYTES_PER_NS = 180     # weights read from the second-level cache
 cdef double FAR_BYTES_PER_NS = 100      # and from beyond
 cdef double NEAR_BYTES = 512 * 1024    # that stay there from step to step
+cdef double SHOWN = 0.2                 # of the shorter of the two: does not hide behind the longer
+cdef double EXCHANGED_BYTES_PER_NS = 20  # of h that another core wrote
 cdef double STEP_NS = 60                # a step besides its products
-cdef double PHASE_NS = 250              # threads that wait for one another, and fetch what the others wrote
+cdef double PHASE_NS = 250              # threads that wait for one another
 cdef double START_NS = 4000             # of having company at all
 cdef double WORTH = 0.85                # of the time alone: a plan that takes more is not worth its threads
 
@@ -55,7 +57,14 @@ cdef double pass_ns(const Stack *stack, Py_ssize_t columns, double rows, double 
     cdef double size = weights * stack.itemsize
     cdef double products = rows * weights * stack.itemsize / 4 / PRODUCTS_PER_NS
     cdef double far = max(0.0, size - NEAR_BYTES)
-    return max(products, (size - far) / NEAR_BYTES_PER_NS + far / FAR_BYTES_PER_NS)
+    cdef double reading = (size - far) / NEAR_BYTES_PER_NS + far / FAR_BYTES_PER_NS
+    return max(products, reading) + SHOWN * min(products, reading)
+
+
+cdef double exchange_ns(const Stack *stack, double rows, int slices) noexcept nogil:
+    """Fetching the h that the other slices of a step wrote."""
+    cdef double size = rows * stack.output_size * stack.itemsize
+    return size * (slices - 1) / slices / EXCHANGED_BYTES_PER_NS
 
 
 cdef double project_ns(
@@ -147,7 +156,7 @@ cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil:
     """The plan, if so many threads are free."""
-    cdef double phases, alone, longest
+    cdef double phases, alone, longest, time
     cdef Py_ssize_t block, parts, most
     cdef int slices
     cdef Choice choice
@@ -177,8 +186,9 @@ cdef void choose(
     if slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged:
         phases = stack.L * stack.D * (T + count(T, block))
         longest = project_ns(stack, stack.L - 1, block, B, <double>count(parts, slices) / parts)
-        consider(&choice, PANELS, slices, block, phases * PHASE_NS + stack_ns(
-            stack, T, B, <double>count(parts, slices) / parts), longest)
+        time = phases * (PHASE_NS + exchange_ns(stack, B, slices))
+        time += stack_ns(stack, T, B, <double>count(parts, slices) / parts)
+        consider(&choice, PANELS, slices, block, time, longest)
     slices = <int>min(threads, 2 * stack.L)
     if slices > 1 and stack.D == 1 and not is_ragged:
         # Shorter blocks: the first slice is alone in the first one, the last in the last.

@@ -23,8 +23,9 @@ from fastrnn._chain cimport (
     FLOW_ROWS, Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, gather_states, plan_flow, run_flow,
     scatter_states,
 )
+from fastrnn._drivers cimport longest_first
 from fastrnn._engine cimport Workspace, are_tokens, is_apart, is_plain, is_whole
-from fastrnn._plan cimport count, rows_before, slices_of
+from fastrnn._plan cimport Row, count, rows_before, slices_of
 from fastrnn._threads cimport FRNN_MOST_THREADS, share
 from fastrnn.errors import as_plain, nested_turn, no_memory, torn_pool, unmade_pool, wrong_id, wrong_ids
 
@@ -53,8 +54,7 @@ cdef enum Fault:
 
 cdef struct Part:
     # What one stream does in a call.
-    Py_ssize_t steps
-    Py_ssize_t index            # in the order of the caller
+    Row row                     # its steps, and its place with the caller; first, for longest_first
     Py_ssize_t slot
     const char *source          # (steps, features)
     char *target
@@ -285,7 +285,7 @@ cdef class Slots:
                 return REPEATED
             self.table[slot].call = self.call
             self.slots[i] = self.parts[i].slot = slot
-            self.parts[i].index = i
+            self.parts[i].row.index = i
         return NONE
 
     cdef int refuse(self, Fault fault, str method, ids, Py_ssize_t index) except -1:
@@ -474,7 +474,7 @@ cdef class Slots:
             fault = self.find(numbers, &index)
             if fault == NONE:
                 for i in range(n):
-                    self.parts[i].steps = 1
+                    self.parts[i].row.length = 1
                     self.parts[i].source = cnp.PyArray_BYTES(x) + i * chain.work.in_bytes
                     self.parts[i].target = cnp.PyArray_BYTES(y) + i * chain.work.out_bytes
                 self.advance(n, n, True)
@@ -495,10 +495,10 @@ cdef class Slots:
                 for i in range(n):
                     x = chunks[i]
                     y = outputs[i]
-                    self.parts[i].steps = cnp.PyArray_DIM(x, 0)
+                    self.parts[i].row.length = cnp.PyArray_DIM(x, 0)
                     self.parts[i].source = cnp.PyArray_BYTES(x)
                     self.parts[i].target = cnp.PyArray_BYTES(y)
-                    total += self.parts[i].steps
+                    total += self.parts[i].row.length
                 self.advance(n, total, False)
         finally:
             self.leave()
@@ -599,14 +599,6 @@ cdef cnp.ndarray as_ids(str method, ids):
 
 # ---------------------------------------------------------------- blocks of streams
 
-cdef int longest_first(const void *left, const void *right) noexcept nogil:
-    cdef const Part *a = <const Part *>left
-    cdef const Part *b = <const Part *>right
-    if a.steps != b.steps:
-        return -1 if a.steps > b.steps else 1
-    return -1 if a.index < b.index else 1
-
-
 cdef inline Py_ssize_t steps_of(Py_ssize_t n) noexcept nogil:
     """How many steps n streams of a block make together at most."""
     return max(1, FLOW_ROWS // n)
@@ -632,7 +624,7 @@ cdef void run_block(const Share *turn, int slice, Py_ssize_t first, Py_ssize_t l
     cdef Py_ssize_t n = last - first, t = 0, steps, s, i
     while n > 0:
         # As long as all of them go on.
-        steps = min(parts[n - 1].steps - t, steps_of(n))
+        steps = min(parts[n - 1].row.length - t, steps_of(n))
         fit_flow(chain, flow, steps, n, turn.threads, turn.memory[slice], turn.size)
         gather_states(chain, flow, turn.records, turn.slots + first)
         if turn.is_dense:
@@ -651,5 +643,5 @@ cdef void run_block(const Share *turn, int slice, Py_ssize_t first, Py_ssize_t l
                         chain.out_bytes)
         scatter_states(chain, flow, turn.records, turn.slots + first)
         t += steps
-        while n > 0 and parts[n - 1].steps == t:
+        while n > 0 and parts[n - 1].row.length == t:
             n -= 1
