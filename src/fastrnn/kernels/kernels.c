@@ -49,8 +49,9 @@
  * one behind the other. 0 where a tile is as wide as most blocks are, or nobody has measured strips.
  * FRNN_CHUNK, so many rows that what a tile reads stays in the first-level cache: 16 kB of a strip, 32 kB of an
  * LSTM's panel.
- * FRNN_NEAR: weights of more bytes than this are asked for ahead, since the processor's own prefetching does not
- * hide how long they take: from the third-level cache on, or, of strips, where its translation buffer ends.
+ * FRNN_NEAR: for n rows, weights of more bytes than this are asked for ahead, since the processor's own prefetching
+ * does not hide how long they take: from the third-level cache on. A few rows are through with a strip before the
+ * next one can come, so for them that pays only where the processor's translation buffer ends too.
  * LSTM 256->256, 100x8, with avx2: strips of 256 rows take 0.90 of the time of whole rows of 128
  * (`python -m bench compare` of a run of each). */
 #define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
@@ -134,7 +135,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 16
 #define FRNN_STRIP 0
 #define FRNN_CHUNK 128
-#define FRNN_NEAR (1 << 20)
+#define FRNN_NEAR(n) (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, baseline)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -162,7 +163,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 16
 #define FRNN_STRIP 2
 #define FRNN_CHUNK 256
-#define FRNN_NEAR (8 << 20)
+#define FRNN_NEAR(n) ((n) > 8 ? 1 << 20 : 8 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx2)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -194,7 +195,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 32
 #define FRNN_STRIP 0
 #define FRNN_CHUNK 128
-#define FRNN_NEAR (1 << 20)
+#define FRNN_NEAR(n) (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx512)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -222,7 +223,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_REGISTERS 32
 #define FRNN_STRIP 0
 #define FRNN_CHUNK 128
-#define FRNN_NEAR (1 << 20)
+#define FRNN_NEAR(n) (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, neon)
 #define FRNN_IS_F64 0
 #include "vec.h"

@@ -453,10 +453,11 @@ static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
     return block;
 }
 
-/* Whether a pass over weights of so many columns asks for them early. */
-static inline int FN(is_far)(const frnn_cell *cell, ptrdiff_t columns)
+/* Whether n rows' pass over weights of so many columns asks for them early. */
+static inline int FN(is_far)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns)
 {
-    return columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR;
+    (void)n; /* where it is all the same */
+    return columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR(n);
 }
 
 /* acc (n, width) = bias + x W_ih^T. */
@@ -693,7 +694,7 @@ static void FN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, 
     for (ptrdiff_t index = first; index < last; index++) {
         const FN(block) block = FN(block_at)(cell, index);
         FN(project_block)(cell, block, n, x, ldx, (T *)gates + block.offset * n,
-                          FN(is_far)(cell, cell->input_size));
+                          FN(is_far)(cell, n, cell->input_size));
     }
 }
 
@@ -725,7 +726,7 @@ static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff
 static void FN(step)(const frnn_cell *cell, const frnn_step *step)
 {
     const ptrdiff_t columns = cell->output_size + (step->x == NULL ? 0 : cell->input_size);
-    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell, columns)};
+    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell, step->n, columns)};
     if (cell->w_hr != NULL) {
         layer.h = step->scratch;
         layer.ldh = cell->hidden_size;
