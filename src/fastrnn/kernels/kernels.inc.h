@@ -480,7 +480,7 @@ typedef struct FN(layer) {
 /* Where the state of VL units of one row lies, `left` of which exist. */
 typedef struct FN(units) {
     const T *h_prev;
-    T *h, *c; /* c: an LSTM's */
+    T *h, *c; /* c: an LSTM's, else NULL */
     ptrdiff_t left;
 } FN(units);
 
@@ -489,7 +489,7 @@ static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t m, p
     const frnn_step *step = layer->step;
     const ptrdiff_t H = layer->cell->hidden_size;
     const FN(units) units = {(const T *)step->h_prev + m * step->ld_prev + unit, layer->h + m * layer->ldh + unit,
-                             (T *)step->c + m * H + unit, H - unit};
+                             step->c == NULL ? NULL : (T *)step->c + m * H + unit, H - unit};
     return units;
 }
 
@@ -629,7 +629,8 @@ static FRNN_INLINE void FN(finish_rows)(const frnn_kind kind, const int gates, c
     FRNN_UNROLL
     for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
         for (ptrdiff_t m = 0; m < n; m++) {
-            const FN(units) units = {first.h_prev + m * ld_prev, first.h + m * ldh, first.c + m * H, left};
+            const FN(units) units = {first.h_prev + m * ld_prev, first.h + m * ldh,
+                                     kind == FRNN_LSTM ? first.c + m * H : NULL, left};
             V gate[4];
             FRNN_UNROLL
             for (int g = 0; g < gates; g++)
