@@ -38,6 +38,7 @@
 #define FRNN_INLINE inline
 #define FRNN_PREFETCH(address, level)
 #define FRNN_UNROLL
+#define FRNN_UNROLL_4
 #endif
 
 #define FRNN_TILE_ROWS 6
