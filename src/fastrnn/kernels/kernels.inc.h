@@ -271,8 +271,8 @@ typedef struct FN(sums) {
     V of[FRNN_TILE_ROWS][12];
 } FN(sums);
 
-/* The products of one k. Weights that are far are asked for early: a lone row's own, FRNN_AHEAD bytes on; with
- * several rows those that come next, FRNN_LINES cache lines of `next` a product. */
+/* The products of one k. Weights that are far are asked for early: a lone row's own, FRNN_AHEAD bytes on, if
+ * they lie whole; with several rows those that come next, FRNN_LINES cache lines of `next` a product. */
 static FRNN_INLINE void FN(multiply)(const int rows, const int vectors, const int is_far, ptrdiff_t k,
                                      ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, const T *next,
                                      FN(sums) *sums)
@@ -423,7 +423,7 @@ static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_al
 }
 
 /* acc (n, width) = from (n, width) + a (n, K) W for a block W (K, width); ldfrom is 0 where all rows begin
- * with the same. is_far: the weights come from beyond the second-level cache. */
+ * with the same. is_far: the weights are asked for early. */
 static void FN(product)(ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
                         const T *from, ptrdiff_t ldfrom, T *acc, int is_far)
 {
@@ -484,12 +484,12 @@ typedef struct FN(units) {
     ptrdiff_t left;
 } FN(units);
 
-static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t m, ptrdiff_t unit)
+/* Of the first row. */
+static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t unit)
 {
     const frnn_step *step = layer->step;
-    const ptrdiff_t H = layer->cell->hidden_size;
-    const FN(units) units = {(const T *)step->h_prev + m * step->ld_prev + unit, layer->h + m * layer->ldh + unit,
-                             step->c == NULL ? NULL : (T *)step->c + m * H + unit, H - unit};
+    const FN(units) units = {(const T *)step->h_prev + unit, layer->h + unit,
+                             step->c == NULL ? NULL : (T *)step->c + unit, layer->cell->hidden_size - unit};
     return units;
 }
 
@@ -590,7 +590,7 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
     for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
         FRNN_UNROLL
         for (int i = 0; i < panels * PARTS; i++) {
-            const FN(units) units = FN(units_at)(layer, 0, block.panel * FRNN_PANEL + i * VL);
+            const FN(units) units = FN(units_at)(layer, block.panel * FRNN_PANEL + i * VL);
             V gate[4];
             FRNN_UNROLL
             for (int g = 0; g < gates; g++)
@@ -661,7 +661,7 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
                 block.width, acc, layer->is_far);
     for (ptrdiff_t i = 0; i < block.panels; i++)
         for (ptrdiff_t j = 0; j < FRNN_PANEL && (block.panel + i) * FRNN_PANEL + j < H; j += VL) {
-            const FN(units) units = FN(units_at)(layer, 0, (block.panel + i) * FRNN_PANEL + j);
+            const FN(units) units = FN(units_at)(layer, (block.panel + i) * FRNN_PANEL + j);
             const T *gates_of = acc + i * gates * FRNN_PANEL + j, *new_of = new_x + i * FRNN_PANEL + j;
             if (units.left >= VL)
                 FN(finish_rows)(kind, gates, VL, layer, block, units, gates_of, new_of);

@@ -335,8 +335,8 @@ static int start_worker(void)
 
 #if defined(__linux__)
 /* Let the workers run where the caller may, but one that was found on a core of the caller's or of another
- * worker's on none of theirs: the kernel can leave two threads on one core for many milliseconds beside an
- * idle one. */
+ * worker's on none of theirs, until it is found so again or the caller's cores change: the kernel can leave two
+ * threads on one core for many milliseconds beside an idle one. */
 static void spread_workers(int wanted)
 {
     cpu_set_t cores, used;
@@ -371,7 +371,7 @@ static void spread_workers(int wanted)
 }
 #endif
 
-/* Have so many workers, each on a core of its own; how many there are. */
+/* Have so many workers, as far as can be seen each on a core of its own; how many there are. */
 static int start_workers(int wanted)
 {
     while (pool.workers < wanted)
