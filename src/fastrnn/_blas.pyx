@@ -17,7 +17,7 @@ from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
 from fastrnn._kernels cimport (
-    FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_ROWS, frnn_backend, frnn_cell, frnn_step,
+    FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, frnn_backend, frnn_cell, frnn_step,
 )
 
 ctypedef fused floating:
@@ -284,7 +284,6 @@ cdef size_t scratch_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogi
 
 
 cdef frnn_backend f32
-f32.strip = FRNN_ROWS
 f32.project = project_f32
 f32.step = step_f32
 f32.dense = dense_f32
@@ -295,7 +294,6 @@ f32.enter = enter
 f32.leave = leave
 
 cdef frnn_backend f64
-f64.strip = FRNN_ROWS
 f64.project = project_f64
 f64.step = step_f64
 f64.dense = dense_f64

@@ -62,7 +62,8 @@ cdef extern from "kernels/kernels.h" nogil:
         int is_odd
 
     ctypedef struct frnn_backend:
-        Py_ssize_t strip
+        Py_ssize_t (*block)(frnn_kind kind, Py_ssize_t hidden_size) noexcept nogil
+        Py_ssize_t (*strip)(Py_ssize_t width) noexcept nogil
         Py_ssize_t chunk
         void (*project)(const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x,
                         Py_ssize_t ldx, void *gates) noexcept nogil
@@ -77,10 +78,6 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*end)() noexcept nogil
         uint64_t (*enter)() noexcept nogil
         void (*leave)(uint64_t before) noexcept nogil
-
-    enum:
-        FRNN_ROWS
-        FRNN_WHOLE
 
     enum:
         FRNN_PANEL

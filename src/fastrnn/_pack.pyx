@@ -8,7 +8,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 
 from fastrnn._kernels cimport (
     FRNN_CHUNK_OF, FRNN_DENSE, FRNN_DENSE_BLOCK, FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_PANEL,
-    FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_ROWS, FRNN_WHOLE, frnn_backend,
+    FRNN_RNN_RELU, FRNN_RNN_TANH, frnn_backend,
 )
 
 cnp.import_array()
@@ -42,19 +42,22 @@ cdef class PackedCell:
         gates = {"gru": 3, "lstm": 4}.get(kind, 1)
         cdef const frnn_backend *table
         table = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
-        cdef Py_ssize_t strip = table.strip, chunk = table.chunk
+        is_packed = table.strip != NULL
         self.cell.kind = KINDS[kind]
         self.cell.dtype = DTYPES[dtype.name]
         self.cell.gates = gates
         self.cell.input_size = weight_ih.shape[1]
         self.cell.hidden_size = weight_ih.shape[0] // gates
         self.cell.output_size = self.cell.hidden_size if weight_hh is None else weight_hh.shape[1]
-        self.cell.block = block_panels(gates, self.cell.hidden_size, strip)
+        self.cell.block = table.block(self.cell.kind, self.cell.hidden_size) if is_packed else 1
+
+        def strip_columns(width):
+            return table.strip(width)
 
         def arrange(weight, gates, block):
-            if weight is None:
-                return None
-            return weight if strip == FRNN_ROWS else arrange_panels(weight, gates, block, strip, chunk)
+            if weight is None or not is_packed:
+                return weight
+            return arrange_panels(weight, gates, block, strip_columns, table.chunk)
 
         arranged = (
             arrange(weight_ih, gates, self.cell.block),
@@ -64,7 +67,7 @@ cdef class PackedCell:
             arrange(None if bias_hn is None else bias_hn[:, None], 1, 1),
         )
         # The rows are the layer's own arrays, which never change.
-        self.arrays = arranged if strip == FRNN_ROWS else settle(*arranged)
+        self.arrays = settle(*arranged) if is_packed else arranged
         self.cell.w_ih = data_of(self.arrays[0])
         self.cell.w_hh = data_of(self.arrays[1])
         self.cell.w_hr = data_of(self.arrays[2])
@@ -106,25 +109,11 @@ def settle(*arrays):
     return tuple(settled)
 
 
-def block_panels(gates, hidden_size, strip):
-    """How many panels lie together.
-
-    A lone row needs several sums at once to hide the latency of a multiply-add. With vectors of 16 units an
-    RNN's or a Linear layer's panel has one, a GRU's three, an LSTM's four: blocks of four, two and one or
-    two. For an LSTM two are better while its weights fit the first-level cache; beyond it one is, since
-    the cache behind gives no more than four sums take and short rows of a block are read more evenly. In
-    strips, which shorter vectors read, a panel has twice as many.
-    """
-    if gates == 4:
-        return 2 if hidden_size <= 64 and strip == FRNN_WHOLE else 1
-    return 2 if gates == 3 else FRNN_DENSE_BLOCK
-
-
-def arrange_panels(weight, gates, block, strip, chunk):
+def arrange_panels(weight, gates, block, strip_columns, chunk):
     """(G*H, K) as blocks (K, panels, G, 16) of `block` panels, the last may have fewer; flat.
 
-    A block lies chunk by chunk of K, and a chunk strip by strip of so many columns; -1: all. Missing units
-    are zeros.
+    A block lies chunk by chunk of K, and a chunk strip by strip of strip_columns(width of the block) columns.
+    Missing units are zeros.
     """
     hidden_size, columns = weight.shape[0] // gates, weight.shape[1]
     panels = -(-hidden_size // FRNN_PANEL)
@@ -135,7 +124,7 @@ def arrange_panels(weight, gates, block, strip, chunk):
     parts = []
     for i in range(0, panels, block):
         rows = by_panel[:, i:i + block].reshape(columns, -1)
-        strips = 1 if strip == FRNN_WHOLE else rows.shape[1] // strip
+        strips = rows.shape[1] // strip_columns(rows.shape[1])
         for k in range(0, columns, chunk):
             part = rows[k:k + chunk]
             parts.append(part.reshape(len(part), strips, -1).swapaxes(0, 1).ravel())

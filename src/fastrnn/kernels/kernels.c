@@ -25,7 +25,7 @@
 
 #if defined(__GNUC__)
 #define FRNN_INLINE inline __attribute__((always_inline))
-#define FRNN_PREFETCH(address, level) __builtin_prefetch(address, 0, level) /* 3: nearest, 2: next */
+#define FRNN_PREFETCH(address) __builtin_prefetch(address) /* into the first-level cache */
 #define FRNN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define FRNN_UNROLL FRNN_PRAGMA(unroll)
@@ -36,14 +36,13 @@
 #endif
 #else
 #define FRNN_INLINE inline
-#define FRNN_PREFETCH(address, level)
+#define FRNN_PREFETCH(address)
 #define FRNN_UNROLL
 #define FRNN_UNROLL_4
 #endif
 
 #define FRNN_TILE_ROWS 6
 #define FRNN_SUMS (FRNN_REGISTERS / 4 * 3) /* the vectors of a lone row that registers hold */
-#define FRNN_AHEAD 2048
 #define FRNN_LINE 64
 /* Each instruction set says, beside its registers:
  * FRNN_STRIP, the vectors of a strip of weights, as many as a tile is wide: the rows that a tile reads then lie
@@ -133,7 +132,6 @@ static inline double frnn_divide_f64(double a, double b)
 /* ---------------------------------------------------------------- one block for each instruction set */
 
 #define FRNN_REGISTERS 16
-#define FRNN_STRIP 0
 #define FRNN_CHUNK 128
 #define FRNN_NEAR(n) (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, baseline)
@@ -147,7 +145,6 @@ static inline double frnn_divide_f64(double a, double b)
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
-#undef FRNN_STRIP
 #undef FRNN_CHUNK
 #undef FRNN_NEAR
 
@@ -161,7 +158,6 @@ static inline double frnn_divide_f64(double a, double b)
 #endif
 #define FRNN_ISA_AVX2
 #define FRNN_REGISTERS 16
-#define FRNN_STRIP 2
 #define FRNN_CHUNK 256
 #define FRNN_NEAR(n) ((n) > 8 ? 1 << 20 : 8 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx2)
@@ -175,7 +171,6 @@ static inline double frnn_divide_f64(double a, double b)
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
-#undef FRNN_STRIP
 #undef FRNN_CHUNK
 #undef FRNN_NEAR
 #undef FRNN_ISA_AVX2
@@ -193,9 +188,8 @@ static inline double frnn_divide_f64(double a, double b)
 #endif
 #define FRNN_ISA_AVX512
 #define FRNN_REGISTERS 32
-#define FRNN_STRIP 0
-#define FRNN_CHUNK 128
-#define FRNN_NEAR(n) (1 << 20)
+#define FRNN_CHUNK 256
+#define FRNN_NEAR(n) ((n) > 8 ? 1 << 20 : 8 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx512)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -207,7 +201,6 @@ static inline double frnn_divide_f64(double a, double b)
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
-#undef FRNN_STRIP
 #undef FRNN_CHUNK
 #undef FRNN_NEAR
 #undef FRNN_ISA_AVX512
@@ -221,7 +214,6 @@ static inline double frnn_divide_f64(double a, double b)
 
 #define FRNN_ISA_NEON
 #define FRNN_REGISTERS 32
-#define FRNN_STRIP 0
 #define FRNN_CHUNK 128
 #define FRNN_NEAR(n) (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, neon)
@@ -235,7 +227,6 @@ static inline double frnn_divide_f64(double a, double b)
 #include "kernels.inc.h"
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
-#undef FRNN_STRIP
 #undef FRNN_CHUNK
 #undef FRNN_NEAR
 #undef FRNN_ISA_NEON

@@ -78,9 +78,10 @@ typedef struct frnn_step {
 } frnn_step;               /* while they are in a cache; the result is the same */
 
 typedef struct frnn_backend {
-    /* How its weights are packed (_pack.pyx): FRNN_ROWS, as torch has them, or in panels whose columns lie
-     * together by so many, FRNN_WHOLE: all of a block; and how many products of a long sum are one chunk. */
-    ptrdiff_t strip;
+    /* How its weights are packed (_pack.pyx): how many panels are a block, how many columns of a block of
+     * so many lie together, and how many products of a long sum are one chunk. NULL: rows, as torch has them. */
+    ptrdiff_t (*block)(frnn_kind kind, ptrdiff_t hidden_size);
+    ptrdiff_t (*strip)(ptrdiff_t width);
     ptrdiff_t chunk;
 
     /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row, of the parts from
@@ -117,8 +118,6 @@ typedef struct frnn_backend {
     uint64_t (*enter)(void);
     void (*leave)(uint64_t before);
 } frnn_backend;
-
-enum { FRNN_ROWS = 0, FRNN_WHOLE = -1 };
 
 /* The units of a panel of packed weights, and the panels of a block of a Linear layer. */
 #define FRNN_PANEL 16

@@ -3,8 +3,8 @@
  *
  * A panel is 16 units with all their gates, a block a few panels, so many that a lone row has enough sums
  * to hide the latency of the fused multiply-add. The weights of a block lie as (K, panels, G, 16), in chunks
- * of K; where FRNN_STRIP says so, a chunk lies strip by strip of a few columns. So products read memory as it
- * lies, from the first byte to the last, or as a few streams. A block's gates lie as (n, panels, G, 16), the
+ * of K, and a chunk strip by strip of a few columns. So products read memory as it lies, from the first byte
+ * to the last, or as a few streams. A block's gates lie as (n, panels, G, 16), the
  * rows of a batch together, so that its units are finished while they are in the cache. `width` is
  * panels * G * 16.
  *
@@ -254,41 +254,34 @@ static void FN(rows)(const frnn_rows *what, ptrdiff_t rows, const void *source, 
 
 /* ---------------------------------------------------------------- products */
 
-/* Within a chunk of K rows: the columns of a block that lie together, and where vector v of the first row
- * lies, the first of a strip if it is not the only one. */
-#if FRNN_STRIP
-#define FRNN_LINES 1
-#define FRNN_COLUMNS(width) (FRNN_STRIP * VL)
-#define FRNN_PLACE(v, K) ((v) / FRNN_STRIP * FRNN_STRIP * VL * (K) + (v) % FRNN_STRIP * VL)
+/* The vectors of a strip of a block of so many: as many as a tile is wide. All strips of a block are equal. */
+#if FRNN_REGISTERS == 32
+#define FRNN_STRIP(vectors) ((vectors) % 6 == 0 ? 6 : (vectors) < 4 ? (vectors) : 4)
 #else
-#define FRNN_LINES 2
-#define FRNN_COLUMNS(width) (width)
-#define FRNN_PLACE(v, K) ((void)(K), (v) * VL)
+#define FRNN_STRIP(vectors) ((vectors) < 2 ? (vectors) : 2)
 #endif
+/* The vectors that a lone row sums up in one pass: several, to hide the latency of a multiply-add, but of few
+ * strips, since a processor follows no more streams of memory than that. */
+#define FRNN_PASS(vectors) \
+    ((vectors) % 12 == 0 && FRNN_STRIP(vectors) == 6 ? 12 : (vectors) % 8 == 0 ? 8 : (vectors) % 6 == 0 ? 6 : (vectors))
+/* Where vector v of a chunk of K rows lies. */
+#define FRNN_PLACE(v, strip, K) ((v) / (strip) * (strip) * VL * (K) + (v) % (strip) * VL)
 
 /* What a tile adds up: `rows` times `vectors` sums, at most 12 of 16 registers or 24 of 32. */
 typedef struct FN(sums) {
-    V of[FRNN_TILE_ROWS][12];
+    V of[FRNN_TILE_ROWS][6];
 } FN(sums);
 
-/* The products of one k. Weights that are far are asked for early: a lone row's own, FRNN_AHEAD bytes on, if
- * they lie whole; with several rows those that come next, FRNN_LINES cache lines of `next` a product. */
+/* The products of one k. Meanwhile, if its weights are far, a cache line of the next strip comes nearer. */
 static FRNN_INLINE void FN(multiply)(const int rows, const int vectors, const int is_far, ptrdiff_t k,
-                                     ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, const T *next,
-                                     FN(sums) *sums)
+                                     const T *a, ptrdiff_t lda, const T *w, const T *next, FN(sums) *sums)
 {
-    enum { LINE = FRNN_LINE / (int)sizeof(T), AHEAD = FRNN_AHEAD / (int)sizeof(T) };
-    V column[12];
+    V column[6];
     FRNN_UNROLL
-    for (int v = 0; v < vectors; v++) {
-        column[v] = v_load(w + FRNN_PLACE(v, K));
-        if (is_far && rows == 1 && !FRNN_STRIP && v * VL % LINE == 0)
-            FRNN_PREFETCH(w + AHEAD + FRNN_PLACE(v, K), 3);
-    }
-    if (is_far && rows > 1)
-        FRNN_UNROLL
-        for (int line = 0; line < FRNN_LINES; line++)
-            FRNN_PREFETCH(next + (FRNN_LINES * k + line) * LINE, FRNN_STRIP ? 3 : 2);
+    for (int v = 0; v < vectors; v++)
+        column[v] = v_load(w + v * VL);
+    if (is_far)
+        FRNN_PREFETCH(next + k * (FRNN_LINE / (ptrdiff_t)sizeof(T)));
     FRNN_UNROLL
     for (int m = 0; m < rows; m++) {
         V factor = v_set(a[m * lda + k]);
@@ -298,8 +291,8 @@ static FRNN_INLINE void FN(multiply)(const int rows, const int vectors, const in
     }
 }
 
-/* acc (rows, vectors) = from (rows, vectors) + a (rows, K) times columns of a block, K one chunk at most.
- * ROWS, VECTORS and IS_FAR are constants, so that the sums are registers. */
+/* acc (rows, vectors) = from (rows, vectors) + a (rows, K) times a strip, K one chunk at most. ROWS, VECTORS and
+ * IS_FAR are constants, so that the sums are registers. */
 static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is_far, ptrdiff_t K, const T *a,
                                  ptrdiff_t lda, const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom,
                                  T *acc, const T *next)
@@ -310,13 +303,9 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++)
             sums.of[m][v] = v_set(0);
-    if (rows == 1)
-        for (ptrdiff_t k = 0; k < K; k++, w += FRNN_COLUMNS(width))
-            FN(multiply)(rows, vectors, is_far, k, K, a, lda, w, next, &sums);
-    else
-        FRNN_UNROLL_4
-        for (ptrdiff_t k = 0; k < K; k++, w += FRNN_COLUMNS(width))
-            FN(multiply)(rows, vectors, is_far, k, K, a, lda, w, next, &sums);
+    FRNN_UNROLL_4
+    for (ptrdiff_t k = 0; k < K; k++, w += vectors * VL)
+        FN(multiply)(rows, vectors, is_far, k, a, lda, w, next, &sums);
     FRNN_UNROLL
     for (int m = 0; m < rows; m++)
         FRNN_UNROLL
@@ -324,26 +313,26 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is
             v_store(acc + m * width + v * VL, v_add(v_load(from + m * ldfrom + v * VL), sums.of[m][v]));
 }
 
-#define FRNN_TILE(R, N) FN(tile)(R, N, is_far, K, a, lda, w, width, from, ldfrom, acc, next)
+#define FRNN_TILE(R) FN(tile)(R, vectors, is_far, K, a, lda, w, width, from, ldfrom, acc, next)
 
-/* `vectors` columns for n > 1 rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most` rows at
- * most, 4 or 6. Meanwhile far weights come nearer: the next strip into the first-level cache, the next whole
- * chunk into the second. */
+/* A strip for n > 1 rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most` rows at most, 4 or 6.
+ * Each fetches a part of the next strip, if that is far, into the first-level cache; those behind the last
+ * part fetch what is there already. */
 static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int is_far, ptrdiff_t n,
                                   ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
                                   const T *from, ptrdiff_t ldfrom, T *acc)
 {
-    const ptrdiff_t fetched = FRNN_LINES * K * (FRNN_LINE / (ptrdiff_t)sizeof(T));
-    const T *next = w + K * FRNN_COLUMNS(width), *end = next + K * FRNN_COLUMNS(width);
+    const ptrdiff_t fetched = K * (FRNN_LINE / (ptrdiff_t)sizeof(T));
+    const T *next = w + K * vectors * VL, *end = next + K * vectors * VL;
     for (ptrdiff_t left = n, rows; left > 0; left -= rows) {
         const ptrdiff_t tiles = (left + most - 1) / most;
         rows = (left + tiles - 1) / tiles;
         switch (rows) {
-        case 2: FRNN_TILE(2, vectors); break;
-        case 3: FRNN_TILE(3, vectors); break;
-        case 4: FRNN_TILE(4, vectors); break;
-        case 5: FRNN_TILE(most > 4 ? 5 : 4, vectors); break;
-        default: FRNN_TILE(most > 4 ? 6 : 4, vectors); break;
+        case 2: FRNN_TILE(2); break;
+        case 3: FRNN_TILE(3); break;
+        case 4: FRNN_TILE(4); break;
+        case 5: FRNN_TILE(most > 4 ? 5 : 4); break;
+        default: FRNN_TILE(most > 4 ? 6 : 4); break;
         }
         a += rows * lda;
         from += rows * ldfrom;
@@ -352,60 +341,93 @@ static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int i
     }
 }
 
-/* One chunk of a block for one row: all its columns in one pass where registers hold them. */
-static FRNN_INLINE void FN(row_chunk)(const int is_far, ptrdiff_t K, const T *a, const T *w,
-                                      ptrdiff_t width, const T *from, T *acc)
-{
-    const ptrdiff_t lda = 0, ldfrom = 0;
-    const T *next = NULL;
-    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide) {
-        wide = left % 12 == 0 ? 12 : left >= 8 ? 8 : left;
-        switch (wide) {
-        case 12: FRNN_TILE(1, 12); break;
-        case 8: FRNN_TILE(1, 8); break;
-        case 6: FRNN_TILE(1, 6); break;
-        case 4: FRNN_TILE(1, 4); break;
-        case 3: FRNN_TILE(1, 3); break;
-        case 2: FRNN_TILE(1, 2); break;
-        default: wide = 1; FRNN_TILE(1, 1); break;
-        }
-        w += FRNN_PLACE(wide, K);
-        from += wide * VL;
-        acc += wide * VL;
-    }
-}
+#undef FRNN_TILE
 
-/* One chunk of a block for n rows. The columns that a tile takes stay in the first-level cache while all
- * rows pass over them. */
+/* One chunk of a block for n > 1 rows. A strip stays in the first-level cache while all rows pass over it. */
 static FRNN_INLINE void FN(rows_chunk)(const int is_far, ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda,
                                        const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom, T *acc)
 {
 #define FRNN_TILES(N, MOST) FN(tiles)(N, MOST, is_far, n, K, a, lda, w, width, from, ldfrom, acc)
-    for (ptrdiff_t left = width / VL, wide; left > 0; left -= wide) {
+    const ptrdiff_t strip = FRNN_STRIP(width / VL) * VL;
+    for (ptrdiff_t first = 0; first < width; first += strip) {
 #if FRNN_REGISTERS == 32
-        wide = left % 6 == 0 ? 6 : left >= 4 ? 4 : left;
-        switch (wide) {
+        switch (strip / VL) {
         case 6: FRNN_TILES(6, 4); break;
         case 4: FRNN_TILES(4, 6); break;
         case 3: FRNN_TILES(3, 6); break;
         case 2: FRNN_TILES(2, 6); break;
-        default: wide = 1; FRNN_TILES(1, 6); break;
+        default: FRNN_TILES(1, 6); break;
         }
 #else
-        wide = left >= 2 ? 2 : 1;
-        if (wide == 2)
-            FRNN_TILES(2, 6);
-        else
-            FRNN_TILES(1, 6);
+        FRNN_TILES(2, 6);
 #endif
-        w += FRNN_PLACE(wide, K);
-        from += wide * VL;
-        acc += wide * VL;
+        w += strip * K;
+        from += strip;
+        acc += strip;
     }
 #undef FRNN_TILES
 }
 
-#undef FRNN_TILE
+/* total += a (K) times so many vectors of columns, in strips of so many, for a lone row; K one chunk at most. */
+static FRNN_INLINE void FN(lone_pass)(const int vectors, const int strip, ptrdiff_t K, const T *a, const T *w,
+                                      V *total)
+{
+    V sum[12];
+    FRNN_UNROLL
+    for (int v = 0; v < vectors; v++)
+        sum[v] = v_set(0);
+    for (ptrdiff_t k = 0; k < K; k++, w += strip * VL) {
+        V column[12];
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++)
+            column[v] = v_load(w + FRNN_PLACE(v, strip, K));
+        V factor = v_set(a[k]);
+        FRNN_UNROLL
+        for (int v = 0; v < vectors; v++)
+            sum[v] = v_fma(factor, column[v], sum[v]);
+    }
+    FRNN_UNROLL
+    for (int v = 0; v < vectors; v++)
+        total[v] = v_add(total[v], sum[v]);
+}
+
+/* total += a (K) W for a lone row, in registers. */
+static FRNN_INLINE void FN(lone_product)(const int vectors, ptrdiff_t K, const T *a, const T *w, V *total)
+{
+    const int pass = FRNN_PASS(vectors);
+    const ptrdiff_t chunk = FRNN_CHUNK_OF(K, FRNN_CHUNK);
+    for (ptrdiff_t begin = 0, rows; begin < K; begin += rows) {
+        rows = K - begin < chunk ? K - begin : chunk;
+        FRNN_UNROLL
+        for (int first = 0; first < vectors; first += pass, w += rows * pass * VL)
+            FN(lone_pass)(pass, FRNN_STRIP(vectors), rows, a + begin, w, total + first);
+    }
+}
+
+/* One chunk of a block for a lone row, in memory. */
+static FRNN_INLINE void FN(row_chunk)(ptrdiff_t K, const T *a, const T *w, ptrdiff_t width, const T *from, T *acc)
+{
+#define FRNN_LONE(N) FN(lone_pass)(N, FRNN_STRIP(N), K, a, w, total)
+    const ptrdiff_t pass = FRNN_PASS(width / VL);
+    for (ptrdiff_t first = 0; first < width; first += pass * VL) {
+        V total[12];
+        for (ptrdiff_t v = 0; v < pass; v++)
+            total[v] = v_load(from + first + v * VL);
+        switch (pass) {
+        case 12: FRNN_LONE(12); break;
+        case 8: FRNN_LONE(8); break;
+        case 6: FRNN_LONE(6); break;
+        case 4: FRNN_LONE(4); break;
+        case 3: FRNN_LONE(3); break;
+        case 2: FRNN_LONE(2); break;
+        default: FRNN_LONE(1); break;
+        }
+        for (ptrdiff_t v = 0; v < pass; v++)
+            v_store(acc + first + v * VL, total[v]);
+        w += pass * VL * K;
+    }
+#undef FRNN_LONE
+}
 
 static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda,
                                    const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom, T *acc)
@@ -414,7 +436,7 @@ static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_al
     for (ptrdiff_t k = 0; k < K_all; k += chunk) {
         const ptrdiff_t K = K_all - k < chunk ? K_all - k : chunk;
         if (n == 1)
-            FN(row_chunk)(is_far, K, a + k, w + k * width, width, from, acc);
+            FN(row_chunk)(K, a + k, w + k * width, width, from, acc);
         else
             FN(rows_chunk)(is_far, n, K, a + k, lda, w + k * width, width, from, ldfrom, acc);
         from = acc;
@@ -441,6 +463,24 @@ typedef struct FN(block) {
     ptrdiff_t offset; /* columns of all blocks before: weights of K rows begin at offset * K */
     ptrdiff_t width;
 } FN(block);
+
+/* How many panels lie together. A lone row needs several sums at once to hide the latency of a multiply-add, and
+ * where vectors are long, an RNN's or a Linear layer's panel has one of them, a GRU's three, an LSTM's four. More
+ * than four pay for an LSTM only while its weights fit the first-level cache: the cache behind it gives no more. */
+static ptrdiff_t FN(block_panels)(frnn_kind kind, ptrdiff_t hidden_size)
+{
+    switch (kind) {
+    case FRNN_LSTM: return VL == FRNN_PANEL && hidden_size > FRNN_PANEL && hidden_size <= 2 * FRNN_PANEL ? 2 : 1;
+    case FRNN_GRU: return 2;
+    default: return FRNN_DENSE_BLOCK;
+    }
+}
+
+/* The columns of a strip of a block of so many. */
+static ptrdiff_t FN(strip_columns)(ptrdiff_t width)
+{
+    return FRNN_STRIP(width / VL) * VL;
+}
 
 static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
 {
@@ -520,46 +560,9 @@ static FRNN_INLINE void FN(finish_h)(const frnn_kind kind, const V *gate, FN(uni
     FN(store_part)(units.h, h, units.left);
 }
 
-/* total += a (K) W for a lone row, in registers: of strips a few a pass, since a processor follows no more
- * streams of memory than that. */
-static FRNN_INLINE void FN(lone_product)(const int vectors, const int is_far, ptrdiff_t K, const T *a,
-                                         const T *w, V *total)
-{
-    enum { LINE = FRNN_LINE / (int)sizeof(T), AHEAD = FRNN_AHEAD / (int)sizeof(T) };
-    const int pass = !FRNN_STRIP ? vectors : vectors % 8 == 0 ? 8 : vectors % 6 == 0 ? 6 : vectors;
-    const ptrdiff_t chunk = FRNN_CHUNK_OF(K, FRNN_CHUNK);
-    for (ptrdiff_t begin = 0, rows; begin < K; begin += rows) {
-        rows = K - begin < chunk ? K - begin : chunk;
-        FRNN_UNROLL
-        for (int first = 0; first < vectors; first += pass, w += rows * pass * VL) {
-            const T *at = w;
-            V sum[FRNN_SUMS];
-            FRNN_UNROLL
-            for (int v = 0; v < pass; v++)
-                sum[v] = v_set(0);
-            for (ptrdiff_t k = begin; k < begin + rows; k++, at += FRNN_COLUMNS(vectors * VL)) {
-                V column[FRNN_SUMS];
-                FRNN_UNROLL
-                for (int v = 0; v < pass; v++) {
-                    column[v] = v_load(at + FRNN_PLACE(v, rows));
-                    if (is_far && !FRNN_STRIP && v * VL % LINE == 0)
-                        FRNN_PREFETCH(at + AHEAD + FRNN_PLACE(v, rows), 3);
-                }
-                V factor = v_set(a[k]);
-                FRNN_UNROLL
-                for (int v = 0; v < pass; v++)
-                    sum[v] = v_fma(factor, column[v], sum[v]);
-            }
-            FRNN_UNROLL
-            for (int v = 0; v < pass; v++)
-                total[first + v] = v_add(total[first + v], sum[v]);
-        }
-    }
-}
-
 /* A block of `panels` panels for a lone row, from its inputs or gates to its new state in registers. */
 static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, const int panels,
-                                       const int is_far, const FN(layer) *layer, FN(block) block)
+                                       const FN(layer) *layer, FN(block) block)
 {
     enum { PARTS = FRNN_PANEL / VL };
     const frnn_cell *cell = layer->cell;
@@ -573,7 +576,7 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
     for (int v = 0; v < vectors; v++)
         total[v] = v_load(from + v * VL);
     if (step->x != NULL)
-        FN(lone_product)(vectors, is_far, cell->input_size, step->x,
+        FN(lone_product)(vectors, cell->input_size, step->x,
                          (const T *)cell->w_ih + block.offset * cell->input_size, total);
     if (kind == FRNN_GRU) {
         const T *bias = (const T *)cell->bias_hn + block.panel * FRNN_PANEL;
@@ -584,7 +587,7 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
             *gate = v_load(bias + i * VL);
         }
     }
-    FN(lone_product)(vectors, is_far, cell->output_size, step->h_prev,
+    FN(lone_product)(vectors, cell->output_size, step->h_prev,
                      (const T *)cell->w_hh + block.offset * cell->output_size, total);
     FRNN_UNROLL
     for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
@@ -670,20 +673,34 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
         }
 }
 
-/* A step without its projection. PANELS, of a whole block, is a constant. */
-static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const int panels,
+/* A block of `most` panels at most, a constant, for a lone row: in registers where they hold its sums. */
+static FRNN_INLINE void FN(row_block)(const frnn_kind kind, const int gates, const int most,
+                                      const FN(layer) *layer, FN(block) block)
+{
+    const int held = FRNN_SUMS * VL / FRNN_PANEL / gates, limit = held < most ? held : most;
+    if (limit >= 1 && block.panels == 1)
+        FN(lone_block)(kind, gates, 1, layer, block);
+    else if (limit >= 2 && block.panels == 2)
+        FN(lone_block)(kind, gates, 2, layer, block);
+    else if (limit >= 3 && block.panels == 3)
+        FN(lone_block)(kind, gates, 3, layer, block);
+    else if (limit >= 4 && block.panels == 4)
+        FN(lone_block)(kind, gates, 4, layer, block);
+    else
+        FN(rows_block)(kind, gates, layer, block);
+}
+
+/* A step without its projection. */
+static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const int most,
                                     const FN(layer) *layer)
 {
     const frnn_step *step = layer->step;
-    const int is_lone = step->n == 1 && panels * gates * FRNN_PANEL <= FRNN_SUMS * VL;
     for (ptrdiff_t i = step->first; i < step->last; i++) {
         const FN(block) block = FN(block_at)(layer->cell, step->is_odd ? step->first + step->last - 1 - i : i);
-        if (!is_lone || block.panels != panels)
-            FN(rows_block)(kind, gates, layer, block);
-        else if (layer->is_far && !FRNN_STRIP)
-            FN(lone_block)(kind, gates, panels, 1, layer, block);
+        if (step->n == 1)
+            FN(row_block)(kind, gates, most, layer, block);
         else
-            FN(lone_block)(kind, gates, panels, 0, layer, block);
+            FN(rows_block)(kind, gates, layer, block);
     }
 }
 
@@ -733,12 +750,7 @@ static void FN(step)(const frnn_cell *cell, const frnn_step *step)
         layer.ldh = cell->hidden_size;
     }
     switch (cell->kind) {
-    case FRNN_LSTM:
-        if (cell->block == 1)
-            FN(step_of)(FRNN_LSTM, 4, 1, &layer);
-        else
-            FN(step_of)(FRNN_LSTM, 4, 2, &layer);
-        break;
+    case FRNN_LSTM: FN(step_of)(FRNN_LSTM, 4, 2, &layer); break;
     case FRNN_GRU: FN(step_of)(FRNN_GRU, 3, 2, &layer); break;
     case FRNN_RNN_TANH: FN(step_of)(FRNN_RNN_TANH, 1, 4, &layer); break;
     default: FN(step_of)(FRNN_RNN_RELU, 1, 4, &layer); break;
@@ -756,13 +768,13 @@ static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 }
 
 static const frnn_backend FN(table) = {
-    FRNN_STRIP ? FRNN_STRIP * VL : FRNN_WHOLE, FRNN_CHUNK, FN(project), FN(step), FN(dense), frnn_parts,
+    FN(block_panels), FN(strip_columns), FRNN_CHUNK, FN(project), FN(step), FN(dense), frnn_parts,
     frnn_panel_gates, FN(scratch_bytes), FN(rows),
     NULL, NULL, frnn_flush_denormals, frnn_restore_denormals,
 };
 
-#undef FRNN_LINES
-#undef FRNN_COLUMNS
+#undef FRNN_STRIP
+#undef FRNN_PASS
 #undef FRNN_PLACE
 #undef T
 #undef V
