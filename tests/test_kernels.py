@@ -226,12 +226,37 @@ def test_bits_do_not_depend_on_direction_or_layout(rng, isa):
     np.testing.assert_array_equal(turned.swapaxes(0, 1), whole)
 
 
-def test_linear_rows_are_their_own(rng, isa):
-    weight, bias = rng.standard_normal((37, 200)), rng.standard_normal(37)
+@pytest.mark.parametrize("threads", (1, 2))
+@pytest.mark.parametrize("bidirectional", (False, True))
+@pytest.mark.parametrize("precision, size", (("float32", 512), ("float32", 256), ("float64", 256)))
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_rows_that_lie_2_kb_apart_have_the_same_bits(rng, isa, cell, precision, size, bidirectional, threads):
+    """Those of x and h that a batch of more than a tile copies further apart."""
+    spec = random_spec(cell, size, size, 2, bidirectional)
+    layer = make_layer(
+        spec, random_tensors(rng, spec, np.float32), precision=precision, backend="simd", threads=threads
+    )
+    x = rng.standard_normal((3, 8, size)).astype(precision)
+    whole, _ = layer(x)
+    np.testing.assert_array_equal(
+        np.concatenate([layer(x[:, 5:])[0], layer(x[:, :5])[0]], 1), whole[:, [5, 6, 7, 0, 1, 2, 3, 4]]
+    )
+    padded, _ = layer(x, lengths=[3, 1, 3, 2, 3, 3, 3, 3])
+    if not bidirectional:
+        stream = layer.stream(8)
+        np.testing.assert_array_equal(np.stack([stream.step(row) for row in x]), whole)
+        np.testing.assert_array_equal(padded[0], whole[0])
+    np.testing.assert_array_equal(padded[:, 4:], whole[:, 4:])
+    np.testing.assert_array_equal(layer(x[:, 7])[0], whole[:, 7])
+
+
+@pytest.mark.parametrize("columns", (200, 512))
+def test_linear_rows_are_their_own(rng, isa, columns):
+    weight, bias = rng.standard_normal((37, columns)), rng.standard_normal(37)
     layer = fastrnn.Linear.from_state_dict({"weight": weight, "bias": bias})
-    x = rng.standard_normal((23, 200)).astype(np.float32)
+    x = rng.standard_normal((23, columns)).astype(np.float32)
     whole = layer(x)
-    np.testing.assert_allclose(whole, x @ weight.T + bias, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(whole, x @ weight.T + bias, rtol=0, atol=1e-7 * columns)
     for n in range(1, 14):
         np.testing.assert_array_equal(layer(x[:n]), whole[:n])
 

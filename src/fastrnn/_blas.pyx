@@ -178,14 +178,14 @@ cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
 
 cdef void project_f32(
     const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-    void *gates,
+    void *gates, void *scratch,
 ) noexcept nogil:
     project[float](cell, n, <const float *>x, ldx, <float *>gates, gate_width(cell))
 
 
 cdef void project_f64(
     const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-    void *gates,
+    void *gates, void *scratch,
 ) noexcept nogil:
     project[double](cell, n, <const double *>x, ldx, <double *>gates, gate_width(cell))
 

@@ -226,7 +226,9 @@ cdef void project(
 ) noexcept nogil:
     cdef const Inputs *inputs = &lane.scratch.inputs
     stack.backend.project(
-        lane.cell, first, last, inputs.rows, inputs.data, inputs.stride, lane.scratch.gates)
+        lane.cell, first, last, inputs.rows, inputs.data, inputs.stride, lane.scratch.gates,
+        lane.scratch.step,
+    )
 
 
 cdef void begin_step(const Stack *stack, const Call *call, const Lane *lane, frnn_step *step) noexcept nogil:

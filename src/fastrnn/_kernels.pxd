@@ -66,7 +66,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t (*strip)(Py_ssize_t width) noexcept nogil
         Py_ssize_t chunk
         void (*project)(const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x,
-                        Py_ssize_t ldx, void *gates) noexcept nogil
+                        Py_ssize_t ldx, void *gates, void *scratch) noexcept nogil
         void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
         void (*dense)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
                       void *out, Py_ssize_t ldo) noexcept nogil

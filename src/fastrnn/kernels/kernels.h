@@ -85,10 +85,10 @@ typedef struct frnn_backend {
     ptrdiff_t chunk;
 
     /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row, of the parts from
-     * first to last, that excluded. How gates of n rows, n times gate_width elements, lie is the backend's own matter. No
-     * aliasing. */
+     * first to last, that excluded. How gates of n rows, n times gate_width elements, lie is the backend's own
+     * matter. scratch: scratch_bytes(cell, n). No aliasing. */
     void (*project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
-                    ptrdiff_t ldx, void *gates);
+                    ptrdiff_t ldx, void *gates, void *scratch);
 
     /* h_next and c from x or gates, h_prev and c. */
     void (*step)(const frnn_cell *cell, const frnn_step *step);

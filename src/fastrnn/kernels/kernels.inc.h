@@ -706,9 +706,38 @@ static FRNN_INLINE void FN(step_of)(const frnn_kind kind, const int gates, const
 
 /* ---------------------------------------------------------------- the operations of a backend */
 
-static void FN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
-                        ptrdiff_t ldx, void *gates)
+/* Whether n rows so far apart share so few sets of the first-level cache that more than a tile's are never there
+ * together. */
+static inline int FN(is_crowded)(ptrdiff_t n, ptrdiff_t ld)
 {
+    return n > FRNN_TILE_ROWS && ld * (ptrdiff_t)sizeof(T) % FRNN_CROWD == 0;
+}
+
+/* Room to lay n rows further apart, if they may be crowded: alone, or beside the other direction's. */
+static ptrdiff_t FN(room)(ptrdiff_t n, ptrdiff_t columns)
+{
+    return FN(is_crowded)(n, 2 * columns) ? n * (columns + FRNN_APART / (ptrdiff_t)sizeof(T)) : 0;
+}
+
+/* n rows, copied to their room if they are crowded; the scratch goes on behind it. */
+static const void *FN(spread)(ptrdiff_t n, ptrdiff_t columns, const void *rows, ptrdiff_t *ld, T **scratch)
+{
+    const ptrdiff_t room = FN(room)(n, columns), apart = columns + FRNN_APART / (ptrdiff_t)sizeof(T);
+    T *copy = *scratch;
+    if (room == 0 || !FN(is_crowded)(n, *ld))
+        return rows;
+    for (ptrdiff_t m = 0; m < n; m++)
+        memcpy(copy + m * apart, (const T *)rows + m * *ld, columns * sizeof(T));
+    *ld = apart;
+    *scratch += room;
+    return copy;
+}
+
+static void FN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
+                        ptrdiff_t ldx, void *gates, void *scratch)
+{
+    T *room = scratch;
+    x = FN(spread)(n, cell->input_size, x, &ldx, &room);
     for (ptrdiff_t index = first; index < last; index++) {
         const FN(block) block = FN(block_at)(cell, index);
         FN(project_block)(cell, block, n, x, ldx, (T *)gates + block.offset * n,
@@ -719,11 +748,12 @@ static void FN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, 
 static void FN(dense_rows)(ptrdiff_t n, ptrdiff_t K, ptrdiff_t outputs, const T *x, ptrdiff_t ldx,
                            const T *w, const T *bias, T *out, ptrdiff_t ldo)
 {
-    enum { ROWS = 24, WIDTH = FRNN_DENSE_BLOCK * FRNN_PANEL };
+    enum { MOST = 4 * FRNN_TILE_ROWS, WIDTH = FRNN_DENSE_BLOCK * FRNN_PANEL };
+    const ptrdiff_t most = FN(is_crowded)(n, ldx) ? FRNN_TILE_ROWS : MOST;
     const T zeros[WIDTH] = {0};
-    T acc[ROWS * WIDTH];
+    T acc[MOST * WIDTH];
     for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-        rows = n - m < ROWS ? n - m : ROWS;
+        rows = n - m < most ? n - m : most;
         for (ptrdiff_t first = 0; first < outputs; first += WIDTH) {
             const ptrdiff_t left = outputs - first < WIDTH ? outputs - first : WIDTH;
             const ptrdiff_t width = (left + FRNN_PANEL - 1) / FRNN_PANEL * FRNN_PANEL;
@@ -741,14 +771,23 @@ static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff
     FN(dense_rows)(n, cell->input_size, cell->hidden_size, x, ldx, cell->w_ih, cell->bias, out, ldo);
 }
 
-static void FN(step)(const frnn_cell *cell, const frnn_step *step)
+static void FN(step)(const frnn_cell *cell, const frnn_step *as_given)
 {
-    const ptrdiff_t columns = cell->output_size + (step->x == NULL ? 0 : cell->input_size);
-    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell, step->n, columns)};
+    const ptrdiff_t n = as_given->n, H = cell->hidden_size, P = cell->output_size;
+    const ptrdiff_t columns = P + (as_given->x == NULL ? 0 : cell->input_size);
+    frnn_step step = *as_given;
+    FN(layer) layer = {cell, &step, step.h_next, step.ld_next, FN(is_far)(cell, n, columns)};
+    T *scratch = step.scratch;
     if (cell->w_hr != NULL) {
-        layer.h = step->scratch;
-        layer.ldh = cell->hidden_size;
+        layer.h = scratch;
+        layer.ldh = FN(is_crowded)(n, H) ? H + FRNN_APART / (ptrdiff_t)sizeof(T) : H;
+        scratch += n * layer.ldh;
     }
+    if (cell->kind == FRNN_GRU)
+        scratch += n * cell->block * FRNN_PANEL;
+    if (step.x != NULL)
+        step.x = FN(spread)(n, cell->input_size, step.x, &step.ldx, &scratch);
+    step.h_prev = FN(spread)(n, P, step.h_prev, &step.ld_prev, &scratch);
     switch (cell->kind) {
     case FRNN_LSTM: FN(step_of)(FRNN_LSTM, 4, 2, &layer); break;
     case FRNN_GRU: FN(step_of)(FRNN_GRU, 3, 2, &layer); break;
@@ -756,15 +795,17 @@ static void FN(step)(const frnn_cell *cell, const frnn_step *step)
     default: FN(step_of)(FRNN_RNN_RELU, 1, 4, &layer); break;
     }
     if (cell->w_hr != NULL)
-        FN(dense_rows)(step->n, cell->hidden_size, cell->output_size, layer.h, layer.ldh, cell->w_hr, NULL,
-                       step->h_next, step->ld_next);
+        FN(dense_rows)(n, H, P, layer.h, layer.ldh, cell->w_hr, NULL, step.h_next, step.ld_next);
 }
 
 static size_t FN(scratch_bytes)(const frnn_cell *cell, ptrdiff_t n)
 {
+    ptrdiff_t room = FN(room)(n, cell->input_size) + FN(room)(n, cell->output_size);
     if (cell->kind == FRNN_GRU)
-        return (size_t)(n * cell->block * FRNN_PANEL) * sizeof(T);
-    return cell->w_hr == NULL ? 0 : (size_t)(n * cell->hidden_size) * sizeof(T);
+        room += n * cell->block * FRNN_PANEL;
+    if (cell->w_hr != NULL)
+        room += n * (cell->hidden_size + FRNN_APART / (ptrdiff_t)sizeof(T));
+    return (size_t)room * sizeof(T);
 }
 
 static const frnn_backend FN(table) = {
