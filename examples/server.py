@@ -136,24 +136,24 @@ class Server:
                 await loop.run_in_executor(self.thread, time.sleep, WINDOW)
             self.has_work.clear()
             self.under_way, self.ready = self.ready, {}
-            if self.under_way:
-                batch = list(self.under_way)
-                try:
-                    answers = await self.answer(batch)
-                except Exception as error:  # no memory, say: these are cut off, and the others go on
-                    print(f"server.py: {len(batch)} connections cut off: {error!r}", file=sys.stderr)
-                    answers = {}
-                self.under_way = {}
-                for connection in batch:
-                    if connection not in self.connections:
-                        continue
-                    if connection not in answers:
-                        connection.transport.abort()
-                        continue
-                    connection.transport.write(answers[connection])
-                    self.look_at(connection)
-            while self.gone:
-                self.pool.close(self.gone.pop())
+            batch = list(self.under_way)
+            try:
+                while self.gone:
+                    self.pool.close(self.gone.pop())
+                answers = await self.answer(batch) if batch else {}
+            except Exception as error:  # no memory, say: these are cut off, and the others go on
+                print(f"server.py: {len(batch)} connections cut off: {error!r}", file=sys.stderr)
+                answers = {}
+            self.under_way = {}
+            for connection in batch:
+                if connection not in self.connections:
+                    continue
+                if connection not in answers:
+                    self.ready.pop(connection, None)
+                    connection.transport.abort()
+                    continue
+                connection.transport.write(answers[connection])
+                self.look_at(connection)
 
     async def answer(self, batch):
         """Make a step of each of these connections; their answers."""

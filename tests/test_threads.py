@@ -132,7 +132,7 @@ def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B,
 
 
 def child(script, **environment):
-    code = "import numpy as np, fastrnn, os, sys, threading, time\nfrom fastrnn import _threads\n" + script
+    code = "import numpy as np, fastrnn, os, subprocess, sys, threading, time\nfrom fastrnn import _threads\n" + script
     result = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, **environment},
@@ -243,11 +243,25 @@ for attempt in range(1000):
     os.sched_setaffinity(worker, {core})
     right = [is_right(shared) for _ in range(3)]
     assert all(right)
-    if os.sched_getaffinity(worker) == cores - {core}:
+    if len(os.sched_getaffinity(worker)) == 1 and core not in os.sched_getaffinity(worker):
         break
     time.sleep(0.005)  # the caller was moved instead
 else:
     print("still there")
+# There it stays, until a core turns out to be busy.
+[own] = os.sched_getaffinity(worker)
+os.sched_setaffinity(0, cores)
+hold = f"import os; os.sched_setaffinity(0, {{{own}}})"
+busy = subprocess.Popen([sys.executable, "-c", hold + "\\nwhile True: pass"])
+try:
+    for attempt in range(20000):
+        assert is_right(shared)
+        if os.sched_getaffinity(worker) == cores:
+            break
+    else:
+        print("still held")
+finally:
+    busy.kill()
 """
     )
     assert child(script) == []

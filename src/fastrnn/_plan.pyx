@@ -186,7 +186,7 @@ cdef void choose(
     if slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged:
         phases = stack.L * stack.D * (T + count(T, block))
         longest = project_ns(stack, stack.L - 1, block, B, <double>count(parts, slices) / parts)
-        time = phases * (PHASE_NS + exchange_ns(stack, B, slices))
+        time = phases * PHASE_NS + stack.L * stack.D * T * exchange_ns(stack, B, slices)
         time += stack_ns(stack, T, B, <double>count(parts, slices) / parts)
         consider(&choice, PANELS, slices, block, time, longest)
     slices = <int>min(threads, 2 * stack.L)

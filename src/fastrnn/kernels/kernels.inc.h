@@ -593,15 +593,15 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
     for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
         FRNN_UNROLL
         for (int i = 0; i < panels * PARTS; i++) {
-            const FN(units) units = FN(units_at)(layer, block.panel * FRNN_PANEL + i * VL);
             V gate[4];
             FRNN_UNROLL
             for (int g = 0; g < gates; g++)
                 gate[g] = total[(i / PARTS * gates + g) * PARTS + i % PARTS];
             if (kind == FRNN_GRU)
                 gate[3] = new_x[i];
-            if (units.left <= 0)
+            if (block.panel * FRNN_PANEL + i * VL >= cell->hidden_size)
                 continue;
+            const FN(units) units = FN(units_at)(layer, block.panel * FRNN_PANEL + i * VL);
             if (is_h)
                 FN(finish_h)(kind, gate, units);
             else
@@ -665,7 +665,8 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
     for (ptrdiff_t i = 0; i < block.panels; i++)
         for (ptrdiff_t j = 0; j < FRNN_PANEL && (block.panel + i) * FRNN_PANEL + j < H; j += VL) {
             const FN(units) units = FN(units_at)(layer, (block.panel + i) * FRNN_PANEL + j);
-            const T *gates_of = acc + i * gates * FRNN_PANEL + j, *new_of = new_x + i * FRNN_PANEL + j;
+            const T *gates_of = acc + i * gates * FRNN_PANEL + j;
+            const T *new_of = kind == FRNN_GRU ? new_x + i * FRNN_PANEL + j : NULL;
             if (units.left >= VL)
                 FN(finish_rows)(kind, gates, VL, layer, block, units, gates_of, new_of);
             else

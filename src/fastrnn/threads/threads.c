@@ -103,9 +103,9 @@ static struct {
     atomic_int idle[FRNN_MOST_THREADS];
     atomic_int waiting;
 #if defined(__linux__)
-    cpu_set_t cores;         /* where the workers may run; guarded by is_taken */
+    cpu_set_t cores;         /* that the workers were told of; guarded by is_taken */
     pthread_t handles[FRNN_MOST_THREADS]; /* by worker */
-    atomic_int core[FRNN_MOST_THREADS];   /* where each was when it last joined in; -1: not known */
+    atomic_int core[FRNN_MOST_THREADS];   /* where each last was; -1: not known */
 #endif
 } pool = {
     .done = {WORD(0, UINT32_MAX)}, /* nothing of job 0 may be claimed by a worker that is there before job 1 */
@@ -194,6 +194,14 @@ static int run_slice(uint32_t job, ptrdiff_t phase, int slice)
     return 1;
 }
 
+/* The workers may go anywhere from the next job on: a core that one of them was put on may be busy. */
+static void forget_places(void)
+{
+#if defined(__linux__)
+    memset(&pool.cores, 0, sizeof pool.cores);
+#endif
+}
+
 /* The caller saw that a core is busy or asleep: nobody else takes part any more, nor in the next jobs for a
  * while. If that comes soon after such a while, the next one is twice as long. Once a job. */
 static void crowd(void)
@@ -207,6 +215,7 @@ static void crowd(void)
         pool.crowded++;
     atomic_store(&pool.crowded_until, now + ((long long)CROWDED << pool.crowded));
     atomic_store(&pool.threads, 1);
+    forget_places();
 }
 
 /* Take part in a job as one of its threads, until it is done or this thread is not wanted any more; how
@@ -264,10 +273,12 @@ static void *run_worker(void *argument)
     for (;;) {
         const uint32_t job = JOB(atomic_load(&pool.done.value));
         const int is_wanted = self < atomic_load(&pool.threads);
-#if defined(__linux__)
-        atomic_store(&pool.core[self], sched_getcpu());
-#endif
         take_part(job, self);
+#if defined(__linux__)
+        const int core = sched_getcpu();
+        if (core != atomic_load_explicit(&pool.core[self], memory_order_relaxed))
+            atomic_store_explicit(&pool.core[self], core, memory_order_relaxed);
+#endif
         const long long began = nanoseconds();
         for (unsigned spins = 0; JOB(atomic_load(&pool.done.value)) == job; spins++) {
             pause_briefly();
@@ -327,16 +338,17 @@ static int start_worker(void)
         return 0;
 #if defined(__linux__)
     pool.handles[self] = thread;
-    memset(&pool.cores, 0, sizeof pool.cores); /* it is to be told, as the others */
 #endif
+    forget_places(); /* it is to be told where it may run, as the others */
     pool.workers++;
     return 1;
 }
 
 #if defined(__linux__)
-/* Let the workers run where the caller may, but one that was found on a core of the caller's or of another
- * worker's on none of theirs, until it is found so again or the caller's cores change: the kernel can leave two
- * threads on one core for many milliseconds beside an idle one. */
+/* Let the workers run where the caller may, but put one that was found on a core of the caller's or of another
+ * worker's on one that nobody has: the kernel can leave two threads on one core for many milliseconds beside an
+ * idle one, and bring them back there whenever one wakes the other. It stays until it is found so again, a core
+ * turns out to be busy or the caller's cores change. */
 static void spread_workers(int wanted)
 {
     cpu_set_t cores, used;
@@ -347,26 +359,27 @@ static void spread_workers(int wanted)
             pthread_setaffinity_np(pool.handles[self], sizeof cores, &cores);
         pool.cores = cores;
     }
-    int twice[FRNN_MOST_THREADS], count = 0;
+    int clashing[FRNN_MOST_THREADS], count = 0;
     CPU_ZERO(&used);
     CPU_SET(sched_getcpu(), &used);
     for (int self = 1; self <= wanted; self++) {
-        const int core = atomic_load(&pool.core[self]);
+        const int core = atomic_load_explicit(&pool.core[self], memory_order_relaxed);
         if (core < 0)
             continue;
         if (CPU_ISSET(core, &used))
-            twice[count++] = self;
+            clashing[count++] = self;
         CPU_SET(core, &used);
     }
-    if (count == 0)
-        return;
-    CPU_AND(&used, &used, &cores);
-    CPU_XOR(&cores, &cores, &used);
-    if (CPU_COUNT(&cores) == 0)
-        return;
-    for (int i = 0; i < count; i++) {
-        pthread_setaffinity_np(pool.handles[twice[i]], sizeof cores, &cores);
-        atomic_store(&pool.core[twice[i]], -1);
+    for (int i = 0, core = 0; i < count; i++, core++) {
+        while (core < CPU_SETSIZE && (!CPU_ISSET(core, &cores) || CPU_ISSET(core, &used)))
+            core++;
+        if (core == CPU_SETSIZE)
+            return;
+        cpu_set_t own;
+        CPU_ZERO(&own);
+        CPU_SET(core, &own);
+        pthread_setaffinity_np(pool.handles[clashing[i]], sizeof own, &own);
+        atomic_store_explicit(&pool.core[clashing[i]], -1, memory_order_relaxed);
     }
 }
 #endif
