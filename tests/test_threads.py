@@ -132,9 +132,10 @@ def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B,
 
 
 def child(script, **environment):
-    code = "import numpy as np, fastrnn, os, subprocess, sys, threading, time\nfrom fastrnn import _threads\n" + script
+    modules = "import fastrnn, os, subprocess, sys, threading, time\nimport numpy as np\n"
+    modules += "from fastrnn import _threads\n"
     result = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", modules + script],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

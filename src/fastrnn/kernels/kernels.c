@@ -46,18 +46,17 @@
 #define FRNN_LINE 64
 /* Rows of x and h a multiple of FRNN_CROWD bytes apart are copied to where they are FRNN_APART bytes further apart,
  * once for all the weights. A product of 96 rows of 1024 (Zen 4, GFLOP/s): 98 as they lie, 115 apart; with avx2 46
- * and 111; a distance of 64 bytes more gives 103. */
+ * and 111, and 103 if they are but 64 bytes further apart. */
 #define FRNN_CROWD 2048
 #define FRNN_APART 320
-/* Each instruction set says, beside its registers:
- * FRNN_STRIP, the vectors of a strip of weights, as many as a tile is wide: the rows that a tile reads then lie
- * one behind the other. 0 where a tile is as wide as most blocks are, or nobody has measured strips.
- * FRNN_CHUNK, so many rows that what a tile reads stays in the first-level cache: 16 kB of a strip, 32 kB of an
- * LSTM's panel. LSTM 256->256, 100x8, with avx2: strips of 256 rows take 0.90 of the time of whole rows of 128
- * (`python -m bench compare` of a run of each).
- * FRNN_NEAR: for n rows, weights of more bytes than this are asked for ahead, since the processor's own prefetching
- * does not hide how long they take: from the third-level cache on. A few rows are through with a strip before the
- * next one can come, so for them that pays only where the processor's translation buffer ends too. */
+/* Weights of more bytes than FRNN_NEAR, from the third-level cache on, are asked for ahead where more than
+ * FRNN_FEW rows share them: a few are through with a strip before the next one can come, and the processor's own
+ * prefetching does better alone. A step of an LSTM of 1024 units, asked for ahead (Zen 4, in terms of the time
+ * without): 0.96 for 64 rows, 1.01 for 8, 1.07 for 4, 1.2 to 1.3 for one. */
+#define FRNN_NEAR (1 << 20)
+#define FRNN_FEW 8
+/* Each instruction set says how many registers it has, and how many rows of a strip are a chunk: what tiles read
+ * stays near, and there are few beginnings and ends of sums. */
 #define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
 
 /* ---------------------------------------------------------------- what all share */
@@ -138,7 +137,6 @@ static inline double frnn_divide_f64(double a, double b)
 
 #define FRNN_REGISTERS 16
 #define FRNN_CHUNK 128
-#define FRNN_NEAR(n) (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, baseline)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -151,7 +149,6 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEAR
 
 #if defined(FRNN_X86)
 
@@ -164,7 +161,6 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_AVX2
 #define FRNN_REGISTERS 16
 #define FRNN_CHUNK 256
-#define FRNN_NEAR(n) ((n) > 8 ? 1 << 20 : 8 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx2)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -177,7 +173,6 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEAR
 #undef FRNN_ISA_AVX2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -194,7 +189,6 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_AVX512
 #define FRNN_REGISTERS 32
 #define FRNN_CHUNK 256
-#define FRNN_NEAR(n) ((n) > 8 ? 1 << 20 : 8 << 20)
 #define FN(name) FRNN_NAME(f32, name, avx512)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -207,7 +201,6 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEAR
 #undef FRNN_ISA_AVX512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -220,7 +213,6 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_NEON
 #define FRNN_REGISTERS 32
 #define FRNN_CHUNK 128
-#define FRNN_NEAR(n) (1 << 20)
 #define FN(name) FRNN_NAME(f32, name, neon)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -233,7 +225,6 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEAR
 #undef FRNN_ISA_NEON
 
 #endif

@@ -262,8 +262,11 @@ static void FN(rows)(const frnn_rows *what, ptrdiff_t rows, const void *source, 
 #endif
 /* The vectors that a lone row sums up in one pass: several, to hide the latency of a multiply-add, but of few
  * strips, since a processor follows no more streams of memory than that. */
-#define FRNN_PASS(vectors) \
-    ((vectors) % 12 == 0 && FRNN_STRIP(vectors) == 6 ? 12 : (vectors) % 8 == 0 ? 8 : (vectors) % 6 == 0 ? 6 : (vectors))
+#define FRNN_PASS(vectors)                                                                       \
+    ((vectors) % 12 == 0 && FRNN_STRIP(vectors) == 6 ? 12                                        \
+     : (vectors) % 8 == 0                            ? 8                                         \
+     : (vectors) % 6 == 0                            ? 6                                         \
+                                                     : (vectors))
 /* Where vector v of a chunk of K rows lies. */
 #define FRNN_PLACE(v, strip, K) ((v) / (strip) * (strip) * VL * (K) + (v) % (strip) * VL)
 
@@ -496,8 +499,7 @@ static inline FN(block) FN(block_at)(const frnn_cell *cell, ptrdiff_t index)
 /* Whether n rows' pass over weights of so many columns asks for them early. */
 static inline int FN(is_far)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns)
 {
-    (void)n; /* where it is all the same */
-    return columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR(n);
+    return n > FRNN_FEW && columns * cell->hidden_size * cell->gates * (ptrdiff_t)sizeof(T) > FRNN_NEAR;
 }
 
 /* acc (n, width) = bias + x W_ih^T. */
