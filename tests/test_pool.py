@@ -75,7 +75,7 @@ class Live:
 
 
 ACTIONS = st.lists(
-    st.tuples(st.sampled_from(["open", "close", "step", "run"]), st.integers(0, 2**32 - 1)),
+    st.tuples(st.sampled_from(["open", "close", "step", "run", "reset"]), st.integers(0, 2**32 - 1)),
     min_size=5,
     max_size=25,
 )
@@ -92,7 +92,8 @@ ACTIONS = st.lists(
     actions=ACTIONS,
 )
 def test_pool_stream_and_sequence_agree(kind, hidden_size, backend, is_deep, has_tokens, capacity, actions):
-    """Random opens, closes, subsets, orders, chunks: each stream beside the whole sequence and a Stream."""
+    """Random opens, closes, resets, subsets, orders, chunks: each stream beside the whole sequence and a
+    Stream."""
     model = random_model(np.random.default_rng(3), kind, hidden_size, backend, is_deep, has_tokens)
     pool = model.pool(capacity)
     live, closed = [], []
@@ -117,6 +118,11 @@ def test_pool_stream_and_sequence_agree(kind, hidden_size, backend, is_deep, has
             for stream, x, y in zip(some, X, Y, strict=True):
                 stream.inputs.append(x[None])
                 stream.outputs.append(y[None])
+        elif action == "reset":
+            pool.reset([stream.id for stream in some])
+            for stream in some:
+                stream.state, stream.inputs, stream.outputs = None, [], []
+                assert not any(array.any() for array in arrays_of(pool.state(stream.id)))
         else:
             chunks = [random_inputs(rng, model, rng.integers(1, 12)) for _ in some]
             outputs = pool.run(np.array([stream.id for stream in some], int), chunks)
@@ -199,9 +205,13 @@ def test_wrong_ids_and_rows_leave_the_pool_as_it_was(rng):
             pool.step(ids, X)
         with pytest.raises(ValueError, match=r"StreamPool\.run: " + words):
             pool.run(ids, [X, X])
+        with pytest.raises(ValueError, match=r"StreamPool\.reset: " + words):
+            pool.reset(ids)
     for ids in ([a, 1.0], [a, True], [a, None], 5, np.array([a, b], float), np.array([[a, b]])):
         with pytest.raises(TypeError, match=r"StreamPool\.step: expected ids to be"):
             pool.step(ids, X)
+        with pytest.raises(TypeError, match=r"StreamPool\.reset: expected ids to be"):
+            pool.reset(ids)
     for x in (X[:1], X[:, :4], X[0], np.zeros((3, 5), np.float32)):
         with pytest.raises(ValueError, match=r"StreamPool\.step: expected X of shape \(2, 5\)"):
             pool.step([a, b], x)
@@ -331,6 +341,7 @@ def test_no_streams_are_a_step_too(rng):
     assert pool.step([], np.empty((0, 5), np.float32)).shape == (0, 3)
     assert pool.step(np.empty(0, int), np.empty((0, 5))).dtype == np.float32
     assert pool.run([], []) == []
+    pool.reset([])
 
 
 def test_a_slot_whose_ids_are_used_up_is_not_given_out_again(rng):

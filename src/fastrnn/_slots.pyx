@@ -255,6 +255,41 @@ cdef class Slots:
         self.refuse(fault, method, ids, index)
         return arrays
 
+    def reset(self, ids):
+        """Bring the states of these streams back to zeros; they keep their ids.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            Of open streams, in any order, no two the same.
+
+        Raises
+        ------
+        ValueError
+            An id is unknown, closed or given twice.
+        TypeError
+            ``ids`` does not hold whole numbers.
+        RuntimeError
+            The process was forked while another thread was at it, or this call is inside another one.
+        """
+        cdef cnp.ndarray numbers
+        cdef Py_ssize_t n, i, index
+        cdef Fault fault
+        ids = listed("reset", ids)
+        numbers = as_ids("reset", ids)
+        n = cnp.PyArray_SIZE(numbers)
+        self.enter("reset")
+        try:
+            fault = self.find(numbers, &index)
+            if fault == NONE:
+                self.is_moving = True
+                for i in range(n):
+                    memset(self.records.data + self.slots[i] * self.record_bytes, 0, self.record_bytes)
+                self.is_moving = False
+        finally:
+            self.leave()
+        self.refuse(fault, "reset", ids, index)
+
     cdef void close_slot(self, Py_ssize_t number) noexcept:
         cdef Slot *slot = &self.table[number]
         slot.is_open = False
