@@ -178,9 +178,13 @@ def _requires(name):
 
 
 def _bytes(name):
-    """The files of a distribution; of fastrnn its package's folder, installed or not."""
+    """The files of a distribution; of fastrnn its package's folder, installed or not, without the C that
+    Cython leaves in a source tree."""
     if name == "fastrnn":
-        files = Path(fastrnn.__file__).parent.rglob("*")
+        folder = Path(fastrnn.__file__).parent
+        files = [
+            file for file in folder.rglob("*") if not file.with_suffix(".pyx").exists() or file.suffix != ".c"
+        ]
     else:
         distribution = metadata.distribution(name)
         files = [Path(distribution.locate_file(file)) for file in distribution.files or []]

@@ -73,6 +73,8 @@ def main():
     if min(options.connections, options.seconds, options.rate) <= 0:
         parser.error("connections, seconds and rate must be above 0")
     model = load_model(options.model)
+    if model.features_in is None:
+        parser.error(f"no server takes a model that begins with {model.layers[0]!r}")
     steps = max(1, round(options.seconds * options.rate))
     table = np.random.default_rng(0).standard_normal((ROWS, model.features_in)).astype("<f4")
     clients = [Client(number, table, steps) for number in range(options.connections)]

@@ -59,10 +59,12 @@ def main():
     parser.add_argument("weights", nargs="?", help="the state dict (.pt, .safetensors, .npz)")
     parser.add_argument("reviews", nargs="*", default=REVIEWS, help="word numbers with commas between them")
     options = parser.parse_args()
-    model = make_model(
-        make_weights() if options.weights is None else fastrnn.load_state_dict(options.weights)
-    )
-    reviews = [[int(word) for word in review.split(",")] for review in options.reviews]
+    try:
+        weights = make_weights() if options.weights is None else fastrnn.load_state_dict(options.weights)
+        model = make_model(weights)
+        reviews = [[int(word) for word in review.split(",")] for review in options.reviews]
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     lengths = [len(review) for review in reviews]
     tokens = np.zeros((len(reviews), max(lengths)), int)
     for row, review in zip(tokens, reviews, strict=True):

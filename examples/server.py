@@ -138,8 +138,6 @@ class Server:
             self.under_way, self.ready = self.ready, {}
             batch = list(self.under_way)
             try:
-                while self.gone:
-                    self.pool.close(self.gone.pop())
                 answers = await self.answer(batch) if batch else {}
             except Exception as error:  # no memory, say: these are cut off, and the others go on
                 print(f"server.py: {len(batch)} connections cut off: {error!r}", file=sys.stderr)
@@ -154,6 +152,17 @@ class Server:
                     continue
                 connection.transport.write(answers[connection])
                 self.look_at(connection)
+            self.close_streams()
+
+    def close_streams(self):
+        """Close the streams of connections that are gone; one that fails waits for the next batch."""
+        while self.gone:
+            try:
+                self.pool.close(self.gone[-1])
+            except MemoryError as error:  # for the state that it gives
+                print(f"server.py: a stream is not closed yet: {error!r}", file=sys.stderr)
+                return
+            self.gone.pop()
 
     async def answer(self, batch):
         """Make a step of each of these connections; their answers."""
@@ -189,13 +198,13 @@ async def main(options):
     try:
         model = load_model(options.model)
         if model.features_in is None:
-            raise ValueError(f"{model.layers[0]!r} takes tokens, or any number of features")
+            raise ValueError(f"one that begins with {model.layers[0]!r}, so features_in is None")
         server = Server(model)
     except (ValueError, OSError) as error:
         raise SystemExit(f"server.py: expected a model that can be served, got: {error}") from None
     try:
         await server.serve(options.host, options.port)
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # the latter: no such port
         raise SystemExit(f"server.py: {error}") from None
 
 

@@ -8,12 +8,13 @@ import sys
 import numpy as np
 import pytest
 from helpers import assert_close, random_layer
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastrnn
 from fastrnn import demo, offline
 from fastrnn.cli import main
+from fastrnn.terminal import print_table
 
 
 @pytest.fixture
@@ -240,3 +241,55 @@ def test_demo_weights_are_small():
 def test_demo_text_goes_both_ways():
     assert demo.decode(demo.encode("Hello, (world)\n")) == "Hello, (world)\n"
     assert demo.decode(demo.encode("né")) == "n?"
+
+
+# ---------------------------------------------------------------- where results go
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_nothing_but_a_file_is_replaced(run, model, rng, tmp_path):
+    """A device or a pipe stays what it is; behind a link, the file is written."""
+    saved = tmp_path / "model.safetensors"
+    np.save(tmp_path / "x.npy", rng.standard_normal((4, 3)))
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for output in ("pipe", "link"):
+        status, _, err = run("run", saved, tmp_path / "x.npy", "-o", tmp_path / output)
+        assert status == 2 and "No regular file, so it is not replaced" in err
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "other").symlink_to(tmp_path / "y.npy")
+    status, _, _ = run("run", saved, tmp_path / "x.npy", "-o", tmp_path / "other")
+    assert status == 0 and (tmp_path / "other").is_symlink()
+    assert np.load(tmp_path / "y.npy").shape == (4, 2)
+
+
+def test_two_outputs_may_not_be_one_file(run, model, rng, tmp_path):
+    np.save(tmp_path / "x.npy", rng.standard_normal((4, 3)))
+    files = ("-o", tmp_path / "same", "--state", tmp_path / "." / "same")
+    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", *files)
+    assert status == 2 and "another file than the other output" in err
+    assert not (tmp_path / "same").exists()
+
+
+def test_a_full_disk_is_an_os_error(run, model, tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("fastrnn.model.save_file", full)
+    status, _, err = run("convert", tmp_path / "model.safetensors", tmp_path / "out.safetensors")
+    assert status == 2 and "No space left on device" in err
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors"]
+
+
+def test_names_do_not_steer_a_terminal(capsys, monkeypatch):
+    """Neither by markup nor by control characters."""
+    pytest.importorskip("rich")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    print_table(("tensor",), [("a[/b]",), ("c\x1b]0;d\x07\ne",)])
+    shown = capsys.readouterr().out
+    assert "a[/b]" in shown and "c?]0;d??e" in shown and "\x07" not in shown
+
+
+def test_a_message_names_the_command_once(run):
+    _, _, err = run("demo", "--seed", "-1")
+    assert err == "fastrnn demo: expected a seed from 0, got -1.\n"

@@ -372,6 +372,19 @@ def test_wrong_legacy_files_are_refused(tmp_path, content, words):
          "damaged"),
         (b"\x80\x02]q\x00" + b"](h\x00h\x00eq\x00" * 60 + b"\x85q\x010ctorch\ndevice\nh\x01R.",
          "a whole pickled module or object (torch.device)"),
+        # One list, made into a dict at every turn by a function that another one calls.
+        (b"\x80\x02](" + b"(K\x01Nt" * 100_000 + b"eq\x000ctorch._tensor\n_rebuild_from_type_v2\nq\x010"
+         b"ccollections\nOrderedDict\nctorch\nTensor\nh\x00\x85\x87q\x020](" + b"h\x01h\x02R" * 3000 + b"e.",
+         "at most 2000000 operations"),
+        (b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\x00h\x00ctorch\nTensor\n)\x87R.",
+         "a whole pickled module or object"),
+        # A key whose hash takes a while, again and again; and long names, each of them new.
+        (b"\x80\x02\x8b" + struct.pack("<i", 10**6) + b"\x55" * (10**6 - 1) + b"\x01q\x000}"
+         + b"h\x00Ns" * 300_000 + b".", "a whole number of"),
+        (b"\x80\x02X\xf0\x01\0\0" + b"m" * 496 + b"q\x000X\xf0\x01\0\0" + b"n" * 496 + b"q\x010]("
+         + b"h\x00h\x01\x93" * 450_000 + b"e.", "at most 2000000 operations"),
+        (b"\x80\x02(X\x07\0\0\0storagectorch\n" + b"n" * 980 + b"\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tq\x000]("
+         + b"h\x00Q" * 450_000 + b"e.", "at most 2000000 operations"),
         # A key nested so deeply that hashing it would overflow the C stack.
         (b"\x80\x02})" + b"\x85" * 300_000 + b"K\x01s.", "a state_dict, got"),
         (b"\x80\x02" + b"}" * 2_100_000 + b".", "at most 2000000 operations"),
@@ -481,7 +494,9 @@ def test_npz_header_cannot_claim_more_than_there_is(tmp_path):
         (entry("(1,)", "'|O'", bytes(8)), "pickled objects"),
         (entry("(1,)", "'<U4'", bytes(16)), "to hold real numbers"),
         (entry("(-1,-1)"), "a whole array"),
-        (entry("(0," + "9" * 30 + ")"), "bytes in 'a.npy'"),
+        (entry("(0," + "9" * 30 + ")"), "a whole array"),
+        (entry(f"(0,{2**47},{2**47})"), "a whole array"),
+        (entry("(True,)", data=bytes(4)), "a whole array"),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"(" * 9000, "a whole array"),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 8) + b"{'a':(\n ", "a whole array"),
         (b"\x93NUMPY\x01\x00" + struct.pack("<H", 9000) + b"-" * 8999 + b"1", "a whole array"),
@@ -513,6 +528,7 @@ def test_wrong_safetensors_are_refused(tmp_path):
             "fits in memory",
         ),
         (file({"w": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}), "a "),
+        (file({"w": {"dtype": "F32", "shape": [0, 2**47, 2**47], "data_offsets": [0, 0]}}), "a "),
     ):
         refuse(tmp_path, content, words)
 

@@ -553,6 +553,43 @@ def test_what_a_fork_tears_says_so(kind, script):
 # ---------------------------------------------------------------- copies, processes, threads
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_fork_while_threads_wait_for_their_turn_leaves_a_pool_that_answers():
+    """Even if one of them has the lock already and does not know it."""
+    script = """
+import os, signal, sys, threading, time
+import numpy as np
+import fastrnn
+weights = {"weight_ih": (96, 32), "weight_hh": (96, 32)}
+random = np.random.default_rng(0)
+weights = {name: random.uniform(-1, 1, shape) for name, shape in weights.items()}
+pool = fastrnn.GRU.from_state_dict(weights, threads=1).pool()
+ids, X = [pool.open() for _ in range(64)], np.zeros((64, 32), np.float32)
+sys.setswitchinterval(10)
+def work():
+    while True:
+        pool.step(ids, X)
+        time.sleep(0)
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+answers = set()
+for _ in range(30):
+    pool.step(ids, X)
+    if (child := os.fork()) == 0:
+        signal.alarm(5)
+        try:
+            pool.step(ids, X)
+        except RuntimeError:
+            os._exit(7)
+        os._exit(0)
+    answers.add(os.waitpid(child, 0)[1])
+print(sorted(answers), flush=True)
+os._exit(not answers <= {0, 7 << 8})
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=250)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def test_a_pool_survives_pickling(rng):
     pool = random_model(rng).pool(2)
     ids = [pool.open() for _ in range(5)]

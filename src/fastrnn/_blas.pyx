@@ -275,11 +275,15 @@ cdef void leave(uint64_t before) noexcept nogil:
     pass
 
 
-cdef size_t scratch_bytes_f32(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+cdef size_t project_bytes(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    return 0
+
+
+cdef size_t step_bytes_f32(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     return scratch_size(cell, n) * sizeof(float)
 
 
-cdef size_t scratch_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+cdef size_t step_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     return scratch_size(cell, n) * sizeof(double)
 
 
@@ -289,7 +293,8 @@ f32.step = step_f32
 f32.dense = dense_f32
 f32.parts = parts
 f32.gate_width = gate_width
-f32.scratch_bytes = scratch_bytes_f32
+f32.project_bytes = project_bytes
+f32.step_bytes = step_bytes_f32
 f32.enter = enter
 f32.leave = leave
 
@@ -299,7 +304,8 @@ f64.step = step_f64
 f64.dense = dense_f64
 f64.parts = parts
 f64.gate_width = gate_width
-f64.scratch_bytes = scratch_bytes_f64
+f64.project_bytes = project_bytes
+f64.step_bytes = step_bytes_f64
 f64.enter = enter
 f64.leave = leave
 

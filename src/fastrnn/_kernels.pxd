@@ -72,7 +72,8 @@ cdef extern from "kernels/kernels.h" nogil:
                       void *out, Py_ssize_t ldo) noexcept nogil
         Py_ssize_t (*parts)(const frnn_cell *cell) noexcept nogil
         Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
-        size_t (*scratch_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+        size_t (*project_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+        size_t (*step_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
         void (*rows)(const frnn_rows *what, Py_ssize_t n, const void *x, void *y) noexcept nogil
         void (*begin)() noexcept nogil
         void (*end)() noexcept nogil

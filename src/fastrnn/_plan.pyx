@@ -302,7 +302,8 @@ cdef void lay_out_scratch(const Stack *stack, Call *call, char **cursor, bint is
     if stack.L > 1:
         input_row = max(input_row, output_row)
     for i in range(stack.L * stack.D):
-        size = max(size, <Py_ssize_t>stack.backend.scratch_bytes(stack.cells[i], rows))
+        size = max(size, <Py_ssize_t>stack.backend.project_bytes(stack.cells[i], rows))
+        size = max(size, <Py_ssize_t>stack.backend.step_bytes(stack.cells[i], B))
     call.scratches = <Scratch *>take(cursor, count * sizeof(Scratch))
     for number in range(count):
         # The slices of a step share its gates, each its own part of them.

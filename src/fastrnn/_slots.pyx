@@ -185,11 +185,13 @@ cdef class Slots:
 
     def _begin_anew(self):
         """In the child of a fork: the other threads are gone, and with them what they were at."""
-        if self.holder != 0:
-            self.is_torn = self.is_moving
-            self.holder = 0
-            self.is_moving = False
-            self.lock = PyThread_allocate_lock()  # the old one is held for ever
+        if self.holder == PyThread_get_thread_ident():
+            return
+        self.is_torn = self.is_torn or self.is_moving
+        self.holder = 0
+        self.is_moving = False
+        # The old one may be held for ever: by a holder, or by a thread that had just come to be one.
+        self.lock = PyThread_allocate_lock()
 
     # ------------------------------------------------------------ slots
 

@@ -13,7 +13,7 @@ import numpy as np
 import fastrnn
 from fastrnn import demo
 from fastrnn.errors import Array, State, check_positive, message
-from fastrnn.files import check_folder, replacing
+from fastrnn.files import check_target, replacing
 from fastrnn.importers.architecture import suggestion
 from fastrnn.model import verify
 from fastrnn.offline import read_inputs, run_file
@@ -24,6 +24,8 @@ from fastrnn.terminal import print_table, progress
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
+    if sys.stdout is None:  # closed by whoever started this
+        sys.stdout = open(os.devnull, "w")
     try:
         status: int = options.command(options) or 0
         sys.stdout.flush()
@@ -32,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read the output has had enough. Nothing more is written, at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
-        print(f"fastrnn {options.name}: {str(error) or type(error).__name__}", file=sys.stderr)
+    except (ValueError, TypeError, ArithmeticError, OSError, MemoryError, RuntimeError) as error:
+        text = str(error).removeprefix(f"{options.name}: ") or type(error).__name__
+        print(f"fastrnn {options.name}: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fastrnn {options.name}: interrupted", file=sys.stderr)
@@ -153,12 +156,17 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:
-    """Refuse to write over an input, or where there is no folder, before any work is done."""
+    """Refuse to write over an input or another output, or where nothing can be written, before any work is
+    done."""
+    taken = dict.fromkeys(map(os.path.realpath, inputs), "the input")
     for output in filter(None, outputs):
-        check_folder(output)
-        for other in inputs:
-            if os.path.exists(output) and os.path.exists(other) and os.path.samefile(output, other):
-                raise ValueError(message("output", "another file than the input", output))
+        check_target(output)
+        for other, what in taken.items():
+            if os.path.realpath(output) == other or (
+                os.path.exists(output) and os.path.exists(other) and os.path.samefile(output, other)
+            ):
+                raise ValueError(message("output", f"another file than {what}", output))
+        taken[os.path.realpath(output)] = "the other output"
 
 
 def _convert(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from fastrnn.chain import chain_features, check_layers, join_state, output_dtype, split_state
@@ -228,7 +229,10 @@ class Sequential:
             "layers": [{"kind": spec.kind, "options": dict(spec.options)} for spec in specs],
         }
         with replacing(os.fspath(path)) as draft:
-            save_file(tensors, draft, {"fastrnn": json.dumps(description)})
+            try:
+                save_file(tensors, draft, {"fastrnn": json.dumps(description)})
+            except SafetensorError as error:  # which is no OSError, though the disk is full
+                raise OSError(message("save", "room to write in", str(error))) from error
 
     def _golden_input(self) -> Array:
         """A seeded input of this model: normal numbers, or tokens."""

@@ -7,14 +7,16 @@ from importlib.util import find_spec
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of texts under the names of their columns."""
+    """Print rows of texts under the names of their columns; what would steer a terminal as "?"."""
+    rows = [["".join(c if c.isprintable() else "?" for c in text) for text in row] for row in rows]
     if find_spec("rich") is not None and sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
+        from rich.text import Text
 
         table = Table(*columns)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(Text, row))  # no markup
         Console().print(table)
         return
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]

@@ -13,9 +13,7 @@ from fastrnn.spec import GATES, LayerSpec
 def make_runner(work: Work) -> Callable[..., Any]:
     """A function (x, state) to (y, state), as fastrnn's Sequential is one; weights of the work's own."""
     warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
-    if work.is_step and len(work.specs) == 1 and _is_cell(work.specs[0]):
-        return _cell_runner(work.specs[0])
-    modules = [_module(spec) for spec in work.specs]
+    modules = [_cells(spec) if work.is_step and _has_cells(spec) else _module(spec) for spec in work.specs]
     if len(modules) == 1 and work.specs[0].kind in GATES and work.lengths is None:
         return cast("Callable[..., Any]", modules[0])  # torch's module alone, nothing of ours around it
     lengths = None if work.lengths is None else torch.tensor(work.lengths)
@@ -40,28 +38,44 @@ def make_runner(work: Work) -> Callable[..., Any]:
     return run
 
 
-def _is_cell(spec: LayerSpec) -> bool:
-    """Whether torch has a cell for a layer, which steps up to 70 times as fast as the module."""
+def _has_cells(spec: LayerSpec) -> bool:
+    """Whether torch has cells for the layers of a stack, which step up to 70 times as fast as the module."""
     if spec.kind not in GATES:
         return False
     shape = recurrent_shape(spec)
-    return shape.num_layers == 1 and not shape.bidirectional and not shape.proj_size
+    return not shape.bidirectional and not shape.proj_size
 
 
-def _cell_runner(spec: LayerSpec) -> Callable[..., Any]:
+def _cells(spec: LayerSpec) -> Callable[..., Any]:
+    """A stack for one step, a cell a layer; called as its module is, with a list of states."""
+    axis = 1 if spec.options.get("batch_first", False) else 0
+    is_lstm = spec.kind == "LSTM"
+    cells = [_cell(spec, layer) for layer in range(recurrent_shape(spec).num_layers)]
+
+    def step(x: Any, states: Sequence[Any] | None = None) -> tuple[Any, list[Any]]:
+        h, after = x.select(axis, 0), []
+        for cell, state in zip(cells, states or [None] * len(cells), strict=True):
+            state = cell(h, state)
+            h = state[0] if is_lstm else state
+            after.append(state)
+        return h.unsqueeze(axis), after
+
+    return step
+
+
+def _cell(spec: LayerSpec, layer: int) -> Any:
     shape = recurrent_shape(spec)
     more = {"nonlinearity": shape.nonlinearity} if spec.kind == "RNN" else {}
-    cell = getattr(torch.nn, f"{spec.kind}Cell")(shape.input_size, shape.hidden_size, shape.bias, **more)
-    cell = cell.to(getattr(torch, spec.options.get("precision", "float32"))).eval()
-    cell.load_state_dict({name.removesuffix("_l0"): torch.tensor(a) for name, a in spec.tensors.items()})
-    batch_first = spec.options.get("batch_first", False)
-
-    def run(x: Any, state: Any = None) -> tuple[Any, Any]:
-        state = cell(x[:, 0] if batch_first else x[0], state)
-        h = state[0] if spec.kind == "LSTM" else state
-        return h.unsqueeze(1 if batch_first else 0), state
-
-    return run
+    features = shape.input_size if layer == 0 else shape.hidden_size
+    cell = getattr(torch.nn, f"{spec.kind}Cell")(features, shape.hidden_size, shape.bias, **more)
+    ending = f"_l{layer}"
+    tensors = {
+        name.removesuffix(ending): torch.tensor(array)
+        for name, array in spec.tensors.items()
+        if name.endswith(ending)
+    }
+    cell.load_state_dict(tensors)
+    return cell.to(getattr(torch, spec.options.get("precision", "float32"))).eval()
 
 
 def _run_packed(module: Any, x: Any, state: Any, lengths: Any, work: Work) -> tuple[Any, Any]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastrnn.errors import Array, FormatError, brief, message
 from fastrnn.importers.archive import Archive
+from fastrnn.importers.tensors import is_shape
 
 MAX_HEADER = 16 * 1024
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -30,8 +31,8 @@ def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array:
         if version not in _HEADERS:
             raise ValueError(f"version {version}")
         shape, is_fortran, dtype = _HEADERS[version](file)
-        if len(shape) > 32 or min(shape, default=0) < 0:
-            raise ValueError(f"{len(shape)} axes, or one below 0")
+        if not is_shape(shape):
+            raise ValueError(f"a shape {brief(str(shape))}")
     # NumPy parses the header as Python text, which fails in many ways (TokenError, MemoryError, ...).
     except Exception as error:
         got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
@@ -41,7 +42,7 @@ def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array:
         raise FormatError(message(where, f"{brief(name)} to hold real numbers", got))
     size = prod(shape) * dtype.itemsize
     there = len(data) - file.tell()
-    if size != there or max(shape, default=0) >= 2**48:
+    if size != there:
         raise FormatError(message(where, f"{size} bytes in {brief(name)}", str(there)))
     elements = data[file.tell() :].view(dtype).astype(dtype.newbyteorder("="), copy=False)
     return np.require(elements.reshape(shape, order="F" if is_fortran else "C"), requirements="A")

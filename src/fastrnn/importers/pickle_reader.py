@@ -16,10 +16,12 @@ from typing import IO, Any
 
 from fastrnn.errors import FormatError, brief, message
 
-# The work that a pickle may ask for: opcodes, and items in the arguments of its calls. A state dict
-# of 70,000 tensors needs as much; memory is bounded to some hundred MB, time to a few seconds.
+# The work that a pickle may ask for: opcodes, items in the arguments of its calls, and what its names weigh.
+# A state dict of 70,000 tensors needs as much; memory is bounded to some hundred MB, time to a few seconds.
 MAX_WORK = 2_000_000
 MAX_NAME = 1000
+NAME_SHARE = 10  # characters of a name that weigh as much as an opcode
+MAX_BITS = 2**15  # of a whole number: as a key it is hashed anew at every use
 
 # Modules whose functions do things. Nothing is ever called, so this list protects nobody: it is
 # here to say plainly that a file is hostile, where a stand-in would pass it over.
@@ -174,6 +176,8 @@ class _Machine:
         if name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _LITERALS:
+            if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
+                raise ValueError(f"a whole number of {argument.bit_length()} bits")
             self.stack.append(argument)
         elif name in _MEMO_GET:
             self.stack.append(self.memo[int(argument)])
@@ -290,13 +294,17 @@ class _Machine:
             got = f"one that asks for {brief(text)}"
             hint = "It would run code when unpickled, so it was refused; nothing of it ran."
             raise FormatError(message(self.where, "a file of weights", got, hint))
+        self.charge(len(text) // NAME_SHARE)
         self.stack.append(Name(text))
 
     def call(self, function: object, arguments: tuple[Any, ...]) -> object:
         if not isinstance(function, Name):
             # A call on something that was itself the result of a call.
             return StandIn(getattr(function, "name", type(function).__name__))
-        self.charge(len(arguments) + sum(len(a) for a in arguments if isinstance(a, (list, tuple, dict))))
+        # A function may pass its arguments on to another one: what these hold counts too.
+        inner = [a for a in arguments if isinstance(a, _CONTAINERS)]
+        self.charge(len(arguments) + sum(map(len, inner)))
+        self.charge(sum(len(b) for a in inner for b in a if isinstance(b, _CONTAINERS)))
         known = self.functions.get(function.text)
         return known(*arguments) if known is not None else StandIn(function.text)
 
@@ -330,7 +338,10 @@ class _Machine:
         # Else it sets attributes, such as the _metadata of a state dict: of no use here.
 
     def do_binpersid(self, _: object) -> None:
-        self.stack.append(self.persistent(self.pop()))
+        found = self.persistent(self.pop())
+        if isinstance(found, StandIn):
+            self.charge(len(found.name) // NAME_SHARE)
+        self.stack.append(found)
 
 
 def _extend(target: object, values: list[Any]) -> None:
@@ -353,6 +364,7 @@ def _fill(target: object, values: list[Any]) -> object:
     return target
 
 
+_CONTAINERS = (list, tuple, dict)
 _CONSTANTS: dict[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _LITERALS = frozenset(
     "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "

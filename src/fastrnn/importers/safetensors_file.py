@@ -8,7 +8,7 @@ import safetensors
 
 from fastrnn.errors import Array, FormatError, brief, message
 from fastrnn.importers.pickle_reader import StandIn
-from fastrnn.importers.tensors import as_elements
+from fastrnn.importers.tensors import as_elements, is_shape
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -39,7 +39,7 @@ def read_safetensors(path: str, where: str) -> tuple[dict[str, Array | StandIn],
             continue
         elements = np.frombuffer(bytearray(entry["data"]), np.uint8)
         shape = entry["shape"]
-        if len(shape) > 32 or max(shape, default=0) >= 2**48:
+        if not is_shape(shape):
             raise FormatError(
                 message(where, f"a tensor {brief(name)} that fits in memory", brief(str(shape)))
             )

@@ -5,7 +5,7 @@ an array is made. Views of one storage share its memory, as in torch; nothing is
 that no file can make more of its bytes than there are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal
@@ -37,6 +37,14 @@ DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), "uint16", 
 def itemsize(dtype: str) -> int:
     """Bytes of an element of a dtype by its name, bfloat16 among them."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+
+
+def is_shape(sizes: Sequence[object]) -> bool:
+    """Whether sizes that a file gives can be those of an array, empty or not."""
+    if len(sizes) > 32:
+        return False
+    counts = [n for n in sizes if type(n) is int and n >= 0]
+    return len(counts) == len(sizes) and prod(n for n in counts if n) < 2**48
 
 
 def as_elements(data: NDArray[np.uint8], dtype: str, byteorder: str = "little") -> Array:
@@ -94,7 +102,7 @@ class TensorView:
             raise FormatError(message(where, f"a tensor {name} of sizes and strides", got, hint))
         count = self.storage.count * itemsize(self.storage.dtype) // itemsize(self.dtype)
         if 0 in self.size:
-            if prod(n for n in self.size if n) >= 2**48:
+            if not is_shape(self.size):
                 raise FormatError(message(where, f"a tensor {name} that fits in memory", f"{self.size}"))
             return np.zeros(self.size, "float32" if self.dtype == "bfloat16" else self.dtype)
         pairs = list(zip(self.size, self.stride, strict=True))

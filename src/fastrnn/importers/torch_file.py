@@ -77,8 +77,9 @@ def _rebuild_parameter(data: object, *_: object) -> object:
 
 def _rebuild_from_type(function: object, kind: object, arguments: object, *_: object) -> object:
     """A tensor of a subclass, or with attributes: the tensor alone."""
-    if isinstance(function, Name) and function.text in FUNCTIONS and isinstance(arguments, tuple):
-        return FUNCTIONS[function.text](*arguments)
+    known = FUNCTIONS.get(function.text) if isinstance(function, Name) else None
+    if known is not None and known is not _rebuild_from_type and isinstance(arguments, tuple):
+        return known(*arguments)
     return StandIn(kind.text if isinstance(kind, Name) else "tensor subclass")
 
 

@@ -44,19 +44,20 @@
 #define FRNN_TILE_ROWS 6
 #define FRNN_SUMS (FRNN_REGISTERS / 4 * 3) /* the vectors of a lone row that registers hold */
 #define FRNN_LINE 64
-/* Rows of x and h a multiple of FRNN_CROWD bytes apart are copied to where they are FRNN_APART bytes further apart,
- * once for all the weights. A product of 96 rows of 1024 (Zen 4, GFLOP/s): 98 as they lie, 115 apart; with avx2 46
- * and 111, and 103 if they are but 64 bytes further apart. */
+/* Rows of x and h that are a multiple of FRNN_CROWD bytes wide and apart are copied to where they are FRNN_APART
+ * bytes further apart, once for all the weights. The projection of 96 rows of 1024 (Zen 4, one call of `project` in
+ * a loop, GFLOP/s): 98 as they lie, 115 apart; with avx2 46 and 111, and 103 if they are but 64 bytes further apart. */
 #define FRNN_CROWD 2048
 #define FRNN_APART 320
 /* Weights of more bytes than FRNN_NEAR, from the third-level cache on, are asked for ahead where more than
  * FRNN_FEW rows share them: a few are through with a strip before the next one can come, and the processor's own
- * prefetching does better alone. A step of an LSTM of 1024 units, asked for ahead (Zen 4, in terms of the time
- * without): 0.96 for 64 rows, 1.01 for 8, 1.07 for 4, 1.2 to 1.3 for one. */
+ * prefetching does better alone. Asked for ahead or not (Zen 4, `python -m bench compare` of a run of each): LSTM
+ * 1024->1024, 100x64 takes 0.96 of the time; a step of one row would take 1.3 times as long, 100x1 1.16 times. */
 #define FRNN_NEAR (1 << 20)
 #define FRNN_FEW 8
 /* Each instruction set says how many registers it has, and how many rows of a strip are a chunk: what tiles read
- * stays near, and there are few beginnings and ends of sums. */
+ * stays near, and there are few beginnings and ends of sums. LSTM 256->256, chunks of 256 beside such of 128: 100x8
+ * takes 0.90 of the time with avx2 (Zen 3), 100x32 0.99 with avx512 (Zen 4; `python -m bench compare`). */
 #define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
 
 /* ---------------------------------------------------------------- what all share */

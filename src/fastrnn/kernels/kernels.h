@@ -31,7 +31,7 @@ typedef struct frnn_cell {
     ptrdiff_t hidden_size; /* H: hidden units; of FRNN_DENSE the outputs */
     ptrdiff_t output_size; /* P: columns of h */
     ptrdiff_t gates;       /* G: 1, 3 (r, z, n) or 4 (i, f, g, o) */
-    ptrdiff_t block;       /* simd: panels that lie together (_pack.pyx) */
+    ptrdiff_t block;       /* simd: panels that lie together (block_panels in kernels.inc.h) */
     const void *w_ih;    /* (G*H, I) */
     const void *w_hh;    /* (G*H, P); NULL for FRNN_DENSE */
     const void *w_hr;    /* (P, H); NULL without a projection */
@@ -71,7 +71,7 @@ typedef struct frnn_step {
     void *h_next;          /* (n, P) with ld_next; apart from h_prev */
     ptrdiff_t ld_next;
     void *c;               /* (n, H), updated in place; NULL but for FRNN_LSTM */
-    void *scratch;         /* scratch_bytes(cell, n) */
+    void *scratch;         /* step_bytes(cell, n) */
     ptrdiff_t first;       /* the parts of the cell that are wanted, the last excluded: of h_next and c the */
     ptrdiff_t last;        /* units of these alone are written. A cell with a projection takes all at once */
     int is_odd;            /* every other step of a sequence: weights that were used last are used first, */
@@ -79,14 +79,15 @@ typedef struct frnn_step {
 
 typedef struct frnn_backend {
     /* How its weights are packed (_pack.pyx): how many panels are a block, how many columns of a block of
-     * so many lie together, and how many products of a long sum are one chunk. NULL: rows, as torch has them. */
+     * so many lie together, and how many products of a long sum are one chunk. Both functions NULL: rows, as
+     * torch has them. */
     ptrdiff_t (*block)(frnn_kind kind, ptrdiff_t hidden_size);
     ptrdiff_t (*strip)(ptrdiff_t width);
     ptrdiff_t chunk;
 
     /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row, of the parts from
      * first to last, that excluded. How gates of n rows, n times gate_width elements, lie is the backend's own
-     * matter. scratch: scratch_bytes(cell, n). No aliasing. */
+     * matter. scratch: project_bytes(cell, n). No aliasing. */
     void (*project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
                     ptrdiff_t ldx, void *gates, void *scratch);
 
@@ -101,7 +102,9 @@ typedef struct frnn_backend {
      * same time. */
     ptrdiff_t (*parts)(const frnn_cell *cell);
     ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
-    size_t (*scratch_bytes)(const frnn_cell *cell, ptrdiff_t n);
+    /* The scratch of project and of step for n rows. */
+    size_t (*project_bytes)(const frnn_cell *cell, ptrdiff_t n);
+    size_t (*step_bytes)(const frnn_cell *cell, ptrdiff_t n);
 
     /* y = f(x) of n rows, in place or apart; NULL where a backend has none of its own. simd: tanh, sigmoid
      * and exponentials err by 4 units in the last place at most over the whole range

@@ -378,8 +378,8 @@ static void spread_workers(int wanted)
         cpu_set_t own;
         CPU_ZERO(&own);
         CPU_SET(core, &own);
-        pthread_setaffinity_np(pool.handles[clashing[i]], sizeof own, &own);
-        atomic_store_explicit(&pool.core[clashing[i]], -1, memory_order_relaxed);
+        if (pthread_setaffinity_np(pool.handles[clashing[i]], sizeof own, &own) == 0)
+            atomic_store_explicit(&pool.core[clashing[i]], core, memory_order_relaxed);
     }
 }
 #endif
