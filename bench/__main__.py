@@ -68,7 +68,7 @@ def _measure(options):
     from bench.startup import RUNS
     from fastrnn.benchmark.measure import ROUNDS
     from fastrnn.errors import check_positive, message
-    from fastrnn.files import check_folder, replacing
+    from fastrnn.files import check_target, replacing
     from fastrnn.terminal import progress
 
     rounds = ROUNDS if options.rounds is None else check_positive("bench", "--rounds", options.rounds)
@@ -79,7 +79,7 @@ def _measure(options):
     if not cases and not starts:
         raise ValueError(message("bench", "a text that is in the name of a case", repr(options.only)))
     if options.output:
-        check_folder(options.output)
+        check_target(options.output)
     with progress("bench") as report:
         result = run(cases, rounds, threads=threads, is_busy=options.busy, starts=starts, report=report)
     if options.output:
