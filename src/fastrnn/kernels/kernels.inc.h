@@ -790,23 +790,16 @@ static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff
     FN(dense_rows)(n, cell->input_size, cell->hidden_size, x, ldx, cell->w_ih, cell->bias, out, ldo);
 }
 
-static void FN(step)(const frnn_cell *cell, const frnn_step *original)
+/* A step of rows that lie apart. */
+static void FN(whole_step)(const frnn_cell *cell, const frnn_step *step)
 {
-    const ptrdiff_t n = original->n, H = cell->hidden_size, P = cell->output_size;
-    const ptrdiff_t columns = P + (original->x == NULL ? 0 : cell->input_size);
-    frnn_step step = *original;
-    FN(layer) layer = {cell, &step, step.h_next, step.ld_next, FN(is_far)(cell, n, columns)};
-    T *scratch = step.scratch;
+    const ptrdiff_t H = cell->hidden_size, P = cell->output_size;
+    const ptrdiff_t columns = P + (step->x == NULL ? 0 : cell->input_size);
+    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell, step->n, columns)};
     if (cell->w_hr != NULL) {
-        layer.h = scratch;
+        layer.h = step->scratch;
         layer.ldh = FN(apart)(H);
-        scratch += n * layer.ldh;
     }
-    if (cell->kind == FRNN_GRU)
-        scratch += n * cell->block * FRNN_PANEL;
-    if (step.x != NULL)
-        step.x = FN(spread)(n, cell->input_size, step.x, &step.ldx, &scratch);
-    step.h_prev = FN(spread)(n, P, step.h_prev, &step.ld_prev, &scratch);
     switch (cell->kind) {
     case FRNN_LSTM: FN(step_of)(FRNN_LSTM, 4, 2, &layer); break;
     case FRNN_GRU: FN(step_of)(FRNN_GRU, 3, 2, &layer); break;
@@ -814,7 +807,22 @@ static void FN(step)(const frnn_cell *cell, const frnn_step *original)
     default: FN(step_of)(FRNN_RNN_RELU, 1, 4, &layer); break;
     }
     if (cell->w_hr != NULL)
-        FN(dense_rows)(n, H, P, layer.h, layer.ldh, cell->w_hr, NULL, step.h_next, step.ld_next);
+        FN(dense_rows)(step->n, H, P, layer.h, layer.ldh, cell->w_hr, NULL, step->h_next, step->ld_next);
+}
+
+static void FN(step)(const frnn_cell *cell, const frnn_step *step)
+{
+    if (step->n <= FRNN_TILE_ROWS) {
+        FN(whole_step)(cell, step);
+        return;
+    }
+    frnn_step apart = *step;
+    T *free = step->scratch;
+    if (step->x != NULL)
+        apart.x = FN(spread)(step->n, cell->input_size, step->x, &apart.ldx, &free);
+    apart.h_prev = FN(spread)(step->n, cell->output_size, step->h_prev, &apart.ld_prev, &free);
+    apart.scratch = free;
+    FN(whole_step)(cell, &apart);
 }
 
 static size_t FN(project_bytes)(const frnn_cell *cell, ptrdiff_t n)
