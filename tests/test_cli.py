@@ -68,6 +68,8 @@ def test_convert_and_verify(run, golden, tmp_path):
     output = tmp_path / "model.safetensors"
     status, out, _ = run("convert", golden / "files" / "lstm_zip.pt", output, "--batch-first")
     assert status == 0 and "LSTM(3, 4, batch_first=True)" in out
+    assert "Taken for granted: batch first, an output for every step, no activations." in out
+    assert "Taken for granted" not in run("convert", output, tmp_path / "again.safetensors")[1]
     status, out, _ = run("verify", output)
     assert status == 0 and out.startswith("passed: ")
     status, out, _ = run("verify", output, "--json")

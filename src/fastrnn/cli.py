@@ -172,12 +172,19 @@ def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None
 def _convert(options: argparse.Namespace) -> None:
     _check_outputs([options.output], [options.input])
     model = _load(options.input, options)
+    is_saved = "fastrnn" in fastrnn.load_state_dict(options.input, options.key).metadata
     model.save(options.output)
     result = {"model": repr(model), **verify(options.output)}
     if options.json:
         print(json.dumps(result))
     else:
         print(model)
+        if not is_saved:
+            axis = "batch" if options.batch_first else "time"
+            print(
+                f"Read off keys and shapes. Taken for granted: {axis} first, an output for every step, "
+                "no activations. A state dict tells nothing of those."
+            )
         print(
             f"{options.output}: self-test beside the reference in NumPy: "
             f"largest error {result['largest_error']:.2g}, allowed {result['tolerance']:.2g}"
