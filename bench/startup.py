@@ -183,7 +183,9 @@ def _bytes(name):
     if name == "fastrnn":
         folder = Path(fastrnn.__file__).parent
         files = [
-            file for file in folder.rglob("*") if not file.with_suffix(".pyx").exists() or file.suffix != ".c"
+            file
+            for file in folder.rglob("*")
+            if not (file.suffix == ".c" and file.with_suffix(".pyx").exists())
         ]
     else:
         distribution = metadata.distribution(name)

@@ -122,11 +122,13 @@ def test_engines_agree(rng, name, model, mode):
     (
         ({"proj_size": 4}, "proj_size"),
         ({"precision": "float64"}, "float64"),
+        ({"precision": "float64", "T": 1, "mode": "step"}, "float64"),
+        ({"precision": "float64", "T": 1, "mode": "step", "num_layers": 2}, "float64"),
     ),
 )
 def test_what_only_torch_has(options, what):
     pytest.importorskip("torch")
-    work = Case("LSTM", 5, 6, T=7, B=4, **options).work()
+    work = Case("LSTM", 5, 6, **{"T": 7, "B": 4, **options}).work()
     found = measure(work, rounds=1, round_seconds=1e-4)
     assert found["torch"]["difference"] < (1e-12 if what == "float64" else 1e-5)
     for name in ("onnxruntime", "openvino"):

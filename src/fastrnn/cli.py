@@ -172,14 +172,13 @@ def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None
 def _convert(options: argparse.Namespace) -> None:
     _check_outputs([options.output], [options.input])
     model = _load(options.input, options)
-    is_saved = "fastrnn" in fastrnn.load_state_dict(options.input, options.key).metadata
     model.save(options.output)
     result = {"model": repr(model), **verify(options.output)}
     if options.json:
         print(json.dumps(result))
     else:
         print(model)
-        if not is_saved:
+        if "fastrnn" not in fastrnn.load_state_dict(options.input, options.key).metadata:
             axis = "batch" if options.batch_first else "time"
             print(
                 f"Read off keys and shapes. Taken for granted: {axis} first, an output for every step, "

@@ -15,7 +15,7 @@ def make_runner(work: Work) -> Callable[..., Any]:
     warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
     modules = [_cells(spec) if work.is_step and _has_cells(spec) else _module(spec) for spec in work.specs]
     if len(modules) == 1 and work.specs[0].kind in GATES and work.lengths is None:
-        return cast("Callable[..., Any]", modules[0])  # torch's module alone, nothing of ours around it
+        return cast("Callable[..., Any]", modules[0])  # nothing else of ours around torch's module or cells
     lengths = None if work.lengths is None else torch.tensor(work.lengths)
     axis = 1 if work.batch_first else 0
 
@@ -68,6 +68,7 @@ def _cell(spec: LayerSpec, layer: int) -> Any:
     more = {"nonlinearity": shape.nonlinearity} if spec.kind == "RNN" else {}
     features = shape.input_size if layer == 0 else shape.hidden_size
     cell = getattr(torch.nn, f"{spec.kind}Cell")(features, shape.hidden_size, shape.bias, **more)
+    cell = cell.to(getattr(torch, spec.options.get("precision", "float32"))).eval()
     ending = f"_l{layer}"
     tensors = {
         name.removesuffix(ending): torch.tensor(array)
@@ -75,7 +76,7 @@ def _cell(spec: LayerSpec, layer: int) -> Any:
         if name.endswith(ending)
     }
     cell.load_state_dict(tensors)
-    return cell.to(getattr(torch, spec.options.get("precision", "float32"))).eval()
+    return cell
 
 
 def _run_packed(module: Any, x: Any, state: Any, lengths: Any, work: Work) -> tuple[Any, Any]:

@@ -51,13 +51,15 @@
 #define FRNN_APART 320
 /* Weights of more bytes than FRNN_NEAR, from the third-level cache on, are asked for ahead where more than
  * FRNN_FEW rows share them: a few are through with a strip before the next one can come, and the processor's own
- * prefetching does better alone. Asked for ahead or not (Zen 4, `python -m bench compare` of a run of each): LSTM
- * 1024->1024, 100x64 takes 0.96 of the time; a step of one row would take 1.3 times as long, 100x1 1.16 times. */
+ * prefetching does better alone. LSTM of 1024 units (Zen 4, avx512): asked for ahead, steps of 64 rows take 0.96 of
+ * the time (`step` in a loop, builds in turns); before strips, one row, asked for ahead, took 1.3 times as long for
+ * a step and 1.16 times for 100x1 (cases of `python -m bench`, builds in turns). */
 #define FRNN_NEAR (1 << 20)
 #define FRNN_FEW 8
 /* Each instruction set says how many registers it has, and how many rows of a strip are a chunk: what tiles read
  * stays near, and there are few beginnings and ends of sums. LSTM 256->256, chunks of 256 beside such of 128: 100x8
- * takes 0.90 of the time with avx2 (Zen 3), 100x32 0.99 with avx512 (Zen 4; `python -m bench compare`). */
+ * takes 0.90 of the time with avx2 (Zen 3, `python -m bench compare`); steps of 32 rows 0.99 with avx512 (Zen 4,
+ * `step` in a loop, builds in turns). */
 #define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
 
 /* ---------------------------------------------------------------- what all share */

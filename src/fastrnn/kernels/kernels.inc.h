@@ -812,6 +812,8 @@ static void FN(whole_step)(const frnn_cell *cell, const frnn_step *step)
 
 static void FN(step)(const frnn_cell *cell, const frnn_step *step)
 {
+    /* Few are never crowded, and short steps feel a copy of the struct: LSTM 1->16, 48000x1 takes 0.80 of the time
+     * without it (Zen 4, builds in turns). */
     if (step->n <= FRNN_TILE_ROWS) {
         FN(whole_step)(cell, step);
         return;
