@@ -538,24 +538,28 @@ static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t unit
     return units;
 }
 
-/* The new state of VL units from their gates: c of an LSTM, then h. All c are made before any h, so that
- * many short chains of operations run at a time, rather than a few long ones. */
-static FRNN_INLINE void FN(finish_c)(const V *gate, FN(units) units)
+/* What comes before h: an LSTM's c; in a GRU's gate[2], which is what h gives its n gate, the argument of that
+ * gate's tanh, with what x gives it in gate[3]. All units have that before any has its h, so that many short
+ * chains of operations run at a time, rather than a few long ones: a GRU's gates take 0.8 of the cycles. */
+static FRNN_INLINE void FN(begin_h)(const frnn_kind kind, V *gate, FN(units) units)
 {
-    const V c = v_fma(FN(sigmoid_of)(gate[1]), FN(load_part)(units.c, units.left),
-                      FN(sigmoid_tanh)(gate[0], gate[2]));
-    FN(store_part)(units.c, c, units.left);
+    if (kind == FRNN_LSTM) {
+        const V c = v_fma(FN(sigmoid_of)(gate[1]), FN(load_part)(units.c, units.left),
+                          FN(sigmoid_tanh)(gate[0], gate[2]));
+        FN(store_part)(units.c, c, units.left);
+    } else {
+        gate[2] = v_add(gate[3], v_mul(FN(sigmoid_of)(gate[0]), gate[2]));
+    }
 }
 
-/* A GRU's gate[2] is what h gives its n gate, gate[3] what x gives it. */
+/* h, when all that comes before it is there. */
 static FRNN_INLINE void FN(finish_h)(const frnn_kind kind, const V *gate, FN(units) units)
 {
     V h;
     if (kind == FRNN_LSTM) {
         h = FN(sigmoid_tanh)(gate[3], FN(load_part)(units.c, units.left));
     } else if (kind == FRNN_GRU) {
-        V z = FN(sigmoid_of)(gate[1]);
-        V fresh = FN(tanh_of)(v_add(gate[3], v_mul(FN(sigmoid_of)(gate[0]), gate[2])));
+        const V z = FN(sigmoid_of)(gate[1]), fresh = FN(tanh_of)(gate[2]);
         h = v_fma(z, v_sub(FN(load_part)(units.h_prev, units.left), fresh), fresh);
     } else if (kind == FRNN_RNN_TANH) {
         h = FN(tanh_of)(gate[0]);
@@ -563,6 +567,12 @@ static FRNN_INLINE void FN(finish_h)(const frnn_kind kind, const V *gate, FN(uni
         h = v_max(v_set(0), gate[0]);
     }
     FN(store_part)(units.h, h, units.left);
+}
+
+/* Whether anything comes before h. */
+static FRNN_INLINE int FN(has_more)(const frnn_kind kind)
+{
+    return kind == FRNN_LSTM || kind == FRNN_GRU;
 }
 
 /* A block of `panels` panels for a lone row, from its inputs or gates to its new state in registers. */
@@ -595,13 +605,13 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
     FN(lone_product)(vectors, cell->output_size, step->h_prev,
                      (const T *)cell->w_hh + block.offset * cell->output_size, total);
     FRNN_UNROLL
-    for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
+    for (int is_h = !FN(has_more)(kind); is_h < 2; is_h++)
         FRNN_UNROLL
         for (int i = 0; i < panels * PARTS; i++) {
-            V gate[4];
+            V gate[4], *of = total + i / PARTS * gates * PARTS + i % PARTS;
             FRNN_UNROLL
             for (int g = 0; g < gates; g++)
-                gate[g] = total[(i / PARTS * gates + g) * PARTS + i % PARTS];
+                gate[g] = of[g * PARTS];
             if (kind == FRNN_GRU)
                 gate[3] = new_x[i];
             if (block.panel * FRNN_PANEL + i * VL >= cell->hidden_size)
@@ -610,7 +620,9 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
             if (is_h)
                 FN(finish_h)(kind, gate, units);
             else
-                FN(finish_c)(gate, units);
+                FN(begin_h)(kind, gate, units);
+            if (kind == FRNN_GRU)
+                of[2 * PARTS] = gate[2];
         }
 }
 
@@ -630,12 +642,12 @@ static inline void FN(part_new_gate)(const frnn_cell *cell, FN(block) block, ptr
 /* The same VL units of all rows, `left` of which exist. */
 static FRNN_INLINE void FN(finish_rows)(const frnn_kind kind, const int gates, const ptrdiff_t left,
                                         const FN(layer) *layer, FN(block) block, const FN(units) first,
-                                        const T *acc, const T *new_x)
+                                        T *acc, const T *new_x)
 {
     const ptrdiff_t n = layer->step->n, ld_prev = layer->step->ld_prev, ldh = layer->ldh;
     const ptrdiff_t H = layer->cell->hidden_size;
     FRNN_UNROLL
-    for (int is_h = kind != FRNN_LSTM; is_h < 2; is_h++)
+    for (int is_h = !FN(has_more)(kind); is_h < 2; is_h++)
         for (ptrdiff_t m = 0; m < n; m++) {
             const FN(units) units = {first.h_prev + m * ld_prev, first.h + m * ldh,
                                      kind == FRNN_LSTM ? first.c + m * H : NULL, left};
@@ -648,7 +660,9 @@ static FRNN_INLINE void FN(finish_rows)(const frnn_kind kind, const int gates, c
             if (is_h)
                 FN(finish_h)(kind, gate, units);
             else
-                FN(finish_c)(gate, units);
+                FN(begin_h)(kind, gate, units);
+            if (kind == FRNN_GRU && !is_h)
+                v_store(acc + m * block.width + 2 * FRNN_PANEL, gate[2]);
         }
 }
 
@@ -670,7 +684,7 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
     for (ptrdiff_t i = 0; i < block.panels; i++)
         for (ptrdiff_t j = 0; j < FRNN_PANEL && (block.panel + i) * FRNN_PANEL + j < H; j += VL) {
             const FN(units) units = FN(units_at)(layer, (block.panel + i) * FRNN_PANEL + j);
-            const T *gates_of = acc + i * gates * FRNN_PANEL + j;
+            T *gates_of = acc + i * gates * FRNN_PANEL + j;
             const T *new_of = kind == FRNN_GRU ? new_x + i * FRNN_PANEL + j : NULL;
             if (units.left >= VL)
                 FN(finish_rows)(kind, gates, VL, layer, block, units, gates_of, new_of);
