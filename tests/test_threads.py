@@ -231,7 +231,7 @@ print(_threads.cores(), is_right(shared))
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a thread be placed")
 @pytest.mark.skipif(_threads.cores() < 2, reason="one core")
-def test_a_worker_leaves_the_core_of_the_caller():
+def test_a_worker_leaves_the_core_of_the_caller_and_is_fetched_from_a_busy_one():
     script = (
         LAYER
         + """
@@ -251,17 +251,24 @@ for attempt in range(1000):
     time.sleep(0.005)  # the caller was moved instead
 else:
     print("still there")
-# There it stays, until a core turns out to be busy.
-[own] = os.sched_getaffinity(worker)
-hold = f"import os; os.sched_setaffinity(0, {{{own}}})"
+# There it stays, until that core turns out to be busy. In the middle of a slice the caller fetches it.
+own = os.sched_getaffinity(worker)
+hold = f"import os; os.sched_setaffinity(0, {own})"
 busy = subprocess.Popen([sys.executable, "-c", hold + "\\nwhile True: pass"])
+fetched = freed = 0
 try:
     for attempt in range(20000):
+        before, core = os.sched_getaffinity(worker), where()
         assert is_right(shared)
-        if os.sched_getaffinity(worker) == cores:
+        after = os.sched_getaffinity(worker)
+        fetched += before == own and after == {core} == {where()} != own
+        freed += after == cores
+        if fetched and freed:
             break
+        if after == cores:
+            os.sched_setaffinity(worker, own)
     else:
-        print("still held")
+        print(fetched, freed)
 finally:
     busy.kill()
 """

@@ -74,6 +74,17 @@ typedef struct {
     _Alignas(64) atomic_ullong value;
 } counter;
 
+/* One of the threads: the caller is the first, though what is said of sleep and places is of workers alone. */
+typedef struct {
+    _Alignas(64) atomic_int is_idle;
+    pthread_cond_t began;    /* on which it sleeps until the next job that wants it */
+#if defined(__linux__)
+    pthread_t handle;
+    atomic_int core;         /* where it last was; -1: not known */
+#endif
+    _Alignas(64) atomic_int is_at_work; /* in the middle of a slice */
+} member;
+
 #define JOB(value) ((uint32_t)((value) >> 32))
 #define COUNT(value) ((uint32_t)(value))
 #define WORD(job, count) ((unsigned long long)(job) << 32 | (uint32_t)(count))
@@ -98,14 +109,11 @@ static struct {
 
     /* Sleepers: those who wait for the next job, and those who wait for a slice of this one. */
     pthread_mutex_t mutex;
-    pthread_cond_t began[FRNN_MOST_THREADS]; /* by worker, as is idle: one that a job does not want sleeps on */
     pthread_cond_t advanced;
-    atomic_int idle[FRNN_MOST_THREADS];
     atomic_int waiting;
+    member members[FRNN_MOST_THREADS];
 #if defined(__linux__)
     cpu_set_t cores;         /* that the workers were told of; guarded by is_taken */
-    pthread_t handles[FRNN_MOST_THREADS]; /* by worker */
-    atomic_int core[FRNN_MOST_THREADS];   /* where each last was; -1: not known */
 #endif
 } pool = {
     .done = {WORD(0, UINT32_MAX)}, /* nothing of job 0 may be claimed by a worker that is there before job 1 */
@@ -137,10 +145,10 @@ static inline void pause_briefly(void)
 static void sleep_until_job_after(uint32_t job, int self)
 {
     pthread_mutex_lock(&pool.mutex);
-    atomic_store(&pool.idle[self], 1);
+    atomic_store(&pool.members[self].is_idle, 1);
     while (JOB(atomic_load(&pool.done.value)) == job)
-        pthread_cond_wait(&pool.began[self], &pool.mutex);
-    atomic_store(&pool.idle[self], 0);
+        pthread_cond_wait(&pool.members[self].began, &pool.mutex);
+    atomic_store(&pool.members[self].is_idle, 0);
     pthread_mutex_unlock(&pool.mutex);
 }
 
@@ -148,12 +156,12 @@ static void wake_workers(int threads)
 {
     int is_locked = 0;
     for (int self = 1; self < threads; self++) {
-        if (!atomic_load(&pool.idle[self]))
+        if (!atomic_load(&pool.members[self].is_idle))
             continue;
         if (!is_locked)
             pthread_mutex_lock(&pool.mutex);
         is_locked = 1;
-        pthread_cond_signal(&pool.began[self]);
+        pthread_cond_signal(&pool.members[self].began);
     }
     if (is_locked)
         pthread_mutex_unlock(&pool.mutex);
@@ -180,15 +188,17 @@ static void wake_waiting(void)
 
 /* ---------------------------------------------------------------- working */
 
-/* Claim a slice of a phase and run it; whether there was one to claim. */
-static int run_slice(uint32_t job, ptrdiff_t phase, int slice)
+/* Claim a slice of a phase and run it as one of the threads; whether there was one to claim. */
+static int run_slice(uint32_t job, ptrdiff_t phase, int slice, int self)
 {
     unsigned long long claim = WORD(job, phase);
     if (atomic_load_explicit(&pool.claims[slice].value, memory_order_relaxed) != claim
         || !atomic_compare_exchange_strong(&pool.claims[slice].value, &claim, claim + 1))
         return 0;
+    atomic_store_explicit(&pool.members[self].is_at_work, 1, memory_order_relaxed);
     /* The job cannot end before this slice does, so it is ours to read. */
     pool.work(pool.context, phase, slice);
+    atomic_store_explicit(&pool.members[self].is_at_work, 0, memory_order_relaxed);
     atomic_fetch_add(&pool.done.value, 1);
     wake_waiting();
     return 1;
@@ -218,6 +228,20 @@ static void crowd(void)
     forget_places();
 }
 
+/* Bring the workers that another process holds up in the middle of a slice to the core of the caller, which has
+ * nothing to do but wait for them; by themselves they go on when their turn comes, milliseconds later. */
+static void fetch_held_up(void)
+{
+#if defined(__linux__)
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(sched_getcpu(), &here);
+    for (int self = 1; self <= pool.workers; self++)
+        if (atomic_load_explicit(&pool.members[self].is_at_work, memory_order_relaxed))
+            pthread_setaffinity_np(pool.members[self].handle, sizeof here, &here);
+#endif
+}
+
 /* Take part in a job as one of its threads, until it is done or this thread is not wanted any more; how
  * many slices it ran. */
 static ptrdiff_t take_part(uint32_t job, int self)
@@ -238,7 +262,7 @@ static ptrdiff_t take_part(uint32_t job, int self)
         const ptrdiff_t phase = COUNT(done) / slices;
         int ran = 0;
         for (int slice = self; slice < slices; slice += threads)
-            ran += run_slice(job, phase, slice);
+            ran += run_slice(job, phase, slice, self);
         ran_in_all += ran;
         if (ran)
             continue;
@@ -253,15 +277,17 @@ static ptrdiff_t take_part(uint32_t job, int self)
         const long long waited = nanoseconds() - since;
         if (waited >= patience) {
             for (int slice = 0; slice < slices && !ran; slice++)
-                ran = run_slice(job, phase, slice);
+                ran = run_slice(job, phase, slice, self);
             ran_in_all += ran;
             /* Whoever did not come is not waited for the next time, until it is at work again. */
             patience = ran ? 0 : PATIENCE;
         }
         /* All are claimed, and one takes far too long. Asleep, this thread leaves it its own core. */
         if (!ran && waited > held_up) {
-            if (self == 0)
+            if (self == 0) {
                 crowd();
+                fetch_held_up();
+            }
             sleep_while(done);
         }
     }
@@ -276,8 +302,8 @@ static void *run_worker(void *argument)
         take_part(job, self);
 #if defined(__linux__)
         const int core = sched_getcpu();
-        if (core != atomic_load_explicit(&pool.core[self], memory_order_relaxed))
-            atomic_store_explicit(&pool.core[self], core, memory_order_relaxed);
+        if (core != atomic_load_explicit(&pool.members[self].core, memory_order_relaxed))
+            atomic_store_explicit(&pool.members[self].core, core, memory_order_relaxed);
 #endif
         const long long began = nanoseconds();
         for (unsigned spins = 0; JOB(atomic_load(&pool.done.value)) == job; spins++) {
@@ -301,7 +327,7 @@ static void forget(void)
     memcpy(&pool.mutex, &mutex, sizeof mutex);
     memcpy(&pool.advanced, &condition, sizeof condition);
     for (int self = 0; self < FRNN_MOST_THREADS; self++)
-        atomic_store(&pool.idle[self], 0);
+        atomic_store(&pool.members[self].is_idle, 0);
     pool.workers = 0;
     atomic_store(&pool.waiting, 0);
     atomic_store(&pool.callers, 0);
@@ -321,7 +347,8 @@ static int start_worker(void)
     pthread_t thread;
     pthread_attr_t attributes;
     sigset_t all, before;
-    memcpy(&pool.began[self], &condition, sizeof condition);
+    memcpy(&pool.members[self].began, &condition, sizeof condition);
+    atomic_store(&pool.members[self].is_at_work, 0);
     pthread_attr_init(&attributes);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
     pthread_attr_setstacksize(&attributes, STACK);
@@ -329,7 +356,7 @@ static int start_worker(void)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
 #if defined(__linux__)
-    atomic_store(&pool.core[self], -1);
+    atomic_store(&pool.members[self].core, -1);
 #endif
     const int failed = pthread_create(&thread, &attributes, run_worker, (void *)(intptr_t)self);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -337,7 +364,7 @@ static int start_worker(void)
     if (failed)
         return 0;
 #if defined(__linux__)
-    pool.handles[self] = thread;
+    pool.members[self].handle = thread;
 #endif
     forget_places(); /* it is to be told where it may run, as the others */
     pool.workers++;
@@ -356,14 +383,14 @@ static void spread_workers(int wanted)
         return;
     if (!CPU_EQUAL(&cores, &pool.cores)) {
         for (int self = 1; self <= pool.workers; self++)
-            pthread_setaffinity_np(pool.handles[self], sizeof cores, &cores);
+            pthread_setaffinity_np(pool.members[self].handle, sizeof cores, &cores);
         pool.cores = cores;
     }
     int clashing[FRNN_MOST_THREADS], count = 0;
     CPU_ZERO(&used);
     CPU_SET(sched_getcpu(), &used);
     for (int self = 1; self <= wanted; self++) {
-        const int core = atomic_load_explicit(&pool.core[self], memory_order_relaxed);
+        const int core = atomic_load_explicit(&pool.members[self].core, memory_order_relaxed);
         if (core < 0)
             continue;
         if (CPU_ISSET(core, &used))
@@ -378,8 +405,8 @@ static void spread_workers(int wanted)
         cpu_set_t own;
         CPU_ZERO(&own);
         CPU_SET(core, &own);
-        if (pthread_setaffinity_np(pool.handles[clashing[i]], sizeof own, &own) == 0)
-            atomic_store_explicit(&pool.core[clashing[i]], core, memory_order_relaxed);
+        if (pthread_setaffinity_np(pool.members[clashing[i]].handle, sizeof own, &own) == 0)
+            atomic_store_explicit(&pool.members[clashing[i]].core, core, memory_order_relaxed);
     }
 }
 #endif
