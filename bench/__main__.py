@@ -110,8 +110,13 @@ def _markdown(options):
 
 
 def _plot(options):
-    from bench.plot import plot
+    from fastrnn.errors import message
 
+    try:
+        from bench.plot import plot
+    except ImportError as error:
+        hint = "pip install 'fastrnn[bench]' brings it."
+        raise RuntimeError(message("plot", "matplotlib", f"none ({error})", hint)) from error
     for path in plot(_read(options.result), options.output):
         print(path)
 

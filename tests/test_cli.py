@@ -76,13 +76,17 @@ def test_convert_and_verify(run, golden, tmp_path):
     assert json.loads(out)["passed"] is True
 
 
-def test_verify_fails_with_status_1(run, model, tmp_path):
+@pytest.mark.parametrize("wrong", (1, np.nan))
+def test_verify_fails_with_status_1(run, model, tmp_path, wrong):
     tensors = load_file(tmp_path / "model.safetensors")
-    tensors["layers.1.bias"] += 1
+    tensors["layers.1.bias"] += wrong
     with safe_open(tmp_path / "model.safetensors", "numpy") as file:
         save_file(tensors, tmp_path / "model.safetensors", file.metadata())
     status, out, _ = run("verify", tmp_path / "model.safetensors")
     assert status == 1 and out.startswith("FAILED")
+    status, out, _ = run("verify", tmp_path / "model.safetensors", "--json")
+    error = json.loads(out, parse_constant=pytest.fail)["largest_error"]
+    assert status == 1 and (error is None if wrong != 1 else error == pytest.approx(1, abs=1e-3))
 
 
 @pytest.mark.parametrize("block", (2**20, 40))
@@ -158,10 +162,6 @@ def test_run_of_every_kind_of_model(
         (["run", "model.safetensors", "wrong.npy", "-o", "y", "--state", "no/s"], "No such folder"),
         (["run", "model.safetensors", "lengths.npz", "-o", "y.npy"], "lengths of shape (2,), got ()"),
         (["run", "model.safetensors", "header.npy", "-o", "y.npy"], "a whole .npy file"),
-        (["demo", "--seed", "-1"], "a seed from 0"),
-        (["demo", "--length", "0"], "a length from 1"),
-        (["demo", "--temperature", "nan"], "a temperature above 0"),
-        (["demo", "--prompt", ""], "a prompt of at least one character"),
     ),
 )  # fmt: skip
 def test_errors_are_one_line_and_status_2(run, model, golden, tmp_path, monkeypatch, arguments, words):
@@ -292,6 +292,28 @@ def test_names_do_not_steer_a_terminal(capsys, monkeypatch):
     assert "a[/b]" in shown and "c?]0;d??e" in shown and "\x07" not in shown
 
 
-def test_a_message_names_the_command_once(run):
-    _, _, err = run("demo", "--seed", "-1")
-    assert err == "fastrnn demo: expected a seed from 0, got -1.\n"
+@pytest.mark.parametrize(
+    "arguments, words",
+    (
+        (["demo", "--seed", "-1"], "--seed: expected a number from 0 on, got -1."),
+        (["demo", "--length", "0"], "--length: expected a number from 1 on, got 0."),
+        (["demo", "--length", "many"], "--length: invalid int value: 'many'"),
+        (["demo", "--temperature", "nan"], "--temperature: expected a number above 0, got nan."),
+        (["demo", "--temperature", "inf"], "--temperature: expected a number above 0, got inf."),
+        (["demo", "--prompt", ""], "--prompt: expected at least one character, got none."),
+        (["bench", "m", "--rounds", "0"], "--rounds: expected a number from 1 on, got 0."),
+        (["bench", "m", "--batch", "-1"], "--batch: expected a number from 1 on, got -1."),
+    ),
+)  # fmt: skip
+def test_arguments_out_of_range_are_refused(capsys, arguments, words):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2
+    assert capsys.readouterr().err.endswith(f"fastrnn {arguments[0]}: error: argument {words}\n")
+
+
+def test_a_message_names_the_command_once(run, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.ones(5))
+    _, _, err = run("run", "model.safetensors", "x.npy", "-o", "y.npy")
+    assert err == "fastrnn run: input: expected an array of shape (T, I) or (T, B, I), got (5,).\n"

@@ -6,6 +6,9 @@ Every instruction set that this processor has is tested, each against float64 or
 import ctypes
 import mmap
 import os
+import shlex
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -288,3 +291,31 @@ def test_denormals_are_off_inside_a_call_alone(rng, isa):
     assert tiny * 1024 / np.float32(2**15) > 0
     assert not h.any()
     assert tiny / np.float32(4) > 0
+
+
+# ---------------------------------------------------------------- memory
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """kernels_memory.c, compiled for the address sanitizer."""
+    folder = tmp_path_factory.mktemp("watched")
+    compiler = [*shlex.split(os.environ.get("CC", "cc")), "-std=gnu11", "-O0", "-g", "-fsanitize=address"]
+    (folder / "probe.c").write_text("int main(void) { return 0; }")
+    try:
+        subprocess.run([*compiler, "probe.c", "-o", "probe"], cwd=folder, capture_output=True, check=True)
+        subprocess.run([folder / "probe"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no compiler with an address sanitizer")
+    tests = Path(__file__).parent
+    kernels = tests.parent / "src" / "fastrnn" / "kernels"
+    source = tests / "kernels_memory.c"
+    subprocess.run([*compiler, f"-I{kernels}", source, "-o", folder / "watched", "-lm"], check=True)
+    return folder / "watched"
+
+
+@pytest.mark.parametrize("name", ISAS)
+def test_kernels_stay_within_their_memory(watched, name):
+    result = subprocess.run([watched, name], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[:2000]
+    assert result.stdout == "6144 cases\n"

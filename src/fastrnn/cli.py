@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -12,10 +13,10 @@ import numpy as np
 
 import fastrnn
 from fastrnn import demo
-from fastrnn.errors import Array, State, check_positive, message
+from fastrnn.errors import Array, State, message
 from fastrnn.files import check_target, replacing
 from fastrnn.importers.architecture import suggestion
-from fastrnn.model import verify
+from fastrnn.model import Comparison, is_saved, make_model, verify
 from fastrnn.offline import read_inputs, run_file
 from fastrnn.spec import recurrent_prefixes
 from fastrnn.terminal import print_table, progress
@@ -35,8 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, ArithmeticError, OSError, MemoryError, RuntimeError) as error:
-        text = str(error).removeprefix(f"{options.name}: ") or type(error).__name__
-        print(f"fastrnn {options.name}: {text}", file=sys.stderr)
+        print(f"fastrnn {options.name}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"fastrnn {options.name}: interrupted", file=sys.stderr)
@@ -84,9 +84,12 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = add("bench", _bench, "Time a model beside the engines that are installed, one thread each.")
     bench.add_argument("model", help="a saved model, or a state dict whose architecture is plain")
-    bench.add_argument("--steps", type=int, default=100, help="time steps of a sequence (default 100)")
-    bench.add_argument("--batch", type=int, default=32, help="rows of the larger batch (default 32)")
-    bench.add_argument("--rounds", type=int, default=21, help="turns that each engine takes (default 21)")
+    for option, default, meaning in (
+        ("--steps", 100, "time steps of a sequence"),
+        ("--batch", 32, "rows of the larger batch"),
+        ("--rounds", 21, "turns that each engine takes"),
+    ):
+        bench.add_argument(option, type=_at_least(1), default=default, help=f"{meaning} (default {default})")
     bench.add_argument("-o", "--output", help="where the result goes (.json)")
     _add_loading(bench)
 
@@ -94,10 +97,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("model")
 
     show = add("demo", _demo, "Write text with the shipped character-level LSTM, one step at a time.")
-    show.add_argument("--length", type=int, default=600, help="characters (default 600)")
-    show.add_argument("--prompt", default=demo.PROMPT, help="what the text begins with")
-    show.add_argument("--temperature", type=float, default=0.6, help="above 0 (default 0.6)")
-    show.add_argument("--seed", type=int, default=0)
+    show.add_argument("--length", type=_at_least(1), default=600, help="characters (default 600)")
+    show.add_argument("--prompt", type=_some_text, default=demo.PROMPT, help="what the text begins with")
+    show.add_argument(
+        "--temperature", type=_above_0, default=0.6, help="the higher, the more daring (default 0.6)"
+    )
+    show.add_argument("--seed", type=_at_least(0), default=0, help="of the random numbers (default 0)")
     return parser
 
 
@@ -108,14 +113,41 @@ def _add_loading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--precision", choices=("float32", "float64"))
 
 
-def _load(path: str, options: argparse.Namespace) -> fastrnn.Sequential:
-    return fastrnn.load(
-        path,
-        key=options.key,
+def _at_least(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from there on."""
+
+    def read(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a number from {least} on, got {text}.")
+        return int(text)
+
+    read.__name__ = "int"  # as argparse names it where the text is no number
+    return read
+
+
+def _above_0(text: str) -> float:
+    if not 0 < float(text) < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}.")
+    return float(text)
+
+
+def _some_text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("expected at least one character, got none.")
+    return text
+
+
+def _load(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequential, bool]:
+    """The model of a file, and whether it was read off a state dict, which tells less than a saved model."""
+    state_dict = fastrnn.load_state_dict(path, options.key)
+    model = make_model(
+        os.path.basename(path),
+        state_dict,
         batch_first=options.batch_first,
         nonlinearity=options.nonlinearity,
         precision=options.precision,
     )
+    return model, not is_saved(state_dict)
 
 
 # ---------------------------------------------------------------- info, convert, verify
@@ -123,8 +155,7 @@ def _load(path: str, options: argparse.Namespace) -> fastrnn.Sequential:
 
 def _info(options: argparse.Namespace) -> None:
     state_dict = fastrnn.load_state_dict(options.file, options.key)
-    is_saved = "fastrnn" in state_dict.metadata
-    model = repr(fastrnn.load(options.file)) if is_saved else None
+    model = repr(make_model(os.path.basename(options.file), state_dict)) if is_saved(state_dict) else None
     if options.json:
         print(json.dumps({
             "format": state_dict.file_format,
@@ -139,7 +170,7 @@ def _info(options: argparse.Namespace) -> None:
         }))  # fmt: skip
         return
     shown = dict(state_dict)
-    if is_saved:
+    if model is not None:
         shown = {name: shown[name] for name in sorted(shown) if not name.startswith("golden.")}
     numbers = sum(array.size for array in shown.values())
     place = f', under "{state_dict.key}"' if state_dict.key else ""
@@ -152,7 +183,7 @@ def _info(options: argparse.Namespace) -> None:
         print("\nLeft out:")
         for name, what in list(state_dict.left_out.items())[:50]:
             print(f"  {name}: {what}")
-    print(f"\n{model}" if is_saved else f"\n{suggestion(state_dict)}")
+    print(f"\n{model}" if model is not None else f"\n{suggestion(state_dict)}")
 
 
 def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:
@@ -171,14 +202,14 @@ def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None
 
 def _convert(options: argparse.Namespace) -> None:
     _check_outputs([options.output], [options.input])
-    model = _load(options.input, options)
+    model, is_read_off = _load(options.input, options)
     model.save(options.output)
-    result = {"model": repr(model), **verify(options.output)}
+    result = verify(options.output)
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps({"model": repr(model), **_finite(result)}))
     else:
         print(model)
-        if "fastrnn" not in fastrnn.load_state_dict(options.input, options.key).metadata:
+        if is_read_off:
             axis = "batch" if options.batch_first else "time"
             print(
                 f"Read off keys and shapes. Taken for granted: {axis} first, an output for every step, "
@@ -193,7 +224,7 @@ def _convert(options: argparse.Namespace) -> None:
 def _verify(options: argparse.Namespace) -> int:
     result = verify(options.model)
     if options.json:
-        print(json.dumps(result))
+        print(json.dumps(_finite(result)))
     else:
         print(
             f"{'passed' if result['passed'] else 'FAILED'}: {result['values']} values, largest error "
@@ -202,13 +233,19 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if result["passed"] else 1
 
 
+def _finite(result: Comparison) -> dict[str, Any]:
+    """For JSON, which knows no NaN: an error that is none is null."""
+    error = result["largest_error"]
+    return {**result, "largest_error": error if math.isfinite(error) else None}
+
+
 # ---------------------------------------------------------------- run
 
 
 def _run(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     _check_outputs([options.output, options.state], [options.model, options.input])
-    model = _load(options.model, options)
+    model, _ = _load(options.model, options)
     x, lengths = read_inputs(options.input)
     with progress(os.path.basename(options.input)) as report:
         shape, state = run_file(model, x, options.output, lengths, report)
@@ -236,15 +273,13 @@ def _flatten(state: State | None) -> list[Array]:
 
 
 def _bench(options: argparse.Namespace) -> None:
-    for name in ("steps", "batch", "rounds"):
-        check_positive("bench", f"--{name}", getattr(options, name))
     _check_outputs([options.output], [options.model])
     # Late: no other command needs it. And before any engine loads, which reads its threads then.
     from fastrnn.benchmark.engines import limit_threads
     from fastrnn.benchmark.model import bench_model, print_result
 
     limit_threads(1)
-    model = _load(options.model, options)
+    model, _ = _load(options.model, options)
     with progress("bench") as report:
         result = bench_model(model, options.steps, options.batch, options.rounds, report=report)
     if options.output:
@@ -260,13 +295,6 @@ def _bench(options: argparse.Namespace) -> None:
 
 
 def _demo(options: argparse.Namespace) -> None:
-    if options.length < 1 or not options.temperature > 0:
-        got = f"{options.length} and {options.temperature}"
-        raise ValueError(message("demo", "a length from 1 and a temperature above 0", got))
-    if options.seed < 0:
-        raise ValueError(message("demo", "a seed from 0", f"{options.seed}"))
-    if not options.prompt:
-        raise ValueError(message("demo", "a prompt of at least one character", "none"))
     began = time.perf_counter()
     model = fastrnn.load(demo.weights_path())
     stream = model.stream()

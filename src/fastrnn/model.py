@@ -356,14 +356,35 @@ def load(
         An option is of a wrong kind.
     """
     where = os.path.basename(os.fspath(path))
-    state_dict = load_state_dict(path, key)
+    return make_model(
+        where,
+        load_state_dict(path, key),
+        batch_first=batch_first,
+        nonlinearity=nonlinearity,
+        precision=precision,
+        threads=threads,
+        backend=backend,
+    )
+
+
+def make_model(
+    where: str,
+    state_dict: StateDict,
+    *,
+    batch_first: bool | None = None,
+    nonlinearity: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
+    """Make the model of a state dict that was read already; see `load`."""
     if precision is not None:
         check_precision(where, precision)
     if batch_first is not None:
         check_flag(where, "batch_first", batch_first)
     check_threads(where, threads)
     check_choice(where, "backend", backend, BACKENDS)
-    if "fastrnn" in state_dict.metadata:
+    if is_saved(state_dict):
         for name, value in (("batch_first", batch_first), ("nonlinearity", nonlinearity)):
             if value is not None:
                 got = f"{name}={value!r}"
@@ -372,6 +393,11 @@ def load(
         return _build_saved(where, specs, precision, threads, backend)
     specs = read_architecture(where, state_dict, bool(batch_first), nonlinearity)
     return _build(specs, precision, threads, backend)
+
+
+def is_saved(state_dict: StateDict) -> bool:
+    """Whether `save` wrote the file that it was read from."""
+    return "fastrnn" in state_dict.metadata
 
 
 def verify(path: str | os.PathLike[str]) -> Comparison:
@@ -389,7 +415,7 @@ def verify(path: str | os.PathLike[str]) -> Comparison:
     """
     where = os.path.basename(os.fspath(path))
     state_dict = load_state_dict(path)
-    if "fastrnn" not in state_dict.metadata:
+    if not is_saved(state_dict):
         hint = "fastrnn convert makes one of a state dict."
         raise FormatError(message(where, "a model that fastrnn saved", state_dict.file_format, hint))
     specs, golden, tolerance = _read_saved(where, state_dict)

@@ -79,8 +79,8 @@ def run_file(
         axes = _axes(model, x)
         rows = x.shape[:axes][::-1] if model.batch_first else x.shape[:axes]
         if axes == 1:
-            raise ValueError(message("run", "a batch beside lengths", f"an input of shape {x.shape}"))
-        lengths = check_lengths("run", lengths, *rows)
+            raise ValueError(message("input", "a batch beside lengths", f"an array of shape {x.shape}"))
+        lengths = check_lengths("input", lengths, *rows)
     stream = _stream(model, x, lengths)
     with replacing(path) as draft:
         output = _Output(draft)
@@ -107,7 +107,7 @@ def _axes(model: "fastrnn.Sequential", x: Array) -> int:
     axes = x.ndim - (0 if model.layers[0].takes_tokens else 1)
     if axes not in (1, 2) or 0 in x.shape:
         kind = "(T,) or (T, B)" if model.layers[0].takes_tokens else "(T, I) or (T, B, I)"
-        raise ValueError(message("run", f"an input of shape {kind}", f"{x.shape}"))
+        raise ValueError(message("input", f"an array of shape {kind}", f"{x.shape}"))
     return axes
 
 
