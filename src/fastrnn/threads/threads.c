@@ -298,8 +298,8 @@ static void *run_worker(void *argument)
     const int self = (int)(intptr_t)argument;
     for (;;) {
         const uint32_t job = JOB(atomic_load(&pool.done.value));
-        const int is_wanted = self < atomic_load(&pool.threads);
         take_part(job, self);
+        const int is_wanted = self < atomic_load(&pool.threads);
 #if defined(__linux__)
         const int core = sched_getcpu();
         if (core != atomic_load_explicit(&pool.members[self].core, memory_order_relaxed))
