@@ -112,7 +112,7 @@ def pool_table(entries):
         own = entry["engines"]["fastrnn"]["microseconds"] / entry["B"]
         cells = [entry["pool"].get(name) for name in names]
         rows.append((
-            f"{entry['name'].partition(',')[0]}, {entry['B']} streams",
+            entry["name"],
             duration(own),
             *("-" if ratio is None else f"{duration(own * ratio)} ({ratio:.2f}x)" for ratio in cells),
         ))  # fmt: skip

@@ -105,8 +105,11 @@ def main():
         "--block", type=int, default=64, help="samples that are asked for at once (default 64)"
     )
     options = parser.parse_args()
-    sound, rate = (pluck(2.0), RATE) if options.input is None else read_wav(options.input)
-    amplifier = Amplifier(*load_model(options.model), options.block)
+    try:
+        sound, rate = (pluck(2.0), RATE) if options.input is None else read_wav(options.input)
+        amplifier = Amplifier(*load_model(options.model), options.block)
+    except (OSError, ValueError, KeyError, wave.Error) as error:
+        parser.error(f"{type(error).__name__}: {error}")
     longest = 0.0
     began = time.perf_counter()
     for begin in range(0, len(sound), options.block):

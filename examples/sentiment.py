@@ -19,8 +19,9 @@ In torch:
 
     torch.save(model.state_dict(), "sentiment.pt")
 
-Without a file the weights are random. Reviews are word numbers with commas between them, of any length: there
-is no need for padding on the left, since `Last` takes each row's own last word.
+Without any argument the weights are random, and so are the two reviews. Reviews are word numbers with commas
+between them, of any length: there is no need for padding on the left, since `Last` takes each row's own last
+word.
 """
 
 import argparse
@@ -54,22 +55,29 @@ def make_model(weights):
     )
 
 
+def rate(model, reviews):
+    """The chances (B, 1) that these are good ones."""
+    lengths = [len(review) for review in reviews]
+    tokens = np.zeros((len(reviews), max(lengths)), int)
+    for row, review in zip(tokens, reviews, strict=True):
+        row[: len(review)] = review
+    return model(tokens, lengths=lengths)[0]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", nargs="?", help="the state dict (.pt, .safetensors, .npz)")
-    parser.add_argument("reviews", nargs="*", default=REVIEWS, help="word numbers with commas between them")
+    parser.add_argument(
+        "reviews", nargs="*", default=REVIEWS, help="word numbers with commas between them, behind weights"
+    )
     options = parser.parse_args()
     try:
         weights = make_weights() if options.weights is None else fastrnn.load_state_dict(options.weights)
         model = make_model(weights)
         reviews = [[int(word) for word in review.split(",")] for review in options.reviews]
+        chances = rate(model, reviews)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    lengths = [len(review) for review in reviews]
-    tokens = np.zeros((len(reviews), max(lengths)), int)
-    for row, review in zip(tokens, reviews, strict=True):
-        row[: len(review)] = review
-    chances, _ = model(tokens, lengths=lengths)
     for review, (chance,) in zip(options.reviews, chances, strict=True):
         print(f"{'good' if chance >= 0.5 else 'bad '} {chance:.3f}  {review}")
 

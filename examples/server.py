@@ -198,7 +198,7 @@ async def main(options):
     try:
         model = load_model(options.model)
         if model.features_in is None:
-            raise ValueError(f"one that begins with {model.layers[0]!r}, so features_in is None")
+            raise ValueError(f"one that takes tokens or any width: it begins with {model.layers[0]!r}")
         server = Server(model)
     except (ValueError, OSError) as error:
         raise SystemExit(f"server.py: expected a model that can be served, got: {error}") from None

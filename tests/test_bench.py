@@ -359,8 +359,8 @@ def test_pools_are_judged_beside_other_ways(monkeypatch, capsys):
         "GRU 16->16, pool of 70: a lone stream", "GRU 16->16, pool of 70: in random order",
     ]  # fmt: skip
     print_report(found)
-    assert "GRU 16->16, 70 streams" in capsys.readouterr().out
-    assert "GRU 16->16, 3 streams" in markdown(found)
+    assert "GRU 16->16, pool of 70" in capsys.readouterr().out
+    assert "GRU 16->16, pool of 3" in markdown(found)
 
 
 def test_run_without_a_compiler(monkeypatch):

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 import fastrnn
 from fastrnn import demo, offline
 from fastrnn.cli import main
+from fastrnn.spec import RecurrentSpec
 from fastrnn.terminal import print_table
 
 
@@ -59,6 +60,16 @@ def test_info_shows_tensors_and_what_was_left_out(run, golden):
     assert found["left_out"]["epoch"] == "7" and found["recurrent"] == [""]
 
 
+def test_info_names_the_state_dict_that_it_shows_and_the_others(run, tmp_path):
+    torch = pytest.importorskip("torch")
+    weights = torch.nn.GRU(3, 4).state_dict()
+    torch.save({"model": weights, "ema": weights}, tmp_path / "two.pt")
+    _, out, _ = run("info", tmp_path / "two.pt")
+    assert 'load_state_dict(path, key="model")' in out and "ema: another state dict of 4" in out
+    _, out, _ = run("info", tmp_path / "two.pt", "--key", "ema")
+    assert 'load_state_dict(path, key="ema")' in out and "model: another state dict of 4" in out
+
+
 def test_info_of_a_saved_model(run, model, tmp_path):
     _, out, _ = run("info", tmp_path / "model.safetensors")
     assert repr(model) in out
@@ -87,6 +98,38 @@ def test_verify_fails_with_status_1(run, model, tmp_path, wrong):
     status, out, _ = run("verify", tmp_path / "model.safetensors", "--json")
     error = json.loads(out, parse_constant=pytest.fail)["largest_error"]
     assert status == 1 and (error is None if wrong != 1 else error == pytest.approx(1, abs=1e-3))
+
+
+def test_run_says_what_it_takes_for_granted(run, golden, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    arguments = tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--json"
+    status, out, err = run("run", golden / "files" / "lstm_zip.pt", *arguments)
+    assert status == 0 and json.loads(out)["output"] == [5, 4] and "Taken for granted: time first" in err
+    run("convert", golden / "files" / "lstm_zip.pt", tmp_path / "model.safetensors")
+    assert run("run", tmp_path / "model.safetensors", *arguments)[2] == ""
+
+
+def test_run_names_a_wrong_token_where_it_is(run, rng, tmp_path):
+    tensors = {
+        name: rng.standard_normal(shape) for name, shape in RecurrentSpec("GRU", 3, 4).tensor_shapes().items()
+    }
+    model = fastrnn.Sequential(
+        fastrnn.Embedding.from_state_dict({"weight": rng.standard_normal((9, 3))}),
+        fastrnn.GRU.from_state_dict(tensors, batch_first=True),
+    )
+    model.save(tmp_path / "model.safetensors")
+    for x, words in (
+        ([[4, 8, 15], [1, 2, 3]], "input: expected tokens from 0 to 8, got 15 at index (0, 2)."),
+        (
+            np.ones((2, 3, 4), int).tolist(),
+            "input: expected an array of shape (T,) or (B, T), got (2, 3, 4).",
+        ),
+    ):
+        np.save(tmp_path / "x.npy", x)
+        status, _, err = run(
+            "run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy"
+        )
+        assert status == 2 and err == f"fastrnn run: {words}\n"
 
 
 @pytest.mark.parametrize("block", (2**20, 40))

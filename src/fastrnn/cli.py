@@ -210,15 +210,19 @@ def _convert(options: argparse.Namespace) -> None:
     else:
         print(model)
         if is_read_off:
-            axis = "batch" if options.batch_first else "time"
-            print(
-                f"Read off keys and shapes. Taken for granted: {axis} first, an output for every step, "
-                "no activations. A state dict tells nothing of those."
-            )
+            print(_taken_for_granted(options))
         print(
             f"{options.output}: self-test beside the reference in NumPy: "
             f"largest error {result['largest_error']:.2g}, allowed {result['tolerance']:.2g}"
         )
+
+
+def _taken_for_granted(options: argparse.Namespace) -> str:
+    axis = "batch" if options.batch_first else "time"
+    return (
+        f"Read off keys and shapes. Taken for granted: {axis} first, an output for every step, "
+        "no activations. A state dict tells nothing of those."
+    )
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -245,8 +249,10 @@ def _finite(result: Comparison) -> dict[str, Any]:
 def _run(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     _check_outputs([options.output, options.state], [options.model, options.input])
-    model, _ = _load(options.model, options)
+    model, is_read_off = _load(options.model, options)
     x, lengths = read_inputs(options.input)
+    if is_read_off:
+        print(_taken_for_granted(options), file=sys.stderr)
     with progress(os.path.basename(options.input)) as report:
         shape, state = run_file(model, x, options.output, lengths, report)
     if options.state:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fastrnn.errors import Array, FormatError, State, check_lengths, message, quote
+from fastrnn.errors import Array, FormatError, State, check_lengths, check_tokens, message, quote
 from fastrnn.files import replacing
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.numpy_file import read_npz
@@ -75,8 +75,10 @@ def run_file(
     state
         As ``model(x)`` returns it.
     """
+    axes = _axes(model, x)
+    if model.layers[0].takes_tokens:
+        check_tokens("input", x, model.layers[0].num_tokens)
     if lengths is not None:
-        axes = _axes(model, x)
         rows = x.shape[:axes][::-1] if model.batch_first else x.shape[:axes]
         if axes == 1:
             raise ValueError(message("input", "a batch beside lengths", f"an array of shape {x.shape}"))
@@ -104,9 +106,12 @@ def _stream(model: "fastrnn.Sequential", x: Array, lengths: Array | None) -> "fa
 
 def _axes(model: "fastrnn.Sequential", x: Array) -> int:
     """How many axes come before the features: 1 or 2."""
-    axes = x.ndim - (0 if model.layers[0].takes_tokens else 1)
+    takes_tokens = model.layers[0].takes_tokens
+    axes = x.ndim - (0 if takes_tokens else 1)
     if axes not in (1, 2) or 0 in x.shape:
-        kind = "(T,) or (T, B)" if model.layers[0].takes_tokens else "(T, I) or (T, B, I)"
+        features = "" if takes_tokens else ", I"
+        batch = "B, T" if model.batch_first else "T, B"
+        kind = f"(T{features or ','}) or ({batch}{features})"
         raise ValueError(message("input", f"an array of shape {kind}", f"{x.shape}"))
     return axes
 

@@ -5,10 +5,12 @@ module alone, or an Embedding before it and a Linear behind it, is plain all the
 anything else `read_architecture` says what it found and shows the Sequential to write.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 from fastrnn.errors import Array, WeightError, message, quote
+from fastrnn.importers.checkpoint import StateDict
 from fastrnn.spec import GATES, LayerSpec, is_recurrent_key, recurrent_kind
 
 MAX_LINES = 40
@@ -16,7 +18,7 @@ Tensors: TypeAlias = Mapping[str, Array]
 
 
 def read_architecture(
-    where: str, state_dict: Tensors, batch_first: bool = False, nonlinearity: str | None = None
+    where: str, state_dict: StateDict, batch_first: bool = False, nonlinearity: str | None = None
 ) -> list[LayerSpec]:
     """Return the LayerSpecs of a state dict that is plain, or raise WeightError.
 
@@ -24,7 +26,7 @@ def read_architecture(
     ----------
     where : str
         The file's name, for messages.
-    state_dict : mapping of str to ndarray
+    state_dict : StateDict
     batch_first : bool
         The layout of the recurrent layer.
     nonlinearity : {"tanh", "relu"}, optional
@@ -56,9 +58,10 @@ def read_architecture(
     return specs
 
 
-def suggestion(state_dict: Tensors) -> str:
+def suggestion(state_dict: StateDict) -> str:
     """The text of a Sequential for a state dict: every module found, in the file's order."""
     modules = _modules(state_dict)
+    key = f", key={json.dumps(state_dict.key)}" if state_dict.key else ""
     lines = []
     for path, tensors in list(modules.items())[: MAX_LINES + 1]:
         kind = _layer_kind(path, tensors)
@@ -75,7 +78,7 @@ def suggestion(state_dict: Tensors) -> str:
             *lines[:MAX_LINES],
             *(["    # ..."] if len(lines) > MAX_LINES else []),
             ")",
-            "with sd = fastrnn.load_state_dict(path); activations, fastrnn.Last() and batch_first=True "
+            f"with sd = fastrnn.load_state_dict(path{key}); activations, fastrnn.Last() and batch_first=True "
             "where they belong, which no file tells.",
         ]
     )

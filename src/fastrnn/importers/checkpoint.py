@@ -120,7 +120,8 @@ def describe(value: object) -> str:
     if isinstance(value, StandIn):
         return f"{value.name} (not read)"
     if isinstance(value, (dict, list, tuple)):
-        return f"{type(value).__name__} of {len(value)}"
+        what = "another state dict" if _is_state_dict(value) else type(value).__name__
+        return f"{what} of {len(value)}"
     if isinstance(value, Name):
         return value.text
     return brief(value)
