@@ -28,11 +28,13 @@ static ptrdiff_t distance(ptrdiff_t columns, int is_crowd)
     return is_crowd ? (columns + 511) / 512 * 512 : columns;
 }
 
-/* One step, with its inputs or behind its projection, of all parts or one of them. */
-static void make_step(const frnn_backend *table, const frnn_cell *cell, ptrdiff_t n, int is_crowd, int is_projected)
+/* One step, with its inputs or behind its projection, of all parts or of the last. */
+static void make_step(const frnn_backend *table, const frnn_cell *cell, ptrdiff_t n, int is_crowd, int is_projected,
+                      int is_part)
 {
     const ptrdiff_t ldx = distance(cell->input_size, is_crowd), ldh = distance(cell->output_size, is_crowd);
-    const ptrdiff_t parts = table->parts(cell), last = cell->w_hr == NULL && n % 2 ? 1 : parts;
+    const ptrdiff_t last = table->parts(cell);
+    const ptrdiff_t first = is_part && cell->w_hr == NULL ? last - 1 : 0;
     void *x = numbers(cell->dtype, (n - 1) * ldx + cell->input_size);
     void *h_prev = numbers(cell->dtype, (n - 1) * ldh + cell->output_size);
     void *h_next = numbers(cell->dtype, (n - 1) * ldh + cell->output_size);
@@ -40,9 +42,9 @@ static void make_step(const frnn_backend *table, const frnn_cell *cell, ptrdiff_
     void *gates = numbers(cell->dtype, n * table->gate_width(cell));
     void *project_scratch = malloc(table->project_bytes(cell, n)), *scratch = malloc(table->step_bytes(cell, n));
     if (is_projected)
-        table->project(cell, 0, last, n, x, ldx, gates, project_scratch);
+        table->project(cell, first, last, n, x, ldx, gates, project_scratch);
     const frnn_step step = {n, is_projected ? NULL : x, ldx, gates, n, 0, h_prev, ldh, h_next, ldh, c, scratch,
-                            0, last, (int)(n % 2)};
+                            first, last, (int)(n % 2)};
     table->step(cell, &step);
     cases++;
     free(x), free(h_prev), free(h_next), free(c), free(gates);
@@ -61,8 +63,8 @@ static void make_steps(const frnn_backend *table, frnn_dtype dtype, frnn_kind ki
         numbers(dtype, units * gates), kind == FRNN_GRU ? numbers(dtype, units) : NULL,
     };
     for EACH (i, ROWS)
-        for (int variant = 0; variant < 4; variant++)
-            make_step(table, &cell, ROWS[i], variant % 2, variant / 2);
+        for (int variant = 0; variant < 8; variant++)
+            make_step(table, &cell, ROWS[i], variant % 2, variant / 2 % 2, variant / 4);
     free((void *)cell.w_ih), free((void *)cell.w_hh), free((void *)cell.w_hr);
     free((void *)cell.bias), free((void *)cell.bias_hn);
 }
@@ -112,6 +114,7 @@ int main(int count, char **names)
                 for EACH (m, ROWS)
                     project_alone(table, dtype, I, H, ROWS[m]);
             }
+        make_steps(table, dtype, FRNN_LSTM, 17, 272, 272); /* far: more than the second-level cache */
         for EACH (i, SIZES)
             for EACH (m, ROWS)
                 for (int kind = FRNN_RELU; kind <= FRNN_LAYER_NORM; kind++)

@@ -342,6 +342,7 @@ def test_names_do_not_steer_a_terminal(capsys, monkeypatch):
         (["demo", "--length", "0"], "--length: expected a number from 1 on, got 0."),
         (["demo", "--length", "many"], "--length: invalid int value: 'many'"),
         (["demo", "--temperature", "nan"], "--temperature: expected a number above 0, got nan."),
+        (["demo", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
         (["demo", "--temperature", "inf"], "--temperature: expected a number above 0, got inf."),
         (["demo", "--prompt", ""], "--prompt: expected at least one character, got none."),
         (["bench", "m", "--rounds", "0"], "--rounds: expected a number from 1 on, got 0."),

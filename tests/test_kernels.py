@@ -318,4 +318,4 @@ def watched(tmp_path_factory):
 def test_kernels_stay_within_their_memory(watched, name):
     result = subprocess.run([watched, name], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[:2000]
-    assert result.stdout == "6144 cases\n"
+    assert result.stdout == "11776 cases\n"

@@ -131,6 +131,9 @@ def _above_0(text: str) -> float:
     return float(text)
 
 
+_above_0.__name__ = "float"
+
+
 def _some_text(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("expected at least one character, got none.")

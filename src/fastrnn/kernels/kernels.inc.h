@@ -540,7 +540,8 @@ static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t unit
 
 /* What comes before h: an LSTM's c; in a GRU's gate[2], which is what h gives its n gate, the argument of that
  * gate's tanh, with what x gives it in gate[3]. All units have that before any has its h, so that many short
- * chains of operations run at a time, rather than a few long ones: a GRU's gates take 0.8 of the cycles. */
+ * chains of operations run at a time, rather than a few long ones: GRU 128->128, 100x32 takes 0.98 of the time (Zen 4,
+ * `python -m bench` in builds in turns; avx2 0.97). */
 static FRNN_INLINE void FN(begin_h)(const frnn_kind kind, V *gate, FN(units) units)
 {
     if (kind == FRNN_LSTM) {

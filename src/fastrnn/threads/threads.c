@@ -229,16 +229,21 @@ static void crowd(void)
 }
 
 /* Bring the workers that another process holds up in the middle of a slice to the core of the caller, which has
- * nothing to do but wait for them; by themselves they go on when their turn comes, milliseconds later. */
+ * nothing to do but wait for them; by themselves they go on when their turn comes, milliseconds later. From there
+ * they may go anywhere: one that is at work after all, only slowly, finds a core of its own again. */
 static void fetch_held_up(void)
 {
 #if defined(__linux__)
-    cpu_set_t here;
+    cpu_set_t here, cores;
+    if (sched_getaffinity(0, sizeof cores, &cores) != 0)
+        return;
     CPU_ZERO(&here);
     CPU_SET(sched_getcpu(), &here);
     for (int self = 1; self <= pool.workers; self++)
-        if (atomic_load_explicit(&pool.members[self].is_at_work, memory_order_relaxed))
+        if (atomic_load_explicit(&pool.members[self].is_at_work, memory_order_relaxed)) {
             pthread_setaffinity_np(pool.members[self].handle, sizeof here, &here);
+            pthread_setaffinity_np(pool.members[self].handle, sizeof cores, &cores);
+        }
 #endif
 }
 
@@ -283,8 +288,10 @@ static ptrdiff_t take_part(uint32_t job, int self)
             patience = ran ? 0 : PATIENCE;
         }
         /* All are claimed, and one takes far too long. Asleep, this thread leaves it its own core. */
-        if (!ran && waited > held_up) {
-            if (self == 0) {
+        if (!ran && (threads == 1 || waited > held_up)) {
+            if (atomic_load(&pool.done.value) != done)
+                continue; /* it was this thread that was held up */
+            if (self == 0 && threads > 1) {
                 crowd();
                 fetch_held_up();
             }

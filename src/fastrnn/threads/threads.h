@@ -37,7 +37,7 @@ void frnn_watch_forks(void);
 
 /* Run the grid on `threads` threads at most, the caller among them; return when all of it is done. A slice
  * that takes far longer than `longest` nanoseconds is held up by something else on its core: no more of
- * the grid is given to others then. */
+ * the grid is given to others then, and on Linux its thread is moved to the caller's core, which sleeps. */
 void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest);
 
 #endif
