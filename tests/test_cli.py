@@ -361,3 +361,13 @@ def test_a_message_names_the_command_once(run, model, tmp_path, monkeypatch):
     np.save("x.npy", np.ones(5))
     _, _, err = run("run", "model.safetensors", "x.npy", "-o", "y.npy")
     assert err == "fastrnn run: input: expected an array of shape (T, I) or (T, B, I), got (5,).\n"
+
+
+def test_json_stays_json_where_stderr_is_closed(run, golden, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    monkeypatch.setattr(sys, "stderr", None)
+    status, out, _ = run(
+        "run", golden / "files" / "lstm_zip.pt", tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--json"
+    )
+    sys.stderr.close()
+    assert status == 0 and json.loads(out)["output"] == [5, 4]

@@ -430,3 +430,20 @@ def test_reprs_say_what_there_is(rng):
     pool = layer.pool()
     pool.open()
     assert repr(pool) == "StreamPool([GRU(5, 7)]), 1 open"
+
+
+def test_a_stream_is_not_restored_from_the_states_of_another(rng):
+    stream = random_layer(rng, "LSTM", 3, 6).stream()
+    restore, (cls, layers, batch_size, [[h, c]]) = stream.__reduce__()
+    assert np.array_equal(restore(cls, layers, batch_size, [[h[:], c[:]]]).state[0], h)
+    for size, states in (
+        (None, [[h, c], [np.zeros(9)]]),
+        (None, [[h]]),
+        (3, [[h, c]]),
+        (None, [[h[:, :2], c]]),
+        (None, [[h.astype(np.float16), c]]),
+        (None, [[h.astype(object), c]]),
+        (None, [[h.tolist(), c]]),
+    ):
+        with pytest.raises(ValueError, match="Stream: expected the states of a stream of these layers"):
+            restore(cls, layers, size, states)

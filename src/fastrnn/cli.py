@@ -25,8 +25,9 @@ from fastrnn.terminal import print_table, progress
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     options = _parser().parse_args(arguments)
-    if sys.stdout is None:  # closed by whoever started this
-        sys.stdout = open(os.devnull, "w")
+    # Closed by whoever started this.
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
         status: int = options.command(options) or 0
         sys.stdout.flush()

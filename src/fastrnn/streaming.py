@@ -200,5 +200,13 @@ def _restore(
     states: list[list[Floats]],
 ) -> Stream:
     stream = cls(layers, batch_size)
-    copy_arrays(_flat(states), _flat(stream._states))
+    given, own = _flat(states), _flat(stream._states)
+    # A pickle may hold anything, and compiled code copies as many bytes as there should be.
+    fits = len(given) == len(own) and all(
+        type(array) is np.ndarray and array.shape == mine.shape and array.dtype == mine.dtype
+        for array, mine in zip(given, own, strict=True)
+    )
+    if not fits:
+        raise ValueError(message(cls.__name__, "the states of a stream of these layers", "others"))
+    copy_arrays([np.ascontiguousarray(array) for array in given], own)
     return stream
