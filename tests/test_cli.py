@@ -371,3 +371,10 @@ def test_json_stays_json_where_stderr_is_closed(run, golden, tmp_path, monkeypat
     )
     sys.stderr.close()
     assert status == 0 and json.loads(out)["output"] == [5, 4]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
+def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
+    os.mkfifo(tmp_path / "x.npy")
+    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert status == 2 and err == "fastrnn run: x.npy: expected a regular file, got a pipe or a device.\n"

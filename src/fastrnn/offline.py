@@ -25,6 +25,8 @@ def read_inputs(path: str) -> tuple[Array, Array | None]:
     lengths, and is read whole.
     """
     where = os.path.basename(path)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise FormatError(message(where, "a regular file", "a pipe or a device"))
     with open(path, "rb") as file:
         head = file.read(6)
     if head == b"\x93NUMPY":
