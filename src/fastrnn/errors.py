@@ -9,6 +9,8 @@ one grammar: *where: expected X, got Y. Hint.* A ``check_*`` function raises or 
 it checked, ready for use.
 """
 
+import os
+import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -265,6 +267,16 @@ def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -
             expected = f"{'' if name == 'tokens' else f'{name} to hold '}tokens from 0 to {count - 1}"
             raise ValueError(message(where, expected, f"{worst} at index {place}"))
     return tokens
+
+
+# ---------------------------------------------------------------- files
+
+
+def check_regular(where: str, path: str) -> None:
+    """Refuse a pipe or a device, which ends once or never; a folder fails when it is opened."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FormatError(message(where, "a regular file", "a pipe or a device"))
 
 
 # ---------------------------------------------------------------- streams and pools

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from fastrnn.errors import Array, FormatError, State, check_lengths, check_tokens, message, quote
+from fastrnn.errors import (
+    Array,
+    FormatError,
+    State,
+    check_lengths,
+    check_regular,
+    check_tokens,
+    message,
+    quote,
+)
 from fastrnn.files import replacing
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.numpy_file import read_npz
@@ -25,8 +34,7 @@ def read_inputs(path: str) -> tuple[Array, Array | None]:
     lengths, and is read whole.
     """
     where = os.path.basename(path)
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise FormatError(message(where, "a regular file", "a pipe or a device"))
+    check_regular(where, path)
     with open(path, "rb") as file:
         head = file.read(6)
     if head == b"\x93NUMPY":

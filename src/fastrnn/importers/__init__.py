@@ -15,10 +15,9 @@ A new format is one file here, and a line in `load_state_dict`.
 
 import mmap
 import os
-import stat
 import zipfile
 
-from fastrnn.errors import FormatError, check_text, message
+from fastrnn.errors import FormatError, check_regular, check_text, message
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.checkpoint import StateDict, find_state_dict
 from fastrnn.importers.numpy_file import read_npz
@@ -78,9 +77,7 @@ def load_state_dict(path: str | os.PathLike[str], key: str | None = None) -> Sta
     """
     path = os.fsdecode(path)
     where = os.path.basename(path)
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise FormatError(message(where, "a regular file", "a pipe or a device"))
+    check_regular(where, path)
     if key is not None:
         check_text(where, "key", key)
     with open(path, "rb") as file:
