@@ -77,12 +77,14 @@ def _measure(options):
     cases = [case for case in grid if options.only in case.name]
     starts = RUNS if options.only in "cold start" and threads == 1 else 0
     if not cases and not starts:
-        raise ValueError(message("bench", "a text that is in the name of a case", repr(options.only)))
-    if options.output:
+        names = f"{grid[0].name!r} to {grid[-1].name!r}"
+        hint = f"The cases are {names}; bench/cases.py has them all."
+        raise ValueError(message("bench", "a text that is in the name of a case", repr(options.only), hint))
+    if options.output is not None:
         check_target(options.output)
     with progress("bench") as report:
         result = run(cases, rounds, threads=threads, is_busy=options.busy, starts=starts, report=report)
-    if options.output:
+    if options.output is not None:
         with replacing(options.output) as draft, open(draft, "w") as file:
             json.dump(result, file, indent=1)
     print_report(result)

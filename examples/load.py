@@ -87,7 +87,7 @@ def main():
         print(f"{len(seconds)} steps of {len(clients)} connections, {rate:.0f} a second")
         print(f"a step: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
     print(f"failed connections: {len(failures)}{''.join(f' {failure!r}' for failure in failures[:3])}")
-    print(f"sequences with a lost or wrong answer: {wrong}")
+    print(f"sequences with a lost or wrong answer: {wrong} of {len(clients)}")
     return 1 if wrong or failures else 0
 
 

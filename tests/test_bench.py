@@ -247,6 +247,12 @@ def test_bench_refuses_a_folder_that_is_not_there(golden, capsys):
     assert "No such folder" in capsys.readouterr().err
 
 
+def test_bench_of_weights_that_are_no_numbers(tmp_path, capsys):
+    np.savez(tmp_path / "nan.npz", weight_ih_l0=np.ones((4, 3)), weight_hh_l0=np.full((4, 1), np.nan))
+    assert main(["bench", str(tmp_path / "nan.npz"), "--rounds", "1"]) == 2
+    assert "fastrnn bench: model: expected finite outputs, got NaN or infinity." in capsys.readouterr().err
+
+
 def test_works_of_tokens_and_batch_first(rng):
     model = fastrnn.Sequential(embedding(rng), float_layer(rng, "GRU", 5, 6, batch_first=True))
     works = works_of(model, T=5, B=3)

@@ -205,12 +205,16 @@ def test_run_of_every_kind_of_model(
         (["run", "model.safetensors", "wrong.npy", "-o", "y", "--state", "no/s"], "No such folder"),
         (["run", "model.safetensors", "lengths.npz", "-o", "y.npy"], "lengths of shape (2,), got ()"),
         (["run", "model.safetensors", "header.npy", "-o", "y.npy"], "a whole .npy file"),
+        (["run", "model.safetensors", "right.npy", "-o", "."], "A folder, which no file replaces: '.'"),
+        (["run", "model.safetensors", "right.npy", "-o", "y", "--state", ""], "No such folder to write in"),
+        (["run", "model.safetensors", "right.npy", "-o", "y" * 999], "File name too long"),
     ),
 )  # fmt: skip
 def test_errors_are_one_line_and_status_2(run, model, golden, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("some text")
     (tmp_path / "lstm.pt").write_bytes((golden / "files" / "lstm_zip.pt").read_bytes())
+    np.save("right.npy", np.ones((5, 2, 3)))
     np.save("wrong.npy", np.ones((5, 2, 9)))
     np.save("flat.npy", np.ones(5))
     np.savez("lengths.npz", x=np.ones((5, 2, 3)), lengths=np.array(3))
@@ -371,6 +375,44 @@ def test_json_stays_json_where_stderr_is_closed(run, golden, tmp_path, monkeypat
     )
     sys.stderr.close()
     assert status == 0 and json.loads(out)["output"] == [5, 4]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")
+@pytest.mark.parametrize("input, status", (("x.npy", 0), ("none.npy", 2)))
+def test_a_full_stderr_stops_no_work(golden, tmp_path, input, status):
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    command = [sys.executable, "-m", "fastrnn", "run", golden / "files" / "lstm_zip.pt", input, "-o", "y.npy"]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, cwd=tmp_path, stderr=full).returncode == status
+    assert (tmp_path / "y.npy").exists() is (status == 0)
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_error(golden, tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    command = [
+        sys.executable,
+        "-m",
+        "fastrnn",
+        "run",
+        golden / "files" / "lstm_zip.pt",
+        "x.npy",
+        "-o",
+        "\xe9.npy",
+    ]
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=True,
+    )
+    assert rb"\xe9.npy: (5, 4)" in result.stdout
+
+
+def test_weights_that_are_no_numbers_are_named(run, tmp_path):
+    np.savez(tmp_path / "nan.npz", weight_ih_l0=np.ones((4, 3)), weight_hh_l0=np.full((4, 1), np.nan))
+    status, _, err = run("convert", tmp_path / "nan.npz", tmp_path / "model.safetensors")
+    assert status == 0 and err == "nan.npz: weight_hh_l0 holds NaN or infinity.\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")

@@ -1,5 +1,7 @@
 """Chains of layers: whether they fit, the states of those that have one, and how streams run them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import fastrnn
 
 
-def split_state(where: str, layers: "Sequence[fastrnn.layers.Layer]", state: StateLike) -> list[StateLike]:
+def split_state(where: str, layers: Sequence[fastrnn.layers.Layer], state: StateLike) -> list[StateLike]:
     """The state of each recurrent layer, out of the state of a model: one, or a tuple of them."""
     if state is None:
         return [None] * len(layers)
@@ -42,7 +44,7 @@ def join_state(states: Sequence[State]) -> State | None:
     return None if not states else states[0] if len(states) == 1 else tuple(states)
 
 
-def check_layers(where: str, layers: "Iterable[fastrnn.layers.Layer]") -> "tuple[fastrnn.layers.Layer, ...]":
+def check_layers(where: str, layers: Iterable[fastrnn.layers.Layer]) -> tuple[fastrnn.layers.Layer, ...]:
     """The layers as a tuple, if they may follow one another: tokens first, nothing over time behind Last."""
     if not isinstance(layers, Iterable):
         raise TypeError(message(where, "layers in a sequence", brief(layers)))
@@ -62,7 +64,7 @@ def check_layers(where: str, layers: "Iterable[fastrnn.layers.Layer]") -> "tuple
     return layers
 
 
-def chain_features(where: str, layers: "Sequence[fastrnn.layers.Layer]") -> tuple[int | None, int | None]:
+def chain_features(where: str, layers: Sequence[fastrnn.layers.Layer]) -> tuple[int | None, int | None]:
     """The features that a chain of layers takes and gives (None: any); or raise, if two do not fit."""
     taken: int | None = None
     given: int | None = None
@@ -78,7 +80,7 @@ def chain_features(where: str, layers: "Sequence[fastrnn.layers.Layer]") -> tupl
     return taken, given
 
 
-def output_dtype(layers: "Sequence[fastrnn.layers.Layer]") -> np.dtype[np.floating[Any]] | None:
+def output_dtype(layers: Sequence[fastrnn.layers.Layer]) -> np.dtype[np.floating[Any]] | None:
     """The dtype that a chain gives: that of the last layer which has one; None: as it came in."""
     dtypes = [layer.dtype for layer in layers if hasattr(layer, "dtype")]
     return dtypes[-1] if dtypes else None
@@ -95,7 +97,7 @@ class StreamLayers:
 
     compiled: Chain | None
 
-    def __init__(self, where: str, layers: "Sequence[fastrnn.layers.Layer]") -> None:
+    def __init__(self, where: str, layers: Sequence[fastrnn.layers.Layer]) -> None:
         layers = check_layers(where, layers)
         # Any, since is_recurrent tells them apart and no type does.
         self.layers: list[Any] = [
@@ -159,7 +161,7 @@ class StreamLayers:
             for array in check_state(where, part, layer.shape.state_shapes(batch_size))
         ]
 
-    def pack_state(self, arrays: "Sequence[list[Floats]]") -> State | None:
+    def pack_state(self, arrays: Sequence[list[Floats]]) -> State | None:
         """The arrays of each recurrent layer as the model returns its state."""
         return join_state(
             [layer.pack_state(part) for layer, part in zip(self.recurrent, arrays, strict=True)]
@@ -180,7 +182,7 @@ class StreamLayers:
         """out as a plain array, if what comes of x can be written there."""
         return check_out(where, out, self.out_shape(x), self.out_dtype(x), [x])
 
-    def run(self, where: str, x: Array, states: "Sequence[list[Floats]]", out: Array | None) -> Array:
+    def run(self, where: str, x: Array, states: Sequence[list[Floats]], out: Array | None) -> Array:
         """Call one layer after the other: x (T, ...), the states in place."""
         rest, given = iter(states), x
         for index, layer in enumerate(self.layers):
@@ -230,7 +232,7 @@ def _name_of(layer: Any) -> str:
     return f"{type(layer).__module__}.{type(layer).__qualname__}"
 
 
-def _axes(layers: "Sequence[fastrnn.layers.Layer]") -> Iterator[int]:
+def _axes(layers: Sequence[fastrnn.layers.Layer]) -> Iterator[int]:
     """How many axes a batch of whole sequences has before each layer: 3, and 2 behind Last."""
     axes = 3
     for layer in layers:

@@ -1,6 +1,7 @@
-"""The command line: thin over the public interface."""
+"""The command line: thin over the library."""
 
 import argparse
+import io
 import json
 import math
 import os
@@ -19,7 +20,7 @@ from fastrnn.importers.architecture import suggestion
 from fastrnn.model import Comparison, is_saved, make_model, verify
 from fastrnn.offline import read_inputs, run_file
 from fastrnn.spec import recurrent_prefixes
-from fastrnn.terminal import print_table, progress
+from fastrnn.terminal import print_table, progress, remark
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Closed by whoever started this.
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files may be anything
     try:
         status: int = options.command(options) or 0
         sys.stdout.flush()
@@ -37,10 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, TypeError, ArithmeticError, OSError, MemoryError, RuntimeError) as error:
-        print(f"fastrnn {options.name}: {str(error) or type(error).__name__}", file=sys.stderr)
+        remark(f"fastrnn {options.name}: {str(error) or type(error).__name__}")
         return 2
     except KeyboardInterrupt:
-        print(f"fastrnn {options.name}: interrupted", file=sys.stderr)
+        remark(f"fastrnn {options.name}: interrupted")
         return 130
 
 
@@ -151,6 +154,9 @@ def _load(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequential, b
         nonlinearity=options.nonlinearity,
         precision=options.precision,
     )
+    for name, array in state_dict.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            remark(f"{os.path.basename(path)}: {name} holds NaN or infinity.")
     return model, not is_saved(state_dict)
 
 
@@ -194,7 +200,9 @@ def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None
     """Refuse to write over an input or another output, or where nothing can be written, before any work is
     done."""
     taken = dict.fromkeys(map(os.path.realpath, inputs), "the input")
-    for output in filter(None, outputs):
+    for output in outputs:
+        if output is None:
+            continue
         check_target(output)
         for other, what in taken.items():
             if os.path.realpath(output) == other or (
@@ -256,10 +264,10 @@ def _run(options: argparse.Namespace) -> None:
     model, is_read_off = _load(options.model, options)
     x, lengths = read_inputs(options.input)
     if is_read_off:
-        print(_taken_for_granted(options), file=sys.stderr)
+        remark(_taken_for_granted(options))
     with progress(os.path.basename(options.input)) as report:
         shape, state = run_file(model, x, options.output, lengths, report)
-    if options.state:
+    if options.state is not None:
         arrays: dict[str, Any] = {f"state{i}": array for i, array in enumerate(_flatten(state))}
         with replacing(options.state) as draft, open(draft, "wb") as file:
             np.savez(file, **arrays)
@@ -292,7 +300,7 @@ def _bench(options: argparse.Namespace) -> None:
     model, _ = _load(options.model, options)
     with progress("bench") as report:
         result = bench_model(model, options.steps, options.batch, options.rounds, report=report)
-    if options.output:
+    if options.output is not None:
         with replacing(options.output) as draft, open(draft, "w") as file:
             json.dump(result, file, indent=1)
     if options.json:

@@ -263,9 +263,10 @@ def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -
         low, high = tokens.min(), tokens.max()
         if low < 0 or high >= count:
             worst = low if low < 0 else high
-            place = tuple(int(i) for i in np.argwhere(tokens == worst)[0])
+            places = np.argwhere(tokens == worst)  # none, if another thread writes to them meanwhile
+            place = f" at index {tuple(map(int, places[0]))}" if len(places) else ""
             expected = f"{'' if name == 'tokens' else f'{name} to hold '}tokens from 0 to {count - 1}"
-            raise ValueError(message(where, expected, f"{worst} at index {place}"))
+            raise ValueError(message(where, expected, f"{worst}{place}"))
     return tokens
 
 

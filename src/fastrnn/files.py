@@ -3,15 +3,26 @@
 import contextlib
 import errno
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 
 
 def check_target(path: str) -> None:
-    """Raise FileNotFoundError if path would lie in no folder, FileExistsError if a device lies there."""
-    if not os.path.isdir(os.path.dirname(path) or "."):
+    """Raise the OSError of a path that no file can be written to: it names none, or its folder does not
+    take one, or a folder or a device lies there."""
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder) or not path:
         raise FileNotFoundError(errno.ENOENT, "No such folder to write in", path)
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "The folder may not be written in", path)
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "A folder, which no file replaces", path)
+    if not stat.S_ISREG(mode):
         raise FileExistsError(errno.EEXIST, "No regular file, so it is not replaced", path)
 
 

@@ -1,5 +1,7 @@
 """Whole models: Sequential, and the one file that keeps a model and its own test."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Iterable
@@ -118,7 +120,7 @@ class Sequential:
     ... )
     """
 
-    def __init__(self, *layers: "Layer | Sequential") -> None:
+    def __init__(self, *layers: Layer | Sequential) -> None:
         flat: list[Layer] = []
         for layer in layers:
             if not isinstance(layer, (Layer, Sequential)):

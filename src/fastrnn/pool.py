@@ -1,5 +1,7 @@
 """Pools: many live sequences on one set of weights, stepped as one batch."""
 
+from __future__ import annotations
+
 import os
 import weakref
 from collections.abc import Iterable, Sequence
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import fastrnn
 
 # By id(): what a subclass takes for equal does not matter.
-_pools: "weakref.WeakValueDictionary[int, StreamPool]" = weakref.WeakValueDictionary()
+_pools: weakref.WeakValueDictionary[int, StreamPool] = weakref.WeakValueDictionary()
 
 
 class StreamPool(Slots):
@@ -65,7 +67,7 @@ class StreamPool(Slots):
     >>> state = pool.close(ann)
     """
 
-    def __init__(self, layers: "Sequence[fastrnn.layers.Layer]", capacity: int = 256) -> None:
+    def __init__(self, layers: Sequence[fastrnn.layers.Layer], capacity: int = 256) -> None:
         where = type(self).__name__
         if hasattr(self, "_layers"):
             raise bound_twice(where)
@@ -216,7 +218,7 @@ class StreamPool(Slots):
 
 
 def _restore(
-    cls: type[StreamPool], layers: "list[fastrnn.layers.Layer]", uses: Array, slots: Array, records: Array
+    cls: type[StreamPool], layers: list[fastrnn.layers.Layer], uses: Array, slots: Array, records: Array
 ) -> StreamPool:
     pool = cls(layers, len(uses))
     pool._fill(uses, slots, records)

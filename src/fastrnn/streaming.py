@@ -1,5 +1,7 @@
 """Streams: live sequences, each with a state of its own, on shared weights."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +53,7 @@ class Stream(Stepper):
         ``batch_size`` is no whole number.
     """
 
-    def __init__(self, layers: "Sequence[fastrnn.layers.Layer]", batch_size: int | None = None) -> None:
+    def __init__(self, layers: Sequence[fastrnn.layers.Layer], batch_size: int | None = None) -> None:
         where = type(self).__name__
         if hasattr(self, "_layers"):
             raise bound_twice(where)
@@ -195,7 +197,7 @@ def _flat(states: Sequence[Sequence[Array]]) -> list[Array]:
 
 def _restore(
     cls: type[Stream],
-    layers: "list[fastrnn.layers.Layer]",
+    layers: list[fastrnn.layers.Layer],
     batch_size: int | None,
     states: list[list[Floats]],
 ) -> Stream:

@@ -12,7 +12,7 @@ import numpy as np
 from fastrnn.backends import config
 from fastrnn.benchmark.engines import OURS, PEERS, Engine, LeftOut, Runner
 from fastrnn.benchmark.work import Work
-from fastrnn.errors import Array
+from fastrnn.errors import Array, message
 
 ROUNDS = 21
 ROUND_SECONDS = 0.01
@@ -91,7 +91,10 @@ def measure(
             kind = "" if isinstance(error, LeftOut) else f"{type(error).__name__}: "
             results[engine.name] = {"left_out": f"{kind}{str(error)[:200]}"}
             continue
-        wanted = got if wanted is None else wanted
+        if wanted is None:
+            wanted = got
+            if not np.isfinite(wanted).all():
+                raise ValueError(message("model", "finite outputs", "NaN or infinity"))
         results[engine.name] = check = compare_outputs(got, wanted, work.dtype.name)
         if "left_out" not in check:
             runners[engine] = runner

@@ -1,5 +1,7 @@
 """What every layer is, and what several share."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -61,7 +63,7 @@ class Layer:
         return {"threads": self.threads, "backend": self.backend} if self.has_backend else {}
 
     @classmethod
-    def from_spec(cls, spec: LayerSpec, **runtime: Any) -> "Self":
+    def from_spec(cls, spec: LayerSpec, **runtime: Any) -> Self:
         """Make the layer that a LayerSpec describes."""
         if spec.tensors or cls.needs_weights:
             make = getattr(cls, "from_state_dict", None)
@@ -85,11 +87,11 @@ class Layer:
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.spec(), self.runtime())
 
-    def __copy__(self) -> "Self":
+    def __copy__(self) -> Self:
         """The layer itself, which never changes: copies of models, streams and pools share its weights."""
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Self":
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
 
     def __repr__(self) -> str:

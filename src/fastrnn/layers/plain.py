@@ -1,5 +1,7 @@
 """Layers without weights: one-hot tokens, activations, the last step."""
 
+from __future__ import annotations
+
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -114,7 +116,7 @@ class Dropout(Layer):
 class _RowLayer(Layer):
     """What the layers share that have no weights and do the same to every row: a function for each dtype."""
 
-    _reference: "ClassVar[staticmethod[..., Array]]"
+    _reference: ClassVar[staticmethod[..., Array]]
 
     def __init__(self) -> None:
         name = next(cls.__name__ for cls in type(self).__mro__ if "_reference" in vars(cls))

@@ -1,5 +1,7 @@
 """RNN, GRU and LSTM."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
@@ -50,7 +52,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     features_out: int
     engine: Recurrent
 
-    def __init__(self, *_: object, **__: object) -> None:
+    def __init__(self, *sizes: object, **options: object) -> None:
         raise no_weights(type(self))
 
     @classmethod
@@ -62,7 +64,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         precision: str,
         threads: int | None,
         backend: str,
-    ) -> "Self":
+    ) -> Self:
         self = cls.__new__(cls)
         where = cls.__name__
         dtype = check_precision(where, precision)
@@ -99,7 +101,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         precision: str = "float32",
         threads: int | None = None,
         backend: str = "auto",
-    ) -> "Self":
+    ) -> Self:
         """Make the layer from the weights of torch's module of the same name.
 
         Parameters
@@ -276,7 +278,7 @@ class RNN(RecurrentLayer[Floats]):
         precision: str = "float32",
         threads: int | None = None,
         backend: str = "auto",
-    ) -> "Self":
+    ) -> Self:
         """Make the layer from the weights of torch's RNN or RNNCell.
 
         Parameters and errors are those of `LSTM.from_state_dict`, and one more:

@@ -1,5 +1,7 @@
 """Layers with weights that are not recurrent: Linear, Embedding, LayerNorm."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -46,11 +48,11 @@ class Linear(Layer):
     tensors: dict[str, Floats]
     _engine: Dense
 
-    def __init__(self, *_: object, **__: object) -> None:
+    def __init__(self, *sizes: object, **options: object) -> None:
         raise no_weights(type(self))
 
     @classmethod
-    def _make(cls, tensors: Mapping[str, Array], precision: str, threads: int | None, backend: str) -> "Self":
+    def _make(cls, tensors: Mapping[str, Array], precision: str, threads: int | None, backend: str) -> Self:
         self = cls.__new__(cls)
         dtype = check_precision("Linear", precision)
         self.precision = precision
@@ -74,7 +76,7 @@ class Linear(Layer):
         precision: str = "float32",
         threads: int | None = None,
         backend: str = "auto",
-    ) -> "Self":
+    ) -> Self:
         """Make the layer from the weights of torch's module.
 
         Parameters
@@ -153,11 +155,11 @@ class Embedding(Layer):
     dtype: np.dtype[np.floating[Any]]
     weight: Floats
 
-    def __init__(self, *_: object, **__: object) -> None:
+    def __init__(self, *sizes: object, **options: object) -> None:
         raise no_weights(type(self))
 
     @classmethod
-    def _make(cls, weight: Array, precision: str) -> "Self":
+    def _make(cls, weight: Array, precision: str) -> Self:
         self = cls.__new__(cls)
         self.precision = precision
         self.dtype = check_precision("Embedding", precision)
@@ -169,7 +171,7 @@ class Embedding(Layer):
     @classmethod
     def from_state_dict(
         cls, state_dict: Mapping[str, Any], prefix: str = "", *, precision: str = "float32"
-    ) -> "Self":
+    ) -> Self:
         """Make the layer from the weights of torch's module.
 
         Parameters
@@ -272,7 +274,7 @@ class LayerNorm(Layer):
         *,
         eps: float = 1e-5,
         precision: str = "float32",
-    ) -> "Self":
+    ) -> Self:
         """Make the layer from the weights of torch's module.
 
         Parameters
