@@ -38,16 +38,20 @@ static void make_step(const frnn_backend *table, const frnn_cell *cell, ptrdiff_
     void *x = numbers(cell->dtype, (n - 1) * ldx + cell->input_size);
     void *h_prev = numbers(cell->dtype, (n - 1) * ldh + cell->output_size);
     void *h_next = numbers(cell->dtype, (n - 1) * ldh + cell->output_size);
-    void *c = cell->kind == FRNN_LSTM ? numbers(cell->dtype, n * cell->hidden_size) : NULL;
+    const ptrdiff_t ldc = cell->hidden_size + is_crowd;
+    void *c = cell->kind == FRNN_LSTM ? numbers(cell->dtype, (n - 1) * ldc + cell->hidden_size) : NULL;
+    ptrdiff_t *order = malloc(n * sizeof *order);
+    for (ptrdiff_t m = 0; m < n; m++)
+        order[m] = n - 1 - m;
     void *gates = numbers(cell->dtype, n * table->gate_width(cell));
     void *project_scratch = malloc(table->project_bytes(cell, n)), *scratch = malloc(table->step_bytes(cell, n));
     if (is_projected)
         table->project(cell, first, last, n, x, ldx, gates, project_scratch);
-    const frnn_step step = {n, is_projected ? NULL : x, ldx, gates, n, 0, h_prev, ldh, h_next, ldh, c, scratch,
-                            first, last, (int)(n % 2)};
+    const frnn_step step = {n, is_projected ? NULL : x, ldx, gates, n, 0, h_prev, ldh, h_next, ldh, c, ldc,
+                            is_crowd ? order : NULL, scratch, first, last, (int)(n % 2)};
     table->step(cell, &step);
     cases++;
-    free(x), free(h_prev), free(h_next), free(c), free(gates);
+    free(x), free(h_prev), free(h_next), free(c), free(order), free(gates);
     free(project_scratch), free(scratch);
 }
 

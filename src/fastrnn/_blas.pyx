@@ -129,7 +129,7 @@ cdef void project(
 cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) noexcept nogil:
     """A step, with the gates (n, G*H) of its rows."""
     cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size, width = cell.gates * cell.hidden_size, row
-    cdef Py_ssize_t n = args.n, ld_prev = args.ld_prev, ld_next = args.ld_next
+    cdef Py_ssize_t n = args.n, ld_prev = args.ld_prev, ld_next = args.ld_next, place
     cdef const floating *h_prev = <const floating *>args.h_prev
     cdef floating *h_next = <floating *>args.h_next
     cdef floating *c = <floating *>args.c
@@ -150,7 +150,8 @@ cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) no
     gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, width)
     for row in range(n):
         if cell.kind == FRNN_LSTM:
-            lstm_gates(H, gates + row * width, c + row * H, h + row * ldh)
+            place = row if args.order == NULL else args.order[row]
+            lstm_gates(H, gates + row * width, c + place * args.ldc, h + row * ldh)
         elif cell.kind == FRNN_GRU:
             gru_gates(
                 H, gates + row * width, hidden + row * width,

@@ -18,19 +18,15 @@ cdef struct ChainWork:
     Py_ssize_t widest           # bytes of the widest row between two layers
     Py_ssize_t in_bytes         # of a row that the chain takes; a token is a Py_ssize_t
     Py_ssize_t out_bytes
-    Py_ssize_t record_bytes     # of all states of a stream, each recurrent layer's h and then its c
 
 
 cdef struct Flow:
-    # T steps of B rows on their way through a chain. `calls`, `h` and `c`: one a recurrent layer.
+    # T steps of B rows on their way through a chain.
     Py_ssize_t T, B
     int threads
-    Call *calls
+    Call *calls                 # one a recurrent layer, which says where its states lie
     size_t *sizes               # of the calls' memory
-    char **h                    # (L, B, P)
-    char **c                    # (L, B, H), or NULL
     char *between[2]            # (T*B, widest)
-    char *states                # (B, record_bytes): room for h and c, where they have no place of their own
 
 
 cdef class Chain:
@@ -59,9 +55,6 @@ cdef void fit_flow(
 cdef bint is_divided(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil
 cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) noexcept nogil
 cdef double flow_ns(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B) noexcept nogil
-cdef void gather_states(
-    const ChainWork *chain, Flow *flow, char *records, const Py_ssize_t *slots,
-) noexcept nogil
-cdef void scatter_states(
-    const ChainWork *chain, const Flow *flow, char *records, const Py_ssize_t *slots,
+cdef void place_states(
+    const ChainWork *chain, Flow *flow, char *records, Py_ssize_t record_bytes, const Py_ssize_t *slots,
 ) noexcept nogil

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from fastrnn._drivers cimport execute, run_dense
 from fastrnn._engine cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._plan cimport ALONE, Rows, choose, dense_ns, lay_out, plan, stack_ns
+from fastrnn._plan cimport ALONE, Rows, States, choose, dense_ns, lay_out, plan, stack_ns
 
 
 cdef class Chain:
@@ -50,10 +50,8 @@ cdef class Chain:
             chain.out_bytes = row_bytes
             if work.kind == STACK:
                 chain.stacks += 1
-                chain.record_bytes += h_bytes(work) + c_bytes(work)
             self.weight_bytes += weight_bytes(work)
             self.threads = max(self.threads, work.threads)
-        chain.record_bytes = (chain.record_bytes + 63) & ~63
         self.features_out = features
         self.type_number = link.type_number
 
@@ -98,12 +96,10 @@ cdef class FlowSpace:
         self.workspace = Workspace()
         # What does not depend on how many steps and rows there are: one piece, calls first.
         self.flow.calls = <Call *>PyMem_RawCalloc(
-            max(stacks, 1), sizeof(Call) + sizeof(size_t) + 2 * sizeof(char *))
+            max(stacks, 1), sizeof(Call) + sizeof(size_t))
         if self.flow.calls == NULL:
             raise MemoryError
         self.flow.sizes = <size_t *>(self.flow.calls + stacks)
-        self.flow.h = <char **>(self.flow.sizes + stacks)
-        self.flow.c = self.flow.h + stacks
 
     def __dealloc__(self):
         PyMem_RawFree(self.flow.calls)
@@ -128,7 +124,7 @@ cdef size_t plan_flow(
     flow.T = T
     flow.B = B
     flow.threads = threads
-    total = 2 * between_bytes(chain, flow) + aligned(B * chain.record_bytes + chain.stacks * 128)
+    total = 2 * between_bytes(chain, flow)
     for i in range(chain.count):
         work = &chain.links[i]
         if work.kind == STACK:
@@ -144,8 +140,6 @@ cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcep
     for i in range(2):
         flow.between[i] = memory
         memory += between_bytes(chain, flow)
-    flow.states = memory
-    memory += aligned(flow.B * chain.record_bytes + chain.stacks * 128)
     for i in range(chain.count):
         work = &chain.links[i]
         if work.kind == STACK:
@@ -213,7 +207,7 @@ cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) n
             target = flow.between[turn]
             turn ^= 1
         if work.kind == STACK:
-            run_stack(work, flow, &flow.calls[stack], source, target, flow.h[stack], flow.c[stack])
+            run_stack(work, flow, &flow.calls[stack], source, target)
             stack += 1
         elif work.kind == DENSE:
             run_dense(work.backend, work.cell, n, source, target, min(flow.threads, work.threads))
@@ -227,7 +221,7 @@ cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) n
 
 
 cdef void run_stack(
-    const LinkWork *work, Flow *flow, Call *call, const char *source, char *target, char *h, char *c,
+    const LinkWork *work, Flow *flow, Call *call, const char *source, char *target,
 ) noexcept nogil:
     cdef Rows x, y
     x.first = y.first = 0
@@ -238,7 +232,7 @@ cdef void run_stack(
     y.row = work.features_out * work.itemsize
     x.step = flow.B * x.row
     y.step = flow.B * y.row
-    execute(work.stack, call, x, y, h, c, NULL)
+    execute(work.stack, call, x, y, NULL)
     call.parity = (call.parity + flow.T) % 2
 
 
@@ -259,67 +253,36 @@ cdef void look_up(const LinkWork *work, Py_ssize_t n, const Py_ssize_t *tokens, 
 
 # ---------------------------------------------------------------- states of many streams
 
-cdef void place_states(const ChainWork *chain, Flow *flow) noexcept nogil:
-    """Let h and c lie in the flow's own memory."""
-    cdef char *cursor = flow.states
+cdef void place_states(
+    const ChainWork *chain, Flow *flow, char *records, Py_ssize_t record_bytes, const Py_ssize_t *slots,
+) noexcept nogil:
+    """Let row b's states be those in record slots[b]: each recurrent layer's h and then its c."""
     cdef int i, stack = 0
+    cdef Py_ssize_t b = 1
     cdef const LinkWork *work
+    cdef Call *call
+    while b < flow.B and slots[b] == slots[0] + b:
+        b += 1
+    if b == flow.B:
+        # One behind the other, they need no order.
+        records += slots[0] * record_bytes
+        slots = NULL
     for i in range(chain.count):
         work = &chain.links[i]
         if work.kind == STACK:
-            flow.h[stack] = cursor
-            cursor += aligned(flow.B * h_bytes(work))
-            flow.c[stack] = cursor if work.stack.has_cell_state else NULL
-            cursor += aligned(flow.B * c_bytes(work))
+            call = &flow.calls[stack]
+            records = place(&call.h, records, work.stack.L, h_bytes(work), record_bytes, slots)
+            if work.stack.has_cell_state:
+                records = place(&call.c, records, work.stack.L, c_bytes(work), record_bytes, slots)
             stack += 1
 
 
-cdef inline char *move_row(
-    char *rows, Py_ssize_t row, Py_ssize_t B, Py_ssize_t b, Py_ssize_t L, char *record, bint inward,
+cdef inline char *place(
+    States *states, char *data, Py_ssize_t L, Py_ssize_t size, Py_ssize_t row, const Py_ssize_t *order,
 ) noexcept nogil:
-    """Copy row b of rows (L, B, row bytes) to or from a record; give the place behind it there."""
-    cdef Py_ssize_t layer
-    for layer in range(L):
-        if inward:
-            memcpy(rows + (layer * B + b) * row, record, row)
-        else:
-            memcpy(record, rows + (layer * B + b) * row, row)
-        record += row
-    return record
-
-
-cdef inline void move_states(
-    const ChainWork *chain, const Flow *flow, char *records, const Py_ssize_t *slots, bint inward,
-) noexcept nogil:
-    cdef Py_ssize_t b
-    cdef int i, stack
-    cdef char *record
-    cdef const LinkWork *work
-    for b in range(flow.B):
-        record = records + slots[b] * chain.record_bytes
-        stack = 0
-        for i in range(chain.count):
-            work = &chain.links[i]
-            if work.kind == STACK:
-                record = move_row(
-                    flow.h[stack], work.stack.output_size * work.itemsize, flow.B, b, work.stack.L, record,
-                    inward)
-                if work.stack.has_cell_state:
-                    record = move_row(
-                        flow.c[stack], work.stack.hidden_size * work.itemsize, flow.B, b, work.stack.L,
-                        record, inward)
-                stack += 1
-
-
-cdef void gather_states(
-    const ChainWork *chain, Flow *flow, char *records, const Py_ssize_t *slots,
-) noexcept nogil:
-    """Bring the states of B streams into the flow's own memory: row b's are those of slots[b]."""
-    place_states(chain, flow)
-    move_states(chain, flow, records, slots, True)
-
-
-cdef void scatter_states(
-    const ChainWork *chain, const Flow *flow, char *records, const Py_ssize_t *slots,
-) noexcept nogil:
-    move_states(chain, flow, records, slots, False)
+    """Let the states of L layers, of so many bytes together, lie there; give the place behind them."""
+    states.data = data
+    states.layer = size // L
+    states.row = row
+    states.order = order
+    return data + size

@@ -6,7 +6,7 @@ from fastrnn._plan cimport Call, Rows, Stack
 
 cdef int longest_first(const void *left, const void *right) noexcept nogil
 cdef void execute(
-    const Stack *stack, Call *call, Rows source, Rows target, char *h, char *c, const Py_ssize_t *lengths,
+    const Stack *stack, Call *call, Rows source, Rows target, const Py_ssize_t *lengths,
 ) noexcept nogil
 cdef void run_dense(
     const frnn_backend *backend, const frnn_cell *cell, Py_ssize_t n, const void *x, void *out, int threads,

@@ -26,8 +26,8 @@ from libc.string cimport memcpy, memset
 
 from fastrnn._kernels cimport FRNN_F32, frnn_backend, frnn_cell, frnn_step
 from fastrnn._plan cimport (
-    DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Row, Rows, Scratch, Stack, block_of, count, cut_stages,
-    dense_ns, dense_slices, most_rows, rows_before,
+    DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Row, Rows, Scratch, Stack, States, block_of, count,
+    cut_stages, dense_ns, dense_slices, most_rows, rows_before,
 )
 from fastrnn._threads cimport count_caller, share
 
@@ -42,6 +42,22 @@ cdef inline char *row_at(const Rows *rows, Py_ssize_t t, Py_ssize_t b) noexcept 
     if rows.order != NULL:
         b = rows.order[b]
     return rows.data + (t - rows.first) * rows.step + b * rows.row
+
+
+cdef inline char *state_at(const States *states, Py_ssize_t layer, Py_ssize_t b) noexcept nogil:
+    if states.order != NULL:
+        b = states.order[b]
+    return states.data + layer * states.layer + b * states.row
+
+
+cdef inline States states_from(const States *states, Py_ssize_t first) noexcept nogil:
+    """Those of the rows from the first on."""
+    cdef States rest = states[0]
+    if rest.order != NULL:
+        rest.order += first
+    elif rest.data != NULL:
+        rest.data += first * rest.row
+    return rest
 
 
 cdef inline Py_ssize_t running(const Call *call, Py_ssize_t s, Py_ssize_t most) noexcept nogil:
@@ -62,13 +78,15 @@ cdef inline Py_ssize_t time_of(
     return (call.T if call.lengths == NULL else call.lengths[b]) - 1 - s
 
 
+cdef inline Py_ssize_t elements(Py_ssize_t stride, Py_ssize_t itemsize) noexcept nogil:
+    """Of so many bytes: a shift, since a short step feels a division."""
+    return stride >> (2 if itemsize == 4 else 3)
+
+
 cdef inline bint is_blas_stride(
     Py_ssize_t stride, Py_ssize_t columns, Py_ssize_t itemsize,
 ) noexcept nogil:
-    return (
-        stride % itemsize == 0
-        and columns * itemsize <= stride <= <Py_ssize_t>INT_MAX * itemsize
-    )
+    return stride & (itemsize - 1) == 0 and columns <= elements(stride, itemsize) <= INT_MAX
 
 
 cdef int longest_first(const void *left, const void *right) noexcept nogil:
@@ -78,13 +96,6 @@ cdef int longest_first(const void *left, const void *right) noexcept nogil:
     if a.length != b.length:
         return -1 if a.length > b.length else 1
     return -1 if a.index < b.index else 1
-
-
-cdef inline void move_row(char *outside, char *inside, Py_ssize_t size, bint inward) noexcept nogil:
-    if inward:
-        memcpy(inside, outside, size)
-    else:
-        memcpy(outside, inside, size)
 
 
 cdef void sort(Call *call, const Py_ssize_t *lengths) noexcept nogil:
@@ -97,19 +108,6 @@ cdef void sort(Call *call, const Py_ssize_t *lengths) noexcept nogil:
     for b in range(call.B):
         call.order[b] = call.sorting[b].index
         call.sorted_lengths[b] = call.sorting[b].length
-
-
-cdef void move_states(const Stack *stack, const Call *call, char *h, char *c, bint inward) noexcept nogil:
-    """Copy the caller's states into sorted order, or back out of it."""
-    cdef Py_ssize_t h_row = stack.output_size * stack.itemsize, c_row = stack.hidden_size * stack.itemsize
-    cdef Py_ssize_t i, b, inside, outside
-    for i in range(stack.L * stack.D):
-        for b in range(call.B):
-            inside = i * call.B + b
-            outside = i * call.B + call.order[b]
-            move_row(h + outside * h_row, call.own_h + inside * h_row, h_row, inward)
-            if c != NULL:
-                move_row(c + outside * c_row, call.own_c + inside * c_row, c_row, inward)
 
 
 cdef void clear_padding(const Stack *stack, const Call *call) noexcept nogil:
@@ -127,8 +125,9 @@ cdef struct Lane:
     bint is_reverse
     Py_ssize_t begin, end       # its steps
     Rows x, y
-    char *h                     # (B, P): the state before, and then that of every row behind its last step
-    char *c                     # (B, H), or NULL
+    Py_ssize_t index            # of its states
+    const States *h             # before, and then of every row behind its last step
+    const States *c
     bint is_in_place            # h goes straight to y
     bint is_lone                # one step, which projects its own inputs, block by block of its weights
     Py_ssize_t ld_next
@@ -150,8 +149,9 @@ cdef Lane lane_of(
     lane.x = call.source if layer == 0 else between(stack, call, layer - 1, chunk)
     lane.y = call.target if layer == stack.L - 1 else between(stack, call, layer, chunk)
     lane.y.data += direction * stack.output_size * stack.itemsize
-    lane.h = call.h + i * call.h_layer
-    lane.c = call.c + i * call.c_layer if stack.has_cell_state else NULL
+    lane.index = i
+    lane.h = &call.h
+    lane.c = &call.c
     lane.is_in_place = (
         lane.y.order == NULL
         and (call.lengths == NULL or not lane.is_reverse)
@@ -159,7 +159,7 @@ cdef Lane lane_of(
     )
     # In a pipeline the inputs of a step may be gone when it is made.
     lane.is_lone = end - begin == 1 and call.kind != PIPELINE
-    lane.ld_next = lane.y.row // stack.itemsize if lane.is_in_place else stack.output_size
+    lane.ld_next = elements(lane.y.row, stack.itemsize) if lane.is_in_place else stack.output_size
     lane.scratch = scratch
     return lane
 
@@ -178,7 +178,7 @@ cdef Rows between(const Stack *stack, const Call *call, Py_ssize_t layer, Py_ssi
     return rows
 
 
-cdef void gather(const Stack *stack, const Call *call, const Lane *lane) noexcept nogil:
+cdef void gather_inputs(const Stack *stack, const Call *call, const Lane *lane) noexcept nogil:
     """Find the inputs of a lane, or bring them together in its scratch."""
     cdef Inputs *inputs = &lane.scratch.inputs
     cdef const Rows *x = &lane.x
@@ -195,7 +195,7 @@ cdef void gather(const Stack *stack, const Call *call, const Lane *lane) noexcep
         and is_blas_stride(stride, lane.cell.input_size, stack.itemsize)
     ):
         inputs.data = row_at(x, first, 0)
-        inputs.stride = stride // stack.itemsize
+        inputs.stride = elements(stride, stack.itemsize)
         inputs.rows = steps * call.B
         inputs.first = first
         return
@@ -241,10 +241,19 @@ cdef void begin_step(const Stack *stack, const Call *call, const Lane *lane, frn
     step.rows = inputs.rows
     step.row = 0
     step.ld_next = lane.ld_next
-    step.c = lane.c
+    step.c = lane.c.data + lane.index * lane.c.layer if stack.has_cell_state else NULL
+    step.ldc = elements(lane.c.row, stack.itemsize)
+    step.order = lane.c.order
     step.scratch = lane.scratch.step
     step.first = 0
     step.last = stack.backend.parts(lane.cell)
+
+
+cdef void gather_h(const Stack *stack, const Lane *lane, Py_ssize_t n) noexcept nogil:
+    """Bring together the h before the lane, which has an order."""
+    cdef Py_ssize_t b, h_row = stack.output_size * stack.itemsize
+    for b in range(n):
+        memcpy(lane.scratch.h + b * h_row, state_at(lane.h, lane.index, b), h_row)
 
 
 cdef inline void aim_step(
@@ -254,10 +263,29 @@ cdef inline void aim_step(
     cdef const Inputs *inputs = &lane.scratch.inputs
     if inputs.first >= 0:
         step.row = (time_of(call, lane.is_reverse, s, 0) - inputs.first) * call.B
-    step.h_prev = lane.h if s == lane.begin else next_h(call, lane, s - 1)
-    step.ld_prev = stack.output_size if s == lane.begin else lane.ld_next
+    if s == lane.begin and lane.h.order == NULL:
+        step.h_prev = lane.h.data + lane.index * lane.h.layer
+        step.ld_prev = elements(lane.h.row, stack.itemsize)
+    elif s == lane.begin:
+        gather_h(stack, lane, step.n)
+        step.h_prev = lane.scratch.h
+        step.ld_prev = stack.output_size
+    else:
+        step.h_prev = next_h(call, lane, s - 1)
+        step.ld_prev = lane.ld_next
     step.h_next = next_h(call, lane, s)
     step.is_odd = (s + call.parity) % 2
+
+
+cdef void keep_h(
+    const Stack *stack, const Lane *lane, const char *h, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """Leave h (B, P) of the rows from first to last, that excluded, which are behind their last step."""
+    cdef Py_ssize_t b
+    for b in range(first, last):
+        memcpy(
+            state_at(lane.h, lane.index, b), h + b * lane.ld_next * stack.itemsize,
+            stack.output_size * stack.itemsize)
 
 
 cdef void run_steps(const Stack *stack, const Call *call, const Lane *lane) noexcept nogil:
@@ -276,13 +304,12 @@ cdef void run_steps(const Stack *stack, const Call *call, const Lane *lane) noex
                     <char *>step.h_next + b * h_row, h_row,
                 )
         n_after = running(call, s + 1, step.n) if s + 1 < lane.end else 0
-        for b in range(n_after, step.n):
-            memcpy(lane.h + b * h_row, <char *>step.h_next + b * lane.ld_next * stack.itemsize, h_row)
+        keep_h(stack, lane, <char *>step.h_next, n_after, step.n)
         step.n = n_after
 
 
 cdef void run_lane(const Stack *stack, const Call *call, const Lane *lane) noexcept nogil:
-    gather(stack, call, lane)
+    gather_inputs(stack, call, lane)
     if not lane.is_lone:
         project(stack, lane, 0, stack.backend.parts(lane.cell))
     run_steps(stack, call, lane)
@@ -347,10 +374,8 @@ cdef Py_ssize_t divide_rows(const Stack *stack, Call *call) noexcept nogil:
         own.block = max(1, min(block_of(stack, own.T, last - first), own.block * own.B // (last - first)))
         own.B = last - first
         own.chunk = own.block if stack.D == 1 else own.T
-        own.h = call.h + first * stack.output_size * stack.itemsize
-        own.c = call.c + first * stack.hidden_size * stack.itemsize if stack.has_cell_state else NULL
-        own.h_layer = call.h_layer
-        own.c_layer = call.c_layer
+        own.h = states_from(&call.h, first)
+        own.c = states_from(&call.c, first)
         phases = max(phases, count(own.T, own.chunk))
         first = last
     return phases
@@ -397,7 +422,7 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
     cdef const Stack *stack = work.stack
     cdef const Call *call = work.call
     cdef Py_ssize_t lanes = stack.L * stack.D, whole = lane_phases(call.block)
-    cdef Py_ssize_t block, index, begin, end, parts, first, last, s, b
+    cdef Py_ssize_t block, index, begin, end, parts, first, last, s
     cdef uint64_t before
     cdef frnn_step step
     cdef Lane lane
@@ -417,7 +442,7 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
         begin = block * call.block
         end = min(begin + call.block, call.T)
     lane = lane_of(stack, call, index // stack.D, index % stack.D, begin, end, &call.scratches[slice])
-    gather(stack, call, &lane)
+    gather_inputs(stack, call, &lane)
     parts = stack.backend.parts(lane.cell)
     first = rows_before(parts, slice, call.slices)
     last = rows_before(parts, slice + 1, call.slices)
@@ -432,12 +457,7 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
         step.last = last
         stack.backend.step(lane.cell, &step)
     elif slice == 0:
-        for b in range(call.B):
-            memcpy(
-                lane.h + b * stack.output_size * stack.itemsize,
-                next_h(call, &lane, end - 1) + b * lane.ld_next * stack.itemsize,
-                stack.output_size * stack.itemsize,
-            )
+        keep_h(stack, &lane, next_h(call, &lane, end - 1), 0, call.B)
     stack.backend.leave(before)
 
 
@@ -459,7 +479,7 @@ cdef void run_stages(void *context, Py_ssize_t phase, int slice) noexcept nogil:
         if stage % 2 == 1:
             run_steps(stack, call, &lane)
             continue
-        gather(stack, call, &lane)
+        gather_inputs(stack, call, &lane)
         if not lane.is_lone:
             project(stack, &lane, 0, stack.backend.parts(lane.cell))
     stack.backend.leave(before)
@@ -478,9 +498,9 @@ cdef bint is_dense(const Stack *stack, const Call *call) noexcept nogil:
 
 
 cdef void execute(
-    const Stack *stack, Call *call, Rows source, Rows target, char *h, char *c, const Py_ssize_t *lengths,
+    const Stack *stack, Call *call, Rows source, Rows target, const Py_ssize_t *lengths,
 ) noexcept nogil:
-    """Run a call that is planned and laid out."""
+    """Run a call that is planned and laid out. With lengths, its states have no order of their own."""
     cdef Work work
     cdef Py_ssize_t begin = 0
     cdef uint64_t before
@@ -488,18 +508,11 @@ cdef void execute(
         stack.backend.begin()
     work.stack = stack
     work.call = call
-    call.h_layer = call.B * stack.output_size * stack.itemsize
-    call.c_layer = call.B * stack.hidden_size * stack.itemsize
     call.lengths = source.order = target.order = NULL
-    call.h = h
-    call.c = c
     if lengths != NULL:
         sort(call, lengths)
         call.lengths = call.sorted_lengths
-        source.order = target.order = call.order
-        move_states(stack, call, h, c, True)
-        call.h = call.own_h
-        call.c = call.own_c
+        source.order = target.order = call.h.order = call.c.order = call.order
     call.source = source
     call.target = target
     if call.kind == ROWS:
@@ -525,7 +538,6 @@ cdef void execute(
         if call.alone > COUNTED_NS:
             count_caller(-1)
     if lengths != NULL:
-        move_states(stack, call, h, c, False)
         clear_padding(stack, call)
     if stack.backend.end != NULL:
         stack.backend.end()

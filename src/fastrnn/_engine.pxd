@@ -3,7 +3,7 @@
 cimport numpy as cnp
 
 from fastrnn._kernels cimport frnn_backend, frnn_cell, frnn_rows
-from fastrnn._plan cimport Stack
+from fastrnn._plan cimport Stack, States
 
 cdef extern from *:
     """
@@ -61,3 +61,4 @@ cdef bint is_plain(object array, int axes, const cnp.npy_intp *shape, int type_n
 cdef bint is_whole(object x) noexcept
 cdef bint are_tokens(object x, int axes, const cnp.npy_intp *shape, Py_ssize_t tokens) noexcept
 cdef bint is_apart(cnp.ndarray a, cnp.ndarray b) noexcept
+cdef States states_of(cnp.ndarray array, Py_ssize_t B)

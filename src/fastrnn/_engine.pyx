@@ -19,7 +19,7 @@ from fastrnn._kernels cimport (
     FRNN_TANH, frnn_backend, frnn_cell, frnn_rows,
 )
 from fastrnn._pack cimport PackedCell
-from fastrnn._plan cimport Call, Rows, Stack, choose, lay_out, plan
+from fastrnn._plan cimport Call, Rows, Stack, States, choose, lay_out, plan
 from fastrnn._threads cimport FRNN_MOST_THREADS
 
 cnp.import_array()
@@ -138,6 +138,19 @@ cdef inline Rows rows_of(cnp.ndarray array):
     rows.row = cnp.PyArray_STRIDE(array, 1)
     rows.order = NULL
     return rows
+
+
+cdef States states_of(cnp.ndarray array, Py_ssize_t B):
+    """Those of an array (L*D, B, columns), without B where that is 1, or None."""
+    cdef States states
+    states.data = NULL
+    states.row = states.layer = 0
+    states.order = NULL
+    if array is not None:
+        states.data = cnp.PyArray_BYTES(array)
+        states.row = cnp.PyArray_DIM(array, cnp.PyArray_NDIM(array) - 1) * cnp.PyArray_ITEMSIZE(array)
+        states.layer = B * states.row
+    return states
 
 
 # ---------------------------------------------------------------- layers
@@ -402,17 +415,17 @@ cdef class Recurrent(Link):
     ) except -1:
         cdef Call call
         cdef Workspace workspace
-        cdef char *h_data = cnp.PyArray_BYTES(h)
-        cdef char *c_data = NULL if c is None else cnp.PyArray_BYTES(c)
         try:
             workspace = self.workspaces.pop()
         except IndexError:
             workspace = Workspace()
         call.parity = 0
+        call.h = states_of(h, B)
+        call.c = states_of(c, B)
         workspace.reserve(plan(&self.stack, &call, T, B, lengths != NULL, self.work.threads))
         lay_out(&self.stack, &call, workspace.data, lengths != NULL)
         with nogil:
-            execute(&self.stack, &call, source, target, h_data, c_data, lengths)
+            execute(&self.stack, &call, source, target, lengths)
         if not workspace.is_large():
             self.workspaces.append(workspace)
         return 0

@@ -56,6 +56,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void *h_next
         Py_ssize_t ld_next
         void *c
+        Py_ssize_t ldc
+        const Py_ssize_t *order
         void *scratch
         Py_ssize_t first
         Py_ssize_t last

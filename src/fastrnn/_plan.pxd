@@ -31,6 +31,15 @@ cdef struct Rows:
     const Py_ssize_t *order     # (B,): batch row of each sorted row; NULL: as they are
 
 
+cdef struct States:
+    # Where h or c of the layers of a stack lie: row b's of layer and direction i is at
+    # data + i * layer + order[b] * row.
+    char *data
+    Py_ssize_t layer            # bytes from one layer's to the next one's
+    Py_ssize_t row              # bytes from one row's to the next one's
+    const Py_ssize_t *order     # (B,); NULL: as they are
+
+
 cdef struct Inputs:
     # The inputs of a block of time steps, one row behind the other.
     char *data
@@ -44,6 +53,7 @@ cdef struct Scratch:
     char *gates                 # of block*B rows
     char *x                     # (block*B, I): the inputs, where they are apart
     char *step                  # the backend's own
+    char *h                     # (B, P): the h before the block, where the states have an order
     char *output[2]             # (B, P) twice: h where it cannot go straight to its place
     Inputs inputs               # of the block that is projected
 
@@ -58,9 +68,7 @@ cdef struct Call:
     Py_ssize_t B
     const Py_ssize_t *lengths   # (B,): longest first; NULL: all are T
     Rows source, target
-    char *h                     # (L*D, B, P): in the order of the rows that run
-    char *c                     # (L*D, B, H)
-    Py_ssize_t h_layer, c_layer  # bytes from one layer's states to the next one's
+    States h, c                 # c: an LSTM's; whoever makes the call says where they lie
     int parity                  # 0 or 1: every other call of a stream takes its weights the other way
     # How it is divided.
     Kind kind
@@ -75,9 +83,7 @@ cdef struct Call:
     Scratch *scratches          # one; PANELS: one a slice; DIRECTIONS: one a direction; PIPELINE: two a layer
     Call *parts                 # ROWS: one a slice
     int *stages                 # PIPELINE: (slices + 1,): the first stage of each slice
-    char *own_h                 # with lengths: the states in the order of the rows that run
-    char *own_c
-    Row *sorting                # (B,)
+    Row *sorting                # (B,): with lengths
     Py_ssize_t *order           # (B,)
     Py_ssize_t *sorted_lengths  # (B,)
 

@@ -263,12 +263,9 @@ cdef int scratches_of(const Stack *stack, const Call *call) noexcept nogil:
 cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil:
     """Point a planned call's scratch into memory, and give its size; from NULL, measure it."""
     cdef char *cursor = memory
-    cdef Py_ssize_t B = call.B, size
+    cdef Py_ssize_t B = call.B
     cdef int part
     if is_ragged:
-        size = stack.L * stack.D * B * stack.itemsize
-        call.own_h = take(&cursor, size * stack.output_size)
-        call.own_c = take(&cursor, size * stack.hidden_size if stack.has_cell_state else 0)
         call.sorting = <Row *>take(&cursor, B * sizeof(Row))
         call.order = <Py_ssize_t *>take(&cursor, B * sizeof(Py_ssize_t))
         call.sorted_lengths = <Py_ssize_t *>take(&cursor, B * sizeof(Py_ssize_t))
@@ -313,6 +310,7 @@ cdef void lay_out_scratch(const Stack *stack, Call *call, char **cursor, bint is
             for i in range(2):
                 scratch.output[i] = take(cursor, B * stack.output_size * stack.itemsize)
         scratch.step = take(cursor, size)
+        scratch.h = take(cursor, B * stack.output_size * stack.itemsize)
         if not is_measured:
             call.scratches[number] = scratch
     call.between_slot = (call.chunk * B * output_row + 63) & ~63

@@ -20,8 +20,7 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from fastrnn._chain cimport (
-    FLOW_ROWS, Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, gather_states, plan_flow, run_flow,
-    scatter_states,
+    FLOW_ROWS, Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, place_states, plan_flow, run_flow,
 )
 from fastrnn._drivers cimport longest_first
 from fastrnn._engine cimport Workspace, are_tokens, is_apart, is_plain, is_whole
@@ -64,6 +63,7 @@ cdef struct Share:
     # A call for many streams, divided into blocks of them.
     const ChainWork *chain
     char *records
+    Py_ssize_t record_bytes
     const Part *parts           # (n,), longest first
     Py_ssize_t *slots           # (n,): those of the parts
     Py_ssize_t n
@@ -139,7 +139,8 @@ cdef class Slots:
         cdef int threads
         for layers, features, dtype in columns:
             size += layers * features * dtype.itemsize
-        self.record_bytes = (size + 63) & ~63
+        # An odd number of cache lines: where it is a power of 2, records crowd into few sets of the cache.
+        self.record_bytes = (size + 63) & ~63 | 64
         if chain is not None:
             self.spaces = [FlowSpace(chain) for _ in range(chain.threads)]
             space = self.spaces[0]
@@ -559,6 +560,7 @@ cdef class Slots:
         time = flow_ns(chain, 1, n) * total / n
         turn.chain = chain
         turn.records = self.records.data
+        turn.record_bytes = self.record_bytes
         turn.parts = self.parts
         turn.slots = self.slots
         turn.n = n
@@ -663,7 +665,7 @@ cdef void run_block(const Share *turn, int slice, Py_ssize_t first, Py_ssize_t l
         # As long as all of them go on.
         steps = min(parts[n - 1].row.length - t, steps_of(n))
         fit_flow(chain, flow, steps, n, turn.threads, turn.memory[slice], turn.size)
-        gather_states(chain, flow, turn.records, turn.slots + first)
+        place_states(chain, flow, turn.records, turn.record_bytes, turn.slots + first)
         if turn.is_dense:
             run_flow(chain, flow, parts[0].source, parts[0].target)
         else:
@@ -678,7 +680,6 @@ cdef void run_block(const Share *turn, int slice, Py_ssize_t first, Py_ssize_t l
                     memcpy(
                         parts[i].target + (t + s) * chain.out_bytes, outputs + (s * n + i) * chain.out_bytes,
                         chain.out_bytes)
-        scatter_states(chain, flow, turn.records, turn.slots + first)
         t += steps
         while n > 0 and parts[n - 1].row.length == t:
             n -= 1

@@ -10,7 +10,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from fastrnn._chain cimport FLOW_ROWS, Chain, FlowSpace, fit_flow, is_divided, plan_flow, run_flow
-from fastrnn._engine cimport HAS_GIL, are_tokens, is_apart, is_plain, is_whole
+from fastrnn._engine cimport HAS_GIL, are_tokens, is_apart, is_plain, is_whole, states_of
 from fastrnn.errors import taken_stream
 
 cnp.import_array()
@@ -119,8 +119,8 @@ cdef class Stepper:
         self.chunks = FlowSpace(chain)
         for space in (self.steps, self.chunks):
             for i in range(chain.work.stacks):
-                space.flow.h[i] = cnp.PyArray_BYTES(states[i][0])
-                space.flow.c[i] = NULL if states[i][1] is None else cnp.PyArray_BYTES(states[i][1])
+                space.flow.calls[i].h = states_of(states[i][0], self.B)
+                space.flow.calls[i].c = states_of(states[i][1], self.B)
         size = plan_flow(&chain.work, &self.steps.flow, 1, self.B, 1)
         self.steps.reserve(max(size, plan_flow(&chain.work, &self.steps.flow, 1, self.B, chain.threads)))
         self.chain = chain

@@ -70,7 +70,9 @@ typedef struct frnn_step {
     ptrdiff_t ld_prev;
     void *h_next;          /* (n, P) with ld_next; apart from h_prev */
     ptrdiff_t ld_next;
-    void *c;               /* (n, H), updated in place; NULL but for FRNN_LSTM */
+    void *c;               /* (n, H), updated in place; NULL but for FRNN_LSTM. Row m is at c + m * ldc, or */
+    ptrdiff_t ldc;         /* c + order[m] * ldc */
+    const ptrdiff_t *order; /* (n,), or NULL */
     void *scratch;         /* step_bytes(cell, n) */
     ptrdiff_t first;       /* the parts of the cell that are wanted, the last excluded: of h_next and c the */
     ptrdiff_t last;        /* units of these alone are written. A cell with a projection takes all at once */

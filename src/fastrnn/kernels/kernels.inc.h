@@ -529,12 +529,13 @@ typedef struct FN(units) {
     ptrdiff_t left;
 } FN(units);
 
-/* Of the first row. */
-static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t unit)
+static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t m, ptrdiff_t unit)
 {
     const frnn_step *step = layer->step;
-    const FN(units) units = {(const T *)step->h_prev + unit, layer->h + unit,
-                             step->c == NULL ? NULL : (T *)step->c + unit, layer->cell->hidden_size - unit};
+    const ptrdiff_t place = step->order == NULL ? m : step->order[m];
+    const FN(units) units = {(const T *)step->h_prev + m * step->ld_prev + unit, layer->h + m * layer->ldh + unit,
+                             step->c == NULL ? NULL : (T *)step->c + place * step->ldc + unit,
+                             layer->cell->hidden_size - unit};
     return units;
 }
 
@@ -583,6 +584,7 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
     enum { PARTS = FRNN_PANEL / VL };
     const frnn_cell *cell = layer->cell;
     const frnn_step *step = layer->step;
+    const FN(units) first = FN(units_at)(layer, 0, block.panel * FRNN_PANEL);
     const int vectors = panels * gates * PARTS;
     V total[FRNN_SUMS], new_x[FRNN_SUMS];
     const T *from = (const T *)cell->bias + block.offset;
@@ -615,9 +617,10 @@ static FRNN_INLINE void FN(lone_block)(const frnn_kind kind, const int gates, co
                 gate[g] = of[g * PARTS];
             if (kind == FRNN_GRU)
                 gate[3] = new_x[i];
-            if (block.panel * FRNN_PANEL + i * VL >= cell->hidden_size)
+            if (first.left <= i * VL)
                 continue;
-            const FN(units) units = FN(units_at)(layer, block.panel * FRNN_PANEL + i * VL);
+            const FN(units) units = {first.h_prev + i * VL, first.h + i * VL,
+                                     kind == FRNN_LSTM ? first.c + i * VL : NULL, first.left - i * VL};
             if (is_h)
                 FN(finish_h)(kind, gate, units);
             else
@@ -640,19 +643,18 @@ static inline void FN(part_new_gate)(const frnn_cell *cell, FN(block) block, ptr
             }
 }
 
-/* The same VL units of all rows, `left` of which exist. */
+/* The VL units of all rows from `unit` on, `left` of which exist. */
 static FRNN_INLINE void FN(finish_rows)(const frnn_kind kind, const int gates, const ptrdiff_t left,
-                                        const FN(layer) *layer, FN(block) block, const FN(units) first,
+                                        const FN(layer) *layer, FN(block) block, const ptrdiff_t unit,
                                         T *acc, const T *new_x)
 {
-    const ptrdiff_t n = layer->step->n, ld_prev = layer->step->ld_prev, ldh = layer->ldh;
-    const ptrdiff_t H = layer->cell->hidden_size;
+    const ptrdiff_t n = layer->step->n;
     FRNN_UNROLL
     for (int is_h = !FN(has_more)(kind); is_h < 2; is_h++)
         for (ptrdiff_t m = 0; m < n; m++) {
-            const FN(units) units = {first.h_prev + m * ld_prev, first.h + m * ldh,
-                                     kind == FRNN_LSTM ? first.c + m * H : NULL, left};
+            FN(units) units = FN(units_at)(layer, m, unit);
             V gate[4];
+            units.left = left;
             FRNN_UNROLL
             for (int g = 0; g < gates; g++)
                 gate[g] = v_load(acc + m * block.width + g * FRNN_PANEL);
@@ -684,13 +686,13 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
                 block.width, acc, layer->is_far);
     for (ptrdiff_t i = 0; i < block.panels; i++)
         for (ptrdiff_t j = 0; j < FRNN_PANEL && (block.panel + i) * FRNN_PANEL + j < H; j += VL) {
-            const FN(units) units = FN(units_at)(layer, (block.panel + i) * FRNN_PANEL + j);
+            const ptrdiff_t unit = (block.panel + i) * FRNN_PANEL + j;
             T *gates_of = acc + i * gates * FRNN_PANEL + j;
             const T *new_of = kind == FRNN_GRU ? new_x + i * FRNN_PANEL + j : NULL;
-            if (units.left >= VL)
-                FN(finish_rows)(kind, gates, VL, layer, block, units, gates_of, new_of);
+            if (H - unit >= VL)
+                FN(finish_rows)(kind, gates, VL, layer, block, unit, gates_of, new_of);
             else
-                FN(finish_rows)(kind, gates, units.left, layer, block, units, gates_of, new_of);
+                FN(finish_rows)(kind, gates, H - unit, layer, block, unit, gates_of, new_of);
         }
 }
 
