@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from fastrnn._drivers cimport execute, run_dense
 from fastrnn._engine cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._plan cimport ALONE, Rows, States, choose, dense_ns, lay_out, plan, stack_ns
+from fastrnn._plan cimport ALONE, Rows, Stack, States, choose, dense_ns, lay_out, plan, stack_ns
 
 
 cdef class Chain:
@@ -57,15 +57,6 @@ cdef class Chain:
 
     def __dealloc__(self):
         PyMem_RawFree(self.work.links)
-
-
-cdef inline Py_ssize_t h_bytes(const LinkWork *work) noexcept nogil:
-    """Of a row's h in all layers of a stack."""
-    return work.stack.L * work.stack.output_size * work.itemsize
-
-
-cdef inline Py_ssize_t c_bytes(const LinkWork *work) noexcept nogil:
-    return work.stack.L * work.stack.hidden_size * work.itemsize if work.stack.has_cell_state else 0
 
 
 cdef Py_ssize_t weight_bytes(const LinkWork *work) noexcept nogil:
@@ -271,18 +262,21 @@ cdef void place_states(
         work = &chain.links[i]
         if work.kind == STACK:
             call = &flow.calls[stack]
-            records = place(&call.h, records, work.stack.L, h_bytes(work), record_bytes, slots)
+            records = place(
+                &call.h, records, work.stack, work.stack.output_size, record_bytes, slots)
             if work.stack.has_cell_state:
-                records = place(&call.c, records, work.stack.L, c_bytes(work), record_bytes, slots)
+                records = place(
+                    &call.c, records, work.stack, work.stack.hidden_size, record_bytes, slots)
             stack += 1
 
 
 cdef inline char *place(
-    States *states, char *data, Py_ssize_t L, Py_ssize_t size, Py_ssize_t row, const Py_ssize_t *order,
+    States *states, char *data, const Stack *stack, Py_ssize_t columns, Py_ssize_t row,
+    const Py_ssize_t *order,
 ) noexcept nogil:
-    """Let the states of L layers, of so many bytes together, lie there; give the place behind them."""
+    """Let the states of all layers, one behind the other, lie there; give the place behind them."""
     states.data = data
-    states.layer = size // L
+    states.layer = columns * stack.itemsize
     states.row = row
     states.order = order
-    return data + size
+    return data + stack.L * states.layer
