@@ -130,26 +130,30 @@ class Case:
         rows = self.T * self.B * (self.input_size + width)
         return item * (self.T * recurrent + sum(self._sizes("weight_ih")) + rows)
 
-    def limit(self, limits):
-        """What the machine allows: ("peak" or "bandwidth", the share wanted, microseconds), or None.
+    def limit(self, limits, threads=1):
+        """What the machine allows: ("peak" or "bandwidth", the share wanted or None, microseconds).
 
-        "peak", from 32 rows on: all products at the measured multiply-add peak. "bandwidth", at one
-        row: the weights read once a step, as fast as a working set of that size is read here; in a
+        "peak", of more than one row: all products at the measured multiply-add peak. "bandwidth", at
+        one row: the weights read once a step, as fast as a working set of that size is read here; in a
         sequence those are the recurrent ones, a layer and direction at a time, and the product of
-        the inputs, which is one for all steps, is done at the peak.
+        the inputs, which is one for all steps, is done at the peak. Of several threads each does its
+        share on a core of its own, and they wait for nothing; a share is wanted of one thread alone.
         """
-        peak = limits.gflops[self.precision] * 1e3  # operations a microsecond
-        item = np.dtype(self.precision).itemsize
-        if self.B >= 32:
-            return "peak", PEAK_SHARE, self.flops() / peak
+        peak = threads * limits.gflops[self.precision] * 1e3  # operations a microsecond
         if self.B > 1:
-            return None
+            wanted = PEAK_SHARE if self.B >= 32 and threads == 1 else None
+            return "peak", wanted, self.flops() / peak
+        wanted = BANDWIDTH_SHARE if threads == 1 else None
+        item = np.dtype(self.precision).itemsize
+
+        def reading(numbers):
+            own = item * numbers / threads
+            return own / limits.gigabytes(own) / 1e3
+
         if self.mode == "step":
-            working_set = item * sum(self._sizes("weight"))
-            return "bandwidth", BANDWIDTH_SHARE, working_set / limits.gigabytes(working_set) / 1e3
-        reading = sum(size * item / limits.gigabytes(size * item) for size in self._sizes("weight_h")) / 1e3
+            return "bandwidth", wanted, reading(sum(self._sizes("weight")))
         inputs = 2 * sum(self._sizes("weight_ih")) / peak
-        return "bandwidth", BANDWIDTH_SHARE, self.T * (reading + inputs)
+        return "bandwidth", wanted, self.T * (sum(map(reading, self._sizes("weight_h"))) + inputs)
 
 
 KINDS = ("LSTM", "GRU", "RNN")

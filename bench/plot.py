@@ -141,7 +141,7 @@ def roofline_figure(result):
     limits = result["limits"]
     entries = [e for e in result["cases"] if e["against"] == "peers" and e["precision"] == "float32"]
     kinds = [kind for kind in KINDS if any(entry["kind"] == kind for entry in entries)]
-    if limits is None or not kinds:
+    if limits is None or not kinds or result["threads"] > 1:
         return None
     figure, panels = _panels(len(kinds), height=5.4)
     peak = limits["gflops"]["float32"]

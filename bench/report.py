@@ -20,7 +20,7 @@ def print_report(result):
         print()
         for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["cases"]}):
             print(line)
-        if result["threads"] == 1:
+        if not result["busy"]:
             print(_limits_line(result))
         for line in summary_lines(result["summary"]):
             print(line)
@@ -55,15 +55,19 @@ def markdown(result, has_all=False):
 
 
 def case_table(result, entries):
-    """Columns and rows with everything: times, p99 of steps, ratio and target, share of the limit."""
+    """Columns and rows with everything: times, p99 of steps, ratio and target, share of the limit and the
+    ratio that all of it would give."""
     engines = [name for name in result["engines"] if name != "fastrnn"]
     if any(RTNEURAL in entry["engines"] for entry in entries):
         engines.append(RTNEURAL)
     has_steps = any("p99" in entry["engines"]["fastrnn"] for entry in entries)
     p99_column = ("its p99",) if has_steps else ()
     has_threads = result["threads"] > 1
-    last = ("one thread", "faster than on one") if has_threads else ("of the machine's limit",)
-    columns = ("case", "fastrnn", *p99_column, *engines, "ratio", "wanted", *last)
+    threads_columns = ("one thread", "faster than on one") if has_threads else ()
+    limit_columns = () if result["limits"] is None else ("of the machine's limit", "ratio there")
+    columns = (
+        "case", "fastrnn", *p99_column, *engines, "ratio", "wanted", *threads_columns, *limit_columns,
+    )  # fmt: skip
     rows = []
     for entry in entries:
         times = entry["engines"]
@@ -76,9 +80,8 @@ def case_table(result, entries):
             *(_cell(times.get(name)) for name in engines),
             _ratio(entry["ratio"]),
             f"{entry['target']:.2f}{' MISSED' if is_missed else ''}",
-            *(
-                (_cell(times["one thread"]), _scaling(entry)) if has_threads else (_share(entry["limit"]),)
-            ),
+            *([_cell(times["one thread"]), _scaling(entry)] if has_threads else []),
+            *([_share(entry["limit"]), _ratio(entry["limit"]["ratio"])] if limit_columns else []),
         ))  # fmt: skip
     return columns, rows
 
@@ -138,16 +141,15 @@ def start_table(result):
 
 def summary_lines(summary):
     """The figures over all cases, a line each."""
-    if summary["geometric_mean"] is not None:
-        yield (
-            f"geometric mean {summary['geometric_mean']:.2f} of {summary['geometric_mean_of']}, "
-            f"wanted {summary['geometric_mean_wanted']:.2f}"
-        )
-    if summary["sequence_mean"] is not None:
-        yield (
-            f"geometric mean of the sequences {summary['sequence_mean']:.2f}, "
-            f"wanted {summary['sequence_mean_wanted']:.2f}"
-        )
+    for key, words in (
+        ("geometric_mean", "geometric mean"),
+        ("sequence_mean", "geometric mean of the sequences"),
+    ):
+        if summary[key] is not None:
+            most = summary[f"{key}_at_limit"]
+            there = "" if most is None else f"; {most:.2f} at the machine's limits"
+            wanted = summary[f"{key}_wanted"]
+            yield f"{words} {summary[key]:.2f} of {summary[f'{key}_of']}, wanted {wanted:.2f}{there}"
     if summary["minimum"] is not None:
         yield (
             f"lowest {summary['minimum']:.2f} ({summary['minimum_case']}), "
@@ -155,6 +157,7 @@ def summary_lines(summary):
         )
     for key, words in (
         ("missed", "ratios below what is wanted"),
+        ("missed_within_limit", "of these, what is wanted lies within the machine's limit"),
         ("below_minimum", "slower than the lowest that is allowed"),
         ("missed_pool", "pools that miss what is wanted"),
         ("missed_scaling", "less faster than on one thread than wanted"),
@@ -198,9 +201,8 @@ def _ratio(ratio):
 
 
 def _share(limit):
-    if limit is None:
-        return ""
-    below = "" if limit["share"] >= limit["wanted"] else f", wanted {100 * limit['wanted']:.0f} %"
+    is_below = limit["wanted"] is not None and limit["share"] < limit["wanted"]
+    below = f", wanted {100 * limit['wanted']:.0f} %" if is_below else ""
     return f"{math.floor(100 * limit['share'])} % of {limit['kind']}{below}"
 
 

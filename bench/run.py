@@ -29,7 +29,7 @@ from fastrnn.benchmark import engines
 from fastrnn.benchmark.measure import ROUND_SECONDS, ROUNDS, machine, measure
 from fastrnn.benchmark.table import best_peer
 
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 
 
 def run(
@@ -58,7 +58,7 @@ def run(
         "limits": None,
         "cases": [],
     }
-    limits = _limits(result) if cases and threads == 1 else None
+    limits = _limits(result) if cases and not is_busy else None
     with _busy_core() if is_busy else contextlib.nullcontext():
         for index, case in enumerate(cases):
             peers = [
@@ -76,7 +76,7 @@ def run(
         result["cold_start"] = cold_starts(starts)
         result["installed"] = installed_sizes()
     for case, entry in zip(cases, result["cases"], strict=True):
-        _judge(case, entry, limits)
+        _judge(case, entry, limits, threads)
         if threads > 1:
             _judge_threads(entry, is_busy)
         if case.mode == "pool":
@@ -106,8 +106,9 @@ def _limits(result):
         return None
 
 
-def _judge(case, entry, limits):
-    """Add to the entry of a case the ratio, and the share of what the machine allows."""
+def _judge(case, entry, limits, threads):
+    """Add to the entry of a case the ratio, the share of what the machine allows, and the ratio that
+    all of it would give."""
     times = entry["engines"]
     ours = times["fastrnn"]["microseconds"]
     if case.against == RTNEURAL and limits is not None:
@@ -126,9 +127,11 @@ def _judge(case, entry, limits):
     entry["flops"], entry["bytes"] = case.flops(), case.bytes()
     entry["gflops"] = case.flops() / ours / 1e3
     entry["limit"] = None
-    if limits is not None and (limit := case.limit(limits)):
-        kind, wanted, microseconds = limit
-        entry["limit"] = {"kind": kind, "wanted": wanted, "share": microseconds / ours}
+    if limits is not None:
+        kind, wanted, microseconds = case.limit(limits, threads)
+        share = microseconds / ours
+        most = None if entry["ratio"] is None else entry["ratio"] / share
+        entry["limit"] = {"kind": kind, "wanted": wanted, "share": share, "ratio": most}
 
 
 def _judge_threads(entry, is_busy):
@@ -160,29 +163,39 @@ def _geometric_mean(ratios):
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
 
-def summarise(entries, threads=1):
+def _means(name, wanted, entries):
+    """The geometric mean of the ratios, and that of those that the machine's limits would give."""
+    return {
+        name: _geometric_mean([entry["ratio"] for entry in entries]),
+        f"{name}_of": len(entries),
+        f"{name}_wanted": wanted,
+        f"{name}_at_limit": _geometric_mean([e["limit"]["ratio"] for e in entries if e["limit"]]),
+    }
+
+
+def summarise(entries, threads):
     """The figures over all cases, and the names of those that miss what is wanted of them."""
     compared = [entry for entry in entries if entry["against"] == PEERS and entry["ratio"]]
-    grid = [entry["ratio"] for entry in compared]
+    sequences = [entry for entry in compared if entry["mode"] == "sequence" and threads > 1]
     everywhere = {entry["name"]: entry["peer_ratio"] for entry in entries if entry["peer_ratio"]}
     lowest = min(everywhere, key=everywhere.get, default=None)
-    limits = [entry for entry in entries if entry["limit"]]
+    missed = [entry for entry in entries if entry["ratio"] and entry["ratio"] < entry["target"]]
     return {
-        "geometric_mean": _geometric_mean(grid),
-        "geometric_mean_of": len(grid),
-        "geometric_mean_wanted": GEOMETRIC_MEAN,
+        **_means("geometric_mean", GEOMETRIC_MEAN, compared),
+        **_means("sequence_mean", SEQUENCE_MEAN, sequences),
         "minimum": everywhere.get(lowest),
         "minimum_case": lowest,
         "minimum_wanted": MINIMUM,
-        "sequence_mean": None
-        if threads == 1
-        else _geometric_mean([entry["ratio"] for entry in compared if entry["mode"] == "sequence"]),
-        "sequence_mean_wanted": SEQUENCE_MEAN,
         "missed_scaling": [
             e["name"] for e in entries if e.get("scaling_wanted") and e["scaling"] < e["scaling_wanted"]
         ],
         "missed_pool": [f"{e['name']}: {name}" for e in entries for name in e.get("pool_missed", [])],
-        "missed": [e["name"] for e in entries if e["ratio"] is not None and e["ratio"] < e["target"]],
+        "missed": [e["name"] for e in missed],
+        "missed_within_limit": [
+            e["name"] for e in missed if e["limit"] and e["limit"]["ratio"] >= e["target"]
+        ],
         "below_minimum": [name for name, ratio in everywhere.items() if ratio < MINIMUM],
-        "below_limit": [e["name"] for e in limits if e["limit"]["share"] < e["limit"]["wanted"]],
+        "below_limit": [
+            e["name"] for e in entries if e["limit"] and e["limit"]["share"] < (e["limit"]["wanted"] or 0)
+        ],
     }

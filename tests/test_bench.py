@@ -298,7 +298,18 @@ def test_limits_of_a_case():
     _, _, microseconds = Case("RNN", 32, 32, T=10).limit(LIMITS)
     reading = 4 * 32 * 32 / LIMITS.gigabytes(2**12) / 1e3
     assert microseconds == pytest.approx(10 * (reading + 2 * 32 * 32 / 200e3))
-    assert Case("RNN", 32, 32, T=10, B=8).limit(LIMITS) is None
+    kind, wanted, microseconds = Case("RNN", 32, 32, T=10, B=8).limit(LIMITS)
+    assert (kind, wanted) == ("peak", None) and microseconds == pytest.approx(10 * 8 * 2 * 32 * 64 / 200e3)
+
+
+def test_limits_of_a_case_on_two_threads():
+    """Each has its share of the weights in a cache of its own; no share of the limit is wanted."""
+    step = Case("RNN", 32, 32, mode="step").limit(LIMITS, 2)
+    assert step == ("bandwidth", None, pytest.approx(4 * 16 * 64 / LIMITS.gigabytes(2**12) / 1e3))
+    sequence = Case("RNN", 32, 32, T=10).limit(LIMITS, 2)
+    reading = 4 * 16 * 32 / LIMITS.gigabytes(2**11) / 1e3
+    assert sequence == ("bandwidth", None, pytest.approx(10 * (reading + 32 * 32 / 200e3)))
+    assert Case("RNN", 32, 32, B=32).limit(LIMITS, 2) == ("peak", None, pytest.approx(32 * 32 * 64 / 200e3))
 
 
 def test_bandwidth_between_the_points_of_the_curve():
@@ -334,8 +345,16 @@ def test_run_judges_every_case(result):
     assert set(summary["missed"]) == {
         entry["name"] for entry in result["cases"] if entry["ratio"] and entry["ratio"] < entry["target"]
     }
+    assert set(summary["missed_within_limit"]) == {
+        entry["name"]
+        for entry in result["cases"]
+        if entry["name"] in summary["missed"] and entry["limit"]["ratio"] >= entry["target"]
+    }
     if len(result["engines"]) > 1:
         ratios = [step["ratio"], batch["ratio"]]
+        most = [entry["ratio"] / entry["limit"]["share"] for entry in (step, batch)]
+        assert [step["limit"]["ratio"], batch["limit"]["ratio"]] == pytest.approx(most)
+        assert summary["geometric_mean_at_limit"] == pytest.approx(np.sqrt(np.prod(most)))
         assert summary["geometric_mean"] == pytest.approx(np.sqrt(np.prod(ratios)))
         assert summary["minimum"] == min(*ratios, long["peer_ratio"])
 
@@ -367,6 +386,32 @@ def test_pools_are_judged_beside_other_ways(monkeypatch, capsys):
     print_report(found)
     assert "GRU 16->16, pool of 70" in capsys.readouterr().out
     assert "GRU 16->16, pool of 3" in markdown(found)
+
+
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_run_on_two_threads_stands_beside_one(monkeypatch, capsys, is_busy):
+    monkeypatch.setattr(bench.run, "probe", lambda: LIMITS)
+    cases = [Case("RNN", 16, 16, mode="step"), Case("RNN", 16, 16, T=3, B=32)]
+    monkeypatch.setattr(bench.run, "SCALING", {cases[1].name: 1e9})
+    monkeypatch.setattr(bench.run, "SCALING_WHILE_BUSY", 1e9)
+    found = json.loads(json.dumps(bench.run.run(cases, 1, 1e-4, threads=2, is_busy=is_busy)))
+    step, batch = found["cases"]
+    for entry in (step, batch):
+        times = entry["engines"]
+        scaling = times["one thread"]["microseconds"] / times["fastrnn"]["microseconds"]
+        assert entry["scaling"] == pytest.approx(scaling) and entry["target"] == bench.cases.MINIMUM
+    summary = found["summary"]
+    assert summary["missed_scaling"] == [case.name for case in (cases if is_busy else cases[1:])]
+    assert summary["sequence_mean"] == (pytest.approx(batch["ratio"]) if batch["ratio"] else None)
+    print_report(found)
+    out = capsys.readouterr().out
+    assert f"less faster than on one thread than wanted: {1 + is_busy}: " in out
+    if is_busy:
+        assert found["limits"] is None and step["limit"] is None and "ratio there" not in out
+    else:
+        assert batch["gflops"] == pytest.approx(400 * batch["limit"]["share"])
+        assert "ratio there" in out and "limits of one core" in out
+    assert "times one thread's speed" in markdown(found)
 
 
 def test_run_without_a_compiler(monkeypatch):
