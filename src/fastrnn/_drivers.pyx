@@ -26,8 +26,8 @@ from libc.string cimport memcpy, memset
 
 from fastrnn._kernels cimport FRNN_F32, frnn_backend, frnn_cell, frnn_step
 from fastrnn._plan cimport (
-    DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Row, Rows, Scratch, Stack, States, block_of, count,
-    cut_stages, dense_ns, dense_slices, most_rows, rows_before,
+    DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Lane, Row, Rows, Scratch, Stack, States, Turn, block_of,
+    count, cut_stages, dense_ns, dense_slices, most_rows, rows_before,
 )
 from fastrnn._threads cimport count_caller, share
 
@@ -118,21 +118,6 @@ cdef void clear_padding(const Stack *stack, const Call *call) noexcept nogil:
 
 
 # ---------------------------------------------------------------- one direction of one layer
-
-cdef struct Lane:
-    # One direction of one layer over a block of time.
-    const frnn_cell *cell
-    bint is_reverse
-    Py_ssize_t begin, end       # its steps
-    Rows x, y
-    Py_ssize_t index            # of its states
-    const States *h             # before, and then of every row behind its last step
-    const States *c
-    bint is_in_place            # h goes straight to y
-    bint is_lone                # one step, which projects its own inputs, block by block of its weights
-    Py_ssize_t ld_next
-    Scratch *scratch
-
 
 cdef Lane lane_of(
     const Stack *stack, const Call *call, Py_ssize_t layer, Py_ssize_t direction,
@@ -417,47 +402,45 @@ cdef Py_ssize_t panel_phases(const Stack *stack, const Call *call) noexcept nogi
         call.T // call.block * lane_phases(call.block) + (lane_phases(rest) if rest else 0))
 
 
+cdef void take_lane(
+    const Stack *stack, const Call *call, int slice, bint is_first, Turn *turn,
+) noexcept nogil:
+    """Go on to the next lane: block by block of a chunk, layer by layer, direction by direction."""
+    cdef Py_ssize_t index = 0, begin = 0, parts
+    if not is_first and stack.D == 1:
+        index = (turn.lane.index + 1) % stack.L
+        begin = turn.lane.begin if index > 0 else turn.lane.end
+    elif not is_first:
+        begin = turn.lane.end % call.T
+        index = turn.lane.index + (begin == 0)
+    turn.lane = lane_of(
+        stack, call, index // stack.D, index % stack.D, begin, min(begin + call.block, call.T),
+        &call.scratches[slice])
+    gather_inputs(stack, call, &turn.lane)
+    begin_step(stack, call, &turn.lane, &turn.step)
+    parts = turn.step.last
+    turn.step.first = rows_before(parts, slice, call.slices)
+    turn.step.last = rows_before(parts, slice + 1, call.slices)
+    turn.s = begin if turn.lane.is_lone else begin - 1
+
+
 cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
+    """A slice takes its phases in order, so what it does next is kept from one to the next."""
     cdef const Work *work = <const Work *>context
     cdef const Stack *stack = work.stack
-    cdef const Call *call = work.call
-    cdef Py_ssize_t lanes = stack.L * stack.D, whole = lane_phases(call.block)
-    cdef Py_ssize_t block, index, begin, end, parts, first, last, s
-    cdef uint64_t before
-    cdef frnn_step step
-    cdef Lane lane
-    # Which lane that is: block by block of a chunk, layer by layer, direction by direction.
-    if stack.D == 1:
-        block = min(phase // (whole * lanes), call.T // call.block)
-        phase -= block * whole * lanes
-        begin = block * call.block
-        end = min(begin + call.block, call.T)
-        index = phase // lane_phases(end - begin)
-        phase %= lane_phases(end - begin)
-    else:
-        index = phase // (panel_phases(stack, call) // lanes)
-        phase %= panel_phases(stack, call) // lanes
-        block = min(phase // whole, call.T // call.block)
-        phase -= block * whole
-        begin = block * call.block
-        end = min(begin + call.block, call.T)
-    lane = lane_of(stack, call, index // stack.D, index % stack.D, begin, end, &call.scratches[slice])
-    gather_inputs(stack, call, &lane)
-    parts = stack.backend.parts(lane.cell)
-    first = rows_before(parts, slice, call.slices)
-    last = rows_before(parts, slice + 1, call.slices)
-    before = stack.backend.enter()
-    s = begin + phase - (end - begin > 1)
-    if s < begin:
-        project(stack, &lane, first, last)
-    elif s < end:
-        begin_step(stack, call, &lane, &step)
-        aim_step(stack, call, &lane, s, &step)
-        step.first = first
-        step.last = last
-        stack.backend.step(lane.cell, &step)
+    cdef Turn *turn = &work.call.turns[slice]
+    cdef const Lane *lane = &turn.lane
+    cdef uint64_t before = stack.backend.enter()
+    if phase == 0 or turn.s > lane.end:
+        take_lane(stack, work.call, slice, phase == 0, turn)
+    if turn.s < lane.begin:
+        project(stack, lane, turn.step.first, turn.step.last)
+    elif turn.s < lane.end:
+        aim_step(stack, work.call, lane, turn.s, &turn.step)
+        stack.backend.step(lane.cell, &turn.step)
     elif slice == 0:
-        keep_h(stack, &lane, next_h(call, &lane, end - 1), 0, call.B)
+        keep_h(stack, lane, next_h(work.call, lane, lane.end - 1), 0, work.call.B)
+    turn.s += 1
     stack.backend.leave(before)
 
 

@@ -1,6 +1,6 @@
 """What a call works on, how it is divided among threads, and where its memory lies."""
 
-from fastrnn._kernels cimport frnn_backend, frnn_cell
+from fastrnn._kernels cimport frnn_backend, frnn_cell, frnn_step
 
 
 cdef enum Kind:
@@ -58,6 +58,29 @@ cdef struct Scratch:
     Inputs inputs               # of the block that is projected
 
 
+cdef struct Lane:
+    # One direction of one layer over a block of time.
+    const frnn_cell *cell
+    bint is_reverse
+    Py_ssize_t begin, end       # its steps
+    Rows x, y
+    Py_ssize_t index            # of its states
+    const States *h             # before, and then of every row behind its last step
+    const States *c
+    bint is_in_place            # h goes straight to y
+    bint is_lone                # one step, which projects its own inputs, block by block of its weights
+    Py_ssize_t ld_next
+    Scratch *scratch
+
+
+cdef struct Turn:
+    # PANELS: where a slice is.
+    Lane lane
+    frnn_step step              # the next one, of its own parts
+    Py_ssize_t s                # and which that is; before the first: the projection, behind the last: h
+    char apart[128]             # lest what a slice writes share a cache line with what another reads
+
+
 cdef struct Row:
     Py_ssize_t length
     Py_ssize_t index
@@ -82,6 +105,7 @@ cdef struct Call:
     Py_ssize_t between_slot     # PIPELINE: bytes from one layer's to the next one's
     Scratch *scratches          # one; PANELS: one a slice; DIRECTIONS: one a direction; PIPELINE: two a layer
     Call *parts                 # ROWS: one a slice
+    Turn *turns                 # PANELS: one a slice
     int *stages                 # PIPELINE: (slices + 1,): the first stage of each slice
     Row *sorting                # (B,): with lengths
     Py_ssize_t *order           # (B,)

@@ -319,5 +319,7 @@ cdef void lay_out_scratch(const Stack *stack, Call *call, char **cursor, bint is
         if call.kind == PIPELINE:
             size = call.between_slot * (stack.L - 1)
         call.between[i] = take(cursor, size)
+    if call.kind == PANELS:
+        call.turns = <Turn *>take(cursor, call.slices * sizeof(Turn))
     if call.kind == PIPELINE:
         call.stages = <int *>take(cursor, (call.slices + 1) * sizeof(int))
