@@ -206,7 +206,7 @@ def test_run_of_every_kind_of_model(
         (["run", "model.safetensors", "lengths.npz", "-o", "y.npy"], "lengths of shape (2,), got ()"),
         (["run", "model.safetensors", "header.npy", "-o", "y.npy"], "a whole .npy file"),
         (["run", "model.safetensors", "right.npy", "-o", "."], "A folder, which no file replaces: '.'"),
-        (["run", "model.safetensors", "right.npy", "-o", "y", "--state", ""], "No such folder to write in"),
+        (["run", "model.safetensors", "right.npy", "-o", "y", "--state", ""], "No name of a file"),
         (["run", "model.safetensors", "right.npy", "-o", "y" * 999], "File name too long"),
     ),
 )  # fmt: skip
@@ -373,7 +373,6 @@ def test_json_stays_json_where_stderr_is_closed(run, golden, tmp_path, monkeypat
     status, out, _ = run(
         "run", golden / "files" / "lstm_zip.pt", tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--json"
     )
-    sys.stderr.close()
     assert status == 0 and json.loads(out)["output"] == [5, 4]
 
 
@@ -385,6 +384,49 @@ def test_a_full_stderr_stops_no_work(golden, tmp_path, input, status):
     with open("/dev/full", "w") as full:
         assert subprocess.run(command, cwd=tmp_path, stderr=full).returncode == status
     assert (tmp_path / "y.npy").exists() is (status == 0)
+
+
+DEMO = [sys.executable, "-m", "fastrnn", "demo", "--json", "--length", "2000"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")
+def test_a_full_stderr_costs_no_result():
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(DEMO, stdout=subprocess.PIPE, stderr=full, check=True)
+    assert len(json.loads(result.stdout)["text"]) > 2000
+
+
+def test_a_reader_of_stderr_that_goes_away_costs_no_result():
+    process = subprocess.Popen(DEMO, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stderr.close()
+    out = process.stdout.read()
+    process.stdout.close()
+    assert process.wait() == 0 and len(json.loads(out)["text"]) > 2000
+
+
+def test_the_streams_of_the_caller_stay_as_they_were(run, capsys):
+    before = sys.stdout, sys.stdout.errors, sys.stderr
+    assert run("info", demo.weights_path())[0] == 0
+    assert (sys.stdout, sys.stdout.errors, sys.stderr) == before
+
+
+def test_where_a_link_leads_is_looked_at_before_the_work(run, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.ones((5, 3)))
+    os.symlink("nowhere/s.npz", "link")
+    command = ("run", "model.safetensors", "x.npy", "-o", "y.npy", "--state", "link")
+    status, _, err = run(*command)
+    assert status == 2 and "No such folder to write in" in err and not os.path.exists("y.npy")
+    os.mkdir("nowhere")
+    assert run(*command)[0] == 0 and os.path.islink("link") and os.path.isfile("nowhere/s.npz")
+
+
+def test_a_folder_that_may_not_be_written_in_is_refused_before_the_work(run, model, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever is root may write anywhere
+    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert status == 2 and "The folder may not be written in" in err
+    assert not (tmp_path / "y.npy").exists()
 
 
 def test_a_name_that_the_terminal_cannot_show_is_no_error(golden, tmp_path):
@@ -413,6 +455,9 @@ def test_weights_that_are_no_numbers_are_named(run, tmp_path):
     np.savez(tmp_path / "nan.npz", weight_ih_l0=np.ones((4, 3)), weight_hh_l0=np.full((4, 1), np.nan))
     status, _, err = run("convert", tmp_path / "nan.npz", tmp_path / "model.safetensors")
     assert status == 0 and err == "nan.npz: weight_hh_l0 holds NaN or infinity.\n"
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert status == 0 and err == "model.safetensors: layers.0.weight_hh_l0 holds NaN or infinity.\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")

@@ -10,12 +10,15 @@ from collections.abc import Iterator
 
 def check_target(path: str) -> None:
     """Raise the OSError of a path that no file can be written to: it names none, or its folder does not
-    take one, or a folder or a device lies there."""
-    folder = os.path.dirname(path) or "."
-    if not os.path.isdir(folder) or not path:
-        raise FileNotFoundError(errno.ENOENT, "No such folder to write in", path)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "The folder may not be written in", path)
+    take one, or a folder or a device lies there. Of a link that is what it leads to."""
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, "No name of a file", path)
+    for place in (path, os.path.realpath(path)):
+        folder = os.path.dirname(place) or "."
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, "No such folder to write in", place)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "The folder may not be written in", place)
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -31,7 +34,6 @@ def replacing(path: str) -> Iterator[str]:
     """Give the name of a draft beside `path`; it takes its place when the block ends well. Links stay."""
     check_target(path)
     path = os.path.realpath(path)
-    check_target(path)
     handle, draft = tempfile.mkstemp(prefix=".fastrnn-", dir=os.path.dirname(path) or ".")
     os.close(handle)
     try:

@@ -1,10 +1,12 @@
 """What the command line shows: tables and progress, by rich where it is installed."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from typing import Any, TextIO, cast
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -25,12 +27,64 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
+class _Unheard:
+    """A text stream whose reader may be gone or full: what is written then is lost, and stops no work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with self._dropping():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._dropping():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _dropping(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            send_nowhere(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def send_nowhere(stream: TextIO) -> None:
+    """Let what a stream still holds, and all that it is given, go to no reader, at exit too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+@contextlib.contextmanager
+def streams() -> Iterator[None]:
+    """For the time of a command: stdout takes the name of any file, stderr stops no work, and either may have
+    been closed by whoever started this."""
+    before = sys.stdout, sys.stderr
+    errors = getattr(sys.stdout, "errors", None)
+    with open(os.devnull, "w") as nowhere:
+        sys.stdout = sys.stdout or nowhere
+        sys.stderr = cast(TextIO, _Unheard(sys.stderr or nowhere))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                try:
+                    sys.stdout.reconfigure(errors=errors)
+                except OSError:
+                    send_nowhere(sys.stdout)
+
+
 def remark(text: str) -> None:
-    """Say something beside the result, on stderr. Where that is full, the work goes on unheard."""
-    try:
-        print(text, file=sys.stderr, flush=True)
-    except OSError:
-        sys.stderr = open(os.devnull, "w")
+    """Say something beside the result, on stderr."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
