@@ -1,9 +1,11 @@
 """The command line, as a user meets it."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -193,7 +195,7 @@ def test_run_of_every_kind_of_model(
         (["info", "text.txt"], "fastrnn info: text.txt: expected a state_dict"),
         (["verify", "lstm.pt"], "expected a model that fastrnn saved, got torch zip. fastrnn convert makes"),
         (["run", "model.safetensors", "text.txt", "-o", "y.npy"], "expected an input as .npy or .npz"),
-        (["run", "model.safetensors", "wrong.npy", "-o", "y.npy"], "x of shape (T, 2, 3), got (5, 2, 9)"),
+        (["run", "model.safetensors", "wrong.npy", "-o", "y.npy"], "expected 3 features in its last axis"),
         (["run", "model.safetensors", "flat.npy", "-o", "y.npy"], "shape (T, I) or (T, B, I), got (5,)"),
         (["run", "model.safetensors", "objects.npy", "-o", "y.npy"], "a whole .npy file"),
         (["run", "model.safetensors", "wrong.npy", "-o", "wrong.npy"], "another file than the input"),
@@ -328,6 +330,73 @@ def test_a_full_disk_is_an_os_error(run, model, tmp_path, monkeypatch):
     status, _, err = run("convert", tmp_path / "model.safetensors", tmp_path / "out.safetensors")
     assert status == 2 and "No space left on device" in err
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors"]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no way here to ask for room")
+def test_a_disk_too_small_for_the_output_is_an_os_error(run, model, tmp_path, monkeypatch):
+    """Else the first write to a page without room is a signal, and the process dies."""
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+
+    def full(_, begin, size):
+        assert begin == 0 and size == os.path.getsize(next(tmp_path.glob(".fastrnn-*")))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert status == 2 and "No space left on device" in err
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "x.npy"]
+
+
+def test_a_replaced_file_keeps_its_permissions(run, model, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+    output = tmp_path / "y.npy"
+    output.touch(0o600)
+    command = ("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", output)
+    assert run(*command)[0] == 0 and output.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(os, "access", lambda path, mode: path != str(output))
+    status, _, err = run(*command)
+    assert status == 2 and "The file may not be written" in err
+
+
+def test_a_self_test_of_another_size_is_not_made(run, tmp_path):
+    """A file of 2 kB that names a layer of 2^30 features."""
+    options = {"normalized_shape": 2**30, "eps": 1e-5, "precision": "float32"}
+    layers = [{"kind": "LayerNorm", "options": options}]
+    golden = {name: np.zeros((12, 2, 4)) for name in ("golden.input", "golden.output")}
+    description = json.dumps({"version": 1, "tolerance": 1.0, "layers": layers})
+    save_file(golden, tmp_path / "large.safetensors", {"fastrnn": description})
+    tracemalloc.start()
+    status, _, err = run("verify", tmp_path / "large.safetensors")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert status == 2 and "a self-test of this model, got another" in err and peak < 2**24
+
+
+def test_a_wrong_environment_is_not_the_file_s_fault(run, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", "many")
+    status, _, err = run("verify", tmp_path / "model.safetensors")
+    assert status == 2
+    assert err == "fastrnn verify: FASTRNN_NUM_THREADS: expected a whole number of at least 1, got 'many'.\n"
+
+
+def test_the_lowest_temperature_takes_the_likeliest(run):
+    texts = [run("demo", "--length", 20, "--temperature", t, "--json")[1] for t in ("1e-320", "1e-5")]
+    assert json.loads(texts[0])["text"] == json.loads(texts[1])["text"]
+
+
+def test_names_of_a_file_stay_on_their_line(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open("bad\nname\x1b[31m.pt", "w") as file:
+        file.write("no weights")
+    status, _, err = run("info", "bad\nname\x1b[31m.pt")
+    assert (
+        status == 2 and err.startswith("fastrnn info: bad?name?[31m.pt: expected ") and err.count("\n") == 1
+    )
+    np.savez(
+        "names.npz", **{f"\x1b]0;\nrnn.{name}": np.ones((4, 4)) for name in ("weight_ih_l0", "weight_hh_l0")}
+    )
+    status, out, _ = run("info", "names.npz")
+    assert status == 0 and "?]0;?rnn.weight_ih_l0" in out and "\x1b" not in out
 
 
 def test_names_do_not_steer_a_terminal(capsys, monkeypatch):

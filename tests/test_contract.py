@@ -23,14 +23,15 @@ LAYERING = {
     "spec": {"errors"},
     "reference": {"spec"},
     "cores": {"errors", "_threads"},
-    "backends": {"_version", "errors", "cores", "_blas", "_simd"},
+    "backends": {"_version", "errors", "cores", "_blas", "_simd", "_threads"},
     "importers": {"errors", "spec", "importers"},
     "files": set(),
     "chain": {"errors", "_chain"},
     "streaming": {"errors", "chain", "_stepper"},
     "pool": {"errors", "chain", "_slots"},
     "layers": {"layers", "errors", "spec", "reference", "backends", "streaming", "pool", "_engine", "_pack"},
-    "model": {"errors", "spec", "reference", "chain", "files", "importers", "layers", "streaming", "pool"},
+    "model": {"errors", "spec", "reference", "backends", "chain", "files", "importers", "layers", "streaming"}
+    | {"pool"},
     "offline": {"errors", "files", "importers"},
     "terminal": set(),
     "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "layers", "model", "terminal"},
@@ -95,6 +96,17 @@ print(model([[1.0, 2.0, 3.0]])[0].shape, "scipy" in sys.modules)
     first, second = result.stdout.splitlines()
     assert second == "(1, 4) True"
     assert first == f"(1, 4) {not backends.ISAS}"  # only the blas backend needs it
+
+
+def test_show_config_names_a_cap_that_caps(monkeypatch):
+    if backends.SIMD_TABLES:
+        monkeypatch.setenv("FASTRNN_ISA", "baseline")
+        assert backends.config()["backend"] == "simd, with baseline: FASTRNN_ISA=baseline"
+        monkeypatch.setattr(backends, "SIMD_TABLES", {"baseline": {}})
+        monkeypatch.setenv("FASTRNN_ISA", backends.ISAS[-1])
+        assert "of this processor" in backends.config()["backend"]
+    monkeypatch.setenv("FASTRNN_NUM_THREADS", "1000")
+    assert "the cores that this process may use" in backends.config()["threads"]
 
 
 def test_show_config_says_what_was_picked(capsys):

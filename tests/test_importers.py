@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 import fastrnn
+from fastrnn.importers.archive import Archive
 from fastrnn.importers.torch_file import LEGACY_MAGIC
 
 
@@ -429,6 +431,49 @@ def test_views_that_multiply_a_storage_are_refused(tmp_path):
     refuse(tmp_path, zip_of(b"\x80\x02}" + many + b".", {"0": data.tobytes()}), "mostly their own")
 
 
+def test_large_numbers_are_no_keys(tmp_path):
+    """Python hashes 2^61 - 1 times anything to 0: as keys so many would take minutes."""
+    keys = b"".join(pickle.dumps(k * (2**61 - 1), protocol=2)[2:-1] + b"N" for k in range(1, 200_001))
+    refuse(tmp_path, zip_of(b"\x80\x02}(" + keys + b"u."), "a state_dict, got dict of 200000")
+    ordered = b"\x80\x02ccollections\nOrderedDict\n]\x8a\x09" + b"\1" * 9 + b"N\x86a\x85R."
+    refuse(tmp_path, zip_of(ordered), "a key that is no text")
+
+
+def typed_views(dtypes, keys):
+    """A pickle of a tensor of one element for each dtype and key of a storage of 8 bytes."""
+
+    def tensor(name, key):
+        kind = f"ctorch\n{name}\n".encode()
+        storage = b"(X\x07\0\0\0storagectorch\nUntypedStorage\n" + key + b"X\x03\0\0\0cpuK\x08tQ"
+        return b"ctorch._utils\n_rebuild_tensor_v3\n(" + storage + b"K\0K\1\x85K\1\x85\x89N" + kind + b"tR"
+
+    items = [
+        b"X\x04\0\0\0" + f"{i:04}".encode() + tensor(*what) + b"s"
+        for i, what in enumerate((name, key) for name in dtypes for key in keys)
+    ]
+    return b"\x80\x02}" + b"".join(items) + b"."
+
+
+def test_a_storage_is_read_once(tmp_path, monkeypatch):
+    reads = []
+    read = Archive.read
+    monkeypatch.setattr(
+        Archive, "read", lambda self, name, limit=None: reads.append(name) or read(self, name, limit)
+    )
+    names = ["float32", "int32", "int64", "float64", "uint8"]
+    path = tmp_path / "views"
+    path.write_bytes(zip_of(typed_views(names[:4], [b"K\0", b"X\x01\0\0\0000"]), {"0": bytes(range(8))}))
+    found = fastrnn.load_state_dict(path)
+    assert len(found) == 8 and found["0003"] == np.frombuffer(bytes(range(4)), np.int32)
+    assert reads.count("archive/data/0") == 1
+    refuse(tmp_path, zip_of(typed_views(names, [b"K\0"]), {"0": bytes(8)}), "a storage of at most 4 dtypes")
+
+
+def test_a_zip_file_on_several_disks_is_refused(tmp_path):
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
+    refuse(tmp_path, b"A" * 100 + locator + b"PK\5\6" + bytes(18), "a whole zip archive, got a damaged one")
+
+
 def test_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
@@ -508,6 +553,18 @@ def test_npz_header_cannot_claim_more_than_there_is(tmp_path):
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("a.npy", content)
         refuse(tmp_path, file.getvalue(), words)
+
+
+def test_safetensors_are_not_read_before_their_header_fits(tmp_path):
+    header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "sparse").write_bytes(struct.pack("<Q", len(header)) + header)
+    os.truncate(tmp_path / "sparse", 2**27)
+    tracemalloc.start()
+    with pytest.raises(fastrnn.FormatError, match="a whole safetensors file"):
+        fastrnn.load_state_dict(tmp_path / "sparse")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**24
 
 
 def test_wrong_safetensors_are_refused(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
+from fastrnn._threads import cores
 from fastrnn._version import __version__
 from fastrnn.cores import openblas_of_scipy, pick_threads
 from fastrnn.errors import BACKENDS, check_choice, message, quote
@@ -93,7 +94,9 @@ def config() -> dict[str, str]:
         cap = os.environ.get("FASTRNN_ISA")
         picked = {
             "backend": f"simd, with {pick_isa()}: "
-            + (f"FASTRNN_ISA={cap}" if cap else "the widest instruction set of this processor"),
+            + (
+                f"FASTRNN_ISA={cap}" if cap in SIMD_TABLES else "the widest instruction set of this processor"
+            ),
             "instruction sets": f"{quote(SIMD_TABLES)}"
             + (f"; this processor lacks {quote(missing)}" if missing else ""),
         }
@@ -110,9 +113,9 @@ def config() -> dict[str, str]:
 
 
 def _threads() -> str:
-    cap = os.environ.get("FASTRNN_NUM_THREADS")
-    reason = f"FASTRNN_NUM_THREADS={cap}" if cap else "the cores that this process may use"
-    return f"{pick_threads('FASTRNN_NUM_THREADS', None)}: {reason}"
+    cap, most = os.environ.get("FASTRNN_NUM_THREADS"), pick_threads("FASTRNN_NUM_THREADS", None)
+    reason = f"FASTRNN_NUM_THREADS={cap}" if most < cores() else "the cores that this process may use"
+    return f"{most}: {reason}"
 
 
 def show_config() -> None:

@@ -19,7 +19,7 @@ from fastrnn.importers.architecture import suggestion
 from fastrnn.model import Comparison, is_saved, make_model, verify
 from fastrnn.offline import read_inputs, run_file
 from fastrnn.spec import recurrent_prefixes
-from fastrnn.terminal import print_table, progress, remark, send_nowhere, streams
+from fastrnn.terminal import print_table, progress, remark, send_nowhere, shown, streams
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with streams():
         options = _parser().parse_args(arguments)
         try:
-            status: int = options.command(options) or 0
+            with np.errstate(all="ignore"):  # numbers out of range are the model's or the input's
+                status: int = options.command(options) or 0
             sys.stdout.flush()
             return status
         except BrokenPipeError:
@@ -92,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("-o", "--output", help="where the result goes (.json)")
     _add_loading(bench)
 
-    check = add("verify", _verify, "Run the self-test of a saved model.")
-    check.add_argument("model")
+    check = add("verify", _verify, "See whether this machine computes what a saved model's weights say.")
+    check.add_argument("model", help="a saved model, with its self-test")
 
     show = add("demo", _demo, "Write text with the shipped character-level LSTM, one step at a time.")
     show.add_argument("--length", type=_at_least(1), default=600, help="characters (default 600)")
@@ -175,21 +176,23 @@ def _info(options: argparse.Namespace) -> None:
             "left_out": state_dict.left_out,
         }))  # fmt: skip
         return
-    shown = dict(state_dict)
+    tensors = dict(state_dict)
     if model is not None:
-        shown = {name: shown[name] for name in sorted(shown) if not name.startswith("golden.")}
-    numbers = sum(array.size for array in shown.values())
+        tensors = {name: tensors[name] for name in sorted(tensors) if not name.startswith("golden.")}
+    numbers = sum(array.size for array in tensors.values())
     place = f', under "{state_dict.key}"' if state_dict.key else ""
-    print(f"{state_dict.file_format}{place}: {len(shown)} tensors, {numbers:,} numbers\n")
+    print(f"{state_dict.file_format}{place}: {len(tensors)} tensors, {numbers:,} numbers\n")
     print_table(
         ("tensor", "shape", "dtype"),
-        [(name, str(array.shape), str(array.dtype)) for name, array in shown.items()],
+        [(name, str(array.shape), str(array.dtype)) for name, array in tensors.items()],
     )
     if state_dict.left_out:
         print("\nLeft out:")
         for name, what in list(state_dict.left_out.items())[:50]:
-            print(f"  {name}: {what}")
-    print(f"\n{model}" if model is not None else f"\n{suggestion(state_dict)}")
+            print(shown(f"  {name}: {what}"))
+    print()
+    for line in (repr(model) if model is not None else suggestion(state_dict)).splitlines():
+        print(shown(line))
 
 
 def _check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:

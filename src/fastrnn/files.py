@@ -27,22 +27,33 @@ def check_target(path: str) -> None:
         raise IsADirectoryError(errno.EISDIR, "A folder, which no file replaces", path)
     if not stat.S_ISREG(mode):
         raise FileExistsError(errno.EEXIST, "No regular file, so it is not replaced", path)
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "The file may not be written", path)
 
 
 @contextlib.contextmanager
 def replacing(path: str) -> Iterator[str]:
-    """Give the name of a draft beside `path`; it takes its place when the block ends well. Links stay."""
+    """Give the name of a draft beside `path`; it takes its place when the block ends well. Links stay, and so
+    do the permissions of a file that is replaced."""
     check_target(path)
     path = os.path.realpath(path)
     handle, draft = tempfile.mkstemp(prefix=".fastrnn-", dir=os.path.dirname(path) or ".")
     os.close(handle)
     try:
         yield draft
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(draft, 0o666 & ~umask)
+        os.chmod(draft, _mode(path))
         os.replace(draft, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
+
+
+def _mode(path: str) -> int:
+    """The permissions that a file has, or that a new one gets."""
+    try:
+        return stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        umask = os.umask(0)
+        os.umask(umask)
+        return 0o666 & ~umask

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from fastrnn.backends import pick_backend
 from fastrnn.chain import chain_features, check_layers, join_state, output_dtype, split_state
 from fastrnn.errors import (
     BACKENDS,
@@ -236,25 +237,30 @@ class Sequential:
             except SafetensorError as error:  # which is no OSError, though the disk is full
                 raise OSError(message("save", "room to write in", str(error))) from error
 
+    def _golden_shape(self) -> tuple[int, ...]:
+        """That of the input of a self-test."""
+        shape = (GOLDEN_ROWS, GOLDEN_STEPS) if self.batch_first else (GOLDEN_STEPS, GOLDEN_ROWS)
+        return shape if self.layers[0].takes_tokens else (*shape, self.features_in or 4)
+
     def _golden_input(self) -> Array:
         """A seeded input of this model: normal numbers, or tokens."""
         random = np.random.default_rng(GOLDEN_SEED)
-        shape = (GOLDEN_ROWS, GOLDEN_STEPS) if self.batch_first else (GOLDEN_STEPS, GOLDEN_ROWS)
+        shape = self._golden_shape()
         if self.layers[0].takes_tokens:
             return random.integers(self.layers[0].num_tokens, size=shape)
-        return random.standard_normal((*shape, self.features_in or 4))
+        return random.standard_normal(shape)
 
     def fits_golden(self, golden: Array | None, wanted: Array | None) -> bool:
         """Whether two arrays of a file (or None) can be a self-test of this model."""
         if golden is None or wanted is None:
             return False
-        example = self._golden_input()
-        shape = [*example.shape[:2], self.features_out or example.shape[-1]]
+        example = self._golden_shape()
+        shape = [*example[:2], self.features_out or example[-1]]
         if any(layer.is_last_step for layer in self.layers):
             del shape[1 if self.batch_first else 0]
         return (
-            golden.shape == example.shape
-            and golden.dtype == example.dtype
+            golden.shape == example
+            and golden.dtype == (np.int64 if self.layers[0].takes_tokens else np.float64)
             and wanted.shape == tuple(shape)
             and wanted.dtype == np.float64
         )
@@ -487,9 +493,17 @@ def _build(
     return Sequential(*layers)
 
 
-def _build_saved(where: str, specs: Iterable[LayerSpec], *options: Any) -> Sequential:
+def _build_saved(
+    where: str,
+    specs: Iterable[LayerSpec],
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
+    # What the caller or the environment asks for is not the file's fault.
+    pick_backend("load", backend, check_precision("load", precision or "float32"), threads)
     try:
-        return _build(specs, *options)
+        return _build(specs, precision, threads, backend)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
 

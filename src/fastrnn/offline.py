@@ -123,6 +123,8 @@ def _axes(model: "fastrnn.Sequential", x: Array) -> int:
         batch = "B, T" if model.batch_first else "T, B"
         kind = f"(T{features or ','}) or ({batch}{features})"
         raise ValueError(message("input", f"an array of shape {kind}", f"{x.shape}"))
+    if not takes_tokens and model.features_in not in (None, x.shape[-1]):
+        raise ValueError(message("input", f"{model.features_in} features in its last axis", f"{x.shape}"))
     return axes
 
 
@@ -210,6 +212,10 @@ class _Output:
     def write(self, shape: tuple[int, ...], place: Any, values: Array) -> None:
         if self.array is None:
             self.array = np.lib.format.open_memmap(self.path, mode="w+", dtype=values.dtype, shape=shape)
+            if hasattr(os, "posix_fallocate"):
+                # Or a full disk would be a signal that kills the process, in the middle of an assignment.
+                with open(self.path, "r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, os.path.getsize(self.path))
         self.array[place] = values
 
     def finish(self) -> tuple[int, ...]:

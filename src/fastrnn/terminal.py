@@ -9,9 +9,14 @@ from importlib.util import find_spec
 from typing import Any, TextIO, cast
 
 
+def shown(text: str) -> str:
+    """A text of a file as it may be shown: on one line, "?" for what would steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of texts under the names of their columns; what would steer a terminal as "?"."""
-    rows = [["".join(c if c.isprintable() else "?" for c in text) for text in row] for row in rows]
+    """Print rows of texts under the names of their columns."""
+    rows = [list(map(shown, row)) for row in rows]
     if find_spec("rich") is not None and sys.stdout.isatty():
         from rich.console import Console
         from rich.table import Table
@@ -84,7 +89,7 @@ def streams() -> Iterator[None]:
 
 def remark(text: str) -> None:
     """Say something beside the result, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(shown(text), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -60,8 +60,8 @@ def generate(
     random = np.random.default_rng(seed)
     scores = stream.run(np.array(encode(prompt)))[-1]
     for _ in range(length):
-        scaled = scores / temperature
-        powers = np.exp((scaled - scaled.max()).astype(np.float64))
+        with np.errstate(over="ignore"):
+            powers = np.exp((scores - scores.max()).astype(np.float64) / temperature)
         token = int(np.searchsorted(np.cumsum(powers / powers.sum()), random.random()))
         token = min(token, len(ALPHABET) - 1)
         began = time.perf_counter()

@@ -15,10 +15,9 @@ A new format is one file here, and a line in `load_state_dict`.
 
 import mmap
 import os
-import zipfile
 
 from fastrnn.errors import FormatError, check_regular, check_text, message
-from fastrnn.importers.archive import Archive
+from fastrnn.importers.archive import Archive, is_archive
 from fastrnn.importers.checkpoint import StateDict, find_state_dict
 from fastrnn.importers.numpy_file import read_npz
 from fastrnn.importers.safetensors_file import read_safetensors
@@ -82,7 +81,7 @@ def load_state_dict(path: str | os.PathLike[str], key: str | None = None) -> Sta
         check_text(where, "key", key)
     with open(path, "rb") as file:
         head = file.read(512)
-    if head.startswith(b"PK\x03\x04") or (head and zipfile.is_zipfile(path)):
+    if head.startswith(b"PK\x03\x04") or (head and is_archive(path)):
         with Archive(path, where) as archive:
             return _read_archive(archive, where, key)
     if head.startswith(LEGACY_HEAD):

@@ -19,6 +19,14 @@ MAX_RATIO = 20
 FREE_BYTES = 16 * 2**20
 
 
+def is_archive(path: str) -> bool:
+    """Whether a file is a zip archive, perhaps a damaged one."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True
+
+
 class Archive:
     """A zip file whose entries cannot be larger than the file lets one expect.
 

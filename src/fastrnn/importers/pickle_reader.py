@@ -21,7 +21,8 @@ from fastrnn.errors import FormatError, brief, message
 MAX_WORK = 2_000_000
 MAX_NAME = 1000
 NAME_SHARE = 10  # characters of a name that weigh as much as an opcode
-MAX_BITS = 2**15  # of a whole number: as a key it is hashed anew at every use
+MAX_BITS = 2**15  # of a whole number
+MAX_KEY_BITS = 64  # of one that is hashed as a key: of larger ones any number have the same hash
 
 # Modules whose functions do things. Nothing is ever called, so this list protects nobody: it is
 # here to say plainly that a file is hostile, where a stand-in would pass it over.
@@ -86,7 +87,7 @@ class StandIn:
 
 @dataclass(eq=False)
 class Odd:
-    """A key that is not plain text or a number, kept apart by identity."""
+    """A key that is no text and no number of usual size, kept apart by identity."""
 
     value: object = field(repr=False)
 
@@ -344,6 +345,14 @@ class _Machine:
         self.stack.append(found)
 
 
+def is_plain_key(key: object) -> bool:
+    """Whether it may be hashed: a deeply nested key would overflow the C stack, many large numbers of one
+    hash take time by their square."""
+    if isinstance(key, int):
+        return key.bit_length() <= MAX_KEY_BITS
+    return isinstance(key, (str, float))
+
+
 def _extend(target: object, values: list[Any]) -> None:
     if isinstance(target, list):
         target.extend(values)
@@ -357,8 +366,7 @@ def _fill(target: object, values: list[Any]) -> object:
         raise ValueError("a key without a value")
     if isinstance(target, dict):
         for key, value in zip(values[::2], values[1::2], strict=True):
-            # Only plain keys are hashed: a deeply nested one would overflow the C stack.
-            target[key if isinstance(key, (str, int, float, bool)) else Odd(key)] = value
+            target[key if is_plain_key(key) else Odd(key)] = value
     elif not isinstance(target, StandIn):
         raise ValueError(f"items for a {type(target).__name__}")
     return target

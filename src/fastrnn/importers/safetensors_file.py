@@ -2,6 +2,8 @@
 
 import json
 import struct
+from io import BufferedReader
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -24,24 +26,32 @@ def read_safetensors(path: str, where: str) -> tuple[dict[str, Array | StandIn],
         (header_size,) = struct.unpack("<Q", file.read(8))
         if header_size > MAX_HEADER:
             raise FormatError(message(where, f"a header of at most {MAX_HEADER} bytes", str(header_size)))
-        file.seek(0)
-        data = file.read()
-    try:
-        entries = safetensors.deserialize(data)
-    except safetensors.SafetensorError as error:
-        got = f"a damaged one ({error})"
-        raise FormatError(message(where, "a whole safetensors file", got)) from error
-    tensors: dict[str, Array | StandIn] = {}
-    for name, entry in entries:
-        dtype = DTYPES.get(entry["dtype"])
-        if dtype is None:
-            tensors[name] = StandIn(f"a tensor of {entry['dtype']}")
-            continue
-        elements = np.frombuffer(bytearray(entry["data"]), np.uint8)
-        shape = entry["shape"]
-        if not is_shape(shape):
-            raise FormatError(
-                message(where, f"a tensor {brief(name)} that fits in memory", brief(str(shape)))
-            )
-        tensors[name] = as_elements(elements, dtype).reshape(shape)
-    return tensors, json.loads(data[8 : 8 + header_size]).get("__metadata__", {})
+        header = file.read(header_size)
+        try:
+            # It checks the header, and that the file is as long as that says, before anything is read.
+            with safetensors.safe_open(path, "numpy"):
+                entries = json.loads(header)
+        except safetensors.SafetensorError as error:
+            got = f"a damaged one ({error})"
+            raise FormatError(message(where, "a whole safetensors file", got)) from error
+        metadata = entries.pop("__metadata__", {})
+        data = file.tell()
+        tensors = {name: _read_tensor(file, data, where, name, entry) for name, entry in entries.items()}
+    return tensors, metadata
+
+
+def _read_tensor(
+    file: BufferedReader, data: int, where: str, name: str, entry: dict[str, Any]
+) -> Array | StandIn:
+    """The tensor of an entry of the header, behind which the data of all begin."""
+    dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
+    if dtype is None:
+        return StandIn(f"a tensor of {entry['dtype']}")
+    if not is_shape(shape):
+        raise FormatError(message(where, f"a tensor {brief(name)} that fits in memory", brief(str(shape))))
+    begin, end = entry["data_offsets"]
+    file.seek(data + begin)
+    elements = np.empty(end - begin, np.uint8)
+    if file.readinto(elements.data) != end - begin:
+        raise FormatError(message(where, f"the {end - begin} bytes of {brief(name)}", "less"))
+    return as_elements(elements, dtype).reshape(shape)

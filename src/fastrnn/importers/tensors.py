@@ -5,6 +5,7 @@ an array is made. Views of one storage share its memory, as in torch; nothing is
 that no file can make more of its bytes than there are.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -32,6 +33,9 @@ STORAGE_TYPES = {
 }
 # dtypes by their names in torch, for tensors on an untyped storage.
 DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), "uint16", "uint32", "uint64")}
+
+# The dtypes of views of one storage, each of which may need a copy of it.
+MAX_DTYPES = 4
 
 
 def itemsize(dtype: str) -> int:
@@ -66,7 +70,7 @@ class Storage:
     def __init__(self, dtype: str, count: int, read: Callable[[], tuple[NDArray[np.uint8], str]]) -> None:
         self.dtype = dtype
         self.count = count
-        self.read = read
+        self.read = functools.cache(read)
         self.by_dtype: dict[str, Array] = {}
 
     def elements(self, dtype: str) -> Array:
@@ -116,6 +120,8 @@ class TensorView:
                     "The file is damaged or cut short.",
                 )
             )
+        if len(self.storage.by_dtype.keys() | {self.dtype}) > MAX_DTYPES:
+            raise FormatError(message(where, f"a storage of at most {MAX_DTYPES} dtypes", "more"))
         elements = self.storage.elements(self.dtype)[self.offset :]
         # The stride of an axis of one is never taken, and may be anything.
         strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]

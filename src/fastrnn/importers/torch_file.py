@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.archive import Archive
-from fastrnn.importers.pickle_reader import Name, StandIn, read_pickle
+from fastrnn.importers.pickle_reader import Name, StandIn, is_plain_key, read_pickle
 from fastrnn.importers.tensors import (
     DTYPES,
     STORAGE_TYPES,
@@ -86,7 +86,7 @@ def _rebuild_from_type(function: object, kind: object, arguments: object, *_: ob
 def _ordered_dict(items: Iterable[Any] = ()) -> dict[str | int, Any]:
     result = {}
     for key, value in items:
-        if not isinstance(key, (str, int)):
+        if not isinstance(key, (str, int)) or not is_plain_key(key):
             raise ValueError("a key that is no text")
         result[key] = value
     return result
@@ -109,7 +109,7 @@ class _Storages:
 
     def __init__(self, reader_of: Callable[[str, str, int], Reader]) -> None:
         self.reader_of = reader_of  # (key, dtype, count) -> () -> uint8 array
-        self.by_key: dict[str | int, Storage] = {}
+        self.by_key: dict[str, Storage] = {}
 
     def __call__(self, persistent_id: object) -> object:
         """From ('storage', type, key, location, count, ...) to its Storage."""
@@ -127,9 +127,10 @@ class _Storages:
             raise ValueError(f"a storage {brief(key)} of {brief(count)} elements")
         if view and view[0] is not None:
             raise ValueError("a storage that is a view of another, as in torch 0.1")
+        key = str(key)
         if key not in self.by_key:
             dtype = STORAGE_TYPES[name]
-            self.by_key[key] = Storage(dtype, count, self.reader_of(str(key), dtype, count))
+            self.by_key[key] = Storage(dtype, count, self.reader_of(key, dtype, count))
         return self.by_key[key]
 
 
