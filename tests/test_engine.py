@@ -76,12 +76,25 @@ def test_long_sequence_crosses_blocks(rng, cell, bidirectional, backend):
         assert_states_close(after, wanted_state, TOLERANCE)
 
 
-@pytest.mark.parametrize("view", ("reversed", "every_second", "fortran", "swapped", "column", "readonly"))
-def test_layer_takes_any_view(rng, view):
+@pytest.mark.parametrize("backend", ("auto", "blas"))
+@pytest.mark.parametrize("is_both_ways", (False, True))
+@pytest.mark.parametrize(
+    "view",
+    (
+        "reversed", "every_second", "fortran", "swapped", "column", "readonly", "repeated", "windows",
+        "field",
+    ),
+)  # fmt: skip
+def test_layer_takes_any_view(rng, view, is_both_ways, backend):
     """Strides of every kind give what a plain copy gives."""
-    layer = random_layer(rng, "GRU", bidirectional=True, input_size=4)
+    layer = random_layer(rng, "GRU", bidirectional=is_both_ways, input_size=4, backend=backend)
     base = rng.standard_normal((40, 6, 4))
+    fields = np.zeros((40, 6), [("before", np.uint8), ("x", np.float64, 4)])
+    fields["x"] = base
     x = {
+        "repeated": np.broadcast_to(base[0, 0], base.shape),  # rows lie on one another
+        "windows": np.lib.stride_tricks.sliding_window_view(base.ravel(), 4)[:240].reshape(40, 6, 4),
+        "field": fields["x"],  # of no whole number of elements from row to row
         "reversed": base[::-1, ::-1],
         "every_second": base[::2],
         "fortran": np.asfortranarray(base),

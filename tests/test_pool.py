@@ -147,10 +147,11 @@ def test_pool_stream_and_sequence_agree(kind, hidden_size, backend, is_deep, has
     assert len(pool) == 0
 
 
-@pytest.mark.parametrize("count", (1, 63, 64, 65, 200))
+@pytest.mark.parametrize("count", (1, 2, 7, 63, 64, 65, 200))
 @pytest.mark.parametrize("threads", (1, 2, 3))
 @pytest.mark.parametrize(
-    "plan, kind", (("alone", "GRU"), ("alone", "LSTM"), ("rows", "LSTM"), ("panels", "LSTM"))
+    "plan, kind",
+    (("alone", "GRU"), ("alone", "LSTM"), ("rows", "LSTM"), ("panels", "LSTM"), ("pipeline", "LSTM")),
 )
 def test_blocks_and_threads_of_a_step_do_not_change_a_bit(rng, count, threads, plan, kind):
     """However the states lie: in the order of their records or another."""
@@ -171,8 +172,10 @@ def test_blocks_and_threads_of_a_step_do_not_change_a_bit(rng, count, threads, p
         )
     lengths = rng.integers(1, 40, count)
     chunks = [random_inputs(rng, model, length) for length in lengths]
-    for got, stream, chunk in zip(pool.run(ids, chunks), streams, chunks, strict=True):
-        assert_same(got, stream.run(chunk))
+    order = rng.permutation(count)
+    outputs = pool.run(ids[order], [chunks[i] for i in order])
+    for got, i in zip(outputs, order, strict=True):
+        assert_same(got, streams[i].run(chunks[i]))
 
 
 # ---------------------------------------------------------------- errors

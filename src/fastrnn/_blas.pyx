@@ -150,7 +150,7 @@ cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) no
     gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, width)
     for row in range(n):
         if cell.kind == FRNN_LSTM:
-            place = row if args.order == NULL else args.order[row]
+            place = row if args.c_order == NULL else args.c_order[row]
             lstm_gates(H, gates + row * width, c + place * args.ldc, h + row * ldh)
         elif cell.kind == FRNN_GRU:
             gru_gates(

@@ -55,7 +55,7 @@ cdef inline States states_from(const States *states, Py_ssize_t first) noexcept 
     cdef States rest = states[0]
     if rest.order != NULL:
         rest.order += first
-    elif rest.data != NULL:
+    else:
         rest.data += first * rest.row
     return rest
 
@@ -79,14 +79,15 @@ cdef inline Py_ssize_t time_of(
 
 
 cdef inline Py_ssize_t elements(Py_ssize_t stride, Py_ssize_t itemsize) noexcept nogil:
-    """Of so many bytes: a shift, since a short step feels a division."""
+    """Of so many bytes; a shift, not a division, since every call wants several."""
     return stride >> (2 if itemsize == 4 else 3)
 
 
 cdef inline bint is_blas_stride(
     Py_ssize_t stride, Py_ssize_t columns, Py_ssize_t itemsize,
 ) noexcept nogil:
-    return stride & (itemsize - 1) == 0 and columns <= elements(stride, itemsize) <= INT_MAX
+    """Whether rows that are aligned, as all are here, may go to BLAS as they lie."""
+    return columns <= elements(stride, itemsize) <= INT_MAX
 
 
 cdef int longest_first(const void *left, const void *right) noexcept nogil:
@@ -228,17 +229,26 @@ cdef void begin_step(const Stack *stack, const Call *call, const Lane *lane, frn
     step.ld_next = lane.ld_next
     step.c = lane.c.data + lane.index * lane.c.layer if stack.has_cell_state else NULL
     step.ldc = elements(lane.c.row, stack.itemsize)
-    step.order = lane.c.order
+    step.c_order = lane.c.order
+    if stack.has_cell_state and call.lengths != NULL:
+        # In the order of the lengths two threads would write to one cache line: LSTM of 16 units, 64 rows on
+        # two threads take 0.90 of the time this way (Zen 3, builds in turns).
+        gather_states(lane.c, lane, step.n, stack.hidden_size * stack.itemsize, lane.scratch.c)
+        step.c = lane.scratch.c
+        step.ldc = stack.hidden_size
+        step.c_order = NULL
     step.scratch = lane.scratch.step
     step.first = 0
     step.last = stack.backend.parts(lane.cell)
 
 
-cdef void gather_h(const Stack *stack, const Lane *lane, Py_ssize_t n) noexcept nogil:
-    """Bring together the h before the lane, which has an order."""
-    cdef Py_ssize_t b, h_row = stack.output_size * stack.itemsize
+cdef void gather_states(
+    const States *states, const Lane *lane, Py_ssize_t n, Py_ssize_t row_bytes, char *target,
+) noexcept nogil:
+    """Bring together the h or c of the first n rows before the lane."""
+    cdef Py_ssize_t b
     for b in range(n):
-        memcpy(lane.scratch.h + b * h_row, state_at(lane.h, lane.index, b), h_row)
+        memcpy(target + b * row_bytes, state_at(states, lane.index, b), row_bytes)
 
 
 cdef inline void aim_step(
@@ -252,7 +262,7 @@ cdef inline void aim_step(
         step.h_prev = lane.h.data + lane.index * lane.h.layer
         step.ld_prev = elements(lane.h.row, stack.itemsize)
     elif s == lane.begin:
-        gather_h(stack, lane, step.n)
+        gather_states(lane.h, lane, step.n, stack.output_size * stack.itemsize, lane.scratch.h)
         step.h_prev = lane.scratch.h
         step.ld_prev = stack.output_size
     else:
@@ -262,21 +272,21 @@ cdef inline void aim_step(
     step.is_odd = (s + call.parity) % 2
 
 
-cdef void keep_h(
-    const Stack *stack, const Lane *lane, const char *h, Py_ssize_t first, Py_ssize_t last,
+cdef void keep_states(
+    const States *states, const Lane *lane, const char *source, Py_ssize_t stride, Py_ssize_t row_bytes,
+    Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
-    """Leave h (B, P) of the rows from first to last, that excluded, which are behind their last step."""
+    """Leave the h or c of the rows from first to last, that excluded, which are behind their last step."""
     cdef Py_ssize_t b
     for b in range(first, last):
-        memcpy(
-            state_at(lane.h, lane.index, b), h + b * lane.ld_next * stack.itemsize,
-            stack.output_size * stack.itemsize)
+        memcpy(state_at(states, lane.index, b), source + b * stride, row_bytes)
 
 
 cdef void run_steps(const Stack *stack, const Call *call, const Lane *lane) noexcept nogil:
     """Make the steps of a lane that is projected."""
     cdef frnn_step step
     cdef Py_ssize_t s, b, n_after, h_row = stack.output_size * stack.itemsize
+    cdef Py_ssize_t c_row = stack.hidden_size * stack.itemsize
     begin_step(stack, call, lane, &step)
     for s in range(lane.begin, lane.end):
         aim_step(stack, call, lane, s, &step)
@@ -289,7 +299,10 @@ cdef void run_steps(const Stack *stack, const Call *call, const Lane *lane) noex
                     <char *>step.h_next + b * h_row, h_row,
                 )
         n_after = running(call, s + 1, step.n) if s + 1 < lane.end else 0
-        keep_h(stack, lane, <char *>step.h_next, n_after, step.n)
+        keep_states(
+            lane.h, lane, <char *>step.h_next, lane.ld_next * stack.itemsize, h_row, n_after, step.n)
+        if step.c == lane.scratch.c and step.c != NULL:
+            keep_states(lane.c, lane, lane.scratch.c, c_row, c_row, n_after, step.n)
         step.n = n_after
 
 
@@ -439,7 +452,9 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
         aim_step(stack, work.call, lane, turn.s, &turn.step)
         stack.backend.step(lane.cell, &turn.step)
     elif slice == 0:
-        keep_h(stack, lane, next_h(work.call, lane, lane.end - 1), 0, work.call.B)
+        keep_states(
+            lane.h, lane, next_h(work.call, lane, lane.end - 1), lane.ld_next * stack.itemsize,
+            stack.output_size * stack.itemsize, 0, work.call.B)
     turn.s += 1
     stack.backend.leave(before)
 

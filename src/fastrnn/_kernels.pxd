@@ -57,7 +57,7 @@ cdef extern from "kernels/kernels.h" nogil:
         Py_ssize_t ld_next
         void *c
         Py_ssize_t ldc
-        const Py_ssize_t *order
+        const Py_ssize_t *c_order
         void *scratch
         Py_ssize_t first
         Py_ssize_t last

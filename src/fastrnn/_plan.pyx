@@ -270,7 +270,7 @@ cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged
         call.order = <Py_ssize_t *>take(&cursor, B * sizeof(Py_ssize_t))
         call.sorted_lengths = <Py_ssize_t *>take(&cursor, B * sizeof(Py_ssize_t))
     if call.kind != ROWS:
-        lay_out_scratch(stack, call, &cursor, memory == NULL)
+        lay_out_scratch(stack, call, &cursor, is_ragged, memory == NULL)
         return cursor - memory
     call.parts = <Call *>take(&cursor, call.slices * sizeof(Call))
     cdef Call measured
@@ -284,13 +284,15 @@ cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged
             measured.B = rows_before(B, part + 1, call.slices) - rows_before(B, part, call.slices)
         measured.block = block_of(stack, call.T, measured.B)
         measured.chunk = measured.block if stack.D == 1 else call.T
-        lay_out_scratch(stack, &measured, &cursor, memory == NULL)
+        lay_out_scratch(stack, &measured, &cursor, is_ragged, memory == NULL)
         if memory != NULL:
             call.parts[part] = measured
     return cursor - memory
 
 
-cdef void lay_out_scratch(const Stack *stack, Call *call, char **cursor, bint is_measured) noexcept nogil:
+cdef void lay_out_scratch(
+    const Stack *stack, Call *call, char **cursor, bint is_ragged, bint is_measured,
+) noexcept nogil:
     cdef Py_ssize_t B = call.B, rows = call.block * call.B, size = 0, i
     cdef Py_ssize_t output_row = stack.D * stack.output_size * stack.itemsize
     cdef Py_ssize_t input_row = stack.input_size * stack.itemsize
@@ -311,6 +313,9 @@ cdef void lay_out_scratch(const Stack *stack, Call *call, char **cursor, bint is
                 scratch.output[i] = take(cursor, B * stack.output_size * stack.itemsize)
         scratch.step = take(cursor, size)
         scratch.h = take(cursor, B * stack.output_size * stack.itemsize)
+        scratch.c = NULL
+        if is_ragged and stack.has_cell_state:
+            scratch.c = take(cursor, B * stack.hidden_size * stack.itemsize)
         if not is_measured:
             call.scratches[number] = scratch
     call.between_slot = (call.chunk * B * output_row + 63) & ~63

@@ -1,4 +1,4 @@
-/* The C contract between the drivers (_engine.pyx) and a backend.
+/* The C contract between the drivers (_drivers.pyx) and a backend.
  *
  * A driver knows time, layers, directions and lengths; a backend knows arithmetic.
  * Between them stand one read-only struct, the weights of a cell, and two operations,
@@ -71,8 +71,8 @@ typedef struct frnn_step {
     void *h_next;          /* (n, P) with ld_next; apart from h_prev */
     ptrdiff_t ld_next;
     void *c;               /* (n, H), updated in place; NULL but for FRNN_LSTM. Row m is at c + m * ldc, or */
-    ptrdiff_t ldc;         /* c + order[m] * ldc */
-    const ptrdiff_t *order; /* (n,), or NULL */
+    ptrdiff_t ldc;         /* c + c_order[m] * ldc */
+    const ptrdiff_t *c_order; /* (n,), each row's own place; or NULL */
     void *scratch;         /* step_bytes(cell, n) */
     ptrdiff_t first;       /* the parts of the cell that are wanted, the last excluded: of h_next and c the */
     ptrdiff_t last;        /* units of these alone are written. A cell with a projection takes all at once */

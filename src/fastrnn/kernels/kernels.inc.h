@@ -532,7 +532,7 @@ typedef struct FN(units) {
 static FRNN_INLINE FN(units) FN(units_at)(const FN(layer) *layer, ptrdiff_t m, ptrdiff_t unit)
 {
     const frnn_step *step = layer->step;
-    const ptrdiff_t place = step->order == NULL ? m : step->order[m];
+    const ptrdiff_t place = step->c_order == NULL ? m : step->c_order[m];
     const FN(units) units = {(const T *)step->h_prev + m * step->ld_prev + unit, layer->h + m * layer->ldh + unit,
                              step->c == NULL ? NULL : (T *)step->c + place * step->ldc + unit,
                              layer->cell->hidden_size - unit};
