@@ -5,6 +5,7 @@ FASTRNN_ANNOTATE=1  Cython's annotated HTML beside each module
 """
 
 import os
+from glob import glob
 
 import numpy
 from Cython.Build import cythonize
@@ -32,10 +33,7 @@ def extension(name, *sources, **options):
         [f"src/fastrnn/{name}.pyx", *sources],
         include_dirs=["src/fastrnn", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        depends=[
-            *(f"src/fastrnn/kernels/{part}" for part in ("kernels.h", "kernels.inc.h", "vec.h")),
-            "src/fastrnn/threads/threads.h",
-        ],
+        depends=[*glob("src/fastrnn/kernels/*.h"), "src/fastrnn/threads/threads.h"],
         **options,
     )
 

@@ -1,4 +1,4 @@
-/* The vector vocabulary: the words in which kernels.inc.h says every formula, for one dtype and
+/* The vector vocabulary: the words in which kernels.inc.h and functions.inc.h say every formula, for one dtype and
  * one instruction set. kernels.c defines FRNN_ISA_* and FRNN_IS_F64 and includes this file anew for
  * each pair; every word is undefined again at the end of kernels.inc.h.
  *
