@@ -9,7 +9,8 @@
  *
  * Every output is a sum in one order, however many rows go together: bias, then the products with x,
  * then those with h, each in chunks that are summed one after the other from 0 and then added. So a row's
- * bits never depend on its batch, and the rounding error of a long sum stays that of its chunks.
+ * bits never depend on its batch (but for the sign of a NaN), and the rounding error of a long sum stays that of its
+ * chunks.
  */
 
 #include "functions.inc.h"
