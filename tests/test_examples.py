@@ -197,6 +197,7 @@ def test_load_tells_a_server_of_another_model():
         command += ["--port", server.port, "--connections", "2", "--seconds", "0.1"]
         result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60)
     assert result.returncode == 1 and "failed connections: 2" in result.stdout
+    assert "a lost or wrong answer: 0 of the 0 others" in result.stdout
     assert "takes 128 features, this one 3" in result.stdout
 
 

@@ -112,8 +112,8 @@ def test_whole_sequence_continues_as_a_stream(rng):
     (
         ("step", np.ones(3), "Stream.step: expected x of shape (4,), got (3,)"),
         ("step", np.ones((1, 4)), "expected x of shape (4,), got (1, 4)"),
-        ("run", np.ones((0, 4)), "expected x of shape (T, 4), got (0, 4)"),
-        ("run", np.ones((2, 1, 4)), "expected x of shape (T, 4)"),
+        ("run", np.ones((0, 4)), "expected chunk of shape (T, 4), got (0, 4)"),
+        ("run", np.ones((2, 1, 4)), "expected chunk of shape (T, 4)"),
     ),
 )
 def test_wrong_steps_leave_the_stream_as_it_was(rng, method, x, words):

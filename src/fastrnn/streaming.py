@@ -110,7 +110,7 @@ class Stream(Stepper):
         ValueError, TypeError, RuntimeError
             As in `step`.
         """
-        x = self._layers.check_steps("Stream.run", "x", chunk, ("T", *self._rows))
+        x = self._layers.check_steps("Stream.run", "chunk", chunk, ("T", *self._rows))
         if out is None:
             return self._advance("run", x, None)
         self._advance("run", x, self._layers.check_out("Stream.run", out, x))
@@ -166,7 +166,7 @@ class Stream(Stepper):
         if rows is not None:
             if self.batch_size is None:
                 hint = "stream(batch_size) makes one that has rows."
-                raise ValueError(message("Stream.reset", "no rows", "some of a stream without", hint))
+                raise ValueError(message("Stream.reset", "no rows", "rows of a stream that has none", hint))
             chosen = (slice(None), check_rows("Stream.reset", rows, self.batch_size))
         with Alone(self, "reset", heals=rows is None):
             states = _flat(self._states)
