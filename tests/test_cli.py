@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -344,6 +345,22 @@ def test_a_disk_too_small_for_the_output_is_an_os_error(run, model, tmp_path, mo
     monkeypatch.setattr(os, "posix_fallocate", full)
     status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
     assert status == 2 and "No space left on device" in err
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "x.npy"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal here")
+def test_an_end_by_signal_leaves_nothing_begun(run, model, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", np.ones((5, 3)))
+
+    def kill(*_):
+        assert list(tmp_path.glob(".fastrnn-*"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(offline._Output, "write", kill)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    assert caught.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "x.npy"]
 
 

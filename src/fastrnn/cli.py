@@ -19,12 +19,20 @@ from fastrnn.importers.architecture import suggestion
 from fastrnn.model import Comparison, is_saved, make_model, verify
 from fastrnn.offline import read_inputs, run_file
 from fastrnn.spec import recurrent_prefixes
-from fastrnn.terminal import print_table, progress, remark, send_nowhere, shown, streams
+from fastrnn.terminal import (
+    ended_by_signal,
+    print_table,
+    progress,
+    remark,
+    send_nowhere,
+    shown,
+    streams,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
-    with streams():
+    with streams(), ended_by_signal():
         options = _parser().parse_args(arguments)
         try:
             with np.errstate(all="ignore"):  # numbers out of range are the model's or the input's

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, TextIO, cast
@@ -85,6 +87,23 @@ def streams() -> Iterator[None]:
                     sys.stdout.reconfigure(errors=errors)
                 except OSError:
                     send_nowhere(sys.stdout)
+
+
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """For the time of a command, SIGTERM is an exception, so that files that were begun go."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may ask for signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def remark(text: str) -> None:
