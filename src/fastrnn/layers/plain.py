@@ -288,7 +288,9 @@ class Last(Layer):
             raise ValueError(message("Last", f"x of shape {layout} or, unbatched, (T, F)", f"{x.shape}"))
         steps = time_major(x, batch_first)
         T, B = steps.shape[:2]
-        last = np.full(B, T) if lengths is None else check_lengths("Last", lengths, T, B)
-        rows = steps[last - 1, np.arange(B)]
+        if lengths is None:
+            rows = steps[-1].copy()
+        else:
+            rows = steps[check_lengths("Last", lengths, T, B) - 1, np.arange(B)]
         result: Floats = rows[0] if x.ndim == 2 else rows
         return result
