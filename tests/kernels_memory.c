@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static const ptrdiff_t SIZES[] = {1, 15, 17, 33, 65, 256}, ROWS[] = {1, 2, 7, 13};
+static const ptrdiff_t SIZES[] = {1, 15, 17, 33, 65, 256, 300}, ROWS[] = {1, 2, 7, 13};
 #define EACH(i, of) (size_t i = 0; i < sizeof(of) / sizeof *(of); i++)
 
 static long cases;

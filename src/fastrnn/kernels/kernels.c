@@ -56,6 +56,10 @@
  * a step and 1.16 times for 100x1 (cases of `python -m bench`, builds in turns). */
 #define FRNN_NEAR (1 << 20)
 #define FRNN_FEW 8
+/* More rows than FRNN_FEW are interleaved where a cell's weights have FRNN_INTERLEAVED strips or more (0: never): a
+ * tile then reads one stream, not one for each of its rows. With avx2 LSTM 256->512, 100x128 takes 0.93 of the time,
+ * 1024, 100x64 0.94, 256 and GRU 256, 100x32 0.95 and 0.96; 8 rows, and 32 strips as of LSTM 128, gain nothing (Zen 3,
+ * shared, builds in turns). With avx512 nobody has timed it. */
 /* Each instruction set says how many registers it has, and how many rows of a strip are a chunk: what tiles read
  * stays near, and there are few beginnings and ends of sums. LSTM 256->256, chunks of 256 beside such of 128: 100x8
  * takes 0.90 of the time with avx2 (Zen 3, `python -m bench compare`); steps of 32 rows 0.99 with avx512 (Zen 4,
@@ -140,6 +144,7 @@ static inline double frnn_divide_f64(double a, double b)
 
 #define FRNN_REGISTERS 16
 #define FRNN_CHUNK 128
+#define FRNN_INTERLEAVED 0
 #define FN(name) FRNN_NAME(f32, name, baseline)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -152,6 +157,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
+#undef FRNN_INTERLEAVED
 
 #if defined(FRNN_X86)
 
@@ -164,6 +170,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_AVX2
 #define FRNN_REGISTERS 16
 #define FRNN_CHUNK 256
+#define FRNN_INTERLEAVED 48
 #define FN(name) FRNN_NAME(f32, name, avx2)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -176,6 +183,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
+#undef FRNN_INTERLEAVED
 #undef FRNN_ISA_AVX2
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -192,6 +200,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_AVX512
 #define FRNN_REGISTERS 32
 #define FRNN_CHUNK 256
+#define FRNN_INTERLEAVED 0
 #define FN(name) FRNN_NAME(f32, name, avx512)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -204,6 +213,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
+#undef FRNN_INTERLEAVED
 #undef FRNN_ISA_AVX512
 #if defined(__clang__)
 #pragma clang attribute pop
@@ -216,6 +226,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_NEON
 #define FRNN_REGISTERS 32
 #define FRNN_CHUNK 128
+#define FRNN_INTERLEAVED 0
 #define FN(name) FRNN_NAME(f32, name, neon)
 #define FRNN_IS_F64 0
 #include "vec.h"
@@ -228,6 +239,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
+#undef FRNN_INTERLEAVED
 #undef FRNN_ISA_NEON
 
 #endif

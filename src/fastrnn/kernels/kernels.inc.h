@@ -45,9 +45,18 @@ typedef struct FN(sums) {
     V of[FRNN_TILE_ROWS][6];
 } FN(sums);
 
+/* Rows that products read: (n, K) with ld elements from row to row; or interleaved, so that a tile reads memory as
+ * it lies: chunk by chunk, tile by tile, k by k, the numbers of a tile's rows side by side. */
+typedef struct FN(operand) {
+    const T *at;
+    ptrdiff_t ld;
+    int is_interleaved;
+} FN(operand);
+
 /* The products of one k. Meanwhile, if its weights are far, a cache line of the next strip comes nearer. */
-static FRNN_INLINE void FN(multiply)(const int rows, const int vectors, const int is_far, ptrdiff_t k,
-                                     const T *a, ptrdiff_t lda, const T *w, uintptr_t next, FN(sums) *sums)
+static FRNN_INLINE void FN(multiply)(const int rows, const int vectors, const int is_far, const int is_interleaved,
+                                     ptrdiff_t k, const T *a, ptrdiff_t lda, const T *w, uintptr_t next,
+                                     FN(sums) *sums)
 {
     V column[6];
     FRNN_UNROLL
@@ -57,18 +66,18 @@ static FRNN_INLINE void FN(multiply)(const int rows, const int vectors, const in
         FRNN_PREFETCH((const void *)(next + (uintptr_t)k * FRNN_LINE));
     FRNN_UNROLL
     for (int m = 0; m < rows; m++) {
-        V factor = v_set(a[m * lda + k]);
+        V factor = v_set(is_interleaved ? a[k * rows + m] : a[m * lda + k]);
         FRNN_UNROLL
         for (int v = 0; v < vectors; v++)
             sums->of[m][v] = v_fma(factor, column[v], sums->of[m][v]);
     }
 }
 
-/* acc (rows, vectors) = from (rows, vectors) + a (rows, K) times a strip, K one chunk at most. ROWS, VECTORS and
- * IS_FAR are constants, so that the sums are registers. */
-static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is_far, ptrdiff_t K, const T *a,
-                                 ptrdiff_t lda, const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom,
-                                 T *acc, uintptr_t next)
+/* acc (rows, vectors) = from (rows, vectors) + a (rows, K) times a strip, K one chunk at most. Rows, vectors and
+ * what is asked are constants, so that the sums are registers. */
+static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is_far, const int is_interleaved,
+                                 ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
+                                 const T *from, ptrdiff_t ldfrom, T *acc, uintptr_t next)
 {
     FN(sums) sums;
     FRNN_UNROLL
@@ -78,7 +87,7 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is
             sums.of[m][v] = v_set(0);
     FRNN_UNROLL_4
     for (ptrdiff_t k = 0; k < K; k++, w += vectors * VL)
-        FN(multiply)(rows, vectors, is_far, k, a, lda, w, next, &sums);
+        FN(multiply)(rows, vectors, is_far, is_interleaved, k, a, lda, w, next, &sums);
     FRNN_UNROLL
     for (int m = 0; m < rows; m++)
         FRNN_UNROLL
@@ -86,13 +95,20 @@ static FRNN_INLINE void FN(tile)(const int rows, const int vectors, const int is
             v_store(acc + m * width + v * VL, v_add(v_load(from + m * ldfrom + v * VL), sums.of[m][v]));
 }
 
-#define FRNN_TILE(R) FN(tile)(R, vectors, is_far, K, a, lda, w, width, from, ldfrom, acc, next)
+#define FRNN_TILE(R) FN(tile)(R, vectors, is_far, is_interleaved, K, a, lda, w, width, from, ldfrom, acc, next)
 
-/* A strip for n > 1 rows: tiles as few as hold them, of equal height (8 = 4 + 4), `most` rows at most, 4 or 6.
- * Each fetches a part of the next strip, if that is far, into the first-level cache; those behind the last
- * part fetch what is there already. */
-static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int is_far, ptrdiff_t n,
-                                  ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
+/* The rows of the next tile, of the rows that are left: tiles as few as hold them, of equal height (8 = 4 + 4),
+ * `most` rows at most, 4 or 6. */
+static inline ptrdiff_t FN(tile_rows)(ptrdiff_t left, ptrdiff_t most)
+{
+    const ptrdiff_t tiles = (left + most - 1) / most;
+    return (left + tiles - 1) / tiles;
+}
+
+/* A strip for n > 1 rows, tile by tile. Each fetches a part of the next strip, if that is far, into the first-level
+ * cache; those behind the last part fetch what is there already. */
+static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int is_far, const int is_interleaved,
+                                  ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
                                   const T *from, ptrdiff_t ldfrom, T *acc)
 {
     /* Addresses, which nothing is read from: behind the last strip they may be beyond the weights. */
@@ -100,8 +116,7 @@ static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int i
     const uintptr_t here = (uintptr_t)w, end = here + 2 * size;
     uintptr_t next = here + size;
     for (ptrdiff_t left = n, rows; left > 0; left -= rows) {
-        const ptrdiff_t tiles = (left + most - 1) / most;
-        rows = (left + tiles - 1) / tiles;
+        rows = FN(tile_rows)(left, most);
         switch (rows) {
         case 2: FRNN_TILE(2); break;
         case 3: FRNN_TILE(3); break;
@@ -109,7 +124,7 @@ static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int i
         case 5: FRNN_TILE(most > 4 ? 5 : 4); break;
         default: FRNN_TILE(most > 4 ? 6 : 4); break;
         }
-        a += rows * lda;
+        a += rows * (is_interleaved ? K : lda);
         from += rows * ldfrom;
         acc += rows * width;
         next = end - next > fetched ? next + fetched : here;
@@ -119,10 +134,11 @@ static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int i
 #undef FRNN_TILE
 
 /* One chunk of a block for n > 1 rows. A strip stays in the first-level cache while all rows pass over it. */
-static FRNN_INLINE void FN(rows_chunk)(const int is_far, ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda,
-                                       const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom, T *acc)
+static FRNN_INLINE void FN(rows_chunk)(const int is_far, const int is_interleaved, ptrdiff_t n, ptrdiff_t K,
+                                       const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width, const T *from,
+                                       ptrdiff_t ldfrom, T *acc)
 {
-#define FRNN_TILES(N, MOST) FN(tiles)(N, MOST, is_far, n, K, a, lda, w, width, from, ldfrom, acc)
+#define FRNN_TILES(N, MOST) FN(tiles)(N, MOST, is_far, is_interleaved, n, K, a, lda, w, width, from, ldfrom, acc)
     const ptrdiff_t strip = FN(strip_columns)(width);
     for (ptrdiff_t first = 0; first < width; first += strip) {
 #if FRNN_REGISTERS == 32
@@ -204,8 +220,9 @@ static FRNN_INLINE void FN(row_chunk)(ptrdiff_t K, const T *a, const T *w, ptrdi
 #undef FRNN_LONE
 }
 
-static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda,
-                                   const T *w, ptrdiff_t width, const T *from, ptrdiff_t ldfrom, T *acc)
+static FRNN_INLINE void FN(chunks)(const int is_far, const int is_interleaved, ptrdiff_t n, ptrdiff_t K_all,
+                                   const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width, const T *from,
+                                   ptrdiff_t ldfrom, T *acc)
 {
     const ptrdiff_t chunk = FRNN_CHUNK_OF(K_all, FRNN_CHUNK);
     for (ptrdiff_t k = 0; k < K_all; k += chunk) {
@@ -213,7 +230,8 @@ static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_al
         if (n == 1)
             FN(row_chunk)(K, a + k, w + k * width, width, from, acc);
         else
-            FN(rows_chunk)(is_far, n, K, a + k, lda, w + k * width, width, from, ldfrom, acc);
+            FN(rows_chunk)(is_far, is_interleaved, n, K, a + (is_interleaved ? k * n : k), lda, w + k * width,
+                           width, from, ldfrom, acc);
         from = acc;
         ldfrom = width;
     }
@@ -221,13 +239,23 @@ static FRNN_INLINE void FN(chunks)(const int is_far, ptrdiff_t n, ptrdiff_t K_al
 
 /* acc (n, width) = from (n, width) + a (n, K) W for a block W (K, width); ldfrom is 0 where all rows begin
  * with the same. is_far: the weights are asked for early. */
-static void FN(product)(ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
-                        const T *from, ptrdiff_t ldfrom, T *acc, int is_far)
+static void FN(product)(ptrdiff_t n, ptrdiff_t K, FN(operand) a, const T *w, ptrdiff_t width, const T *from,
+                        ptrdiff_t ldfrom, T *acc, int is_far)
 {
-    if (is_far)
-        FN(chunks)(1, n, K, a, lda, w, width, from, ldfrom, acc);
+#define FRNN_CHUNKS(IS_FAR, IS_INTERLEAVED)                                                      \
+    FN(chunks)(IS_FAR, IS_INTERLEAVED, n, K, a.at, a.ld, w, width, from, ldfrom, acc)
+#if FRNN_INTERLEAVED
+    if (a.is_interleaved && is_far)
+        FRNN_CHUNKS(1, 1);
+    else if (a.is_interleaved)
+        FRNN_CHUNKS(0, 1);
     else
-        FN(chunks)(0, n, K, a, lda, w, width, from, ldfrom, acc);
+#endif
+    if (is_far)
+        FRNN_CHUNKS(1, 0);
+    else
+        FRNN_CHUNKS(0, 0);
+#undef FRNN_CHUNKS
 }
 
 /* ---------------------------------------------------------------- blocks */
@@ -270,11 +298,11 @@ static inline int FN(is_far)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t colum
 }
 
 /* acc (n, width) = bias + x W_ih^T. */
-static inline void FN(project_block)(const frnn_cell *cell, FN(block) block, ptrdiff_t n, const T *x,
-                                     ptrdiff_t ldx, T *acc, int is_far)
+static inline void FN(project_block)(const frnn_cell *cell, FN(block) block, ptrdiff_t n, FN(operand) x, T *acc,
+                                     int is_far)
 {
-    FN(product)(n, cell->input_size, x, ldx, (const T *)cell->w_ih + block.offset * cell->input_size,
-                block.width, (const T *)cell->bias + block.offset, 0, acc, is_far);
+    FN(product)(n, cell->input_size, x, (const T *)cell->w_ih + block.offset * cell->input_size, block.width,
+                (const T *)cell->bias + block.offset, 0, acc, is_far);
 }
 
 /* What a step knows of its cell. */
@@ -283,6 +311,8 @@ typedef struct FN(layer) {
     const frnn_step *step;
     T *h;          /* (n, H): before the projection */
     ptrdiff_t ldh;
+    FN(operand) x, h_prev;
+    T *scratch;    /* the rest of the step's */
     int is_far;
 } FN(layer);
 
@@ -441,13 +471,13 @@ static FRNN_INLINE void FN(rows_block)(const frnn_kind kind, const int gates, co
     const frnn_step *step = layer->step;
     const ptrdiff_t n = step->n, H = cell->hidden_size, K = cell->output_size;
     T *acc = (T *)step->gates + block.offset * step->rows + step->row * block.width;
-    T *new_x = step->scratch;
+    T *new_x = layer->scratch;
     if (step->x != NULL)
-        FN(project_block)(cell, block, n, step->x, step->ldx, acc, layer->is_far);
+        FN(project_block)(cell, block, n, layer->x, acc, layer->is_far);
     if (kind == FRNN_GRU)
         FN(part_new_gate)(cell, block, n, acc, new_x);
-    FN(product)(n, K, step->h_prev, step->ld_prev, (const T *)cell->w_hh + block.offset * K, block.width, acc,
-                block.width, acc, layer->is_far);
+    FN(product)(n, K, layer->h_prev, (const T *)cell->w_hh + block.offset * K, block.width, acc, block.width, acc,
+                layer->is_far);
     for (ptrdiff_t i = 0; i < block.panels; i++)
         for (ptrdiff_t j = 0; j < FRNN_PANEL && (block.panel + i) * FRNN_PANEL + j < H; j += VL) {
             const ptrdiff_t unit = (block.panel + i) * FRNN_PANEL + j;
@@ -511,25 +541,68 @@ static inline ptrdiff_t FN(apart)(ptrdiff_t columns)
     return FN(is_crowd)(columns) ? columns + FRNN_APART / (ptrdiff_t)sizeof(T) : columns;
 }
 
-/* Room for n rows to lie apart, if they may be crowded: by themselves, or beside the other direction's. A narrow
- * view of crowded rows stays as it is. */
-static ptrdiff_t FN(room_apart)(ptrdiff_t n, ptrdiff_t columns)
+/* Whether n rows are interleaved for a cell's products: where it has strips enough to pay for that. */
+static inline int FN(is_interleaved)(const frnn_cell *cell, ptrdiff_t n)
 {
+    return FRNN_INTERLEAVED && n > FRNN_FEW && frnn_panel_gates(cell) >= FRNN_INTERLEAVED * FRNN_STRIP(0) * VL;
+}
+
+/* Room for n rows to be arranged: interleaved, or apart, if they may be crowded, by themselves or beside the other
+ * direction's. A narrow view of crowded rows stays as it is. */
+static ptrdiff_t FN(room)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns)
+{
+    if (FN(is_interleaved)(cell, n))
+        return n * columns;
     return FN(is_crowded)(n, 2 * columns) ? n * FN(apart)(columns) : 0;
 }
 
-/* n rows, copied to their room if they are crowded; the scratch goes on behind it. */
-static const void *FN(spread)(ptrdiff_t n, ptrdiff_t columns, const void *rows, ptrdiff_t *ld, T **scratch)
+static FRNN_INLINE void FN(interleave_tile)(const int rows, ptrdiff_t K, const T *a, ptrdiff_t lda, T *to)
 {
-    const ptrdiff_t room = FN(room_apart)(n, columns), apart = FN(apart)(columns);
+    for (ptrdiff_t k = 0; k < K; k++, to += rows)
+        FRNN_UNROLL
+        for (int m = 0; m < rows; m++)
+            to[m] = a[m * lda + k];
+}
+
+static void FN(interleave)(ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda, T *to)
+{
+    const ptrdiff_t chunk = FRNN_CHUNK_OF(K_all, FRNN_CHUNK);
+    for (ptrdiff_t k = 0; k < K_all; k += chunk) {
+        const ptrdiff_t K = K_all - k < chunk ? K_all - k : chunk;
+        const T *from = a + k;
+        for (ptrdiff_t left = n, rows; left > 0; left -= rows, from += rows * lda, to += rows * K) {
+            rows = FN(tile_rows)(left, FRNN_TILE_ROWS);
+            switch (rows) {
+            case 2: FN(interleave_tile)(2, K, from, lda, to); break;
+            case 3: FN(interleave_tile)(3, K, from, lda, to); break;
+            case 4: FN(interleave_tile)(4, K, from, lda, to); break;
+            case 5: FN(interleave_tile)(5, K, from, lda, to); break;
+            default: FN(interleave_tile)(6, K, from, lda, to); break;
+            }
+        }
+    }
+}
+
+/* n rows as the products of a cell read them best; the scratch goes on behind what that took. */
+static FN(operand) FN(arrange)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns, const T *a, ptrdiff_t ld,
+                            T **scratch)
+{
+    FN(operand) rows = {a, ld, 0};
+    const ptrdiff_t room = FN(room)(cell, n, columns), apart = FN(apart)(columns);
     T *copy = *scratch;
-    if (room == 0 || !FN(is_crowded)(n, *ld))
+    if (FN(is_interleaved)(cell, n)) {
+        FN(interleave)(n, columns, a, ld, copy);
+        rows.is_interleaved = 1;
+    } else if (room != 0 && FN(is_crowded)(n, ld)) {
+        for (ptrdiff_t m = 0; m < n; m++)
+            memcpy(copy + m * apart, a + m * ld, columns * sizeof(T));
+        rows.ld = apart;
+    } else {
         return rows;
-    for (ptrdiff_t m = 0; m < n; m++)
-        memcpy(copy + m * apart, (const T *)rows + m * *ld, columns * sizeof(T));
-    *ld = apart;
+    }
+    rows.at = copy;
     *scratch += room;
-    return copy;
+    return rows;
 }
 
 static void FN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
@@ -537,10 +610,10 @@ static void FN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, 
 {
     const int is_far = FN(is_far)(cell, n, cell->input_size);
     T *free = scratch;
-    x = FN(spread)(n, cell->input_size, x, &ldx, &free);
+    const FN(operand) rows = FN(arrange)(cell, n, cell->input_size, x, ldx, &free);
     for (ptrdiff_t index = first; index < last; index++) {
         const FN(block) block = FN(block_at)(cell, index);
-        FN(project_block)(cell, block, n, x, ldx, (T *)gates + block.offset * n, is_far);
+        FN(project_block)(cell, block, n, rows, (T *)gates + block.offset * n, is_far);
     }
 }
 
@@ -557,8 +630,8 @@ static void FN(dense_rows)(ptrdiff_t n, ptrdiff_t K, ptrdiff_t outputs, const T 
         for (ptrdiff_t first = 0; first < outputs; first += WIDTH) {
             const ptrdiff_t left = outputs - first < WIDTH ? outputs - first : WIDTH;
             const ptrdiff_t width = (left + FRNN_PANEL - 1) / FRNN_PANEL * FRNN_PANEL;
-            FN(product)(rows, K, x + m * ldx, ldx, w + first * K, width, bias == NULL ? zeros : bias + first, 0,
-                        acc, 0);
+            const FN(operand) a = {x + m * ldx, ldx, 0};
+            FN(product)(rows, K, a, w + first * K, width, bias == NULL ? zeros : bias + first, 0, acc, 0);
             for (ptrdiff_t i = 0; i < rows; i++)
                 memcpy(out + (m + i) * ldo + first, acc + i * width, left * sizeof(T));
         }
@@ -571,14 +644,19 @@ static void FN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff
     FN(dense_rows)(n, cell->input_size, cell->hidden_size, x, ldx, cell->w_ih, cell->bias, out, ldo);
 }
 
-/* A step of rows that lie apart. */
-static void FN(whole_step)(const frnn_cell *cell, const frnn_step *step)
+static void FN(step)(const frnn_cell *cell, const frnn_step *step)
 {
-    const ptrdiff_t H = cell->hidden_size, P = cell->output_size;
-    const ptrdiff_t columns = P + (step->x == NULL ? 0 : cell->input_size);
-    FN(layer) layer = {cell, step, step->h_next, step->ld_next, FN(is_far)(cell, step->n, columns)};
+    const ptrdiff_t n = step->n, H = cell->hidden_size, I = cell->input_size, P = cell->output_size;
+    FN(layer) layer = {cell, step, step->h_next, step->ld_next, {step->x, step->ldx, 0},
+                       {step->h_prev, step->ld_prev, 0}, step->scratch,
+                       FN(is_far)(cell, n, P + (step->x == NULL ? 0 : I))};
+    if (n > 1) {
+        if (step->x != NULL)
+            layer.x = FN(arrange)(cell, n, I, step->x, step->ldx, &layer.scratch);
+        layer.h_prev = FN(arrange)(cell, n, P, step->h_prev, step->ld_prev, &layer.scratch);
+    }
     if (cell->w_hr != NULL) {
-        layer.h = step->scratch;
+        layer.h = layer.scratch;
         layer.ldh = FN(apart)(H);
     }
     switch (cell->kind) {
@@ -588,34 +666,17 @@ static void FN(whole_step)(const frnn_cell *cell, const frnn_step *step)
     default: FN(step_of)(FRNN_RNN_RELU, 1, 4, &layer); break;
     }
     if (cell->w_hr != NULL)
-        FN(dense_rows)(step->n, H, P, layer.h, layer.ldh, cell->w_hr, NULL, step->h_next, step->ld_next);
-}
-
-static void FN(step)(const frnn_cell *cell, const frnn_step *step)
-{
-    /* Few are never crowded, and short steps feel a copy of the struct: LSTM 1->16, 48000x1 takes 0.80 of the time
-     * without it (Zen 4, builds in turns). */
-    if (step->n <= FRNN_TILE_ROWS) {
-        FN(whole_step)(cell, step);
-        return;
-    }
-    frnn_step apart = *step;
-    T *free = step->scratch;
-    if (step->x != NULL)
-        apart.x = FN(spread)(step->n, cell->input_size, step->x, &apart.ldx, &free);
-    apart.h_prev = FN(spread)(step->n, cell->output_size, step->h_prev, &apart.ld_prev, &free);
-    apart.scratch = free;
-    FN(whole_step)(cell, &apart);
+        FN(dense_rows)(n, H, P, layer.h, layer.ldh, cell->w_hr, NULL, step->h_next, step->ld_next);
 }
 
 static size_t FN(project_bytes)(const frnn_cell *cell, ptrdiff_t n)
 {
-    return (size_t)FN(room_apart)(n, cell->input_size) * sizeof(T);
+    return (size_t)FN(room)(cell, n, cell->input_size) * sizeof(T);
 }
 
 static size_t FN(step_bytes)(const frnn_cell *cell, ptrdiff_t n)
 {
-    ptrdiff_t room = FN(room_apart)(n, cell->input_size) + FN(room_apart)(n, cell->output_size);
+    ptrdiff_t room = FN(room)(cell, n, cell->input_size) + FN(room)(cell, n, cell->output_size);
     if (cell->kind == FRNN_GRU)
         room += n * cell->block * FRNN_PANEL;
     if (cell->w_hr != NULL)
