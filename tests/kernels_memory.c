@@ -66,6 +66,10 @@ static void make_steps(const frnn_backend *table, frnn_dtype dtype, frnn_kind ki
         numbers(dtype, units * gates * P), P == H ? NULL : numbers(dtype, outputs * H),
         numbers(dtype, units * gates), kind == FRNN_GRU ? numbers(dtype, units) : NULL,
     };
+    for (ptrdiff_t n = 2; n < 20; n++)
+        if (table->project_bytes(&cell, n) < table->project_bytes(&cell, n - 1)
+            || table->step_bytes(&cell, n) < table->step_bytes(&cell, n - 1))
+            abort(); /* the drivers make steps of fewer rows in the same scratch */
     for EACH (i, ROWS)
         for (int variant = 0; variant < 8; variant++)
             make_step(table, &cell, ROWS[i], variant % 2, variant / 2 % 2, variant / 4);

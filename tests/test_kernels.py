@@ -274,6 +274,25 @@ def test_rows_of_wide_cells_have_the_bits_of_one(rng, isa, cell, precision, size
             np.testing.assert_array_equal(one, all_rows[:, m])
 
 
+@pytest.mark.parametrize("precision, size", (("float32", 512), ("float64", 256)))
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_rows_that_become_fewer_keep_to_their_memory(rng, isa, cell, precision, size):
+    """Nine are interleaved; eight lie further apart, each by itself."""
+    spec = random_spec(cell, 1, size)
+    layer = make_layer(spec, random_tensors(rng, spec), precision=precision, backend="simd", threads=1)
+    x = rng.standard_normal((80, 9, 1)).astype(precision)
+    lengths = [80] * 8 + [7]
+    state = random_state(rng, spec, 9)
+    whole, behind = layer(x, state, lengths=lengths)
+    before = arrays_of(state)
+    for m, length in enumerate(lengths):
+        own = [array[:, m] for array in before]
+        alone, after = layer(x[:length, m], tuple(own) if len(own) > 1 else own[0])
+        np.testing.assert_array_equal(alone, whole[:length, m])
+        for one, all_rows in zip(arrays_of(after), arrays_of(behind), strict=True):
+            np.testing.assert_array_equal(one, all_rows[:, m])
+
+
 @pytest.mark.parametrize("columns", (200, 512))
 def test_linear_rows_are_their_own(rng, isa, columns):
     weight, bias = rng.standard_normal((37, columns)), rng.standard_normal(37)

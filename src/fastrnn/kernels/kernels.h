@@ -104,7 +104,7 @@ typedef struct frnn_backend {
      * same time. */
     ptrdiff_t (*parts)(const frnn_cell *cell);
     ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
-    /* The scratch of project and of step for n rows. */
+    /* The scratch of project and of step for n rows, and so for fewer. */
     size_t (*project_bytes)(const frnn_cell *cell, ptrdiff_t n);
     size_t (*step_bytes)(const frnn_cell *cell, ptrdiff_t n);
 

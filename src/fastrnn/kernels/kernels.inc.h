@@ -547,13 +547,11 @@ static inline int FN(is_interleaved)(const frnn_cell *cell, ptrdiff_t n)
     return FRNN_INTERLEAVED && n > FRNN_FEW && frnn_panel_gates(cell) >= FRNN_INTERLEAVED * FRNN_STRIP(0) * VL;
 }
 
-/* Room for n rows to be arranged: interleaved, or apart, if they may be crowded, by themselves or beside the other
- * direction's. A narrow view of crowded rows stays as it is. */
+/* Room for n rows, or for fewer, to be arranged: interleaved, or apart, if they may be crowded, by themselves or
+ * beside the other direction's. A narrow view of crowded rows stays as it is. */
 static ptrdiff_t FN(room)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns)
 {
-    if (FN(is_interleaved)(cell, n))
-        return n * columns;
-    return FN(is_crowded)(n, 2 * columns) ? n * FN(apart)(columns) : 0;
+    return FN(is_interleaved)(cell, n) || FN(is_crowded)(n, 2 * columns) ? n * FN(apart)(columns) : 0;
 }
 
 static FRNN_INLINE void FN(interleave_tile)(const int rows, ptrdiff_t K, const T *a, ptrdiff_t lda, T *to)
