@@ -164,7 +164,7 @@ def summary_lines(summary):
         ("below_limit", "below the share of the machine's limit that is wanted"),
     ):
         names = summary[key]
-        if key == "missed_within_limit" and summary["geometric_mean_at_limit"] is None:
+        if names is None:
             continue  # the limits are not known
         yield f"{words}: {len(names)}{': ' if names else ''}{'; '.join(names)}"
 

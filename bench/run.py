@@ -191,9 +191,9 @@ def summarise(entries, threads):
         ],
         "missed_pool": [f"{e['name']}: {name}" for e in entries for name in e.get("pool_missed", [])],
         "missed": [e["name"] for e in missed],
-        "missed_within_limit": [
-            e["name"] for e in missed if e["limit"] and e["limit"]["ratio"] >= e["target"]
-        ],
+        "missed_within_limit": [e["name"] for e in missed if e["limit"]["ratio"] >= e["target"]]
+        if all(e["limit"] for e in missed)
+        else None,
         "below_minimum": [name for name, ratio in everywhere.items() if ratio < MINIMUM],
         "below_limit": [
             e["name"] for e in entries if e["limit"] and e["limit"]["share"] < (e["limit"]["wanted"] or 0)

@@ -54,7 +54,7 @@ cdef struct Scratch:
     char *x                     # (block*B, I): the inputs, where they are apart
     char *step                  # the backend's own
     char *h                     # (B, P): the h before the block, where the states have an order
-    char *c                     # (B, H): c, with lengths
+    char *c                     # (B, H): an LSTM's c, with lengths; else NULL
     char *output[2]             # (B, P) twice: h where it cannot go straight to its place
     Inputs inputs               # of the block that is projected
 

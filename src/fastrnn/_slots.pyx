@@ -139,8 +139,8 @@ cdef class Slots:
         cdef int threads
         for layers, features, dtype in columns:
             size += layers * features * dtype.itemsize
-        # An odd number of cache lines: where it is a power of 2, records crowd into few sets of the cache, and
-        # steps of 256 streams, LSTM of 512 units, take 1.04 to 1.07 times as long (Zen 3, builds in turns)
+        # An odd number of cache lines: where it is a power of 2, records crowd into few sets of the cache. A
+        # step of 256 streams, LSTM of 512 units, then takes 1.04 to 1.07 times as long (Zen 3, in turns).
         self.record_bytes = (size + 63) & ~63 | 64
         if chain is not None:
             self.spaces = [FlowSpace(chain) for _ in range(chain.threads)]

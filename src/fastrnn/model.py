@@ -501,7 +501,7 @@ def _build_saved(
     backend: str = "auto",
 ) -> Sequential:
     # What the caller or the environment asks for is not the file's fault.
-    pick_backend("load", backend, check_precision("load", precision or "float32"), threads)
+    pick_backend("load", backend, np.float32, threads)
     try:
         return _build(specs, precision, threads, backend)
     except (TypeError, ValueError, ArithmeticError) as error:

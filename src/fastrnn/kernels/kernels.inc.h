@@ -562,6 +562,10 @@ static FRNN_INLINE void FN(interleave_tile)(const int rows, ptrdiff_t K, const T
             to[m] = a[m * lda + k];
 }
 
+#if FRNN_INTERLEAVED && FRNN_REGISTERS == 32
+#error "tiles six vectors wide are four rows high: interleaving has to know that"
+#endif
+
 static void FN(interleave)(ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda, T *to)
 {
     const ptrdiff_t chunk = FRNN_CHUNK_OF(K_all, FRNN_CHUNK);
