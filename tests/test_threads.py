@@ -74,6 +74,22 @@ def test_every_plan_gives_the_bits_of_one_thread(data):
                 np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("offset", (0, 1, 12))
+def test_outputs_may_lie_anywhere(rng, plan, offset):
+    """Beginning with a cache line or within one, which two threads may then share."""
+    layer = make("GRU", 7, 48, 2, batch_first=True, threads=1)
+    x = rng.standard_normal((1, 70, 7)).astype(np.float32)
+    wanted = run(layer, x)
+    memory = np.empty(70 * 48 + 32, np.float32)
+    begin = -memory.ctypes.data // memory.itemsize % 16 + offset
+    out = memory[begin : begin + 70 * 48].reshape(1, 70, 48)
+    layer.engine.take_plan(plan, 2)
+    _, h_n = layer(x, out=out)
+    np.testing.assert_array_equal(out, wanted[0])
+    np.testing.assert_array_equal(h_n, wanted[1])
+
+
 @pytest.mark.parametrize("plan", ("panels", "pipeline"))
 def test_streams_step_in_every_plan(rng, plan):
     layer = make("LSTM", 7, 90, 2)
@@ -92,7 +108,7 @@ def test_a_projection_as_wide_as_h_is_not_divided_by_panels(rng):
     layer.engine.take_plan("panels", 2)
     for got, want in zip(run(layer, x), wanted, strict=True):
         np.testing.assert_array_equal(got, want)
-    assert layer.engine.plan(20, 1, False, 2)[0] == "alone"
+    assert layer.engine.plan(20, 1, False, 2, 150, 1)[0] == "alone"
 
 
 def test_rows_with_lengths_are_divided_by_their_sum(rng):
@@ -126,8 +142,37 @@ def test_rows_with_lengths_are_divided_by_their_sum(rng):
 )
 def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B, lengths, wanted):
     engine = make(kind, size, size, layers, bidirectional).engine
-    assert engine.plan(T, B, lengths, 2)[0] == wanted
-    assert engine.plan(T, B, lengths, 1) == ("alone", 1)
+    assert engine.plan(T, B, lengths, 2, 150, 1)[0] == wanted
+    assert engine.plan(T, B, lengths, 1, 150, 1) == ("alone", 1)
+
+
+@pytest.mark.parametrize(
+    "size, phase, work, wanted",
+    [(64, 150, 1, "panels"), (64, 500, 1, "alone"), (256, 500, 1, "panels"), (256, 50, 2, "alone")],
+)
+def test_the_cost_model_knows_what_company_costs(size, phase, work, wanted):
+    """Cores that are far apart are for long steps, and two threads of one core for none."""
+    assert make("LSTM", size, size).engine.plan(100, 1, False, 2, phase, work)[0] == wanted
+
+
+@pytest.mark.skipif(_threads.cores() < 2, reason="one core is never in company")
+def test_what_company_costs_is_tried_out():
+    """By a process that runs nothing else; other work may hold up a thread for a while."""
+    script = """
+import time, fastrnn, numpy as np
+from fastrnn import _threads
+assert _threads.tried() == (0, 0)
+rnn = fastrnn.RNN.from_state_dict({"weight_ih_l0": np.ones((512, 512)), "weight_hh_l0": np.ones((512, 512))})
+rnn.engine.take_plan("panels", 2)
+x, end = np.ones((100, 1, 512), np.float32), time.monotonic() + 20
+while _threads.tried() == (0, 0) and time.monotonic() < end:
+    rnn(x)
+print(*_threads.tried())
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=True).stdout
+    phase, work = map(float, told.split())
+    assert 1 < phase < 1e6
+    assert 1 <= work < 1e3
 
 
 # ---------------------------------------------------------------- who may use how many

@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from fastrnn._drivers cimport execute, run_dense
 from fastrnn._engine cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._plan cimport ALONE, Rows, Stack, States, choose, dense_ns, lay_out, plan, stack_ns
+from fastrnn._plan cimport ALONE, USUAL, Rows, Stack, States, choose, dense_ns, lay_out, plan, stack_ns
 
 
 cdef class Chain:
@@ -162,7 +162,7 @@ cdef bint is_divided(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int thr
     cdef int i
     for i in range(chain.count):
         if chain.links[i].kind == STACK:
-            choose(chain.links[i].stack, &call, T, B, False, min(threads, chain.links[i].threads))
+            choose(chain.links[i].stack, &call, T, B, False, min(threads, chain.links[i].threads), USUAL)
             if call.kind != ALONE:
                 return True
     return False

@@ -32,6 +32,23 @@ from fastrnn._plan cimport (
 from fastrnn._threads cimport count_caller, share
 
 
+cdef extern from *:
+    """
+    /* Ask for memory that another core wrote, all of it at once. */
+    static inline void frnn_fetch(const char *data, ptrdiff_t size)
+    {
+    #if defined(__GNUC__)
+        for (ptrdiff_t i = 0; i < size; i += 64)
+            __builtin_prefetch(data + i);
+    #else
+        (void)data;
+        (void)size;
+    #endif
+    }
+    """
+    void frnn_fetch(const char *data, Py_ssize_t size) noexcept nogil
+
+
 # Whoever works alone for longer than this has a core that others should not plan with.
 cdef double COUNTED_NS = 20000
 
@@ -450,6 +467,9 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
         project(stack, lane, turn.step.first, turn.step.last)
     elif turn.s < lane.end:
         aim_step(stack, work.call, lane, turn.s, &turn.step)
+        if turn.step.n == 1:
+            # RNN of 128 units, 100x1 on two threads takes 0.93 of the time (Zen 4, builds in turns).
+            frnn_fetch(<const char *>turn.step.h_prev, stack.output_size * stack.itemsize)
         stack.backend.step(lane.cell, &turn.step)
     elif slice == 0:
         keep_states(

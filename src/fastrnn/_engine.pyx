@@ -20,7 +20,7 @@ from fastrnn._kernels cimport (
 )
 from fastrnn._pack cimport PackedCell
 from fastrnn._plan cimport Call, Rows, Stack, States, choose, lay_out, plan
-from fastrnn._threads cimport FRNN_MOST_THREADS
+from fastrnn._threads cimport FRNN_MOST_THREADS, frnn_company
 
 cnp.import_array()
 
@@ -288,10 +288,12 @@ cdef class Recurrent(Link):
     def __dealloc__(self):
         PyMem_RawFree(self.stack.cells)
 
-    def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads):
-        """How T steps of B rows are divided if so many threads are free: the plan's name and its slices."""
+    def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
+             float phase, float work):
+        """How T steps of B rows are divided if so many threads are free and sharing costs that
+        (frnn_company): the plan's name and its slices."""
         cdef Call call
-        choose(&self.stack, &call, T, B, is_ragged, threads)
+        choose(&self.stack, &call, T, B, is_ragged, threads, frnn_company(phase, work))
         return PLANS[<int>call.kind], call.slices
 
     def take_plan(self, str name, int threads):

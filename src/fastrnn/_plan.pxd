@@ -1,6 +1,7 @@
 """What a call works on, how it is divided among threads, and where its memory lies."""
 
 from fastrnn._kernels cimport frnn_backend, frnn_cell, frnn_step
+from fastrnn._threads cimport frnn_company
 
 
 cdef enum Kind:
@@ -113,11 +114,14 @@ cdef struct Call:
     Py_ssize_t *sorted_lengths  # (B,)
 
 
+cdef frnn_company USUAL
+
 cdef size_t plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
+    frnn_company company,
 ) noexcept nogil
 cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil
 cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil

@@ -1,12 +1,13 @@
 """How a call is divided among threads, and where its memory lies.
 
 A call is planned once, as a grid of phases and slices for threads/threads.h: whatever takes the least time
-by a cost model. The sums behind every number are the same in every plan, so the bits are too. What a slice
-does in a phase is the drivers' matter (_drivers.pyx).
+by a cost model, which knows what sharing work costs on these cores at the moment. The sums behind every
+number are the same in every plan, so the bits are too. What a slice does in a phase is the drivers' matter
+(_drivers.pyx).
 """
 
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._threads cimport available
+from fastrnn._threads cimport available, company_now, frnn_company
 
 # A block's gates should stay in the second-level cache while its steps use them up, but
 # a projection of fewer rows than these wastes the weights that it reads.
@@ -17,16 +18,21 @@ cdef Py_ssize_t SLICE_ROWS = 4
 
 # The cost model: nanoseconds of one core, of a kind from about 2020 on. Only their ratios to one another
 # matter, and an error of half or double changes the plan of calls alone that gain little either way.
-cdef double PRODUCTS_PER_NS = 80        # multiply-adds of float32
-cdef double NEAR_BYTES_PER_NS = 180     # weights read from the second-level cache
+cdef double PRODUCTS_PER_NS = 70        # multiply-adds of float32
+cdef double NEAR_BYTES_PER_NS = 140     # weights read from the second-level cache
 cdef double FAR_BYTES_PER_NS = 100      # and from beyond
 cdef double NEAR_BYTES = 512 * 1024    # that stay there from step to step
 cdef double SHOWN = 0.2                 # of the shorter of the two: does not hide behind the longer
 cdef double EXCHANGED_BYTES_PER_NS = 20  # of h that another core wrote
 cdef double STEP_NS = 60                # a step besides its products
-cdef double PHASE_NS = 250              # threads that wait for one another
 cdef double START_NS = 4000             # of having company at all
 cdef double WORTH = 0.85                # of the time alone: a plan that takes more is not worth its threads
+
+# What it costs to share work, until that was tried out: a phase's nanoseconds beside its work, and how many
+# times as long work takes beside that of others. And what it may cost where cores are close, or far apart.
+cdef frnn_company USUAL = frnn_company(phase=150, work=1)
+cdef frnn_company CLOSE = frnn_company(phase=0, work=1)
+cdef frnn_company FAR = frnn_company(phase=500, work=1)
 
 
 # ---------------------------------------------------------------- planning
@@ -134,29 +140,41 @@ cdef size_t plan(
     """Choose how to divide T steps of B rows: whatever takes the least time by the cost model.
 
     threads is the most that may be used; fewer are, where other calls have them. Gives the memory that is
-    wanted for that, and where nobody or everybody is free at the next such call.
+    wanted for that and at the next such call, when others may be free and a phase may cost something else.
     """
     cdef int free
     cdef size_t size
-    cdef Call other
-    choose(stack, call, T, B, is_ragged, threads)
-    size = lay_out(stack, call, NULL, is_ragged)
-    if call.kind == ALONE or stack.only >= 0:
+    cdef frnn_company company
+    size = try_plan(stack, call, T, B, is_ragged, threads, USUAL)
+    if threads == 1 or stack.only >= 0 or call.alone * WORTH < START_NS:
         return size
-    choose(stack, &other, T, B, is_ragged, 1)
-    size = max(size, lay_out(stack, &other, NULL, is_ragged))
+    cdef Call other
+    size = max(size, try_plan(stack, &other, T, B, is_ragged, threads, CLOSE))
+    size = max(size, try_plan(stack, &other, T, B, is_ragged, threads, FAR))
+    size = max(size, try_plan(stack, &other, T, B, is_ragged, 1, USUAL))
+    company = company_now(USUAL)
+    choose(stack, call, T, B, is_ragged, threads, company)
     free = available(call.slices)
     if free < call.slices:
-        choose(stack, call, T, B, is_ragged, free)
-        size = max(size, lay_out(stack, call, NULL, is_ragged))
-    return size
+        choose(stack, call, T, B, is_ragged, free, company)
+    return max(size, lay_out(stack, call, NULL, is_ragged))
+
+
+cdef inline size_t try_plan(
+    const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
+    frnn_company company,
+) noexcept nogil:
+    """The memory that a plan wants."""
+    choose(stack, call, T, B, is_ragged, threads, company)
+    return lay_out(stack, call, NULL, is_ragged)
 
 
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
+    frnn_company company,
 ) noexcept nogil:
-    """The plan, if so many threads are free."""
-    cdef double phases, alone, longest, time
+    """The plan, if so many threads are free and sharing costs that."""
+    cdef double phases, alone, longest, work
     cdef Py_ssize_t block, parts, most
     cdef int slices
     cdef Choice choice
@@ -169,6 +187,7 @@ cdef void choose(
     choice.block = block_of(stack, T, B)
     choice.longest = 0
     choice.time = alone * WORTH
+    choice.company = company
     # Rows: as many slices as threads, each through all time and layers.
     slices = <int>min(threads, B // SLICE_ROWS)
     if slices > 1:
@@ -176,26 +195,26 @@ cdef void choose(
         block = block_of(stack, T, most)
         phases = count(T, block) if stack.D == 1 else 1
         longest = stack_ns(stack, T, most, 1)
-        consider(&choice, ROWS, slices, choice.block, phases * PHASE_NS + longest, longest / phases)
+        consider(&choice, ROWS, slices, choice.block, phases, longest, longest / phases)
     block = block_of(stack, T, B)
     if threads > 1 and stack.D == 2:
         phases = stack.L * count(T, block)
-        consider(&choice, DIRECTIONS, 2, block, phases * PHASE_NS + alone / 2, alone / 2 / phases)
+        consider(&choice, DIRECTIONS, 2, block, phases, alone / 2, alone / 2 / phases)
     parts = stack.backend.parts(stack.cells[0])
     slices = <int>min(threads, parts)
     if slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged:
         phases = stack.L * stack.D * (T + count(T, block))
         longest = project_ns(stack, stack.L - 1, block, B, <double>count(parts, slices) / parts)
-        time = phases * PHASE_NS + stack.L * stack.D * T * exchange_ns(stack, B, slices)
-        time += stack_ns(stack, T, B, <double>count(parts, slices) / parts)
-        consider(&choice, PANELS, slices, block, time, longest)
+        work = stack.L * stack.D * T * exchange_ns(stack, B, slices)
+        work += stack_ns(stack, T, B, <double>count(parts, slices) / parts)
+        consider(&choice, PANELS, slices, block, phases, work, longest)
     slices = <int>min(threads, 2 * stack.L)
     if slices > 1 and stack.D == 1 and not is_ragged:
         # Shorter blocks: the first slice is alone in the first one, the last in the last.
         block = max(1, min(block, max(min(count(T, 16), BLOCK_ROWS), count(8, B))))
         phases = count(T, block) + slices - 1
         longest = cut_stages(stack, block, B, slices, NULL)
-        consider(&choice, PIPELINE, slices, block, phases * (PHASE_NS + longest), longest)
+        consider(&choice, PIPELINE, slices, block, phases, phases * longest, longest)
     call.kind = choice.kind
     call.slices = call.threads = choice.slices
     call.block = choice.block
@@ -207,6 +226,7 @@ cdef void choose(
 cdef struct Choice:
     # The best plan so far, by its time.
     int only
+    frnn_company company
     Kind kind
     int slices
     Py_ssize_t block
@@ -214,10 +234,12 @@ cdef struct Choice:
 
 
 cdef void consider(
-    Choice *choice, Kind kind, int slices, Py_ssize_t block, double time, double longest,
+    Choice *choice, Kind kind, int slices, Py_ssize_t block,
+    double phases, double work, double longest,
 ) noexcept nogil:
-    """Take a plan if it is better than the one so far."""
-    time += START_NS
+    """Take a plan of so many phases and nanoseconds of work, `longest` of them in a slice, if it is better
+    than the one so far."""
+    cdef double time = START_NS + phases * choice.company.phase + work * choice.company.work
     if choice.only == <int>kind or (choice.only < 0 and time < choice.time):
         choice.kind = kind
         choice.slices = slices

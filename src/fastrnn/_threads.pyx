@@ -4,6 +4,7 @@ cdef extern from "threads/threads.h" nogil:
     int frnn_cores()
     void frnn_limit_cores(int cores)
     int frnn_available(int wanted)
+    frnn_company frnn_company_now(frnn_company usual)
     void frnn_count_caller(int more)
     void frnn_watch_forks()
     void frnn_share(frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest)
@@ -19,8 +20,21 @@ def limit_cores(int most):
     frnn_limit_cores(most)
 
 
+def tried():
+    """What a phase costs, in nanoseconds, and how many times as long work takes beside that of others, as it
+    was tried out lately; zeros where it was not."""
+    cdef frnn_company company
+    company.phase = company.work = 0
+    company = frnn_company_now(company)
+    return company.phase, company.work
+
+
 cdef int available(int wanted) noexcept nogil:
     return frnn_available(wanted)
+
+
+cdef frnn_company company_now(frnn_company usual) noexcept nogil:
+    return frnn_company_now(usual)
 
 
 cdef void count_caller(int more) noexcept nogil:

@@ -32,6 +32,11 @@ int frnn_available(int wanted)
     return 1;
 }
 
+frnn_company frnn_company_now(frnn_company usual)
+{
+    return usual;
+}
+
 void frnn_count_caller(int more)
 {
     (void)more;
@@ -65,10 +70,16 @@ enum {
     PATIENCE = 3 * 1000,      /* nanoseconds that a slice waits for its own thread before another takes it */
     CROWDED = 1000 * 1000,    /* nanoseconds without threads after a core was seen to be busy: so many, */
     MOST_DOUBLED = 6,         /* doubled as often as this where it is seen again and again */
+    TRIED = 32,               /* the phases of a trial, which tells what company costs, */
+    TRIED_LOOPS = 64,         /* and its work, */
+    TRIALS = 3,               /* the best of so many, */
+    TRIED_AFTER = 50 * 1000,  /* behind a job that takes so many nanoseconds, */
+    TRIED_AGAIN = 50 * 1000 * 1000, /* at most once in so many; what it told counts for */
+    TRUSTED = 200 * 1000 * 1000,    /* so many */
     STACK = 1024 * 1024,
 };
 
-/* A claim, and the number of slices that are done, carry in their upper half the number of the job that
+/* A claim, and how many phases of a slice are done, carry in their upper half the number of the job that
  * they belong to: what a thread still holds of an old job is void without anybody waiting for it. */
 typedef struct {
     _Alignas(64) atomic_ullong value;
@@ -90,21 +101,24 @@ typedef struct {
 #define WORD(job, count) ((unsigned long long)(job) << 32 | (uint32_t)(count))
 
 static struct {
-    /* The job. Written by the caller who holds `is_taken`, before `done` tells its number. */
+    /* The job. Written by the caller who holds `is_taken`, before `job` tells its number. */
     frnn_work work;
     void *context;
     atomic_llong phases;
     atomic_int slices;
     atomic_int threads;      /* those who may claim now; 1 once a core was seen to be busy */
     atomic_llong held_up;    /* nanoseconds that one waits for a slice before a core counts as busy */
-    counter done;            /* job and slices done, of all phases */
     counter claims[FRNN_MOST_THREADS]; /* by slice: job and phases claimed */
+    counter done[FRNN_MOST_THREADS];   /* by slice: job and phases done; written by whoever claimed the phase */
+    _Alignas(64) atomic_uint job;      /* its number; 0: none yet */
 
     atomic_int is_taken;
     atomic_int callers;      /* at work, sharing or alone */
     atomic_int limit;        /* of the control group; 0: none */
     atomic_llong crowded_until;
     int crowded;             /* how often that was doubled; guarded by is_taken */
+    atomic_llong tried;      /* when the last trial was, which told: */
+    _Atomic(frnn_company) company;
     int workers;             /* that were started; guarded by is_taken */
 
     /* Sleepers: those who wait for the next job, and those who wait for a slice of this one. */
@@ -116,7 +130,7 @@ static struct {
     cpu_set_t cores;         /* that the workers were told of; guarded by is_taken */
 #endif
 } pool = {
-    .done = {WORD(0, UINT32_MAX)}, /* nothing of job 0 may be claimed by a worker that is there before job 1 */
+    .done = {{WORD(1, 0)}}, /* nothing of job 0 may be claimed by a worker that is there before job 1 */
     .mutex = PTHREAD_MUTEX_INITIALIZER,
     .advanced = PTHREAD_COND_INITIALIZER,
 };
@@ -137,16 +151,30 @@ static inline void pause_briefly(void)
 #endif
 }
 
+/* The phase that a job is at, the fewest that any of its slices is done with; -1: the job is over. */
+static ptrdiff_t phase_of(uint32_t job, int slices)
+{
+    ptrdiff_t least = INT32_MAX;
+    for (int slice = 0; slice < slices; slice++) {
+        const unsigned long long done = atomic_load(&pool.done[slice].value);
+        if (JOB(done) != job)
+            return -1;
+        if (COUNT(done) < least)
+            least = COUNT(done);
+    }
+    return least;
+}
+
 /* ---------------------------------------------------------------- sleeping */
 
-/* A sleeper tells that it sleeps before it looks at `done`, and whoever changes `done` looks for sleepers
- * afterwards: one of the two sees the other. */
+/* A sleeper tells that it sleeps before it looks at `job` or `done`, and whoever changes these looks for
+ * sleepers afterwards: one of the two sees the other. */
 
 static void sleep_until_job_after(uint32_t job, int self)
 {
     pthread_mutex_lock(&pool.mutex);
     atomic_store(&pool.members[self].is_idle, 1);
-    while (JOB(atomic_load(&pool.done.value)) == job)
+    while (atomic_load(&pool.job) == job)
         pthread_cond_wait(&pool.members[self].began, &pool.mutex);
     atomic_store(&pool.members[self].is_idle, 0);
     pthread_mutex_unlock(&pool.mutex);
@@ -167,11 +195,11 @@ static void wake_workers(int threads)
         pthread_mutex_unlock(&pool.mutex);
 }
 
-static void sleep_while(unsigned long long done)
+static void sleep_while(uint32_t job, int slices, ptrdiff_t phase)
 {
     pthread_mutex_lock(&pool.mutex);
     atomic_fetch_add(&pool.waiting, 1);
-    while (atomic_load(&pool.done.value) == done)
+    while (phase_of(job, slices) == phase)
         pthread_cond_wait(&pool.advanced, &pool.mutex);
     atomic_fetch_sub(&pool.waiting, 1);
     pthread_mutex_unlock(&pool.mutex);
@@ -199,7 +227,7 @@ static int run_slice(uint32_t job, ptrdiff_t phase, int slice, int self)
     /* The job cannot end before this slice does, so it is ours to read. */
     pool.work(pool.context, phase, slice);
     atomic_store_explicit(&pool.members[self].is_at_work, 0, memory_order_relaxed);
-    atomic_fetch_add(&pool.done.value, 1);
+    atomic_store(&pool.done[slice].value, claim + 1);
     wake_waiting();
     return 1;
 }
@@ -251,51 +279,54 @@ static void fetch_held_up(void)
  * many slices it ran. */
 static ptrdiff_t take_part(uint32_t job, int self)
 {
-    ptrdiff_t ran_in_all = 0;
+    ptrdiff_t ran_in_all = 0, seen = -1;
     const ptrdiff_t phases = atomic_load(&pool.phases);
     const int slices = atomic_load(&pool.slices);
-    const unsigned long long end = WORD(job, phases * slices);
-    unsigned long long seen = 0;
     const long long held_up = atomic_load(&pool.held_up);
-    long long since = 0; /* when it began to wait */
+    long long since = 0; /* when it began to wait; 0: just now */
     int patience = PATIENCE;
     for (unsigned spins = 0;; spins++) {
-        const unsigned long long done = atomic_load(&pool.done.value);
+        const ptrdiff_t phase = phase_of(job, slices);
         const int threads = atomic_load(&pool.threads);
-        if (JOB(done) != job || done >= end || self >= threads)
+        if (phase < 0 || phase >= phases || self >= threads)
             return ran_in_all;
-        const ptrdiff_t phase = COUNT(done) / slices;
         int ran = 0;
         for (int slice = self; slice < slices; slice += threads)
             ran += run_slice(job, phase, slice, self);
         ran_in_all += ran;
-        if (ran)
-            continue;
-        if (done != seen) {
-            seen = done;
-            since = nanoseconds();
+        if (ran || phase != seen) {
+            seen = phase;
+            since = 0;
             spins = 0;
         }
+        if (ran)
+            continue;
         pause_briefly();
         if (patience != 0 && spins % 16 != 15)
             continue;
-        const long long waited = nanoseconds() - since;
-        if (waited >= patience) {
+        const long long now = nanoseconds();
+        if (since == 0)
+            since = now;
+        if (now - since >= patience) {
             for (int slice = 0; slice < slices && !ran; slice++)
                 ran = run_slice(job, phase, slice, self);
             ran_in_all += ran;
             /* Whoever did not come is not waited for the next time, until it is at work again. */
             patience = ran ? 0 : PATIENCE;
         }
+        if (ran) {
+            since = 0;
+            continue;
+        }
         /* All are claimed, and one takes far too long. Asleep, this thread leaves it its own core. */
-        if (!ran && (threads == 1 || waited > held_up)) {
-            if (atomic_load(&pool.done.value) != done)
+        if (threads == 1 || now - since > held_up) {
+            if (phase_of(job, slices) != phase)
                 continue; /* it was this thread that was held up */
             if (self == 0 && threads > 1) {
                 crowd();
                 fetch_held_up();
             }
-            sleep_while(done);
+            sleep_while(job, slices, phase);
         }
     }
 }
@@ -304,7 +335,7 @@ static void *run_worker(void *argument)
 {
     const int self = (int)(intptr_t)argument;
     for (;;) {
-        const uint32_t job = JOB(atomic_load(&pool.done.value));
+        const uint32_t job = atomic_load(&pool.job);
         take_part(job, self);
         const int is_wanted = self < atomic_load(&pool.threads);
 #if defined(__linux__)
@@ -313,7 +344,7 @@ static void *run_worker(void *argument)
             atomic_store_explicit(&pool.members[self].core, core, memory_order_relaxed);
 #endif
         const long long began = nanoseconds();
-        for (unsigned spins = 0; JOB(atomic_load(&pool.done.value)) == job; spins++) {
+        for (unsigned spins = 0; atomic_load(&pool.job) == job; spins++) {
             pause_briefly();
             if (!is_wanted || (spins % 64 == 63 && nanoseconds() - began > SPIN))
                 sleep_until_job_after(job, self);
@@ -328,7 +359,7 @@ static void *run_worker(void *argument)
  * way is over: nothing of it may be claimed. */
 static void forget(void)
 {
-    atomic_store(&pool.done.value, WORD(JOB(atomic_load(&pool.done.value)) + 1, UINT32_MAX));
+    atomic_fetch_add(&pool.job, 1);
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
     memcpy(&pool.mutex, &mutex, sizeof mutex);
@@ -468,6 +499,97 @@ void frnn_count_caller(int more)
     atomic_fetch_add(&pool.callers, more);
 }
 
+/* Run a job on threads that are started, for whoever holds `is_taken`; how many slices the caller ran. */
+static ptrdiff_t run_job(
+    frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
+{
+    const uint32_t job = atomic_load(&pool.job) + 1;
+    pool.work = work;
+    pool.context = context;
+    atomic_store(&pool.phases, phases);
+    atomic_store(&pool.slices, slices);
+    atomic_store(&pool.held_up, SPIN + (long long)(3 * longest));
+    atomic_store(&pool.threads, threads);
+    for (int slice = 0; slice < slices; slice++) {
+        atomic_store(&pool.claims[slice].value, WORD(job, 0));
+        atomic_store(&pool.done[slice].value, WORD(job, 0));
+    }
+    atomic_store(&pool.job, job);
+    wake_workers(threads);
+    wake_waiting();
+    const ptrdiff_t ran = take_part(job, 0);
+    /* Nobody may claim what the next job writes before its number is known. */
+    for (int slice = 0; slice < slices; slice++)
+        atomic_store(&pool.claims[slice].value, WORD(job, UINT32_MAX));
+    return ran;
+}
+
+/* ---------------------------------------------------------------- what company costs */
+
+/* Two cores may share a cache, be far apart or be one, and the host of a virtual machine moves them about: what
+ * a phase costs changes tenfold from one second to the next, and at times two threads are no faster than one. So
+ * that is tried out every now and then, behind a job, by threads that are awake. */
+static struct {
+    int loops;
+    counter lines[2][FRNN_MOST_THREADS];
+} trial;
+
+/* As in a step whose units are divided: every slice reads what all of them wrote in the phase before. Its work
+ * keeps the multiplier of a core busy, so it takes twice as long if two threads share one. */
+static void try_slice(void *context, ptrdiff_t phase, int slice)
+{
+    enum { CHAINS = 6 };
+    const int slices = *(const int *)context;
+    unsigned long long sum[CHAINS] = {0};
+    for (int other = 0; other < slices; other++)
+        sum[other % CHAINS] += atomic_load_explicit(&trial.lines[phase % 2][other].value, memory_order_relaxed);
+    for (int loop = 0; loop < trial.loops; loop++)
+        for (int chain = 0; chain < CHAINS; chain++)
+            sum[chain] = sum[chain] * sum[chain] + (unsigned)chain;
+    for (int chain = 1; chain < CHAINS; chain++)
+        sum[0] += sum[chain];
+    atomic_store_explicit(&trial.lines[(phase + 1) % 2][slice].value, sum[0], memory_order_relaxed);
+}
+
+/* The nanoseconds of a phase of that on so many threads; -1: not all of them came. */
+static double time_phase(int loops, int threads)
+{
+    long long best = INT64_MAX;
+    trial.loops = loops;
+    for (int i = 0; i < TRIALS; i++) {
+        const long long begin = nanoseconds();
+        if (threads == 1)
+            alone(try_slice, &threads, TRIED, 1);
+        else if (run_job(try_slice, &threads, TRIED, threads, threads, 0) != TRIED)
+            return -1;
+        const long long time = nanoseconds() - begin;
+        if (time < best)
+            best = time;
+    }
+    return (double)best / TRIED;
+}
+
+static void try_company(int threads)
+{
+    const long long begin = nanoseconds(), tried = atomic_load(&pool.tried);
+    if (tried != 0 && begin - tried < TRIED_AGAIN)
+        return;
+    const double lone = time_phase(TRIED_LOOPS, 1), phase = time_phase(0, threads);
+    const double together = time_phase(TRIED_LOOPS, threads);
+    if (phase < 0 || together < 0)
+        return;
+    const double work = (together - phase) / lone;
+    const frnn_company company = {(float)phase, work > 1 ? (float)work : 1};
+    atomic_store(&pool.company, company);
+    atomic_store(&pool.tried, begin);
+}
+
+frnn_company frnn_company_now(frnn_company usual)
+{
+    const long long tried = atomic_load(&pool.tried);
+    return tried != 0 && nanoseconds() - tried < TRUSTED ? atomic_load(&pool.company) : usual;
+}
+
 void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
 {
     int nobody = 0;
@@ -476,26 +598,14 @@ void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int
         || !atomic_compare_exchange_strong(&pool.is_taken, &nobody, 1)) {
         alone(work, context, phases, slices);
     } else {
-        const uint32_t job = JOB(atomic_load(&pool.done.value)) + 1;
-        pool.work = work;
-        pool.context = context;
-        atomic_store(&pool.phases, phases);
-        atomic_store(&pool.slices, slices);
-        atomic_store(&pool.held_up, SPIN + (long long)(3 * longest));
-        atomic_store(&pool.threads, threads);
+        atomic_store(&pool.threads, threads); /* what `crowd` finds where no thread can be started */
         threads = start_workers(threads - 1) + 1;
-        atomic_store(&pool.threads, threads);
-        for (int slice = 0; slice < slices; slice++)
-            atomic_store(&pool.claims[slice].value, WORD(job, 0));
-        atomic_store(&pool.done.value, WORD(job, 0));
-        wake_workers(threads);
-        wake_waiting();
+        const ptrdiff_t others = phases * slices - run_job(work, context, phases, slices, threads, longest);
         /* Where others did next to nothing, the next jobs are better planned without them. */
-        if (8 * (phases * slices - take_part(job, 0)) < phases * slices)
+        if (8 * others < phases * slices)
             crowd();
-        /* Nobody may claim what the next job writes before its number is known. */
-        for (int slice = 0; slice < slices; slice++)
-            atomic_store(&pool.claims[slice].value, WORD(job, UINT32_MAX));
+        else if (threads > 1 && phases * longest >= TRIED_AFTER)
+            try_company(threads);
         atomic_store(&pool.is_taken, 0);
     }
     atomic_fetch_sub(&pool.callers, 1);

@@ -29,6 +29,16 @@ void frnn_limit_cores(int cores);
  * for a while after a core turned out to be busy with something else. */
 int frnn_available(int wanted);
 
+/* What it costs to share work. */
+typedef struct frnn_company {
+    float phase; /* nanoseconds that a phase takes beside its work: threads wait for one another, and what one
+                  * wrote is on its way to the next */
+    float work;  /* how many times as long work takes beside that of others: 2 where two threads share a core */
+} frnn_company;
+
+/* As it was tried out on these cores lately, or the usual if it was not. */
+frnn_company frnn_company_now(frnn_company usual);
+
 /* One caller more (1) or less (-1) works alone, outside this module. */
 void frnn_count_caller(int more);
 
