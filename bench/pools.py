@@ -36,9 +36,30 @@ class Streams(Fastrnn):
 
 
 class OnnxOneByOne(OnnxRuntime):
-    """ONNX Runtime as its users step many sequences: each by itself, all of it bound beforehand."""
+    """ONNX Runtime as its users step many sequences: each by itself, its states carried by hand."""
 
     name = "onnxruntime one by one"
+
+    def build(self, work):
+        session, states = self.session(replace(work, B=1))
+        x = work.x()
+        outputs = ["y", *(f"{name}_out" for name in states)]
+        zeros = {f"{name}_in": np.zeros(shape, x.dtype) for name, shape in states.items()}
+        feeds = [{"x": x[:, b : b + 1], **zeros} for b in range(work.B)]
+        y = [None] * work.B
+
+        def step():
+            for b, feed in enumerate(feeds):
+                y[b], *after = session.run(outputs, feed)
+                feed.update(zip(zeros, after, strict=True))
+
+        return Runner(step, lambda: np.concatenate(y))
+
+
+class OnnxBound(OnnxRuntime):
+    """The same at its best: inputs, outputs and two sets of states of each sequence are bound beforehand."""
+
+    name = "onnxruntime one by one, bound"
 
     def build(self, work):
         session, states = self.session(replace(work, B=1))
@@ -55,4 +76,4 @@ class OnnxOneByOne(OnnxRuntime):
 
 
 SHUFFLED = Shuffled()
-BESIDE_POOLS = (SHUFFLED, Streams(), OnnxOneByOne())
+BESIDE_POOLS = (SHUFFLED, Streams(), OnnxOneByOne(), OnnxBound())

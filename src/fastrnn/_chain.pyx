@@ -1,7 +1,7 @@
 """Chains of layers in compiled code: rows in, rows out, through every layer without the GIL.
 
-A chain is planned and laid out like a call (_plan.pyx): `plan_flow` says how much memory some steps of some
-rows need, `lay_out_flow` gives it to them, `run_flow` runs them. Inputs and outputs lie as (T, B, features),
+A chain is planned and laid out like a call (_plan.pyx): `flow_room` says how much memory some steps of some
+rows want, `fit_flow` plans them and gives it to them, `run_flow` runs them. Inputs and outputs lie as (T, B, features),
 C-contiguous. Nothing here checks its arguments, and nothing allocates but a FlowSpace.
 """
 
@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from fastrnn._drivers cimport execute, run_dense
 from fastrnn._engine cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._plan cimport ALONE, USUAL, Rows, Stack, States, choose, dense_ns, lay_out, plan, stack_ns
+from fastrnn._plan cimport ALONE, USUAL, Rows, Stack, States, choose, dense_ns, lay_out, plan, room, stack_ns
 
 
 cdef class Chain:
@@ -108,14 +108,14 @@ cdef class FlowSpace:
 cdef size_t plan_flow(
     const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads,
 ) noexcept nogil:
-    """Plan T steps of B rows on so many threads at most, and give the memory that they need."""
+    """Plan T steps of B rows on so many threads at most, and give the memory that they want."""
     cdef int i, stack = 0
     cdef size_t total
     cdef const LinkWork *work
     flow.T = T
     flow.B = B
     flow.threads = threads
-    total = 2 * between_bytes(chain, flow)
+    total = 2 * between_bytes(chain, T * B)
     for i in range(chain.count):
         work = &chain.links[i]
         if work.kind == STACK:
@@ -125,12 +125,24 @@ cdef size_t plan_flow(
     return total
 
 
+cdef size_t flow_room(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+    """The memory that T steps of B rows want, whoever is free and whatever sharing costs then."""
+    cdef size_t total = 2 * between_bytes(chain, T * B)
+    cdef int i
+    cdef const LinkWork *work
+    for i in range(chain.count):
+        work = &chain.links[i]
+        if work.kind == STACK:
+            total += aligned(room(work.stack, T, B, False, min(threads, work.threads)))
+    return total
+
+
 cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcept nogil:
     cdef int i, stack = 0
     cdef const LinkWork *work
     for i in range(2):
         flow.between[i] = memory
-        memory += between_bytes(chain, flow)
+        memory += between_bytes(chain, flow.T * flow.B)
     for i in range(chain.count):
         work = &chain.links[i]
         if work.kind == STACK:
@@ -143,8 +155,8 @@ cdef inline size_t aligned(size_t size) noexcept nogil:
     return (size + 63) & ~<size_t>63
 
 
-cdef inline size_t between_bytes(const ChainWork *chain, const Flow *flow) noexcept nogil:
-    return aligned(flow.T * flow.B * chain.widest) if chain.count > 1 else 0
+cdef inline size_t between_bytes(const ChainWork *chain, Py_ssize_t rows) noexcept nogil:
+    return aligned(rows * chain.widest) if chain.count > 1 else 0
 
 
 cdef void fit_flow(

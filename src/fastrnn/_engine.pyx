@@ -19,7 +19,7 @@ from fastrnn._kernels cimport (
     FRNN_TANH, frnn_backend, frnn_cell, frnn_rows,
 )
 from fastrnn._pack cimport PackedCell
-from fastrnn._plan cimport Call, Rows, Stack, States, choose, lay_out, plan
+from fastrnn._plan cimport Call, Rows, Stack, States, choose, lay_out, plan, room
 from fastrnn._threads cimport FRNN_MOST_THREADS, frnn_company
 
 cnp.import_array()
@@ -417,6 +417,7 @@ cdef class Recurrent(Link):
     ) except -1:
         cdef Call call
         cdef Workspace workspace
+        cdef size_t size
         try:
             workspace = self.workspaces.pop()
         except IndexError:
@@ -424,7 +425,9 @@ cdef class Recurrent(Link):
         call.parity = 0
         call.h = states_of(h, B)
         call.c = states_of(c, B)
-        workspace.reserve(plan(&self.stack, &call, T, B, lengths != NULL, self.work.threads))
+        size = plan(&self.stack, &call, T, B, lengths != NULL, self.work.threads)
+        if size > workspace.size:
+            workspace.reserve(max(size, room(&self.stack, T, B, lengths != NULL, self.work.threads)))
         lay_out(&self.stack, &call, workspace.data, lengths != NULL)
         with nogil:
             execute(&self.stack, &call, source, target, lengths)

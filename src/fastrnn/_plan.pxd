@@ -119,6 +119,7 @@ cdef frnn_company USUAL
 cdef size_t plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil
+cdef size_t room(const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads) noexcept nogil
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
     frnn_company company,

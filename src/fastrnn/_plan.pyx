@@ -137,36 +137,39 @@ cdef double cut_stages(
 cdef size_t plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
 ) noexcept nogil:
-    """Choose how to divide T steps of B rows: whatever takes the least time by the cost model.
+    """Choose how to divide T steps of B rows now: whatever takes the least time by the cost model. Gives the
+    memory that is wanted.
 
-    threads is the most that may be used; fewer are, where other calls have them. Gives the memory that is
-    wanted for that and at the next such call, when others may be free and a phase may cost something else.
+    threads is the most that may be used; fewer are, where other calls have them.
     """
+    cdef frnn_company company = USUAL
     cdef int free
-    cdef size_t size
-    cdef frnn_company company
-    size = try_plan(stack, call, T, B, is_ragged, threads, USUAL)
-    if threads == 1 or stack.only >= 0 or call.alone * WORTH < START_NS:
-        return size
-    cdef Call other
-    size = max(size, try_plan(stack, &other, T, B, is_ragged, threads, CLOSE))
-    size = max(size, try_plan(stack, &other, T, B, is_ragged, threads, FAR))
-    size = max(size, try_plan(stack, &other, T, B, is_ragged, 1, USUAL))
-    company = company_now(USUAL)
+    if threads > 1:
+        company = company_now(USUAL)
     choose(stack, call, T, B, is_ragged, threads, company)
-    free = available(call.slices)
-    if free < call.slices:
-        choose(stack, call, T, B, is_ragged, free, company)
-    return max(size, lay_out(stack, call, NULL, is_ragged))
-
-
-cdef inline size_t try_plan(
-    const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-    frnn_company company,
-) noexcept nogil:
-    """The memory that a plan wants."""
-    choose(stack, call, T, B, is_ragged, threads, company)
+    if call.kind != ALONE and stack.only < 0:
+        free = available(call.slices)
+        if free < call.slices:
+            choose(stack, call, T, B, is_ragged, free, company)
     return lay_out(stack, call, NULL, is_ragged)
+
+
+cdef size_t room(const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads) noexcept nogil:
+    """The memory that the plans of such calls want, whoever is free and whatever sharing costs then."""
+    cdef size_t size = room_if(stack, T, B, is_ragged, 1, USUAL)
+    if threads > 1:
+        size = max(size, room_if(stack, T, B, is_ragged, threads, USUAL))
+        size = max(size, room_if(stack, T, B, is_ragged, threads, CLOSE))
+        size = max(size, room_if(stack, T, B, is_ragged, threads, FAR))
+    return size
+
+
+cdef size_t room_if(
+    const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, frnn_company company,
+) noexcept nogil:
+    cdef Call call
+    choose(stack, &call, T, B, is_ragged, threads, company)
+    return lay_out(stack, &call, NULL, is_ragged)
 
 
 cdef void choose(

@@ -20,7 +20,7 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from fastrnn._chain cimport (
-    FLOW_ROWS, Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, place_states, plan_flow, run_flow,
+    FLOW_ROWS, Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, flow_room, place_states, run_flow,
 )
 from fastrnn._drivers cimport longest_first
 from fastrnn._engine cimport Workspace, are_tokens, is_apart, is_plain, is_whole
@@ -134,9 +134,7 @@ cdef class Slots:
     def _bind(self, Chain chain, list columns, Py_ssize_t capacity):
         """Make room for so many streams, with no one open; columns: (L, columns, dtype) of each array of a
         state, in the order of a chain's records."""
-        cdef FlowSpace space
         cdef Py_ssize_t n, size = 0
-        cdef int threads
         for layers, features, dtype in columns:
             size += layers * features * dtype.itemsize
         # An odd number of cache lines: where it is a power of 2, records crowd into few sets of the cache. A
@@ -144,11 +142,9 @@ cdef class Slots:
         self.record_bytes = (size + 63) & ~63 | 64
         if chain is not None:
             self.spaces = [FlowSpace(chain) for _ in range(chain.threads)]
-            space = self.spaces[0]
-            for threads in (1, chain.threads):
-                for n in range(1, POOL_ROWS + 1):
-                    size = plan_flow(&chain.work, &space.flow, steps_of(n), n, threads)
-                    self.block_size = max(self.block_size, <size_t>size)
+            for n in range(1, POOL_ROWS + 1):
+                self.block_size = max(
+                    self.block_size, flow_room(&chain.work, steps_of(n), n, chain.threads))
         self.grow(capacity)
         self.chain = chain
         self.columns = columns  # from now on there is a pool

@@ -9,7 +9,7 @@ import os
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from fastrnn._chain cimport FLOW_ROWS, Chain, FlowSpace, fit_flow, is_divided, plan_flow, run_flow
+from fastrnn._chain cimport FLOW_ROWS, Chain, FlowSpace, fit_flow, flow_room, is_divided, run_flow
 from fastrnn._engine cimport HAS_GIL, are_tokens, is_apart, is_plain, is_whole, states_of
 from fastrnn.errors import taken_stream
 
@@ -104,7 +104,6 @@ cdef class Stepper:
         """Step these states from now on, in place: of each recurrent layer h (L, B, P), and c (L, B, H) or
         None, without B where batch_size is None; C-contiguous, of the chain's dtype."""
         cdef FlowSpace space
-        cdef size_t size
         cdef int i
         self.states = states
         self.B = 1 if batch_size is None else batch_size
@@ -121,8 +120,7 @@ cdef class Stepper:
             for i in range(chain.work.stacks):
                 space.flow.calls[i].h = states_of(states[i][0], self.B)
                 space.flow.calls[i].c = states_of(states[i][1], self.B)
-        size = plan_flow(&chain.work, &self.steps.flow, 1, self.B, 1)
-        self.steps.reserve(max(size, plan_flow(&chain.work, &self.steps.flow, 1, self.B, chain.threads)))
+        self.steps.reserve(flow_room(&chain.work, 1, self.B, chain.threads))
         self.chain = chain
         self.plan_step()
 
@@ -221,9 +219,9 @@ cdef class Stepper:
         cdef Py_ssize_t steps = T if chain.work.count == 1 else min(T, max(1, FLOW_ROWS // self.B))
         cdef Py_ssize_t rest = T % steps, planned = 0
         # All memory first: a state that has moved cannot go back.
-        cdef size_t size = plan_flow(&chain.work, &space.flow, steps, self.B, chain.threads)
+        cdef size_t size = flow_room(&chain.work, steps, self.B, chain.threads)
         if rest:
-            size = max(size, plan_flow(&chain.work, &space.flow, rest, self.B, chain.threads))
+            size = max(size, flow_room(&chain.work, rest, self.B, chain.threads))
         space.reserve(size)
         with nogil:
             while T > 0:
