@@ -32,7 +32,7 @@ BANDWIDTH_SHARE = 0.85
 # For a pool of so many streams: the time of others over that of one `pool.step` of all; and how much more
 # streams in random order may cost.
 POOL_STREAMS = 1024
-POOL_RATIOS = {"a lone stream": 2.0, "onnxruntime one by one": 8.0}
+POOL_RATIOS = {"a lone stream": 2.0, "onnxruntime by hand": 8.0}
 POOL_ORDER = 1.1
 
 # RTNeural (C++, sizes known to the compiler), LSTM 1->H: microseconds a sample, recorded where a core

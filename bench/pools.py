@@ -35,10 +35,10 @@ class Streams(Fastrnn):
         return Runner(step, lambda: y)
 
 
-class OnnxOneByOne(OnnxRuntime):
+class OnnxByHand(OnnxRuntime):
     """ONNX Runtime as its users step many sequences: each by itself, its states carried by hand."""
 
-    name = "onnxruntime one by one"
+    name = "onnxruntime by hand"
 
     def build(self, work):
         session, states = self.session(replace(work, B=1))
@@ -56,10 +56,10 @@ class OnnxOneByOne(OnnxRuntime):
         return Runner(step, lambda: np.concatenate(y))
 
 
-class OnnxBound(OnnxRuntime):
+class OnnxOneByOne(OnnxRuntime):
     """The same at its best: inputs, outputs and two sets of states of each sequence are bound beforehand."""
 
-    name = "onnxruntime one by one, bound"
+    name = "onnxruntime one by one"
 
     def build(self, work):
         session, states = self.session(replace(work, B=1))
@@ -76,4 +76,4 @@ class OnnxBound(OnnxRuntime):
 
 
 SHUFFLED = Shuffled()
-BESIDE_POOLS = (SHUFFLED, Streams(), OnnxOneByOne(), OnnxBound())
+BESIDE_POOLS = (SHUFFLED, Streams(), OnnxByHand(), OnnxOneByOne())

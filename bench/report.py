@@ -108,7 +108,7 @@ def short_table(result, entries):
 def pool_table(entries):
     """Columns and rows of pools: what a stream's step takes in a pool of so many, and in other ways."""
     names = ["in random order", "a lone stream", "streams one by one"]
-    names += [*TITLES, "onnxruntime one by one", "onnxruntime one by one, bound"]
+    names += [*TITLES, "onnxruntime by hand", "onnxruntime one by one"]
     names = [name for name in names if any(name in entry["pool"] for entry in entries)]
     rows = []
     for entry in entries:

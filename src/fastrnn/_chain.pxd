@@ -46,6 +46,9 @@ cdef class FlowSpace:
     cdef int shrink(self) except -1
 
 
+cdef size_t plan_flow(
+    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads,
+) noexcept nogil
 cdef size_t flow_room(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil
 cdef void fit_flow(
     const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,

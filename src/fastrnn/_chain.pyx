@@ -1,8 +1,8 @@
 """Chains of layers in compiled code: rows in, rows out, through every layer without the GIL.
 
 A chain is planned and laid out like a call (_plan.pyx): `flow_room` says how much memory some steps of some
-rows want, `fit_flow` plans them and gives it to them, `run_flow` runs them. Inputs and outputs lie as (T, B, features),
-C-contiguous. Nothing here checks its arguments, and nothing allocates but a FlowSpace.
+rows want, `fit_flow` plans them and gives it to them, `run_flow` runs them. Inputs and outputs lie as
+(T, B, features), C-contiguous. Nothing here checks its arguments, and nothing allocates but a FlowSpace.
 """
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
@@ -12,7 +12,7 @@ from libc.string cimport memcpy, memset
 from fastrnn._drivers cimport execute, run_dense
 from fastrnn._engine cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
 from fastrnn._kernels cimport frnn_cell
-from fastrnn._plan cimport ALONE, USUAL, Rows, Stack, States, choose, dense_ns, lay_out, plan, room, stack_ns
+from fastrnn._plan cimport ALONE, LEAST, Rows, Stack, States, choose, dense_ns, lay_out, plan, room, stack_ns
 
 
 cdef class Chain:
@@ -162,19 +162,20 @@ cdef inline size_t between_bytes(const ChainWork *chain, Py_ssize_t rows) noexce
 cdef void fit_flow(
     const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
 ) noexcept nogil:
-    """Plan and lay out in memory of a size that is enough for one thread at least."""
+    """Plan and lay out in memory of a size that is enough for one thread at least; that one does it all where
+    there is not enough for more."""
     if plan_flow(chain, flow, T, B, threads) > size:
         plan_flow(chain, flow, T, B, 1)
     lay_out_flow(chain, flow, memory)
 
 
 cdef bint is_divided(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
-    """Whether a recurrent layer is divided among threads, if all of them are free."""
+    """Whether a recurrent layer may be divided among threads, if all of them are free and close."""
     cdef Call call
     cdef int i
     for i in range(chain.count):
         if chain.links[i].kind == STACK:
-            choose(chain.links[i].stack, &call, T, B, False, min(threads, chain.links[i].threads), USUAL)
+            choose(chain.links[i].stack, &call, T, B, False, min(threads, chain.links[i].threads), &LEAST)
             if call.kind != ALONE:
                 return True
     return False

@@ -40,6 +40,7 @@ cdef extern from *:
     #if defined(__GNUC__)
         for (ptrdiff_t i = 0; i < size; i += 64)
             __builtin_prefetch(data + i);
+        __builtin_prefetch(data + size - 1);
     #else
         (void)data;
         (void)size;
@@ -468,7 +469,8 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
     elif turn.s < lane.end:
         aim_step(stack, work.call, lane, turn.s, &turn.step)
         if turn.step.n == 1:
-            # RNN of 128 units, 100x1 on two threads takes 0.93 of the time (Zen 4, builds in turns).
+            # RNN of 128 units, 100x1 on two threads takes 0.93 of the time (Zen 4, that case of
+            # `python -m bench --threads 2` in builds in turns).
             frnn_fetch(<const char *>turn.step.h_prev, stack.output_size * stack.itemsize)
         stack.backend.step(lane.cell, &turn.step)
     elif slice == 0:

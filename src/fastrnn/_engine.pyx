@@ -291,10 +291,15 @@ cdef class Recurrent(Link):
     def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
              float phase, float work):
         """How T steps of B rows are divided if so many threads are free and sharing costs that
-        (frnn_company): the plan's name and its slices."""
+        (frnn_company): the plan's name, its slices and the bytes that it wants."""
         cdef Call call
-        choose(&self.stack, &call, T, B, is_ragged, threads, frnn_company(phase, work))
-        return PLANS[<int>call.kind], call.slices
+        cdef frnn_company company = frnn_company(phase, work)
+        choose(&self.stack, &call, T, B, is_ragged, threads, &company)
+        return PLANS[<int>call.kind], call.slices, lay_out(&self.stack, &call, NULL, is_ragged)
+
+    def room(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads):
+        """The bytes that such calls want, however many threads are free and whatever sharing costs."""
+        return room(&self.stack, T, B, is_ragged, threads)
 
     def take_plan(self, str name, int threads):
         """Divide every call in that way where it can be, among so many threads; for tests."""

@@ -114,7 +114,7 @@ cdef struct Call:
     Py_ssize_t *sorted_lengths  # (B,)
 
 
-cdef frnn_company USUAL
+cdef frnn_company LEAST
 
 cdef size_t plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
@@ -122,7 +122,7 @@ cdef size_t plan(
 cdef size_t room(const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads) noexcept nogil
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-    frnn_company company,
+    const frnn_company *company,
 ) noexcept nogil
 cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil
 cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil

@@ -16,8 +16,9 @@ cdef Py_ssize_t BLOCK_ROWS = 64
 # Rows that a slice of a batch should have: fewer use the weights that they read badly.
 cdef Py_ssize_t SLICE_ROWS = 4
 
-# The cost model: nanoseconds of one core, of a kind from about 2020 on. Only their ratios to one another
-# matter, and an error of half or double changes the plan of calls alone that gain little either way.
+# The cost model: nanoseconds of one core, of a kind from about 2020 on. What sharing costs is measured and
+# stands beside them, so they should be about right; an error of half or double changes the plan of calls
+# alone that gain little either way.
 cdef double PRODUCTS_PER_NS = 70        # multiply-adds of float32
 cdef double NEAR_BYTES_PER_NS = 140     # weights read from the second-level cache
 cdef double FAR_BYTES_PER_NS = 100      # and from beyond
@@ -28,11 +29,9 @@ cdef double STEP_NS = 60                # a step besides its products
 cdef double START_NS = 4000             # of having company at all
 cdef double WORTH = 0.85                # of the time alone: a plan that takes more is not worth its threads
 
-# What it costs to share work, until that was tried out: a phase's nanoseconds beside its work, and how many
-# times as long work takes beside that of others. And what it may cost where cores are close, or far apart.
+# What it costs to share work, until that was tried out, and at the least.
 cdef frnn_company USUAL = frnn_company(phase=150, work=1)
-cdef frnn_company CLOSE = frnn_company(phase=0, work=1)
-cdef frnn_company FAR = frnn_company(phase=500, work=1)
+cdef frnn_company LEAST = frnn_company(phase=0, work=1)
 
 
 # ---------------------------------------------------------------- planning
@@ -142,41 +141,37 @@ cdef size_t plan(
 
     threads is the most that may be used; fewer are, where other calls have them.
     """
-    cdef frnn_company company = USUAL
     cdef int free
-    if threads > 1:
-        company = company_now(USUAL)
-    choose(stack, call, T, B, is_ragged, threads, company)
+    choose(stack, call, T, B, is_ragged, threads, NULL)
     if call.kind != ALONE and stack.only < 0:
         free = available(call.slices)
         if free < call.slices:
-            choose(stack, call, T, B, is_ragged, free, company)
+            choose(stack, call, T, B, is_ragged, free, NULL)
     return lay_out(stack, call, NULL, is_ragged)
 
 
 cdef size_t room(const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads) noexcept nogil:
-    """The memory that the plans of such calls want, whoever is free and whatever sharing costs then."""
-    cdef size_t size = room_if(stack, T, B, is_ragged, 1, USUAL)
-    if threads > 1:
-        size = max(size, room_if(stack, T, B, is_ragged, threads, USUAL))
-        size = max(size, room_if(stack, T, B, is_ragged, threads, CLOSE))
-        size = max(size, room_if(stack, T, B, is_ragged, threads, FAR))
-    return size
-
-
-cdef size_t room_if(
-    const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, frnn_company company,
-) noexcept nogil:
+    """The memory that such calls want, however many threads are free then and whatever sharing costs."""
+    cdef size_t size = 0
     cdef Call call
-    choose(stack, &call, T, B, is_ragged, threads, company)
-    return lay_out(stack, &call, NULL, is_ragged)
+    cdef frnn_company company
+    cdef int free
+    for free in range(1, threads + 1):
+        company = LEAST
+        while company.phase <= 2000:
+            choose(stack, &call, T, B, is_ragged, free, &company)
+            size = max(size, lay_out(stack, &call, NULL, is_ragged))
+            if call.kind == ALONE:  # and so it is where a phase costs more
+                break
+            company.phase = max(125, 2 * company.phase)
+    return size
 
 
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-    frnn_company company,
+    const frnn_company *company,
 ) noexcept nogil:
-    """The plan, if so many threads are free and sharing costs that."""
+    """The plan, if so many threads are free and sharing costs that; NULL: what it costs now."""
     cdef double phases, alone, longest, work
     cdef Py_ssize_t block, parts, most
     cdef int slices
@@ -191,6 +186,8 @@ cdef void choose(
     choice.longest = 0
     choice.time = alone * WORTH
     choice.company = company
+    if choice.time < START_NS and choice.only < 0:
+        threads = 1
     # Rows: as many slices as threads, each through all time and layers.
     slices = <int>min(threads, B // SLICE_ROWS)
     if slices > 1:
@@ -229,7 +226,7 @@ cdef void choose(
 cdef struct Choice:
     # The best plan so far, by its time.
     int only
-    frnn_company company
+    const frnn_company *company
     Kind kind
     int slices
     Py_ssize_t block
@@ -242,7 +239,8 @@ cdef void consider(
 ) noexcept nogil:
     """Take a plan of so many phases and nanoseconds of work, `longest` of them in a slice, if it is better
     than the one so far."""
-    cdef double time = START_NS + phases * choice.company.phase + work * choice.company.work
+    cdef frnn_company company = company_now(slices, USUAL) if choice.company == NULL else choice.company[0]
+    cdef double time = START_NS + phases * company.phase + work * company.work
     if choice.only == <int>kind or (choice.only < 0 and time < choice.time):
         choice.kind = kind
         choice.slices = slices

@@ -9,7 +9,7 @@ import os
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from fastrnn._chain cimport FLOW_ROWS, Chain, FlowSpace, fit_flow, flow_room, is_divided, run_flow
+from fastrnn._chain cimport FLOW_ROWS, Chain, FlowSpace, fit_flow, flow_room, is_divided, plan_flow, run_flow
 from fastrnn._engine cimport HAS_GIL, are_tokens, is_apart, is_plain, is_whole, states_of
 from fastrnn.errors import taken_stream
 
@@ -219,10 +219,14 @@ cdef class Stepper:
         cdef Py_ssize_t steps = T if chain.work.count == 1 else min(T, max(1, FLOW_ROWS // self.B))
         cdef Py_ssize_t rest = T % steps, planned = 0
         # All memory first: a state that has moved cannot go back.
-        cdef size_t size = flow_room(&chain.work, steps, self.B, chain.threads)
+        cdef size_t size = plan_flow(&chain.work, &space.flow, steps, self.B, chain.threads)
         if rest:
-            size = max(size, flow_room(&chain.work, rest, self.B, chain.threads))
-        space.reserve(size)
+            size = max(size, plan_flow(&chain.work, &space.flow, rest, self.B, chain.threads))
+        if size > space.workspace.size:
+            size = max(size, flow_room(&chain.work, steps, self.B, chain.threads))
+            if rest:
+                size = max(size, flow_room(&chain.work, rest, self.B, chain.threads))
+            space.reserve(size)
         with nogil:
             while T > 0:
                 steps = min(steps, T)

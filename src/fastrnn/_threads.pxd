@@ -11,7 +11,7 @@ cdef extern from "threads/threads.h" nogil:
 
 
 cdef int available(int wanted) noexcept nogil
-cdef frnn_company company_now(frnn_company usual) noexcept nogil
+cdef frnn_company company_now(int threads, frnn_company usual) noexcept nogil
 cdef void count_caller(int more) noexcept nogil
 cdef void share(
     frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest,

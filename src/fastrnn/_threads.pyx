@@ -4,7 +4,7 @@ cdef extern from "threads/threads.h" nogil:
     int frnn_cores()
     void frnn_limit_cores(int cores)
     int frnn_available(int wanted)
-    frnn_company frnn_company_now(frnn_company usual)
+    frnn_company frnn_company_now(int threads, frnn_company usual)
     void frnn_count_caller(int more)
     void frnn_watch_forks()
     void frnn_share(frnn_work work, void *context, Py_ssize_t phases, int slices, int threads, double longest)
@@ -20,12 +20,12 @@ def limit_cores(int most):
     frnn_limit_cores(most)
 
 
-def tried():
-    """What a phase costs, in nanoseconds, and how many times as long work takes beside that of others, as it
-    was tried out lately; zeros where it was not."""
+def tried(int threads):
+    """What a phase of so many threads costs, in nanoseconds, and how many times as long work takes beside
+    that of others, as it was tried out lately; zeros where it was not."""
     cdef frnn_company company
     company.phase = company.work = 0
-    company = frnn_company_now(company)
+    company = frnn_company_now(threads, company)
     return company.phase, company.work
 
 
@@ -33,8 +33,8 @@ cdef int available(int wanted) noexcept nogil:
     return frnn_available(wanted)
 
 
-cdef frnn_company company_now(frnn_company usual) noexcept nogil:
-    return frnn_company_now(usual)
+cdef frnn_company company_now(int threads, frnn_company usual) noexcept nogil:
+    return frnn_company_now(threads, usual)
 
 
 cdef void count_caller(int more) noexcept nogil:

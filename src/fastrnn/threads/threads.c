@@ -32,8 +32,9 @@ int frnn_available(int wanted)
     return 1;
 }
 
-frnn_company frnn_company_now(frnn_company usual)
+frnn_company frnn_company_now(int threads, frnn_company usual)
 {
+    (void)threads;
     return usual;
 }
 
@@ -71,11 +72,11 @@ enum {
     CROWDED = 1000 * 1000,    /* nanoseconds without threads after a core was seen to be busy: so many, */
     MOST_DOUBLED = 6,         /* doubled as often as this where it is seen again and again */
     TRIED = 32,               /* the phases of a trial, which tells what company costs, */
-    TRIED_LOOPS = 64,         /* and its work, */
-    TRIALS = 3,               /* the best of so many, */
-    TRIED_AFTER = 50 * 1000,  /* behind a job that takes so many nanoseconds, */
-    TRIED_AGAIN = 50 * 1000 * 1000, /* at most once in so many; what it told counts for */
-    TRUSTED = 200 * 1000 * 1000,    /* so many */
+    TRIED_LOOPS = 64,         /* and its work; */
+    TRIED_AFTER = 50 * 1000,  /* behind a job that took so many nanoseconds, */
+    TRIED_AGAIN = 10 * 1000 * 1000, /* at most one in so many; the best of the last */
+    TRIALS = 3,               /* so many counts, for */
+    TRUSTED = 200 * 1000 * 1000, /* so many nanoseconds */
     STACK = 1024 * 1024,
 };
 
@@ -112,13 +113,12 @@ static struct {
     counter done[FRNN_MOST_THREADS];   /* by slice: job and phases done; written by whoever claimed the phase */
     _Alignas(64) atomic_uint job;      /* its number; 0: none yet */
 
-    atomic_int is_taken;
+    _Alignas(64) atomic_int is_taken; /* idle workers read `job` all the time: nothing else lies beside it */
     atomic_int callers;      /* at work, sharing or alone */
     atomic_int limit;        /* of the control group; 0: none */
     atomic_llong crowded_until;
     int crowded;             /* how often that was doubled; guarded by is_taken */
-    atomic_llong tried;      /* when the last trial was, which told: */
-    _Atomic(frnn_company) company;
+    long long tried;         /* when the last trial was made, successful or not; guarded by is_taken */
     int workers;             /* that were started; guarded by is_taken */
 
     /* Sleepers: those who wait for the next job, and those who wait for a slice of this one. */
@@ -156,12 +156,13 @@ static ptrdiff_t phase_of(uint32_t job, int slices)
 {
     ptrdiff_t least = INT32_MAX;
     for (int slice = 0; slice < slices; slice++) {
-        const unsigned long long done = atomic_load(&pool.done[slice].value);
+        const unsigned long long done = atomic_load_explicit(&pool.done[slice].value, memory_order_relaxed);
         if (JOB(done) != job)
             return -1;
         if (COUNT(done) < least)
             least = COUNT(done);
     }
+    atomic_thread_fence(memory_order_acquire); /* what those slices wrote */
     return least;
 }
 
@@ -199,6 +200,7 @@ static void sleep_while(uint32_t job, int slices, ptrdiff_t phase)
 {
     pthread_mutex_lock(&pool.mutex);
     atomic_fetch_add(&pool.waiting, 1);
+    atomic_thread_fence(memory_order_seq_cst);
     while (phase_of(job, slices) == phase)
         pthread_cond_wait(&pool.advanced, &pool.mutex);
     atomic_fetch_sub(&pool.waiting, 1);
@@ -359,7 +361,13 @@ static void *run_worker(void *argument)
  * way is over: nothing of it may be claimed. */
 static void forget(void)
 {
-    atomic_fetch_add(&pool.job, 1);
+    /* It may have been announced by half. */
+    const uint32_t job = atomic_load(&pool.job) + 1;
+    for (int slice = 0; slice < FRNN_MOST_THREADS; slice++) {
+        atomic_store(&pool.claims[slice].value, WORD(job, UINT32_MAX));
+        atomic_store(&pool.done[slice].value, WORD(job - 1, 0));
+    }
+    atomic_store(&pool.job, job);
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_cond_t condition = PTHREAD_COND_INITIALIZER;
     memcpy(&pool.mutex, &mutex, sizeof mutex);
@@ -526,12 +534,18 @@ static ptrdiff_t run_job(
 
 /* ---------------------------------------------------------------- what company costs */
 
-/* Two cores may share a cache, be far apart or be one, and the host of a virtual machine moves them about: what
- * a phase costs changes tenfold from one second to the next, and at times two threads are no faster than one. So
- * that is tried out every now and then, behind a job, by threads that are awake. */
+/* Two cores may share a cache, be far apart or be one, and the host of a virtual machine moves them about: within
+ * a minute a phase took 50, 140 and 490 nanoseconds (Zen 4), and at 50, two threads of one core, company was no
+ * faster than one thread. So that is tried out every now and then, behind a job, by threads that are awake. */
 static struct {
     int loops;
     counter lines[2][FRNN_MOST_THREADS];
+    struct {
+        long long count; /* of the trials that told something, the last at: */
+        atomic_llong time;
+        double phase[TRIALS], work[TRIALS];
+        atomic_ullong company; /* the bits of a frnn_company: the best of those */
+    } on[FRNN_MOST_THREADS + 1]; /* so many threads */
 } trial;
 
 /* As in a step whose units are divided: every slice reads what all of them wrote in the phase before. Its work
@@ -554,40 +568,48 @@ static void try_slice(void *context, ptrdiff_t phase, int slice)
 /* The nanoseconds of a phase of that on so many threads; -1: not all of them came. */
 static double time_phase(int loops, int threads)
 {
-    long long best = INT64_MAX;
+    const long long begin = nanoseconds();
     trial.loops = loops;
-    for (int i = 0; i < TRIALS; i++) {
-        const long long begin = nanoseconds();
-        if (threads == 1)
-            alone(try_slice, &threads, TRIED, 1);
-        else if (run_job(try_slice, &threads, TRIED, threads, threads, 0) != TRIED)
-            return -1;
-        const long long time = nanoseconds() - begin;
-        if (time < best)
-            best = time;
-    }
-    return (double)best / TRIED;
+    if (threads == 1)
+        alone(try_slice, &threads, TRIED, 1);
+    else if (run_job(try_slice, &threads, TRIED, threads, threads, 0) != TRIED
+             || atomic_load(&pool.threads) != threads)
+        return -1;
+    return (double)(nanoseconds() - begin) / TRIED;
 }
 
+/* That takes 15 microseconds where cores are close together, and 40 where they are far apart (Zen 4). */
 static void try_company(int threads)
 {
-    const long long begin = nanoseconds(), tried = atomic_load(&pool.tried);
-    if (tried != 0 && begin - tried < TRIED_AGAIN)
+    const double phase = time_phase(0, threads), together = phase < 0 ? -1 : time_phase(TRIED_LOOPS, threads);
+    if (together < 0)
         return;
-    const double lone = time_phase(TRIED_LOOPS, 1), phase = time_phase(0, threads);
-    const double together = time_phase(TRIED_LOOPS, threads);
-    if (phase < 0 || together < 0)
-        return;
-    const double work = (together - phase) / lone;
-    const frnn_company company = {(float)phase, work > 1 ? (float)work : 1};
-    atomic_store(&pool.company, company);
-    atomic_store(&pool.tried, begin);
+    const ptrdiff_t place = trial.on[threads].count++ % TRIALS;
+    trial.on[threads].phase[place] = phase;
+    trial.on[threads].work[place] = (together - phase) / time_phase(TRIED_LOOPS, 1);
+    double least = phase, less = trial.on[threads].work[place];
+    for (int i = 0; i < TRIALS && i < trial.on[threads].count; i++) {
+        least = trial.on[threads].phase[i] < least ? trial.on[threads].phase[i] : least;
+        less = trial.on[threads].work[i] < less ? trial.on[threads].work[i] : less;
+    }
+    const frnn_company best = {(float)least, less > 1 ? (float)less : 1};
+    unsigned long long bits;
+    memcpy(&bits, &best, sizeof bits);
+    atomic_store(&trial.on[threads].company, bits);
+    atomic_store(&trial.on[threads].time, nanoseconds());
 }
 
-frnn_company frnn_company_now(frnn_company usual)
+frnn_company frnn_company_now(int threads, frnn_company usual)
 {
-    const long long tried = atomic_load(&pool.tried);
-    return tried != 0 && nanoseconds() - tried < TRUSTED ? atomic_load(&pool.company) : usual;
+    if (threads > FRNN_MOST_THREADS)
+        return usual;
+    const long long time = atomic_load(&trial.on[threads].time);
+    if (time == 0 || nanoseconds() - time > TRUSTED)
+        return usual;
+    const unsigned long long bits = atomic_load(&trial.on[threads].company);
+    frnn_company company;
+    memcpy(&company, &bits, sizeof company);
+    return company;
 }
 
 void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
@@ -600,12 +622,16 @@ void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int
     } else {
         atomic_store(&pool.threads, threads); /* what `crowd` finds where no thread can be started */
         threads = start_workers(threads - 1) + 1;
+        const long long begin = nanoseconds();
         const ptrdiff_t others = phases * slices - run_job(work, context, phases, slices, threads, longest);
         /* Where others did next to nothing, the next jobs are better planned without them. */
         if (8 * others < phases * slices)
             crowd();
-        else if (threads > 1 && phases * longest >= TRIED_AFTER)
+        else if (begin - pool.tried > TRIED_AGAIN && atomic_load(&pool.threads) > 1
+                 && nanoseconds() - begin > TRIED_AFTER) {
+            pool.tried = begin;
             try_company(threads);
+        }
         atomic_store(&pool.is_taken, 0);
     }
     atomic_fetch_sub(&pool.callers, 1);
