@@ -130,6 +130,9 @@ def test_pool_stream_and_sequence_agree(kind, hidden_size, backend, is_deep, has
                 stream.inputs.append(x)
                 stream.outputs.append(y)
         assert len(pool) == len(live)
+        assert all(stream.id in pool for stream in live)
+        assert not any(stream.id in pool for stream, _ in closed)
+    assert not any(thing in pool for thing in (-1, 2**70, 0.0, "0", None, []))
     ids = [stream.id for stream in live] + [stream.id for stream, _ in closed]
     assert len(set(ids)) == len(ids)
     for stream, state in closed + [(stream, pool.close(stream.id)) for stream in live]:

@@ -388,6 +388,19 @@ cdef class Slots:
             self.leave()
         return numbers.tolist()
 
+    def __contains__(self, id):
+        """Whether a stream of this id is open."""
+        cdef cnp.ndarray numbers
+        cdef Py_ssize_t index
+        if not is_whole(id):
+            return False
+        numbers = as_ids("__contains__", (id,))
+        self.enter("__contains__")
+        try:
+            return self.find(numbers, &index) == NONE
+        finally:
+            self.leave()
+
     def _dump(self):
         """What a pool is made of anew: how often each slot was given out, the slots that are open, and their
         records (n, bytes)."""
