@@ -374,8 +374,60 @@ def test_ids_of_any_integer_type_and_any_sequence(rng):
     pool = random_layer(rng, "RNN").pool()
     a, b = pool.open(), pool.open()
     X = rng.standard_normal((2, 5))
-    for ids in ((a, b), {a: 1, b: 2}, np.array([a, b], np.int32), [np.int64(a), np.uint8(b)], iter([a, b])):
+    for ids in ((a, b), {a: 1, b: 2}, np.array([a, b], np.uint64), [np.int64(a), np.uint64(b)], iter([a, b])):
         assert pool.step(ids, X).shape == (2, 7)
+
+
+def test_ids_of_another_pool_do_not_fit(rng):
+    layer = random_layer(rng, "RNN")
+    pools = [layer.pool() for _ in range(3)]
+    ids = [pool.open() for pool in pools]
+    assert len(set(ids)) == 3 and all(0 < id < 2**53 for id in ids)
+    with pytest.raises(ValueError, match=r"expected ids of open streams, got .* at index 0"):
+        pools[0].state(ids[1])
+    again = pickle.loads(pickle.dumps(pools[0]))
+    assert ids[0] in again and again.open() not in ids
+    again.close(ids[0])
+    with pytest.raises(ValueError, match="closed"):
+        again.state(ids[0])
+
+
+@pytest.mark.parametrize("tokens", (False, True))
+def test_a_step_of_nobody(rng, tokens):
+    layers = [fastrnn.Embedding.from_state_dict({"weight": rng.standard_normal((9, 5))})] if tokens else []
+    pool = fastrnn.Sequential(*layers, random_layer(rng, "GRU")).pool()
+    for ids, X in (([], []), (np.array([]), np.array([])), ((), np.empty(0, int))):
+        assert pool.step(ids, X).shape == (0, 7)
+    assert pool.run([], []) == []
+
+
+def test_who_waits_has_the_next_turn(rng):
+    """Threads that make one step after the other do not keep a pool from others."""
+    pool = random_layer(rng, "LSTM", precision="float32").pool()
+    busy, alone = [pool.open() for _ in range(3)], pool.open()
+    x = rng.standard_normal((1, 5)).astype(np.float32)
+    made, is_over = [0] * len(busy), threading.Event()
+
+    def go_on(index):
+        while not is_over.is_set():
+            pool.run([busy[index]], [np.repeat(x, 500, 0)])
+            made[index] += 1
+
+    threads = [threading.Thread(target=go_on, args=(index,)) for index in range(len(busy))]
+    for thread in threads:
+        thread.start()
+    before = []
+    try:
+        for _ in range(200):
+            first = sum(made)
+            pool.step([alone], x)
+            before.append(sum(made) - first)
+    finally:
+        is_over.set()
+        for thread in threads:
+            thread.join()
+    # Now and then this thread itself is held up on its way.
+    assert sorted(before)[180] <= len(busy)
 
 
 def test_states_go_from_pool_to_stream_and_back(rng):

@@ -6,13 +6,14 @@ behind it. So nobody else's code runs within (an interrupt, a finalizer, an `__a
 finds the pool whole. Only where layers have to be called one by one does a turn run Python.
 """
 
+import os
 from collections.abc import Iterable
 
 cimport numpy as cnp
 import numpy as np
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc, PyMem_RawRealloc
 from cpython.pythread cimport (
-    NOWAIT_LOCK, PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_free_lock,
     PyThread_get_thread_ident, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
 )
 from libc.stdint cimport INT64_MAX, int64_t
@@ -83,6 +84,12 @@ cdef struct Slot:
     bint is_open
 
 
+cdef struct Waiter:
+    # Who waits for the turn.
+    PyThread_type_lock given    # free when the turn is this one's
+    Waiter *next
+
+
 cdef class Turn:
     """The pool's turn for the block of a `with`, where layers have to be called one by one."""
 
@@ -114,21 +121,27 @@ cdef class Slots:
     cdef Slot *table            # (capacity,)
     cdef readonly Py_ssize_t capacity
     cdef Py_ssize_t opened, vacancies, room
+    cdef int64_t tag            # how often slots that are new were given out, so to speak
     cdef int64_t call
     cdef Part *parts            # (room,): of a call
     cdef Py_ssize_t *slots      # (room,)
     cdef list spaces            # FlowSpaces, one a slice
     cdef size_t block_size      # of the memory of a slice
     # The turn.
-    cdef PyThread_type_lock lock
+    cdef PyThread_type_lock gate  # held for a few instructions, by whoever looks at what follows
+    cdef bint is_taken
+    cdef Waiter *first          # those who wait, in the order in which they came
+    cdef Waiter *last
     cdef unsigned long holder   # the thread whose turn it is; 0: nobody
     cdef bint is_moving         # states are being changed
     cdef bint is_torn           # and were, by another thread, when the process was forked
 
     def __cinit__(self, *args, **options):
-        self.lock = PyThread_allocate_lock()
-        if self.lock == NULL:
+        self.gate = PyThread_allocate_lock()
+        if self.gate == NULL:
             raise MemoryError
+        # The ids of another pool are not to fit by chance. Up to 2^53, JavaScript's numbers hold them too.
+        self.tag = int.from_bytes(os.urandom(3), "little") >> 4 | 1
         self.records = Workspace()
 
     def _bind(self, Chain chain, list columns, Py_ssize_t capacity):
@@ -153,8 +166,8 @@ cdef class Slots:
         PyMem_RawFree(self.table)
         PyMem_RawFree(self.parts)
         PyMem_RawFree(self.slots)
-        if self.lock != NULL:
-            PyThread_free_lock(self.lock)
+        if self.gate != NULL:
+            PyThread_free_lock(self.gate)
 
     def __len__(self):
         return self.opened
@@ -162,34 +175,69 @@ cdef class Slots:
     # ------------------------------------------------------------ turns
 
     cdef int enter(self, str method) except -1:
-        """Wait for the turn."""
+        """Wait for the turn: first come, first served."""
+        cdef Waiter waiter
         if self.columns is None:
             raise unmade_pool(f"StreamPool.{method}")
         if self.holder == PyThread_get_thread_ident():
             raise nested_turn(f"StreamPool.{method}")
-        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
-            with nogil:
-                PyThread_acquire_lock(self.lock, WAIT_LOCK)
+        PyThread_acquire_lock(self.gate, WAIT_LOCK)
+        if self.is_taken:
+            self.queue(&waiter)
+        else:
+            self.is_taken = True
+            PyThread_release_lock(self.gate)
         if self.is_torn:
-            PyThread_release_lock(self.lock)
+            self.leave()
             raise torn_pool(f"StreamPool.{method}")
         self.holder = PyThread_get_thread_ident()
+        return 0
+
+    cdef int queue(self, Waiter *waiter) except -1:
+        """Wait behind all others; through the gate, which is closed."""
+        waiter.given = PyThread_allocate_lock()
+        if waiter.given == NULL:
+            PyThread_release_lock(self.gate)
+            raise no_memory("StreamPool", "room for a thread that waits")
+        PyThread_acquire_lock(waiter.given, WAIT_LOCK)
+        waiter.next = NULL
+        if self.first == NULL:
+            self.first = waiter
+        else:
+            self.last.next = waiter
+        self.last = waiter
+        PyThread_release_lock(self.gate)
+        with nogil:
+            PyThread_acquire_lock(waiter.given, WAIT_LOCK)
+            # Whoever gave the turn is done with the lock when the gate is open.
+            PyThread_acquire_lock(self.gate, WAIT_LOCK)
+            PyThread_release_lock(self.gate)
+        PyThread_release_lock(waiter.given)
+        PyThread_free_lock(waiter.given)
         return 0
 
     cdef void leave(self) noexcept:
         self.is_moving = False
         self.holder = 0
-        PyThread_release_lock(self.lock)
+        PyThread_acquire_lock(self.gate, WAIT_LOCK)
+        if self.first == NULL:
+            self.is_taken = False
+        else:
+            PyThread_release_lock(self.first.given)
+            self.first = self.first.next
+        PyThread_release_lock(self.gate)
 
     def _begin_anew(self):
         """In the child of a fork: the other threads are gone, and with them what they were at."""
+        # The old gate may be closed for ever.
+        self.gate = PyThread_allocate_lock()
+        self.first = NULL
         if self.holder == PyThread_get_thread_ident():
             return
         self.is_torn = self.is_torn or self.is_moving
         self.holder = 0
         self.is_moving = False
-        # The old one may be held for ever: by a holder, or by a thread that had just come to be one.
-        self.lock = PyThread_allocate_lock()
+        self.is_taken = False
 
     # ------------------------------------------------------------ slots
 
@@ -205,12 +253,16 @@ cdef class Slots:
             raise no_memory("StreamPool", f"room for {capacity} streams")
         self.table = table
         records = Workspace()
-        records.reserve(max(64, capacity * self.record_bytes))
+        try:
+            records.reserve(max(64, capacity * self.record_bytes))
+        except MemoryError:
+            raise no_memory("StreamPool", f"room for {capacity} streams") from None
         memset(table + self.capacity, 0, (capacity - self.capacity) * sizeof(Slot))
         if self.capacity:
             memcpy(records.data, self.records.data, self.capacity * self.record_bytes)
         self.records = records
         for slot in range(capacity - 1, self.capacity - 1, -1):
+            table[slot].uses = self.tag
             table[self.vacancies].vacant = slot
             self.vacancies += 1
         self.capacity = capacity
@@ -313,7 +365,7 @@ cdef class Slots:
                 slot >= self.capacity or not self.table[slot].is_open
                 or self.table[slot].uses != ids[i] >> SLOT_BITS
             ):
-                if slot < self.capacity and 0 <= ids[i] >> SLOT_BITS < self.table[slot].uses:
+                if slot < self.capacity and self.tag <= ids[i] >> SLOT_BITS < self.table[slot].uses:
                     return CLOSED
                 return UNKNOWN
             if self.table[slot].call == self.call:
@@ -445,6 +497,7 @@ cdef class Slots:
         try:
             self.vacancies = 0
             self.opened = n
+            self.tag = numbers.min()
             for slot in range(self.capacity):
                 self.table[slot].uses = use[slot]
                 self.table[slot].is_open = False
@@ -630,7 +683,7 @@ cdef cnp.ndarray as_ids(str method, ids):
     cdef cnp.npy_intp n
     cdef int overflow
     if isinstance(ids, np.ndarray):
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" and ids.size:
             raise wrong_ids(f"StreamPool.{method}", ids)
         return as_plain(ids, np.int64)
     n = len(ids)

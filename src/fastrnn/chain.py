@@ -139,6 +139,11 @@ class StreamLayers:
         shape = [*leading]
         if not self.takes_tokens:
             shape.append("I" if self.features_in is None else self.features_in)
+        if x.shape == (0,) and shape[:1] == [0]:
+            # An empty list has neither columns nor a kind of numbers.
+            x = np.empty(
+                [0, *(self.features_in or 0 for _ in shape[1:])], np.intp if self.takes_tokens else float
+            )
         fits = x.ndim == len(shape) and all(
             size == n or (size in ("T", "I") and n > 0) for size, n in zip(shape, x.shape, strict=True)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -137,6 +137,8 @@ class StreamPool(Slots):
     def run(self, ids: Iterable[int], chunks: Iterable[ArrayLike]) -> list[Floats]:
         """Make many time steps of each of these streams: the same as `step` on each, in one call.
 
+        An interrupt waits for all of them: the steps are made, and what they gave is lost.
+
         Parameters
         ----------
         ids : sequence of int
@@ -155,7 +157,7 @@ class StreamPool(Slots):
         """
         where = "StreamPool.run"
         ids = listed("run", ids)
-        if not isinstance(chunks, Iterable):
+        if not isinstance(chunks, Iterable) or isinstance(chunks, (set, frozenset, Mapping)):
             raise TypeError(message(where, "chunks in a sequence", type(chunks).__name__))
         chunks = list(chunks)
         if len(chunks) != len(ids):

@@ -91,7 +91,7 @@ class Stream(Stepper):
     def run(self, chunk: ArrayLike, out: Floats | None = None) -> Floats:
         """Make many time steps: the same as `step` on each, in one call.
 
-        An interrupt waits for the whole chunk.
+        An interrupt waits for the whole chunk: its steps are made, and what they gave is lost.
 
         Parameters
         ----------
@@ -166,7 +166,7 @@ class Stream(Stepper):
         if rows is not None:
             if self.batch_size is None:
                 hint = "stream(batch_size) makes one that has rows."
-                raise ValueError(message("Stream.reset", "no rows", "rows of a stream that has none", hint))
+                raise ValueError(message("Stream.reset", "a stream that has rows", "one that has none", hint))
             chosen = (slice(None), check_rows("Stream.reset", rows, self.batch_size))
         with Alone(self, "reset", heals=rows is None):
             states = _flat(self._states)
