@@ -125,6 +125,33 @@ def test_rows_with_lengths_are_divided_by_their_sum(rng):
         np.testing.assert_array_equal(got, want)
 
 
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or os.uname().machine != "x86_64",
+    reason="the number is of Linux, x86-64",
+)
+def test_no_bit_depends_on_how_the_caller_rounds():
+    """Nor on how whoever started the workers did."""
+    script = """
+import ctypes, numpy as np, fastrnn
+random = np.random.default_rng(0)
+weights = {f"weight_{name}_l0": random.uniform(-0.1, 0.1, (512, 128)) for name in ("ih", "hh")}
+alone = fastrnn.LSTM.from_state_dict(weights, threads=1)
+both = fastrnn.LSTM.from_state_dict(weights)
+both.engine.take_plan("panels", 2)
+x = random.standard_normal((20, 1, 128)).astype(np.float32)
+wanted = alone(x)[0]
+libm, UPWARD = ctypes.CDLL("libm.so.6"), 0x800
+assert libm.fesetround(UPWARD) == 0
+got = [both(x)[0] for _ in range(20)] + [alone(x)[0]]
+assert np.float64(1) + np.float64(2.0**-60) > 1
+assert libm.fesetround(0) == 0
+got += [both(x)[0] for _ in range(20)]
+print(sum(not np.array_equal(output, wanted) for output in got))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=True)
+    assert done.stdout == b"0\n"
+
+
 # ---------------------------------------------------------------- planning
 
 

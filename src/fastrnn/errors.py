@@ -100,8 +100,8 @@ def check_positive(where: str, name: str, value: object) -> int:
 
 
 def check_threads(where: str, threads: object) -> int | None:
-    """Return None (as many as pay) or a number of threads."""
-    return None if threads is None else check_positive(where, "threads", threads)
+    """Return None (as many as pay) or a number of threads; beyond 2^31 - 1 there is no difference."""
+    return None if threads is None else min(check_positive(where, "threads", threads), 2**31 - 1)
 
 
 def check_number(where: str, name: str, value: Any) -> float:
@@ -328,7 +328,7 @@ def wrong_ids(where: str, ids: object, index: int | None = None) -> TypeError:
 
 def wrong_id(where: str, id: int, index: int, is_repeated: bool, is_closed: bool) -> ValueError:
     """An id is given twice, or belongs to no open stream."""
-    shown = f"{id}" if -(2**64) < id < 2**64 else brief(id)
+    shown = f"{id}" if -(2**64) < id < 2**64 else "a number beyond 64 bits"
     if is_repeated:
         return ValueError(message(where, "each id once", f"{shown} again at index {index}"))
     hint = "It is closed." if is_closed else "open() gives one."

@@ -80,24 +80,25 @@ static ptrdiff_t frnn_panel_gates(const frnn_cell *cell)
     return (cell->hidden_size + FRNN_PANEL - 1) / FRNN_PANEL * FRNN_PANEL * cell->gates;
 }
 
-/* Denormals make decaying states many times slower: off for the time of a call, on this thread. */
-static uint64_t frnn_flush_denormals(void)
+/* For the time of a call, on this thread: denormals, which make decaying states many times slower, are 0; numbers
+ * are rounded to the nearest and nothing traps, whatever the caller, or whoever started a worker, has set. */
+static uint64_t frnn_enter(void)
 {
 #if defined(FRNN_X86)
     unsigned before = _mm_getcsr();
-    _mm_setcsr(before | 0x8040); /* flush to zero, denormals are zero */
+    _mm_setcsr(0x9FC0); /* flush to zero, denormals are zero, all exceptions masked */
     return before;
 #elif defined(FRNN_ARM)
     uint64_t before;
     __asm__ volatile("mrs %0, fpcr" : "=r"(before));
-    __asm__ volatile("msr fpcr, %0" : : "r"(before | (1u << 24)));
+    __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)1 << 24)); /* flush to zero */
     return before;
 #else
     return 0;
 #endif
 }
 
-static void frnn_restore_denormals(uint64_t before)
+static void frnn_leave(uint64_t before)
 {
 #if defined(FRNN_X86)
     _mm_setcsr((unsigned)before);

@@ -689,7 +689,7 @@ static size_t FN(step_bytes)(const frnn_cell *cell, ptrdiff_t n)
 static const frnn_backend FN(table) = {
     FN(block_panels), FN(strip_columns), FRNN_CHUNK, FN(project), FN(step), FN(dense), frnn_parts,
     frnn_panel_gates, FN(project_bytes), FN(step_bytes), FN(rows),
-    NULL, NULL, frnn_flush_denormals, frnn_restore_denormals,
+    NULL, NULL, frnn_enter, frnn_leave,
 };
 
 #undef FRNN_STRIP

@@ -56,6 +56,7 @@ void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int
 
 #else
 
+#include <fenv.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -336,6 +337,7 @@ static ptrdiff_t take_part(uint32_t job, int self)
 static void *run_worker(void *argument)
 {
     const int self = (int)(intptr_t)argument;
+    fesetenv(FE_DFL_ENV); /* not that of whoever happened to start it */
     for (;;) {
         const uint32_t job = atomic_load(&pool.job);
         take_part(job, self);
