@@ -140,7 +140,8 @@ cdef class Slots:
         self.gate = PyThread_allocate_lock()
         if self.gate == NULL:
             raise MemoryError
-        # The ids of another pool are not to fit by chance. Up to 2^53, JavaScript's numbers hold them too.
+        # The ids of another pool are not to fit by chance. Until a slot was used a million times they stay
+        # below 2^53, where JavaScript's numbers hold them too.
         self.tag = int.from_bytes(os.urandom(3), "little") >> 4 | 1
         self.records = Workspace()
 
@@ -497,7 +498,7 @@ cdef class Slots:
         try:
             self.vacancies = 0
             self.opened = n
-            self.tag = numbers.min()
+            self.tag = min(numbers.min(), MOST_USES - 1)
             for slot in range(self.capacity):
                 self.table[slot].uses = use[slot]
                 self.table[slot].is_open = False
