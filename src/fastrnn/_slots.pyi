@@ -1,6 +1,5 @@
-from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,13 +7,7 @@ from typing_extensions import Self, disjoint_base
 
 from fastrnn._chain import Chain
 
-@disjoint_base
-class Turn:
-    def __new__(cls, slots: Slots, method: str) -> Self: ...
-    def __enter__(self) -> None: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
+_Result = TypeVar("_Result")
 
 @disjoint_base
 class Slots:
@@ -24,6 +17,7 @@ class Slots:
         self, chain: Chain | None, columns: list[tuple[int, int, np.dtype[Any]]], capacity: int
     ) -> None: ...
     def __len__(self) -> int: ...
+    def _in_turn(self, method: str, function: Callable[[], _Result]) -> _Result: ...
     def _begin_anew(self) -> None: ...
     def _open(self, arrays: list[NDArray[Any]] | None) -> int: ...
     def _read(self, method: str, ids: Sequence[int], is_closed: bool) -> list[NDArray[Any]]: ...

@@ -90,23 +90,6 @@ cdef struct Waiter:
     Waiter *next
 
 
-cdef class Turn:
-    """The pool's turn for the block of a `with`, where layers have to be called one by one."""
-
-    cdef Slots slots
-    cdef str method
-
-    def __cinit__(self, Slots slots not None, str method):
-        self.slots = slots
-        self.method = method
-
-    def __enter__(self):
-        self.slots.enter(self.method)
-
-    def __exit__(self, *_):
-        self.slots.leave()
-
-
 cdef class Slots:
     """The states of many streams in one block of memory, a record a stream, and their steps.
 
@@ -227,6 +210,15 @@ cdef class Slots:
             PyThread_release_lock(self.first.given)
             self.first = self.first.next
         PyThread_release_lock(self.gate)
+
+    def _in_turn(self, str method, function):
+        """Call a function in the pool's turn, where layers have to be called one by one. Compiled, so that no
+        interrupt comes between taking the turn and what gives it back."""
+        self.enter(method)
+        try:
+            return function()
+        finally:
+            self.leave()
 
     def _begin_anew(self):
         """In the child of a fork: the other threads are gone, and with them what they were at."""

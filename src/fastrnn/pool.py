@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastrnn._slots import Slots, Turn, listed
+from fastrnn._slots import Slots, listed
 from fastrnn.chain import StreamLayers
 from fastrnn.errors import (
     Array,
@@ -187,16 +187,20 @@ class StreamPool(Slots):
         """`step` where the layers have to be called one by one."""
         x = self._layers.check_steps("StreamPool.step", "X", X, (n,))
         target = None if out is None else self._check_out(out, x)[None]
-        with Turn(self, "step"):
+
+        def advance() -> Floats:
             arrays = self._read_all("step", ids)
             if n == 0:
-                return np.empty(self._layers.out_shape(x), self._layers.out_dtype(x)) if out is None else out
+                return np.empty(self._layers.out_shape(x), self._layers.out_dtype(x))
             y: Floats = self._layers.run("StreamPool.step", x[None], self._by_layer(arrays), target)[0]
             self._write_all(arrays, n)
+            return y
+
+        y = self._in_turn("step", advance)
         return y if out is None else out
 
     def _run_layers(self, ids: Any, chunks: list[Array]) -> list[Floats]:
-        with Turn(self, "run"):
+        def advance() -> list[Floats]:
             arrays = self._read_all("run", ids)
             outputs = []
             for index, chunk in enumerate(chunks):
@@ -207,7 +211,9 @@ class StreamPool(Slots):
                 for array, state in zip(arrays, states, strict=True):
                     array[:, index : index + 1] = state
             self._write_all(arrays, len(chunks))
-        return outputs
+            return outputs
+
+        return self._in_turn("run", advance)
 
     def _by_layer(self, arrays: list[Floats]) -> list[list[Floats]]:
         """The arrays of all states, those of each recurrent layer together."""
