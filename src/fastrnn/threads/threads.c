@@ -546,7 +546,7 @@ static struct {
         long long count; /* of the trials that told something, the last at: */
         atomic_llong time;
         double phase[TRIALS], work[TRIALS];
-        atomic_ullong company; /* the bits of a frnn_company: the best of those */
+        _Atomic(frnn_company) company; /* the best of those */
     } on[FRNN_MOST_THREADS + 1]; /* so many threads */
 } trial;
 
@@ -580,6 +580,14 @@ static double time_phase(int loops, int threads)
     return (double)(nanoseconds() - begin) / TRIED;
 }
 
+static double least(const double *values, ptrdiff_t count)
+{
+    double value = values[0];
+    for (ptrdiff_t i = 1; i < count; i++)
+        value = values[i] < value ? values[i] : value;
+    return value;
+}
+
 /* That takes 15 microseconds where cores are close together, and 40 where they are far apart (Zen 4). */
 static void try_company(int threads)
 {
@@ -589,15 +597,10 @@ static void try_company(int threads)
     const ptrdiff_t place = trial.on[threads].count++ % TRIALS;
     trial.on[threads].phase[place] = phase;
     trial.on[threads].work[place] = (together - phase) / time_phase(TRIED_LOOPS, 1);
-    double least = phase, less = trial.on[threads].work[place];
-    for (int i = 0; i < TRIALS && i < trial.on[threads].count; i++) {
-        least = trial.on[threads].phase[i] < least ? trial.on[threads].phase[i] : least;
-        less = trial.on[threads].work[i] < less ? trial.on[threads].work[i] : less;
-    }
-    const frnn_company best = {(float)least, less > 1 ? (float)less : 1};
-    unsigned long long bits;
-    memcpy(&bits, &best, sizeof bits);
-    atomic_store(&trial.on[threads].company, bits);
+    const ptrdiff_t count = trial.on[threads].count < TRIALS ? trial.on[threads].count : TRIALS;
+    const double work = least(trial.on[threads].work, count);
+    const frnn_company best = {(float)least(trial.on[threads].phase, count), work > 1 ? (float)work : 1};
+    atomic_store(&trial.on[threads].company, best);
     atomic_store(&trial.on[threads].time, nanoseconds());
 }
 
@@ -608,10 +611,7 @@ frnn_company frnn_company_now(int threads, frnn_company usual)
     const long long time = atomic_load(&trial.on[threads].time);
     if (time == 0 || nanoseconds() - time > TRUSTED)
         return usual;
-    const unsigned long long bits = atomic_load(&trial.on[threads].company);
-    frnn_company company;
-    memcpy(&company, &bits, sizeof company);
-    return company;
+    return atomic_load(&trial.on[threads].company);
 }
 
 void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
