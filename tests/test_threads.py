@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,8 @@ def test_every_plan_gives_the_bits_of_one_thread(data):
     proj_size = data.draw(st.sampled_from([0, 3])) if kind == "LSTM" and H > 3 else 0
     layers, bidirectional = data.draw(st.integers(1, 3)), data.draw(st.booleans())
     batch_first = data.draw(st.booleans())
-    T, B = data.draw(st.sampled_from([1, 2, 3, 17, 65, 130])), data.draw(st.sampled_from([1, 2, 5, 9, 20]))
+    T = data.draw(st.sampled_from([1, 2, 3, 17, 65, 130, 257]))
+    B = data.draw(st.sampled_from([1, 2, 5, 9, 20, 33]))
     layer = make(
         kind,
         input_size,
@@ -72,6 +74,19 @@ def test_every_plan_gives_the_bits_of_one_thread(data):
                 np.testing.assert_array_equal(got, want)
             else:
                 np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+@pytest.mark.skipif(_threads.cores() < 2, reason="one core")
+@pytest.mark.parametrize("batch_first", (False, True))
+@pytest.mark.parametrize("plan", ("rows", "panels", "pipeline"))
+def test_work_is_divided_whichever_axis_comes_first(rng, plan, batch_first):
+    layer = make("LSTM", 256, 256, 2, batch_first=batch_first)
+    x = rng.standard_normal((60, 20, 256)).astype(np.float32)
+    layer.engine.take_plan(plan, 2)
+    own, everyone = time.thread_time(), time.process_time()
+    assert any(
+        layer(x) and time.process_time() - everyone > 1.1 * (time.thread_time() - own) for _ in range(50)
+    )
 
 
 @pytest.mark.parametrize("plan", PLANS)

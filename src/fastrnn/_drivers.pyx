@@ -473,6 +473,7 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
             # `python -m bench --threads 2` in builds in turns).
             frnn_fetch(<const char *>turn.step.h_prev, stack.output_size * stack.itemsize)
         stack.backend.step(lane.cell, &turn.step)
+        turn.step.row += turn.step.n
     elif slice == 0:
         keep_states(
             lane.h, lane, next_h(work.call, lane, lane.end - 1), lane.ld_next * stack.itemsize,
@@ -507,16 +508,6 @@ cdef void run_stages(void *context, Py_ssize_t phase, int slice) noexcept nogil:
 
 # ---------------------------------------------------------------- a call
 
-cdef bint is_dense(const Stack *stack, const Call *call) noexcept nogil:
-    """Whether inputs and outputs lie so that the units of a step can be divided."""
-    return (
-        (call.B == 1 or call.block == 1 or call.source.row * call.B == call.source.step)
-        and is_blas_stride(
-            call.source.step if call.B == 1 else call.source.row, stack.input_size, stack.itemsize)
-        and is_blas_stride(call.target.row, stack.output_size, stack.itemsize)
-    )
-
-
 cdef void execute(
     const Stack *stack, Call *call, Rows source, Rows target, const Py_ssize_t *lengths,
 ) noexcept nogil:
@@ -539,7 +530,7 @@ cdef void execute(
         share(run_rows, &work, divide_rows(stack, call), call.slices, call.threads, call.longest)
     elif call.kind == DIRECTIONS:
         share(run_direction, &work, stack.L * count(call.T, call.block), 2, call.threads, call.longest)
-    elif call.kind == PANELS and is_dense(stack, call):
+    elif call.kind == PANELS and is_blas_stride(target.row, stack.output_size, stack.itemsize):
         share(run_panels, &work, panel_phases(stack, call), call.slices, call.threads, call.longest)
     elif call.kind == PIPELINE:
         cut_stages(stack, call.block, call.B, call.slices, call.stages)

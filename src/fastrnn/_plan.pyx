@@ -9,14 +9,17 @@ number are the same in every plan, so the bits are too. What a slice does in a p
 from fastrnn._kernels cimport frnn_cell
 from fastrnn._threads cimport available, company_now, frnn_company
 
-# A block's gates should stay in the second-level cache while its steps use them up, but a projection of fewer rows
-# than these wastes the weights that it reads; and those of a wide input drive the recurrent ones out of that cache,
-# so such a block is as high as its input is wide, up to a limit: what it reads of weights for a row is then no more
-# than the row's gates. LSTM 256->256, 100x32 and 100x8 take 0.91 and 0.92 of the time that blocks of 64 rows take,
-# 1000x1 0.97 (Granite Rapids, builds in turns).
+# A block's gates should stay in the second-level cache while its steps use them up, but a projection of fewer
+# rows than these wastes the weights that it reads.
 cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
 cdef Py_ssize_t BLOCK_ROWS = 64
-cdef Py_ssize_t MOST_BLOCK_ROWS = 384
+# The weights of a wide input drive the recurrent ones out of that cache, block by block. So a batch's blocks
+# may be as high as its input is wide, which makes the weights that are read for a row as many as its gates;
+# up to so many rows, steps and bytes of gates. LSTM 256->256, 100x32 and 100x8 take 0.96 and 0.95 of the time
+# that blocks of 64 rows take (Granite Rapids, builds in turns).
+cdef Py_ssize_t WIDE_ROWS = 256
+cdef Py_ssize_t WIDE_STEPS = 32
+cdef Py_ssize_t WIDE_BYTES = 4 * 1024 * 1024
 # Rows that a slice of a batch should have: fewer use the weights that they read badly.
 cdef Py_ssize_t SLICE_ROWS = 4
 
@@ -45,12 +48,15 @@ cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil:
     return (whole + part - 1) // part
 
 
+cdef inline Py_ssize_t short_rows(const Stack *stack) noexcept nogil:
+    return max(BLOCK_BYTES // stack.gate_bytes, BLOCK_ROWS)
+
+
 cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
-    cdef Py_ssize_t columns = stack.input_size
-    if stack.L > 1:
-        columns = max(columns, stack.D * stack.output_size)
-    cdef Py_ssize_t rows = max(BLOCK_ROWS, min(columns, MOST_BLOCK_ROWS))
-    return max(1, min(T, max(BLOCK_BYTES // stack.gate_bytes, rows) // B))
+    """The time steps of a block."""
+    cdef Py_ssize_t columns = max(stack.input_size, stack.D * stack.output_size if stack.L > 1 else 0)
+    cdef Py_ssize_t wide = min(min(columns, WIDE_ROWS), min(WIDE_STEPS * B, WIDE_BYTES // stack.gate_bytes))
+    return max(1, min(T, max(short_rows(stack), wide) // B))
 
 
 cdef Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil:
@@ -219,7 +225,8 @@ cdef void choose(
     slices = <int>min(threads, 2 * stack.L)
     if slices > 1 and stack.D == 1 and not is_ragged:
         # Shorter blocks: the first slice is alone in the first one, the last in the last.
-        block = max(1, min(block, max(min(count(T, 16), BLOCK_ROWS), count(8, B))))
+        block = max(min(count(T, 16), BLOCK_ROWS), count(8, B))
+        block = max(1, min(min(T, short_rows(stack) // B), block))
         phases = count(T, block) + slices - 1
         longest = cut_stages(stack, block, B, slices, NULL)
         consider(&choice, PIPELINE, slices, block, phases, phases * longest, longest)
@@ -339,9 +346,9 @@ cdef void lay_out_scratch(
         # The slices of a step share its gates, each its own part of them.
         if number == 0 or call.kind != PANELS:
             scratch.gates = take(cursor, rows * stack.gate_bytes)
-            scratch.x = take(cursor, rows * input_row)
             for i in range(2):
                 scratch.output[i] = take(cursor, B * stack.output_size * stack.itemsize)
+        scratch.x = take(cursor, rows * input_row)
         scratch.step = take(cursor, size)
         scratch.h = take(cursor, B * stack.output_size * stack.itemsize)
         scratch.c = NULL

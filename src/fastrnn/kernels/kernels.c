@@ -25,7 +25,7 @@
 
 #if defined(__GNUC__)
 #define FRNN_INLINE inline __attribute__((always_inline))
-#define FRNN_PREFETCH(address) __builtin_prefetch(address, 0, FRNN_NEARER)
+#define FRNN_PREFETCH(address) __builtin_prefetch(address, 0, FRNN_LOCALITY)
 #define FRNN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define FRNN_UNROLL FRNN_PRAGMA(unroll)
@@ -53,7 +53,10 @@
  * FRNN_FEW rows share them: a few are through with a strip before the next one can come, and the processor's own
  * prefetching does better alone. LSTM of 1024 units (Zen 4, avx512): asked for ahead, steps of 64 rows take 0.96 of
  * the time (`step` in a loop, builds in turns); before strips, one row, asked for ahead, took 1.3 times as long for
- * a step and 1.16 times for 100x1 (cases of `python -m bench`, builds in turns). */
+ * a step and 1.16 times for 100x1 (cases of `python -m bench`, builds in turns). FRNN_LOCALITY, of each instruction
+ * set, is the compiler's word for the cache that they come into: 3 the first; 2 the second, where the first has no
+ * room for strips of long vectors: LSTM 1024, 10x64 takes 0.96 of the time that it takes with 3 (Granite Rapids,
+ * avx512, builds in turns; the figures of Zen 4 are of 3). */
 #define FRNN_NEAR (1 << 20)
 #define FRNN_FEW 8
 /* More rows than FRNN_FEW are interleaved where a cell's weights have FRNN_INTERLEAVED strips or more (0: never): a
@@ -64,9 +67,7 @@
 /* Each instruction set says how many registers it has, and how many rows of a strip are a chunk: what tiles read
  * stays near, and there are few beginnings and ends of sums. LSTM 256->256, chunks of 256 beside such of 128: 100x8
  * takes 0.90 of the time with avx2 (Zen 3, `python -m bench compare`); steps of 32 rows 0.99 with avx512 (Zen 4,
- * `step` in a loop, builds in turns). And into which cache the next strip is asked for, 3 the first, 2 the second,
- * where the first has no room for two: LSTM 1024, 64 rows take 0.96 of the time (Granite Rapids, avx512, builds in
- * turns). */
+ * `step` in a loop, builds in turns). */
 #define FRNN_NAME(dtype, name, isa) frnn_##dtype##_##name##__##isa
 
 /* ---------------------------------------------------------------- what all share */
@@ -148,7 +149,7 @@ static inline double frnn_divide_f64(double a, double b)
 
 #define FRNN_REGISTERS 16
 #define FRNN_CHUNK 128
-#define FRNN_NEARER 3
+#define FRNN_LOCALITY 3
 #define FRNN_INTERLEAVED 0
 #define FN(name) FRNN_NAME(f32, name, baseline)
 #define FRNN_IS_F64 0
@@ -162,7 +163,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEARER
+#undef FRNN_LOCALITY
 #undef FRNN_INTERLEAVED
 
 #if defined(FRNN_X86)
@@ -176,7 +177,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_AVX2
 #define FRNN_REGISTERS 16
 #define FRNN_CHUNK 256
-#define FRNN_NEARER 3
+#define FRNN_LOCALITY 3
 #define FRNN_INTERLEAVED 48
 #define FN(name) FRNN_NAME(f32, name, avx2)
 #define FRNN_IS_F64 0
@@ -190,7 +191,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEARER
+#undef FRNN_LOCALITY
 #undef FRNN_INTERLEAVED
 #undef FRNN_ISA_AVX2
 #if defined(__clang__)
@@ -208,7 +209,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_AVX512
 #define FRNN_REGISTERS 32
 #define FRNN_CHUNK 256
-#define FRNN_NEARER 2
+#define FRNN_LOCALITY 2
 #define FRNN_INTERLEAVED 0
 #define FN(name) FRNN_NAME(f32, name, avx512)
 #define FRNN_IS_F64 0
@@ -222,7 +223,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEARER
+#undef FRNN_LOCALITY
 #undef FRNN_INTERLEAVED
 #undef FRNN_ISA_AVX512
 #if defined(__clang__)
@@ -236,7 +237,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_ISA_NEON
 #define FRNN_REGISTERS 32
 #define FRNN_CHUNK 128
-#define FRNN_NEARER 3
+#define FRNN_LOCALITY 3
 #define FRNN_INTERLEAVED 0
 #define FN(name) FRNN_NAME(f32, name, neon)
 #define FRNN_IS_F64 0
@@ -250,7 +251,7 @@ static inline double frnn_divide_f64(double a, double b)
 #undef FRNN_IS_F64
 #undef FRNN_REGISTERS
 #undef FRNN_CHUNK
-#undef FRNN_NEARER
+#undef FRNN_LOCALITY
 #undef FRNN_INTERLEAVED
 #undef FRNN_ISA_NEON
 

@@ -105,8 +105,8 @@ static inline ptrdiff_t FN(tile_rows)(ptrdiff_t left, ptrdiff_t most)
     return (left + tiles - 1) / tiles;
 }
 
-/* A strip for n > 1 rows, tile by tile. Each fetches a part of the next strip, if that is far, into the first-level
- * cache; those behind the last part fetch what is there already. */
+/* A strip for n > 1 rows, tile by tile. Each fetches a part of the next strip, if that is far; those behind the last
+ * part fetch what is there already. */
 static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int is_far, const int is_interleaved,
                                   ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width,
                                   const T *from, ptrdiff_t ldfrom, T *acc)
@@ -133,7 +133,7 @@ static FRNN_INLINE void FN(tiles)(const int vectors, const int most, const int i
 
 #undef FRNN_TILE
 
-/* One chunk of a block for n > 1 rows. A strip stays in the first-level cache while all rows pass over it. */
+/* One chunk of a block for n > 1 rows. A strip stays near while all rows pass over it. */
 static FRNN_INLINE void FN(rows_chunk)(const int is_far, const int is_interleaved, ptrdiff_t n, ptrdiff_t K,
                                        const T *a, ptrdiff_t lda, const T *w, ptrdiff_t width, const T *from,
                                        ptrdiff_t ldfrom, T *acc)
