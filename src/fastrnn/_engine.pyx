@@ -29,7 +29,7 @@ cdef extern from "numpy/arrayobject.h":
 
 # A larger workspace is given back after the call: that of a stack of bidirectional layers, which
 # grows with T, or of a huge batch.
-cdef size_t KEPT_BYTES = 64 * 1024 * 1024
+cdef size_t KEPT_BYTES = 128 * 1024 * 1024
 
 
 # ---------------------------------------------------------------- memory

@@ -15,10 +15,10 @@ cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
 cdef Py_ssize_t BLOCK_ROWS = 64
 # The weights of a wide input drive the recurrent ones out of that cache, block by block. So a batch's blocks
 # may be as high as its input is wide, which makes the weights that are read for a row as many as its gates;
-# up to so many rows, steps and bytes of gates. LSTM 256->256, 100x32 and 100x8 take 0.96 and 0.95 of the time
-# that blocks of 64 rows take (Granite Rapids, builds in turns).
+# up to so many rows, steps and bytes of gates. LSTM 256->256, 100x32 and 1024->1024, 10x64 take 0.97 and 0.93
+# of the time that blocks of 64 rows take (Granite Rapids, builds in turns).
 cdef Py_ssize_t WIDE_ROWS = 256
-cdef Py_ssize_t WIDE_STEPS = 32
+cdef Py_ssize_t WIDE_STEPS = 16
 cdef Py_ssize_t WIDE_BYTES = 4 * 1024 * 1024
 # Rows that a slice of a batch should have: fewer use the weights that they read badly.
 cdef Py_ssize_t SLICE_ROWS = 4
@@ -48,15 +48,16 @@ cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil:
     return (whole + part - 1) // part
 
 
-cdef inline Py_ssize_t short_rows(const Stack *stack) noexcept nogil:
-    return max(BLOCK_BYTES // stack.gate_bytes, BLOCK_ROWS)
+cdef Py_ssize_t short_block(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
+    """The time steps of a block where slices work at the same ones, each with inputs of its own."""
+    return max(1, min(T, max(BLOCK_BYTES // stack.gate_bytes, BLOCK_ROWS) // B))
 
 
 cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
     """The time steps of a block."""
     cdef Py_ssize_t columns = max(stack.input_size, stack.D * stack.output_size if stack.L > 1 else 0)
     cdef Py_ssize_t wide = min(min(columns, WIDE_ROWS), min(WIDE_STEPS * B, WIDE_BYTES // stack.gate_bytes))
-    return max(1, min(T, max(short_rows(stack), wide) // B))
+    return max(short_block(stack, T, B), min(T, wide // B))
 
 
 cdef Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil:
@@ -217,6 +218,7 @@ cdef void choose(
     parts = stack.backend.parts(stack.cells[0])
     slices = <int>min(threads, parts)
     if slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged:
+        block = short_block(stack, T, B)
         phases = stack.L * stack.D * (T + count(T, block))
         longest = project_ns(stack, stack.L - 1, block, B, <double>count(parts, slices) / parts)
         work = stack.L * stack.D * T * exchange_ns(stack, B, slices)
@@ -225,8 +227,7 @@ cdef void choose(
     slices = <int>min(threads, 2 * stack.L)
     if slices > 1 and stack.D == 1 and not is_ragged:
         # Shorter blocks: the first slice is alone in the first one, the last in the last.
-        block = max(min(count(T, 16), BLOCK_ROWS), count(8, B))
-        block = max(1, min(min(T, short_rows(stack) // B), block))
+        block = max(1, min(short_block(stack, T, B), max(min(count(T, 16), BLOCK_ROWS), count(8, B))))
         phases = count(T, block) + slices - 1
         longest = cut_stages(stack, block, B, slices, NULL)
         consider(&choice, PIPELINE, slices, block, phases, phases * longest, longest)
