@@ -387,7 +387,7 @@ cdef Py_ssize_t divide_rows(const Stack *stack, Call *call) noexcept nogil:
             own.source.data += first * own.source.row
             own.target.data += first * own.target.row
         # Its memory was laid out for a number of rows; with lengths a slice may have fewer.
-        own.block = max(1, min(block_of(stack, own.T, last - first), own.block * own.B // (last - first)))
+        own.block = max(1, min(block_of(stack, own.T, last - first, 1), own.block * own.B // (last - first)))
         own.B = last - first
         own.chunk = own.block if stack.D == 1 else own.T
         own.h = states_from(&call.h, first)

@@ -128,7 +128,7 @@ cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged
 cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil
 cdef Py_ssize_t most_rows(Py_ssize_t B, int slices) noexcept nogil
 cdef Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil
-cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil
+cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B, int slices) noexcept nogil
 cdef double cut_stages(
     const Stack *stack, Py_ssize_t steps, Py_ssize_t rows, int slices, int *cuts,
 ) noexcept nogil

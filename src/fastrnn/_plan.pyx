@@ -15,7 +15,7 @@ cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
 cdef Py_ssize_t BLOCK_ROWS = 64
 # The weights of a wide input drive the recurrent ones out of that cache, block by block. So a batch's blocks
 # may be as high as its input is wide, which makes the weights that are read for a row as many as its gates;
-# up to so many rows, steps and bytes of gates. LSTM 256->256, 100x32 and 1024->1024, 10x64 take 0.97 and 0.93
+# up to so many rows, steps and bytes. LSTM 256->256, 100x32 and 1024->1024, 10x64 take 0.97 and 0.93
 # of the time that blocks of 64 rows take (Granite Rapids, builds in turns).
 cdef Py_ssize_t WIDE_ROWS = 256
 cdef Py_ssize_t WIDE_STEPS = 16
@@ -49,14 +49,15 @@ cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil:
 
 
 cdef Py_ssize_t short_block(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
-    """The time steps of a block where slices work at the same ones, each with inputs of its own."""
+    """The time steps of a block where the input is narrow, or blocks should be short."""
     return max(1, min(T, max(BLOCK_BYTES // stack.gate_bytes, BLOCK_ROWS) // B))
 
 
-cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
-    """The time steps of a block."""
+cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B, int slices) noexcept nogil:
+    """The time steps of a block of which so many slices may each have the inputs."""
     cdef Py_ssize_t columns = max(stack.input_size, stack.D * stack.output_size if stack.L > 1 else 0)
-    cdef Py_ssize_t wide = min(min(columns, WIDE_ROWS), min(WIDE_STEPS * B, WIDE_BYTES // stack.gate_bytes))
+    cdef Py_ssize_t row_bytes = max(stack.gate_bytes, slices * columns * stack.itemsize)
+    cdef Py_ssize_t wide = min(min(columns, WIDE_ROWS), min(WIDE_STEPS * B, WIDE_BYTES // row_bytes))
     return max(short_block(stack, T, B), min(T, wide // B))
 
 
@@ -197,7 +198,7 @@ cdef void choose(
     choice.only = stack.only
     choice.kind = ALONE
     choice.slices = 1
-    choice.block = block_of(stack, T, B)
+    choice.block = block_of(stack, T, B, 1)
     choice.longest = 0
     choice.time = alone * WORTH
     choice.company = company
@@ -207,18 +208,18 @@ cdef void choose(
     slices = <int>min(threads, B // SLICE_ROWS)
     if slices > 1:
         most = count(B, slices)
-        block = block_of(stack, T, most)
+        block = block_of(stack, T, most, 1)
         phases = count(T, block) if stack.D == 1 else 1
         longest = stack_ns(stack, T, most, 1)
         consider(&choice, ROWS, slices, choice.block, phases, longest, longest / phases)
-    block = block_of(stack, T, B)
+    block = block_of(stack, T, B, 1)
     if threads > 1 and stack.D == 2:
         phases = stack.L * count(T, block)
         consider(&choice, DIRECTIONS, 2, block, phases, alone / 2, alone / 2 / phases)
     parts = stack.backend.parts(stack.cells[0])
     slices = <int>min(threads, parts)
     if slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged:
-        block = short_block(stack, T, B)
+        block = block_of(stack, T, B, slices)
         phases = stack.L * stack.D * (T + count(T, block))
         longest = project_ns(stack, stack.L - 1, block, B, <double>count(parts, slices) / parts)
         work = stack.L * stack.D * T * exchange_ns(stack, B, slices)
@@ -321,7 +322,7 @@ cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged
             measured.B = most_rows(B, call.slices)
         else:
             measured.B = rows_before(B, part + 1, call.slices) - rows_before(B, part, call.slices)
-        measured.block = block_of(stack, call.T, measured.B)
+        measured.block = block_of(stack, call.T, measured.B, 1)
         measured.chunk = measured.block if stack.D == 1 else call.T
         lay_out_scratch(stack, &measured, &cursor, is_ragged, memory == NULL)
         if memory != NULL:

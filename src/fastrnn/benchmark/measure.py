@@ -18,7 +18,7 @@ ROUNDS = 21
 ROUND_SECONDS = 0.01
 # What all rounds of a work may take together; fewer than FEWEST_ROUNDS are not made for it.
 WORK_SECONDS = 4.0
-FEWEST_ROUNDS = 5
+FEWEST_ROUNDS = 11
 # Steps timed one by one in a round, for the 99th percentile: as many as fit into it, from 10 to 100.
 SINGLE_STEPS = (10, 100)
 # How far two engines may differ, as a share of the largest value: sums in different orders.
