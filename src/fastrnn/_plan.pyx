@@ -48,6 +48,11 @@ cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil:
     return (whole + part - 1) // part
 
 
+cdef Py_ssize_t widest_input(const Stack *stack) noexcept nogil:
+    """The columns of what the layers of a stack read, at most."""
+    return max(stack.input_size, stack.D * stack.output_size if stack.L > 1 else 0)
+
+
 cdef Py_ssize_t short_block(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
     """The time steps of a block where the input is narrow, or blocks should be short."""
     return max(1, min(T, max(BLOCK_BYTES // stack.gate_bytes, BLOCK_ROWS) // B))
@@ -55,7 +60,7 @@ cdef Py_ssize_t short_block(const Stack *stack, Py_ssize_t T, Py_ssize_t B) noex
 
 cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B, int slices) noexcept nogil:
     """The time steps of a block of which so many slices may each have the inputs."""
-    cdef Py_ssize_t columns = max(stack.input_size, stack.D * stack.output_size if stack.L > 1 else 0)
+    cdef Py_ssize_t columns = widest_input(stack)
     cdef Py_ssize_t row_bytes = max(stack.gate_bytes, slices * columns * stack.itemsize)
     cdef Py_ssize_t wide = min(min(columns, WIDE_ROWS), min(WIDE_STEPS * B, WIDE_BYTES // row_bytes))
     return max(short_block(stack, T, B), min(T, wide // B))
@@ -335,11 +340,9 @@ cdef void lay_out_scratch(
 ) noexcept nogil:
     cdef Py_ssize_t B = call.B, rows = call.block * call.B, size = 0, i
     cdef Py_ssize_t output_row = stack.D * stack.output_size * stack.itemsize
-    cdef Py_ssize_t input_row = stack.input_size * stack.itemsize
+    cdef Py_ssize_t input_row = widest_input(stack) * stack.itemsize
     cdef int count = scratches_of(stack, call), number
     cdef Scratch scratch
-    if stack.L > 1:
-        input_row = max(input_row, output_row)
     for i in range(stack.L * stack.D):
         size = max(size, <Py_ssize_t>stack.backend.project_bytes(stack.cells[i], rows))
         size = max(size, <Py_ssize_t>stack.backend.step_bytes(stack.cells[i], B))
