@@ -33,7 +33,7 @@ static void make_step(const frnn_backend *table, const frnn_cell *cell, ptrdiff_
                       int is_part)
 {
     const ptrdiff_t ldx = distance(cell->input_size, is_crowd), ldh = distance(cell->output_size, is_crowd);
-    const ptrdiff_t last = table->parts(cell);
+    const ptrdiff_t units = table->part_units(cell), last = (cell->hidden_size + units - 1) / units;
     const ptrdiff_t first = is_part && cell->w_hr == NULL ? last - 1 : 0;
     void *x = numbers(cell->dtype, (n - 1) * ldx + cell->input_size);
     void *h_prev = numbers(cell->dtype, (n - 1) * ldh + cell->output_size);

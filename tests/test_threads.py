@@ -108,6 +108,33 @@ def test_outputs_may_lie_anywhere(rng, plan, offset):
     assert np.isnan(memory[:begin]).all() and np.isnan(memory[end:]).all()
 
 
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("batch_first", (False, True))
+def test_crowded_rows_are_those_of_each_row_alone(rng, kind, plan, batch_first):
+    """Rows of h and c that share cache sets are kept apart meanwhile, over several blocks of time."""
+    B, T, H = 9, 40, 512
+    layer = make(kind, 24, H, 2, plan == "directions", batch_first=batch_first, threads=1)
+    x = rng.standard_normal((B, T, 24) if batch_first else (T, B, 24)).astype(np.float32)
+    shape = (2 * (1 + layer.bidirectional), B, H)
+    h_0, c_0 = (rng.uniform(-1, 1, shape).astype(np.float32) for _ in "hc")
+    lengths = rng.integers(1, T + 1, B)
+
+    def call(x, rows, lengths=None):
+        state = (h_0[:, rows], c_0[:, rows]) if kind == "LSTM" else h_0[:, rows]
+        output, state = layer(x, state, lengths=lengths)
+        return [output, *(state if kind == "LSTM" else (state,))]
+
+    axis = 0 if batch_first else 1
+    for of in (None, lengths):
+        alone = [call(x.take([b], axis), [b], None if of is None else of[[b]]) for b in range(B)]
+        layer.engine.take_plan(plan, 2)
+        together = call(x, slice(None), of)
+        layer.engine.take_plan("alone", 1)
+        for i, (got, want) in enumerate(zip(together, zip(*alone, strict=True), strict=True)):
+            np.testing.assert_array_equal(got, np.concatenate(want, axis if i == 0 else 1))
+
+
 @pytest.mark.parametrize("plan", ("panels", "pipeline"))
 def test_streams_step_in_every_plan(rng, plan):
     layer = make("LSTM", 7, 90, 2)

@@ -213,8 +213,12 @@ cdef void step_f64(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
     step[double](cell, args, <double *>args.gates + args.row * gate_width(cell))
 
 
-cdef Py_ssize_t parts(const frnn_cell *cell) noexcept nogil:
-    return 1
+cdef Py_ssize_t part_units(const frnn_cell *cell) noexcept nogil:
+    return cell.hidden_size
+
+
+cdef Py_ssize_t apart(Py_ssize_t n, Py_ssize_t columns) noexcept nogil:
+    return columns
 
 
 # ---------------------------------------------------------------- one thread inside BLAS
@@ -292,7 +296,8 @@ cdef frnn_backend f32
 f32.project = project_f32
 f32.step = step_f32
 f32.dense = dense_f32
-f32.parts = parts
+f32.part_units = part_units
+f32.apart = apart
 f32.gate_width = gate_width
 f32.project_bytes = project_bytes
 f32.step_bytes = step_bytes_f32
@@ -303,7 +308,8 @@ cdef frnn_backend f64
 f64.project = project_f64
 f64.step = step_f64
 f64.dense = dense_f64
-f64.parts = parts
+f64.part_units = part_units
+f64.apart = apart
 f64.gate_width = gate_width
 f64.project_bytes = project_bytes
 f64.step_bytes = step_bytes_f64

@@ -26,8 +26,8 @@ from libc.string cimport memcpy, memset
 
 from fastrnn._kernels cimport FRNN_F32, frnn_backend, frnn_cell, frnn_step
 from fastrnn._plan cimport (
-    DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Lane, Row, Rows, Scratch, Stack, States, Turn, block_of,
-    count, cut_stages, dense_ns, dense_slices, most_rows, rows_before,
+    DIRECTIONS, PANELS, PIPELINE, ROWS, Call, Inputs, Lane, Row, Rows, Scratch, Span, Stack, States, Turn,
+    block_of, count, cut_stages, dense_ns, dense_slices, most_rows, parts_of, rows_before,
 )
 from fastrnn._threads cimport count_caller, share
 
@@ -144,7 +144,7 @@ cdef Lane lane_of(
 ) noexcept nogil:
     """The lane of a layer and direction, begin to end; its chunk of time holds them."""
     cdef Lane lane
-    cdef Py_ssize_t i = layer * stack.D + direction
+    cdef Py_ssize_t i = layer * stack.D + direction, row
     cdef Py_ssize_t chunk = begin // call.chunk
     lane.cell = stack.cells[i]
     lane.is_reverse = direction == 1
@@ -156,14 +156,17 @@ cdef Lane lane_of(
     lane.index = i
     lane.h = &call.h
     lane.c = &call.c
+    lane.kept = &call.kept[i]
+    row = elements(lane.y.row, stack.itemsize)
     lane.is_in_place = (
         lane.y.order == NULL
         and (call.lengths == NULL or not lane.is_reverse)
         and is_blas_stride(lane.y.row, stack.output_size, stack.itemsize)
+        and (call.T == 1 or stack.backend.apart(call.B, row) == row)
     )
     # In a pipeline the inputs of a step may be gone when it is made.
     lane.is_lone = end - begin == 1 and call.kind != PIPELINE
-    lane.ld_next = elements(lane.y.row, stack.itemsize) if lane.is_in_place else stack.output_size
+    lane.ld_next = row if lane.is_in_place else call.ld_h
     lane.scratch = scratch
     return lane
 
@@ -222,7 +225,7 @@ cdef inline char *next_h(const Call *call, const Lane *lane, Py_ssize_t s) noexc
     """Where step s leaves h."""
     if lane.is_in_place:
         return row_at(&lane.y, time_of(call, lane.is_reverse, s, 0), 0)
-    return lane.scratch.output[s % 2]
+    return lane.kept.h[s % 2]
 
 
 cdef void project(
@@ -233,6 +236,41 @@ cdef void project(
         lane.cell, first, last, inputs.rows, inputs.data, inputs.stride, lane.scratch.gates,
         lane.scratch.step,
     )
+
+
+cdef inline Span whole(const Stack *stack, Py_ssize_t columns) noexcept nogil:
+    cdef Span span
+    span.begin = 0
+    span.size = columns * stack.itemsize
+    return span
+
+
+cdef inline Span units_of(const Stack *stack, const Lane *lane, const frnn_step *step) noexcept nogil:
+    """What the parts of a step are of h and c; of a cell with a projection no step has but a part."""
+    cdef Py_ssize_t units = stack.backend.part_units(lane.cell)
+    cdef Span span
+    span.begin = step.first * units * stack.itemsize
+    span.size = min(step.last * units, stack.hidden_size) * stack.itemsize - span.begin
+    return span
+
+
+cdef void gather_states(
+    const States *states, const Lane *lane, Py_ssize_t n, Span span, char *target, Py_ssize_t stride,
+) noexcept nogil:
+    """Bring together the h or c of the first n rows before the lane; stride, in elements, of the target."""
+    cdef Py_ssize_t b
+    for b in range(n):
+        memcpy(target + b * stride + span.begin, state_at(states, lane.index, b) + span.begin, span.size)
+
+
+cdef void keep_states(
+    const States *states, const Lane *lane, const char *source, Py_ssize_t stride, Span span,
+    Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """Leave the h or c of the rows from first to last, that excluded, which are behind their last step."""
+    cdef Py_ssize_t b
+    for b in range(first, last):
+        memcpy(state_at(states, lane.index, b) + span.begin, source + b * stride + span.begin, span.size)
 
 
 cdef void begin_step(const Stack *stack, const Call *call, const Lane *lane, frnn_step *step) noexcept nogil:
@@ -248,25 +286,21 @@ cdef void begin_step(const Stack *stack, const Call *call, const Lane *lane, frn
     step.c = lane.c.data + lane.index * lane.c.layer if stack.has_cell_state else NULL
     step.ldc = elements(lane.c.row, stack.itemsize)
     step.c_order = lane.c.order
-    if lane.scratch.c != NULL:
-        # In the order of the lengths two threads would write to one cache line: LSTM of 16 units, 64 rows on
-        # two threads take 0.93 of the time this way (Zen 3, builds in turns).
-        gather_states(lane.c, lane, step.n, stack.hidden_size * stack.itemsize, lane.scratch.c)
-        step.c = lane.scratch.c
-        step.ldc = stack.hidden_size
-        step.c_order = NULL
     step.scratch = lane.scratch.step
     step.first = 0
-    step.last = stack.backend.parts(lane.cell)
+    step.last = parts_of(stack, lane.cell)
+    if lane.kept.c != NULL:
+        step.c = lane.kept.c
+        step.ldc = call.ld_c
+        step.c_order = NULL
 
 
-cdef void gather_states(
-    const States *states, const Lane *lane, Py_ssize_t n, Py_ssize_t row_bytes, char *target,
+cdef inline void gather_c(
+    const Stack *stack, const Call *call, const Lane *lane, Py_ssize_t n, Span span,
 ) noexcept nogil:
-    """Bring together the h or c of the first n rows before the lane."""
-    cdef Py_ssize_t b
-    for b in range(n):
-        memcpy(target + b * row_bytes, state_at(states, lane.index, b), row_bytes)
+    """Before the first step bring c together, if it is kept apart."""
+    if lane.kept.c != NULL and lane.begin == 0:
+        gather_states(lane.c, lane, n, span, lane.kept.c, call.ld_c * stack.itemsize)
 
 
 cdef inline void aim_step(
@@ -276,58 +310,76 @@ cdef inline void aim_step(
     cdef const Inputs *inputs = &lane.scratch.inputs
     if inputs.first >= 0:
         step.row = (time_of(call, lane.is_reverse, s, 0) - inputs.first) * call.B
-    if s == lane.begin and lane.h.order == NULL:
-        step.h_prev = lane.h.data + lane.index * lane.h.layer
-        step.ld_prev = elements(lane.h.row, stack.itemsize)
-    elif s == lane.begin:
-        gather_states(lane.h, lane, step.n, stack.output_size * stack.itemsize, lane.scratch.h)
-        step.h_prev = lane.scratch.h
-        step.ld_prev = stack.output_size
-    else:
+    if s > lane.begin or (s > 0 and not lane.is_in_place):
         step.h_prev = next_h(call, lane, s - 1)
         step.ld_prev = lane.ld_next
+    elif lane.h.order == NULL:
+        step.h_prev = lane.h.data + lane.index * lane.h.layer
+        step.ld_prev = elements(lane.h.row, stack.itemsize)
+    else:
+        gather_states(
+            lane.h, lane, step.n, whole(stack, stack.output_size), lane.scratch.h,
+            stack.output_size * stack.itemsize)
+        step.h_prev = lane.scratch.h
+        step.ld_prev = stack.output_size
     step.h_next = next_h(call, lane, s)
     step.is_odd = (s + call.parity) % 2
 
 
-cdef void keep_states(
-    const States *states, const Lane *lane, const char *source, Py_ssize_t stride, Py_ssize_t row_bytes,
-    Py_ssize_t first, Py_ssize_t last,
+cdef inline void make_step(
+    const Stack *stack, const Call *call, const Lane *lane, Py_ssize_t s, frnn_step *step, Span span,
 ) noexcept nogil:
-    """Leave the h or c of the rows from first to last, that excluded, which are behind their last step."""
-    cdef Py_ssize_t b
-    for b in range(first, last):
-        memcpy(state_at(states, lane.index, b), source + b * stride, row_bytes)
+    """Make step s, as far as its parts go, and bring what it has of h to its place."""
+    cdef Py_ssize_t b, stride = lane.ld_next * stack.itemsize
+    stack.backend.step(lane.cell, step)
+    step.row += step.n
+    if lane.is_in_place:
+        return
+    for b in range(step.n):
+        memcpy(
+            row_at(&lane.y, time_of(call, lane.is_reverse, s, b), b) + span.begin,
+            <const char *>step.h_next + b * stride + span.begin, span.size)
 
 
 cdef void run_steps(const Stack *stack, const Call *call, const Lane *lane) noexcept nogil:
     """Make the steps of a lane that is projected."""
     cdef frnn_step step
-    cdef Py_ssize_t s, b, n_after, h_row = stack.output_size * stack.itemsize
-    cdef Py_ssize_t c_row = stack.hidden_size * stack.itemsize
+    cdef Py_ssize_t s, n_after
+    cdef Span h = whole(stack, stack.output_size), c = whole(stack, stack.hidden_size)
     begin_step(stack, call, lane, &step)
+    gather_c(stack, call, lane, step.n, c)
     for s in range(lane.begin, lane.end):
         aim_step(stack, call, lane, s, &step)
-        stack.backend.step(lane.cell, &step)
-        step.row += step.n
-        if not lane.is_in_place:
-            for b in range(step.n):
-                memcpy(
-                    row_at(&lane.y, time_of(call, lane.is_reverse, s, b), b),
-                    <char *>step.h_next + b * h_row, h_row,
-                )
-        n_after = running(call, s + 1, step.n) if s + 1 < lane.end else 0
-        keep_states(
-            lane.h, lane, <char *>step.h_next, lane.ld_next * stack.itemsize, h_row, n_after, step.n)
-        if lane.scratch.c != NULL:
-            keep_states(lane.c, lane, lane.scratch.c, c_row, c_row, n_after, step.n)
+        make_step(stack, call, lane, s, &step, h)
+        n_after = running(call, s + 1, step.n)
+        keep_h(stack, call, lane, s, n_after, step.n, h)
+        keep_c(stack, call, lane, n_after, step.n, c)
         step.n = n_after
+
+
+cdef inline void keep_h(
+    const Stack *stack, const Call *call, const Lane *lane, Py_ssize_t s, Py_ssize_t n_after, Py_ssize_t n,
+    Span span,
+) noexcept nogil:
+    """Leave the h of the rows that are through, and behind a lane that has it in place of all: the next one
+    finds it there."""
+    if lane.is_in_place and s + 1 == lane.end:
+        n_after = 0
+    keep_states(lane.h, lane, next_h(call, lane, s), lane.ld_next * stack.itemsize, span, n_after, n)
+
+
+cdef inline void keep_c(
+    const Stack *stack, const Call *call, const Lane *lane, Py_ssize_t n_after, Py_ssize_t n, Span span,
+) noexcept nogil:
+    """Leave the c of the rows that are through, if it is kept apart."""
+    if lane.kept.c != NULL:
+        keep_states(lane.c, lane, lane.kept.c, call.ld_c * stack.itemsize, span, n_after, n)
 
 
 cdef void run_lane(const Stack *stack, const Call *call, const Lane *lane) noexcept nogil:
     gather_inputs(stack, call, lane)
     if not lane.is_lone:
-        project(stack, lane, 0, stack.backend.parts(lane.cell))
+        project(stack, lane, 0, parts_of(stack, lane.cell))
     run_steps(stack, call, lane)
 
 
@@ -452,6 +504,8 @@ cdef void take_lane(
     parts = turn.step.last
     turn.step.first = rows_before(parts, slice, call.slices)
     turn.step.last = rows_before(parts, slice + 1, call.slices)
+    turn.units = units_of(stack, &turn.lane, &turn.step)
+    gather_c(stack, call, &turn.lane, turn.step.n, turn.units)
     turn.s = begin if turn.lane.is_lone else begin - 1
 
 
@@ -461,6 +515,7 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
     cdef const Stack *stack = work.stack
     cdef Turn *turn = &work.call.turns[slice]
     cdef const Lane *lane = &turn.lane
+    cdef Py_ssize_t n_after
     cdef uint64_t before = stack.backend.enter()
     if phase == 0 or turn.s > lane.end:
         take_lane(stack, work.call, slice, phase == 0, turn)
@@ -472,12 +527,11 @@ cdef void run_panels(void *context, Py_ssize_t phase, int slice) noexcept nogil:
             # RNN of 128 units, 100x1 on two threads takes 0.93 of the time (Zen 4, that case of
             # `python -m bench --threads 2` in builds in turns).
             frnn_fetch(<const char *>turn.step.h_prev, stack.output_size * stack.itemsize)
-        stack.backend.step(lane.cell, &turn.step)
-        turn.step.row += turn.step.n
-    elif slice == 0:
-        keep_states(
-            lane.h, lane, next_h(work.call, lane, lane.end - 1), lane.ld_next * stack.itemsize,
-            stack.output_size * stack.itemsize, 0, work.call.B)
+        make_step(stack, work.call, lane, turn.s, &turn.step, turn.units)
+    else:
+        n_after = running(work.call, lane.end, turn.step.n)
+        keep_h(stack, work.call, lane, lane.end - 1, n_after, turn.step.n, turn.units)
+        keep_c(stack, work.call, lane, n_after, turn.step.n, turn.units)
     turn.s += 1
     stack.backend.leave(before)
 
@@ -502,7 +556,7 @@ cdef void run_stages(void *context, Py_ssize_t phase, int slice) noexcept nogil:
             continue
         gather_inputs(stack, call, &lane)
         if not lane.is_lone:
-            project(stack, &lane, 0, stack.backend.parts(lane.cell))
+            project(stack, &lane, 0, parts_of(stack, lane.cell))
     stack.backend.leave(before)
 
 

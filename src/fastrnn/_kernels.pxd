@@ -72,7 +72,8 @@ cdef extern from "kernels/kernels.h" nogil:
         void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
         void (*dense)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
                       void *out, Py_ssize_t ldo) noexcept nogil
-        Py_ssize_t (*parts)(const frnn_cell *cell) noexcept nogil
+        Py_ssize_t (*part_units)(const frnn_cell *cell) noexcept nogil
+        Py_ssize_t (*apart)(Py_ssize_t n, Py_ssize_t columns) noexcept nogil
         Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
         size_t (*project_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
         size_t (*step_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil

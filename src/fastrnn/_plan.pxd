@@ -55,9 +55,13 @@ cdef struct Scratch:
     char *x                     # (block*B, I): the inputs, where they are apart
     char *step                  # the backend's own
     char *h                     # (B, P): the h before the block, where the states have an order
-    char *c                     # (B, H): an LSTM's c, with lengths; else NULL
-    char *output[2]             # (B, P) twice: h where it cannot go straight to its place
     Inputs inputs               # of the block that is projected
+
+
+cdef struct Kept:
+    # The state of one direction of one layer from the first step of a call to the last, where it is apart.
+    char *h[2]                  # (B, P) with ld_h, of even and odd steps: where it is not in place at once
+    char *c                     # (B, H) with ld_c; NULL: it stays in its place
 
 
 cdef struct Lane:
@@ -69,16 +73,23 @@ cdef struct Lane:
     Py_ssize_t index            # of its states
     const States *h             # before, and then of every row behind its last step
     const States *c
+    const Kept *kept            # its state, as far as that is apart
     bint is_in_place            # h goes straight to y
     bint is_lone                # one step, which projects its own inputs, block by block of its weights
     Py_ssize_t ld_next
     Scratch *scratch
 
 
+cdef struct Span:
+    # Part of a row, in bytes.
+    Py_ssize_t begin, size
+
+
 cdef struct Turn:
     # PANELS: where a slice is.
     Lane lane
     frnn_step step              # the next one, of its own parts
+    Span units                  # which those are, of h and of c
     Py_ssize_t s                # and which that is; before the first: the projection, behind the last: h
     char apart[128]             # lest what a slice writes share a cache line with what another reads
 
@@ -105,6 +116,8 @@ cdef struct Call:
     # Its memory.
     char *between[2]            # (chunk, B, D*P): from one layer to the next
     Py_ssize_t between_slot     # PIPELINE: bytes from one layer's to the next one's
+    Kept *kept                  # (L*D,)
+    Py_ssize_t ld_h, ld_c       # elements from one row that is kept to the next one
     Scratch *scratches          # one; PANELS: one a slice; DIRECTIONS: one a direction; PIPELINE: two a layer
     Call *parts                 # ROWS: one a slice
     Turn *turns                 # PANELS: one a slice
@@ -126,6 +139,7 @@ cdef void choose(
 ) noexcept nogil
 cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil
 cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil
+cdef Py_ssize_t parts_of(const Stack *stack, const frnn_cell *cell) noexcept nogil
 cdef Py_ssize_t most_rows(Py_ssize_t B, int slices) noexcept nogil
 cdef Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil
 cdef Py_ssize_t block_of(const Stack *stack, Py_ssize_t T, Py_ssize_t B, int slices) noexcept nogil

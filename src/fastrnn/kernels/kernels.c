@@ -72,11 +72,10 @@
 
 /* ---------------------------------------------------------------- what all share */
 
-/* Blocks. */
-static ptrdiff_t frnn_parts(const frnn_cell *cell)
+/* A part is a block. */
+static ptrdiff_t frnn_part_units(const frnn_cell *cell)
 {
-    const ptrdiff_t units = cell->block * FRNN_PANEL;
-    return (cell->hidden_size + units - 1) / units;
+    return cell->block * FRNN_PANEL;
 }
 
 static ptrdiff_t frnn_panel_gates(const frnn_cell *cell)

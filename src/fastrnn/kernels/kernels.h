@@ -100,9 +100,12 @@ typedef struct frnn_backend {
     void (*dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
                   void *out, ptrdiff_t ldo);
 
-    /* How many parts the units of a cell have: without a projection several threads may compute them at the
-     * same time. */
-    ptrdiff_t (*parts)(const frnn_cell *cell);
+    /* The units of a part, of which the last may have fewer: without a projection several threads may compute
+     * parts at the same time. */
+    ptrdiff_t (*part_units)(const frnn_cell *cell);
+    /* Elements from row to row where n rows of so many columns, h or c of a step, are read and written best: as many
+     * as the columns, or more. */
+    ptrdiff_t (*apart)(ptrdiff_t n, ptrdiff_t columns);
     ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
     /* The scratch of project and of step for n rows, and so for fewer. */
     size_t (*project_bytes)(const frnn_cell *cell, ptrdiff_t n);

@@ -541,6 +541,11 @@ static inline ptrdiff_t FN(apart)(ptrdiff_t columns)
     return FN(is_crowd)(columns) ? columns + FRNN_APART / (ptrdiff_t)sizeof(T) : columns;
 }
 
+static ptrdiff_t FN(rows_apart)(ptrdiff_t n, ptrdiff_t columns)
+{
+    return FN(is_crowded)(n, columns) ? FN(apart)(columns) : columns;
+}
+
 /* Whether n rows are interleaved for a cell's products: where it has strips enough to pay for that. */
 static inline int FN(is_interleaved)(const frnn_cell *cell, ptrdiff_t n)
 {
@@ -687,8 +692,8 @@ static size_t FN(step_bytes)(const frnn_cell *cell, ptrdiff_t n)
 }
 
 static const frnn_backend FN(table) = {
-    FN(block_panels), FN(strip_columns), FRNN_CHUNK, FN(project), FN(step), FN(dense), frnn_parts,
-    frnn_panel_gates, FN(project_bytes), FN(step_bytes), FN(rows),
+    FN(block_panels), FN(strip_columns), FRNN_CHUNK, FN(project), FN(step), FN(dense), frnn_part_units,
+    FN(rows_apart), frnn_panel_gates, FN(project_bytes), FN(step_bytes), FN(rows),
     NULL, NULL, frnn_enter, frnn_leave,
 };
 
