@@ -158,6 +158,7 @@ cdef Lane lane_of(
     lane.c = &call.c
     lane.kept = &call.kept[i]
     row = elements(lane.y.row, stack.itemsize)
+    # Rows that crowd are kept apart, unless there is but one step.
     lane.is_in_place = (
         lane.y.order == NULL
         and (call.lengths == NULL or not lane.is_reverse)
@@ -246,7 +247,7 @@ cdef inline Span whole(const Stack *stack, Py_ssize_t columns) noexcept nogil:
 
 
 cdef inline Span units_of(const Stack *stack, const Lane *lane, const frnn_step *step) noexcept nogil:
-    """What the parts of a step are of h and c; of a cell with a projection no step has but a part."""
+    """What a step's parts are of a row of h and of c; a cell with a projection is not divided."""
     cdef Py_ssize_t units = stack.backend.part_units(lane.cell)
     cdef Span span
     span.begin = step.first * units * stack.itemsize
@@ -257,7 +258,7 @@ cdef inline Span units_of(const Stack *stack, const Lane *lane, const frnn_step 
 cdef void gather_states(
     const States *states, const Lane *lane, Py_ssize_t n, Span span, char *target, Py_ssize_t stride,
 ) noexcept nogil:
-    """Bring together the h or c of the first n rows before the lane; stride, in elements, of the target."""
+    """Bring together the h or c of the first n rows before the lane; stride: bytes between rows there."""
     cdef Py_ssize_t b
     for b in range(n):
         memcpy(target + b * stride + span.begin, state_at(states, lane.index, b) + span.begin, span.size)
