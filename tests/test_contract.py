@@ -32,7 +32,7 @@ LAYERING = {
     "layers": {"layers", "errors", "spec", "reference", "backends", "streaming", "pool", "_engine", "_pack"},
     "model": {"errors", "spec", "reference", "backends", "chain", "files", "importers", "layers", "streaming"}
     | {"pool"},
-    "offline": {"errors", "files", "importers"},
+    "offline": {"offline", "errors", "backends", "files", "importers"},
     "terminal": set(),
     "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "layers", "model", "terminal"},
     "demo": set(),

@@ -73,6 +73,7 @@ def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequenti
         batch_first=options.batch_first,
         nonlinearity=options.nonlinearity,
         precision=options.precision,
+        threads=getattr(options, "threads", None),  # which not every command has
     )
     for name, array in state_dict.items():
         is_weight = array.dtype.kind == "f" and not name.startswith("golden.")
