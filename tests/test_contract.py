@@ -34,7 +34,8 @@ LAYERING = {
     | {"pool"},
     "offline": {"offline", "errors", "backends", "files", "importers"},
     "terminal": set(),
-    "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "layers", "model", "terminal"},
+    "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "chain", "layers", "model"}
+    | {"terminal"},
     "demo": set(),
 }
 
