@@ -67,8 +67,34 @@ def test_a_low_temperature_draws_the_likeliest_character():
 
 
 def test_guitar_amp_plays_without_any_file():
-    out = run("guitar_amp")
-    assert "times real time" in out and "the longest block took" in out
+    first, second, *rest = run("guitar_amp").splitlines()
+    assert first.startswith("88200 samples in ") and first.endswith("times real time")
+    assert second == "1379 blocks after a warm-up; each may take 1451 us"
+    assert [line.split()[0] for line in rest[:4]] == ["p50", "p99", "p99.9", "largest"]
+    assert rest[4].endswith(" missed it") and len(rest) == 5
+
+
+def test_guitar_amp_reports_quantiles_of_blocks():
+    seconds = [1e-4] * 98 + [2e-4, 2e-3]
+    assert list(load("guitar_amp").report(seconds, 1e-3)) == [
+        "100 blocks after a warm-up; each may take 1000 us",
+        "p50       100.0 us   10.0% of the deadline",
+        "p99       218.0 us   21.8% of the deadline",
+        "p99.9    1821.8 us  182.2% of the deadline",
+        "largest  2000.0 us  200.0% of the deadline",
+        "1 missed it",
+    ]
+
+
+def test_guitar_amp_sounds_the_same_after_a_warm_up():
+    example = load("guitar_amp")
+    sounds = []
+    for blocks in (0, 3):
+        amplifier = example.Amplifier(*example.load_model(), most_samples=64)
+        amplifier.warm_up(blocks)
+        sounds.append(example.pluck(0.05))
+        assert len(example.play(amplifier, sounds[-1], 64)) == -(-len(sounds[-1]) // 64)
+    np.testing.assert_array_equal(*sounds)
 
 
 def test_guitar_amp_reads_and_writes_sound(tmp_path):
