@@ -61,13 +61,14 @@ def test_checkpoint_tells_what_was_left_out(files, expected, name):
     state_dict = fastrnn.load_state_dict(files / name)
     assert_same(state_dict, expected)
     assert state_dict.key == "model_state_dict"
-    assert state_dict.left_out == {
-        "epoch": "7",
-        "optimizer": "dict of 2",
-        "scaler_mean": "tensor (3,)",
-        "kwargs": "dict of 2",
-        "history": "numpy._core.multiarray._reconstruct (not read)",
-    }
+    left_out = dict(state_dict.left_out)
+    assert list(left_out) == ["epoch", "optimizer", "scaler_mean", "kwargs", "history"]
+    assert left_out["epoch"] == 7 and left_out["kwargs"] == {"hidden": 4, "name": "x"}
+    np.testing.assert_array_equal(left_out["scaler_mean"], np.zeros(3, np.float32))
+    np.testing.assert_array_equal(left_out["history"], np.arange(3.0))
+    moments = left_out["optimizer"]["state"][0]
+    assert moments["step"] == 1 and moments["exp_avg"].shape == (16, 3)
+    assert left_out["optimizer"]["param_groups"][0]["betas"] == (0.9, 0.999)
 
 
 def test_key_picks_one_of_several(files, expected):
@@ -175,7 +176,7 @@ def test_whole_module_is_refused_with_what_to_do(files):
 def test_missing_file_is_a_plain_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         fastrnn.load_state_dict(tmp_path / "nothing.pt")
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(fastrnn.FormatError, match=r"a folder with one file of weights, .* got an empty one"):
         fastrnn.load_state_dict(tmp_path)
 
 
@@ -266,7 +267,6 @@ def test_cuda_storages_are_plain_data(tmp_path):
         (os.system, "system"),
         (eval, "builtins.eval"),
         (exec, "builtins.exec"),
-        (getattr, "builtins.getattr"),
         (subprocess.Popen, "subprocess.Popen"),
         (pickle.loads, "loads"),
     ),
@@ -379,7 +379,7 @@ def test_wrong_legacy_files_are_refused(tmp_path, content, words):
          b"ccollections\nOrderedDict\nctorch\nTensor\nh\x00\x85\x87q\x020](" + b"h\x01h\x02R" * 3000 + b"e.",
          "at most 2000000 operations"),
         (b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\x00h\x00ctorch\nTensor\n)\x87R.",
-         "a whole pickled module or object"),
+         "a tensor of the class torch.Tensor (not read)"),
         # A key whose hash takes a while, again and again; and long names, each of them new.
         (b"\x80\x02\x8b" + struct.pack("<i", 10**6) + b"\x55" * (10**6 - 1) + b"\x01q\x000}"
          + b"h\x00Ns" * 300_000 + b".", "a whole number of"),
@@ -471,7 +471,7 @@ def test_a_storage_is_read_once(tmp_path, monkeypatch):
 
 def test_a_zip_file_on_several_disks_is_refused(tmp_path):
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 2)
-    refuse(tmp_path, b"A" * 100 + locator + b"PK\5\6" + bytes(18), "a whole zip archive, got a damaged one")
+    refuse(tmp_path, b"A" * 100 + locator + b"PK\5\6" + bytes(18), "a file of no known kind")
 
 
 def test_only_regular_files_are_read(tmp_path):
@@ -488,8 +488,7 @@ def test_header_size_of_safetensors_may_be_any(tmp_path):
     assert fastrnn.load_state_dict(tmp_path / "a")["w"].shape == (1,)
 
 
-def test_path_may_be_bytes_and_key_must_be_text(files):
-    assert len(fastrnn.load_state_dict(os.fsencode(files / "lstm_zip.pt"))) == 4
+def test_key_must_be_text(files):
     with pytest.raises(TypeError, match="key to be a str, got 5"):
         fastrnn.load_state_dict(files / "lstm_zip.pt", key=5)
 

@@ -10,10 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any, TextIO, cast
 
+from fastrnn.errors import printable as shown
 
-def shown(text: str) -> str:
-    """A text of a file as it may be shown: on one line, "?" for what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+__all__ = [
+    "ended_by_signal",
+    "print_lines",
+    "print_table",
+    "progress",
+    "remark",
+    "send_nowhere",
+    "shown",
+    "streams",
+]
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -107,8 +115,18 @@ def ended_by_signal() -> Iterator[None]:
 
 
 def remark(text: str) -> None:
-    """Say something beside the result, on stderr."""
-    print(shown(text), file=sys.stderr, flush=True)
+    """Say something beside the result, on stderr; its lines stay lines."""
+    print_lines(text, sys.stderr)
+
+
+def print_lines(text: str, file: TextIO | None = None) -> None:
+    """Print a text with what files hold in it: its lines stay lines, and nothing in them steers a terminal.
+
+    To stdout, or the file that is given.
+    """
+    for line in text.split("\n"):
+        print(shown(line), file=file or sys.stdout)
+    (file or sys.stdout).flush()
 
 
 @contextlib.contextmanager

@@ -14,12 +14,12 @@ from fastrnn.cli.options import (
     add_loading,
     check_outputs,
     load_model,
-    taken_for_granted,
+    tell_granted,
 )
 from fastrnn.errors import Array, State
 from fastrnn.files import replacing
 from fastrnn.offline import read_inputs, run_file
-from fastrnn.terminal import progress, remark
+from fastrnn.terminal import progress
 
 
 def add_to(commands: Commands) -> None:
@@ -41,10 +41,9 @@ def add_to(commands: Commands) -> None:
 def _run(options: argparse.Namespace) -> None:
     began = time.perf_counter()
     check_outputs([options.output, options.state], [options.model, options.input])
-    model, is_read_off = load_model(options.model, options)
+    model, _ = load_model(options.model, options)
     x, lengths = read_inputs(options.input)
-    if is_read_off:
-        remark(taken_for_granted(options))
+    tell_granted(model)
     with progress(os.path.basename(options.input)) as report:
         shape, state = run_file(model, x, options.output, lengths, report)
     if options.state is not None:
