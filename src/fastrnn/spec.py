@@ -158,6 +158,15 @@ def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any
     return tensors
 
 
+def _weights(where: str, name: str, value: Any) -> Array:
+    """An array of weights; or raise, where it is one of whole numbers as quantised weights are."""
+    array = check_array(where, printable(name), value)
+    if array.dtype.kind in "iub" and array.itemsize < 4:
+        hint = "Quantised weights are a number only with their scale: multiply it in first."
+        raise WeightError(message(where, f"{printable(name)} to be floats", f"{array.dtype}", hint))
+    return array
+
+
 def unread_error(where: str, name: str, why: str) -> WeightError:
     """The error of a tensor that is in a file and could not be read."""
     return WeightError(
@@ -179,7 +188,7 @@ def read_recurrent(
             f"{key}_l0" if _RECURRENT_KEY.fullmatch(key) else key: value for key, value in entries.items()
         }
     tensors = {
-        key: check_array(where, key, value) for key, value in entries.items() if _RECURRENT_KEY.fullmatch(key)
+        key: _weights(where, key, value) for key, value in entries.items() if _RECURRENT_KEY.fullmatch(key)
     }
     spec = _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict)
     shapes = spec.tensor_shapes()
@@ -268,7 +277,7 @@ def read_parameters(
     problems += [f"{printable(name)} is not one of its keys" for name in entries if name not in dimensions]
     tensors = {}
     if not problems:
-        tensors = {name: check_array(where, name, entries[name]) for name in dimensions if name in entries}
+        tensors = {name: _weights(where, name, entries[name]) for name in dimensions if name in entries}
         problems = [
             f"{name} has the shape {array.shape}"
             for name, array in tensors.items()

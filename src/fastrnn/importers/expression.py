@@ -76,6 +76,8 @@ def _expression_of(tree: ast.Module) -> ast.expr:
     models = [call for call in calls if _last_name(call.func) == "Sequential"]
     if models:
         return models[-1]
+    if not values:
+        raise ValueError(message(WHERE, "at least one layer", "none", EXAMPLE))
     if len(values) != 1:
         raise ValueError(message(WHERE, "a list of layers", f"{len(values)} statements", EXAMPLE))
     return values[0]
