@@ -7,10 +7,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from pathlib import Path
 
+import helpers
 import numpy as np
 import pytest
 from helpers import random_spec, random_tensors
 from hypothesis import settings
+
+import fastrnn
+from fastrnn.cli import main
 
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = Path(os.environ.get("FASTRNN_MODELS", Path(__file__).resolve().parents[2] / "shared" / "models"))
@@ -55,3 +59,26 @@ def models():
     if not MODELS.is_dir():
         pytest.skip(f"no folder of real models at {MODELS}")
     return MODELS
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command of the command line; give its status, stdout and stderr."""
+
+    def call(*arguments):
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def model(rng, tmp_path):
+    """A float32 model of 3 features in and 2 out, saved as model.safetensors."""
+    weights = {"weight": rng.standard_normal((2, 6)), "bias": rng.standard_normal(2)}
+    model = fastrnn.Sequential(
+        helpers.random_layer(rng, "LSTM", 3, 6, precision="float32"), fastrnn.Linear.from_state_dict(weights)
+    )
+    model.save(tmp_path / "model.safetensors")
+    return model

@@ -1,46 +1,20 @@
 """The command line, as a user meets it."""
 
-import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import assert_close, random_layer
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastrnn
-from fastrnn import demo, offline
+from fastrnn import demo
 from fastrnn.cli import main
-from fastrnn.spec import RecurrentSpec
 from fastrnn.terminal import print_table
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; give its status, stdout and stderr."""
-
-    def call(*arguments):
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
-def model(rng, tmp_path):
-    weights = {"weight": rng.standard_normal((2, 6)), "bias": rng.standard_normal(2)}
-    model = fastrnn.Sequential(
-        random_layer(rng, "LSTM", 3, 6, precision="float32"), fastrnn.Linear.from_state_dict(weights)
-    )
-    model.save(tmp_path / "model.safetensors")
-    return model
 
 
 def test_help_of_every_command():
@@ -103,141 +77,25 @@ def test_verify_fails_with_status_1(run, model, tmp_path, wrong):
     assert status == 1 and (error is None if wrong != 1 else error == pytest.approx(1, abs=1e-3))
 
 
-def test_run_says_what_it_takes_for_granted(run, golden, tmp_path):
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-    arguments = tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--json"
-    status, out, err = run("run", golden / "files" / "lstm_zip.pt", *arguments)
-    assert status == 0 and json.loads(out)["output"] == [5, 4] and "Taken for granted: time first" in err
-    run("convert", golden / "files" / "lstm_zip.pt", tmp_path / "model.safetensors")
-    _, _, err = run("run", tmp_path / "model.safetensors", *arguments)
-    assert err.startswith("This model was never compared with torch's output. Taken for granted: time first")
-
-
-def test_run_names_a_wrong_token_where_it_is(run, rng, tmp_path):
-    tensors = {
-        name: rng.standard_normal(shape) for name, shape in RecurrentSpec("GRU", 3, 4).tensor_shapes().items()
-    }
-    model = fastrnn.Sequential(
-        fastrnn.Embedding.from_state_dict({"weight": rng.standard_normal((9, 3))}),
-        fastrnn.GRU.from_state_dict(tensors, batch_first=True),
-    )
-    model.save(tmp_path / "model.safetensors")
-    for x, words in (
-        ([[4, 8, 15], [1, 2, 3]], "input: expected tokens from 0 to 8, got 15 at index (0, 2)."),
-        (
-            np.ones((2, 3, 4), int).tolist(),
-            "input: expected an array of shape (T,) or (B, T), got (2, 3, 4).",
-        ),
-    ):
-        np.save(tmp_path / "x.npy", x)
-        status, _, err = run(
-            "run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy"
-        )
-        assert status == 2 and err == f"fastrnn run: {words}\n"
-
-
-@pytest.mark.parametrize("block", (2**20, 40))
-@pytest.mark.parametrize("shape", ((50, 3), (50, 4, 3)))
-def test_run_equals_a_call(run, rng, tmp_path, monkeypatch, model, shape, block):
-    monkeypatch.setattr(offline, "BLOCK_NUMBERS", block)
-    x = rng.standard_normal(shape).astype(np.float32)
-    np.save(tmp_path / "x.npy", x)
-    status, _, err = run(
-        "run",
-        tmp_path / "model.safetensors",
-        tmp_path / "x.npy",
-        "-o",
-        tmp_path / "y.npy",
-        "--state",
-        tmp_path / "state.npz",
-    )
-    assert (status, err) == (0, "")
-    wanted, (h, c) = model(x)
-    assert_close(np.load(tmp_path / "y.npy"), wanted, 1e-6)
-    with np.load(tmp_path / "state.npz") as states:
-        assert_close(states["state0"], h, 1e-6)
-        assert_close(states["state1"], c, 1e-6)
-    assert not (tmp_path / "y.npy.part").exists()
-
-
-@pytest.mark.parametrize("block", (2**20, 30))
-@pytest.mark.parametrize("batch_first", (False, True))
-@pytest.mark.parametrize("bidirectional", (False, True))
-@pytest.mark.parametrize("takes_last", (False, True))
-@pytest.mark.parametrize("has_lengths", (False, True))
-def test_run_of_every_kind_of_model(
-    run, rng, tmp_path, monkeypatch, block, batch_first, bidirectional, takes_last, has_lengths
-):
-    monkeypatch.setattr(offline, "BLOCK_NUMBERS", block)
-    layers = [
-        fastrnn.OneHot(5),
-        random_layer(
-            rng, "GRU", 5, 4, precision="float32", bidirectional=bidirectional, batch_first=batch_first
-        ),
-    ]
-    model = fastrnn.Sequential(*layers, *([fastrnn.Last()] if takes_last else []))
-    model.save(tmp_path / "m")
-    tokens = rng.integers(5, size=(6, 20) if batch_first else (20, 6))
-    lengths = np.array([20, 1, 7, 7, 19, 2]) if has_lengths else None
-    np.savez(tmp_path / "x.npz", x=tokens, **({"lengths": lengths} if has_lengths else {}))
-    status, _, err = run(
-        "run", tmp_path / "m", tmp_path / "x.npz", "-o", tmp_path / "y.npy", "--state", tmp_path / "s.npz"
-    )
-    assert (status, err) == (0, "")
-    wanted, h = model(tokens, lengths=lengths)
-    assert_close(np.load(tmp_path / "y.npy"), wanted, 1e-6)
-    with np.load(tmp_path / "s.npz") as states:
-        assert_close(states["state0"], h, 1e-6)
-
-
 @pytest.mark.parametrize(
     "arguments, words",
     (
         (["info", "nothing.pt"], "fastrnn info: [Errno 2]"),
         (["info", "text.txt"], "fastrnn info: text.txt: expected a state_dict"),
         (["verify", "lstm.pt"], "expected a model that fastrnn saved, got torch zip. fastrnn convert makes"),
-        (["run", "model.safetensors", "text.txt", "-o", "y.npy"], "expected an input as .npy or .npz"),
-        (["run", "model.safetensors", "wrong.npy", "-o", "y.npy"], "expected 3 features in its last axis"),
-        (["run", "model.safetensors", "flat.npy", "-o", "y.npy"], "shape (T, I) or (T, B, I), got (5,)"),
-        (["run", "model.safetensors", "objects.npy", "-o", "y.npy"], "a whole .npy file"),
-        (["run", "model.safetensors", "wrong.npy", "-o", "wrong.npy"], "another file than the input"),
         (["convert", "lstm.pt", "no/such/folder/m"], "No such folder to write in: 'no/such/folder/m'"),
         (["convert", "lstm.pt", "lstm.pt"], "another file than the input, got lstm.pt"),
         (["convert", "lstm.pt", "m", "--nonlinearity", "tanh"], "an RNN beside nonlinearity, got LSTM"),
-        (["run", "model.safetensors", "wrong.npy", "-o", "model.safetensors"], "another file than the input"),
-        (["run", "model.safetensors", "wrong.npy", "-o", "y", "--state", "wrong.npy"], "another file"),
-        (["run", "model.safetensors", "wrong.npy", "-o", "y", "--state", "no/s"], "No such folder"),
-        (["run", "model.safetensors", "lengths.npz", "-o", "y.npy"], "lengths of shape (2,), got ()"),
-        (["run", "model.safetensors", "header.npy", "-o", "y.npy"], "a whole .npy file"),
-        (["run", "model.safetensors", "right.npy", "-o", "."], "A folder, which no file replaces: '.'"),
-        (["run", "model.safetensors", "right.npy", "-o", "y", "--state", ""], "No name of a file"),
-        (["run", "model.safetensors", "right.npy", "-o", "y" * 999], "File name too long"),
     ),
 )  # fmt: skip
 def test_errors_are_one_line_and_status_2(run, model, golden, tmp_path, monkeypatch, arguments, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("some text")
     (tmp_path / "lstm.pt").write_bytes((golden / "files" / "lstm_zip.pt").read_bytes())
-    np.save("right.npy", np.ones((5, 2, 3)))
-    np.save("wrong.npy", np.ones((5, 2, 9)))
-    np.save("flat.npy", np.ones(5))
-    np.savez("lengths.npz", x=np.ones((5, 2, 3)), lengths=np.array(3))
-    (tmp_path / "header.npy").write_bytes(b"\x93NUMPY\x01\x00\x06\x00{'a':(")
-    np.save("objects.npy", np.array([{}]), allow_pickle=True)
     before = sorted(os.listdir())
     status, _, err = run(*arguments)
     assert status == 2 and words in err and "Traceback" not in err
     assert sorted(os.listdir()) == before
-
-
-def test_softmax_over_the_rows_is_not_cut(run, rng, tmp_path, monkeypatch, model):
-    monkeypatch.setattr(offline, "BLOCK_NUMBERS", 40)
-    x = rng.standard_normal((5, 6, 3)).astype(np.float32)
-    np.save(tmp_path / "x.npy", x)
-    mixed = fastrnn.Sequential(model, fastrnn.Softmax(dim=1))
-    mixed.save(tmp_path / "mixed")
-    assert run("run", tmp_path / "mixed", tmp_path / "x.npy", "-o", tmp_path / "y.npy")[0] == 0
-    assert_close(np.load(tmp_path / "y.npy"), mixed(x)[0], 1e-6)
 
 
 def test_reader_that_goes_away_is_no_error():
@@ -299,31 +157,6 @@ def test_demo_text_goes_both_ways():
 # ---------------------------------------------------------------- where results go
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_nothing_but_a_file_is_replaced(run, model, rng, tmp_path):
-    """A device or a pipe stays what it is; behind a link, the file is written."""
-    saved = tmp_path / "model.safetensors"
-    np.save(tmp_path / "x.npy", rng.standard_normal((4, 3)))
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "link").symlink_to(tmp_path / "pipe")
-    for output in ("pipe", "link"):
-        status, _, err = run("run", saved, tmp_path / "x.npy", "-o", tmp_path / output)
-        assert status == 2 and "No regular file, so it is not replaced" in err
-    assert (tmp_path / "pipe").is_fifo()
-    (tmp_path / "other").symlink_to(tmp_path / "y.npy")
-    status, _, _ = run("run", saved, tmp_path / "x.npy", "-o", tmp_path / "other")
-    assert status == 0 and (tmp_path / "other").is_symlink()
-    assert np.load(tmp_path / "y.npy").shape == (4, 2)
-
-
-def test_two_outputs_may_not_be_one_file(run, model, rng, tmp_path):
-    np.save(tmp_path / "x.npy", rng.standard_normal((4, 3)))
-    files = ("-o", tmp_path / "same", "--state", tmp_path / "." / "same")
-    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", *files)
-    assert status == 2 and "another file than the other output" in err
-    assert not (tmp_path / "same").exists()
-
-
 def test_a_full_disk_is_an_os_error(run, model, tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("No space left on device")
@@ -332,48 +165,6 @@ def test_a_full_disk_is_an_os_error(run, model, tmp_path, monkeypatch):
     status, _, err = run("convert", tmp_path / "model.safetensors", tmp_path / "out.safetensors")
     assert status == 2 and "No space left on device" in err
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors"]
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no way here to ask for room")
-def test_a_disk_too_small_for_the_output_is_an_os_error(run, model, tmp_path, monkeypatch):
-    """Else the first write to a page without room is a signal, and the process dies."""
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-
-    def full(_, begin, size):
-        assert begin == 0 and size == os.path.getsize(next(tmp_path.glob(".fastrnn-*")))
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert status == 2 and "No space left on device" in err
-    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "x.npy"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no such signal here")
-def test_an_end_by_signal_leaves_nothing_begun(run, model, tmp_path, monkeypatch):
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-
-    def kill(*_):
-        assert list(tmp_path.glob(".fastrnn-*"))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(offline._Output, "write", kill)
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as caught:
-        run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert caught.value.code == 128 + signal.SIGTERM and signal.getsignal(signal.SIGTERM) is before
-    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "x.npy"]
-
-
-def test_a_replaced_file_keeps_its_permissions(run, model, tmp_path, monkeypatch):
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-    output = tmp_path / "y.npy"
-    output.touch(0o600)
-    command = ("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", output)
-    assert run(*command)[0] == 0 and output.stat().st_mode & 0o777 == 0o600
-    monkeypatch.setattr(os, "access", lambda path, mode: path != str(output))
-    status, _, err = run(*command)
-    assert status == 2 and "The file may not be written" in err
 
 
 def test_a_self_test_of_another_size_is_not_made(run, tmp_path):
@@ -447,32 +238,6 @@ def test_arguments_out_of_range_are_refused(capsys, arguments, words):
     assert capsys.readouterr().err.endswith(f"fastrnn {arguments[0]}: error: argument {words}\n")
 
 
-def test_a_message_names_the_command_once(run, model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.save("x.npy", np.ones(5))
-    _, _, err = run("run", "model.safetensors", "x.npy", "-o", "y.npy")
-    assert err == "fastrnn run: input: expected an array of shape (T, I) or (T, B, I), got (5,).\n"
-
-
-def test_json_stays_json_where_stderr_is_closed(run, golden, tmp_path, monkeypatch):
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-    monkeypatch.setattr(sys, "stderr", None)
-    status, out, _ = run(
-        "run", golden / "files" / "lstm_zip.pt", tmp_path / "x.npy", "-o", tmp_path / "y.npy", "--json"
-    )
-    assert status == 0 and json.loads(out)["output"] == [5, 4]
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no full device here")
-@pytest.mark.parametrize("input, status", (("x.npy", 0), ("none.npy", 2)))
-def test_a_full_stderr_stops_no_work(golden, tmp_path, input, status):
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-    command = [sys.executable, "-m", "fastrnn", "run", golden / "files" / "lstm_zip.pt", input, "-o", "y.npy"]
-    with open("/dev/full", "w") as full:
-        assert subprocess.run(command, cwd=tmp_path, stderr=full).returncode == status
-    assert (tmp_path / "y.npy").exists() is (status == 0)
-
-
 DEMO = [sys.executable, "-m", "fastrnn", "demo", "--json", "--length", "2000"]
 
 
@@ -497,47 +262,6 @@ def test_the_streams_of_the_caller_stay_as_they_were(run, capsys):
     assert (sys.stdout, sys.stdout.errors, sys.stderr) == before
 
 
-def test_where_a_link_leads_is_looked_at_before_the_work(run, model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    np.save("x.npy", np.ones((5, 3)))
-    os.symlink("nowhere/s.npz", "link")
-    command = ("run", "model.safetensors", "x.npy", "-o", "y.npy", "--state", "link")
-    status, _, err = run(*command)
-    assert status == 2 and "No such folder to write in" in err and not os.path.exists("y.npy")
-    os.mkdir("nowhere")
-    assert run(*command)[0] == 0 and os.path.islink("link") and os.path.isfile("nowhere/s.npz")
-
-
-def test_a_folder_that_may_not_be_written_in_is_refused_before_the_work(run, model, tmp_path, monkeypatch):
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-    monkeypatch.setattr(os, "access", lambda *_: False)  # whoever is root may write anywhere
-    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert status == 2 and "The folder may not be written in" in err
-    assert not (tmp_path / "y.npy").exists()
-
-
-def test_a_name_that_the_terminal_cannot_show_is_no_error(golden, tmp_path):
-    np.save(tmp_path / "x.npy", np.ones((5, 3)))
-    command = [
-        sys.executable,
-        "-m",
-        "fastrnn",
-        "run",
-        golden / "files" / "lstm_zip.pt",
-        "x.npy",
-        "-o",
-        "\xe9.npy",
-    ]
-    result = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        check=True,
-    )
-    assert rb"\xe9.npy: (5, 4)" in result.stdout
-
-
 def test_weights_that_are_no_numbers_are_named(run, tmp_path):
     np.savez(tmp_path / "nan.npz", weight_ih_l0=np.ones((4, 3)), weight_hh_l0=np.full((4, 1), np.nan))
     status, _, err = run("convert", tmp_path / "nan.npz", tmp_path / "model.safetensors")
@@ -545,10 +269,3 @@ def test_weights_that_are_no_numbers_are_named(run, tmp_path):
     np.save(tmp_path / "x.npy", np.ones((5, 3)))
     status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
     assert status == 0 and err.startswith("model.safetensors: layers.0.weight_hh_l0 holds NaN or infinity.\n")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names here")
-def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
-    os.mkfifo(tmp_path / "x.npy")
-    status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert status == 2 and err == "fastrnn run: x.npy: expected a regular file, got a pipe or a device.\n"

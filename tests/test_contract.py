@@ -35,7 +35,7 @@ LAYERING = {
     "saving": {"errors", "spec", "files", "importers", "selftest"},
     "model": {"errors", "spec", "backends", "chain", "importers", "layers", "saving", "selftest", "streaming"}
     | {"pool"},
-    "offline": {"errors", "files", "importers"},
+    "offline": {"offline", "errors", "backends", "files", "importers"},
     "terminal": {"errors"},
     "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "layers", "model", "terminal"},
     "demo": set(),

@@ -234,8 +234,8 @@ def test_wrong_ids_and_rows_leave_the_pool_as_it_was(rng):
         pool.step([a, b], X, out=[1])
     with pytest.raises(ValueError, match="a chunk for each of 2 ids, got 1"):
         pool.run([a, b], [X])
-    with pytest.raises(ValueError, match=r"expected chunk 1 of shape \(T, 5\), got \(0, 5\)"):
-        pool.run([a, b], [X, X[:0]])
+    with pytest.raises(ValueError, match=r"expected chunk 1 of shape \(T, 5\), got \(0, 4\)"):
+        pool.run([a, b], [X, X[:0, :4]])
     for stream in (c, 99):
         for method in (pool.close, pool.state):
             with pytest.raises(ValueError, match="expected ids of open streams"):
@@ -399,6 +399,49 @@ def test_a_step_of_nobody(rng, tokens):
     for ids, X in (([], []), (np.array([]), np.array([])), ((), np.empty(0, int))):
         assert pool.step(ids, X).shape == (0, 7)
     assert pool.run([], []) == []
+
+
+class Foreign(fastrnn.Tanh):
+    """Somebody's layer, which is called; with no rows it would fail."""
+
+    def __call__(self, x):
+        return np.tanh(x / np.abs(x).max()) if x.size else x[[0]]
+
+
+@pytest.mark.parametrize("is_called", (False, True))
+@pytest.mark.parametrize("has_tokens", (False, True))
+def test_empty_chunks_among_others_make_no_step(rng, has_tokens, is_called):
+    """Some, all or none of the chunks, as arrays and as lists; with enough streams for several blocks."""
+    model = random_model(rng, has_tokens=has_tokens)
+    if is_called:
+        model = fastrnn.Sequential(*model.layers, Foreign())
+    pool = model.pool()
+    ids = [pool.open(model(random_inputs(rng, model, 2))[1]) for _ in range(150)]
+    for lengths in (rng.integers(0, 4, 150), np.zeros(150, int), np.eye(150, dtype=int)[77]):
+        streams = [model.stream() for _ in ids]
+        for stream, id in zip(streams, ids, strict=True):
+            stream.state = pool.state(id)
+        chunks = [random_inputs(rng, model, length) for length in lengths]
+        outputs = pool.run(ids, [c if len(c) or index % 2 else [] for index, c in enumerate(chunks)])
+        for id, stream, chunk, y in zip(ids, streams, chunks, outputs, strict=True):
+            assert y.shape == (len(chunk), 3) and y.dtype == np.float32
+            assert_same(y, stream.run(chunk))
+            assert_same_states(pool.state(id), stream.state)
+
+
+def test_flat_chunks_are_one_feature(rng):
+    layer = random_layer(rng, "GRU", 1, 5, precision="float32")
+    x = rng.standard_normal((3, 6)).astype(np.float32)
+    pools = [layer.pool(), layer.pool()]
+    ids = [[pool.open() for _ in x] for pool in pools]
+    wanted = pools[0].run(ids[0], x[:, :, None])
+    for one, other, alone in zip(pools[1].run(ids[1], x), wanted, x, strict=True):
+        assert one.shape == (6, 5)
+        np.testing.assert_array_equal(one, other)
+        assert_same(one, layer.stream().run(alone))
+    assert pools[1].run(ids[1], [[], x[1], x[2][:, None]])[0].shape == (0, 5)
+    with pytest.raises(ValueError, match=r"expected chunk 0 of shape \(T, 1\) or \(T,\), got \(\)"):
+        pools[1].run(ids[1][:1], [1.0])
 
 
 def test_who_waits_has_the_next_turn(rng):

@@ -112,7 +112,9 @@ def test_whole_sequence_continues_as_a_stream(rng):
     (
         ("step", np.ones(3), "Stream.step: expected x of shape (4,), got (3,)"),
         ("step", np.ones((1, 4)), "expected x of shape (4,), got (1, 4)"),
-        ("run", np.ones((0, 4)), "expected chunk of shape (T, 4), got (0, 4)"),
+        ("run", np.ones((0, 3)), "expected chunk of shape (T, 4), got (0, 3)"),
+        ("run", np.ones(4), "expected chunk of shape (T, 4), got (4,)"),
+        ("step", [], "expected x of shape (4,), got (0,)"),
         ("run", np.ones((2, 1, 4)), "expected chunk of shape (T, 4)"),
     ),
 )
@@ -157,6 +159,85 @@ def test_layers_that_need_the_whole_sequence_have_no_stream(rng):
         fastrnn.Stream([])
     with pytest.raises(ValueError, match="batch_size to be at least 1"):
         random_layer(rng).stream(0)
+
+
+class Foreign(fastrnn.Tanh):
+    """Somebody's layer, which is called; with no rows it would fail."""
+
+    def __call__(self, x):
+        return np.tanh(x / np.abs(x).max()) if x.size else x[[0]]
+
+
+EMPTY_MODELS = {
+    "one layer": lambda rng: [random_layer(rng, "LSTM", 4, 5)],
+    "compiled": lambda rng: random_model(rng).layers,
+    "called": lambda rng: [random_layer(rng, "GRU", 4, 5, precision="float32"), Foreign()],
+    "tokens": lambda rng: [fastrnn.OneHot(4, precision="float64"), random_layer(rng, "GRU", 4, 5)],
+    "tokens, called": lambda rng: [fastrnn.OneHot(4), Foreign(), random_layer(rng, "RNN", 4, 5)],
+}
+
+
+@pytest.mark.parametrize("batch_size", (None, 3))
+@pytest.mark.parametrize("name", EMPTY_MODELS)
+def test_an_empty_chunk_makes_no_step(rng, name, batch_size):
+    """As an array and as a list, into out too: no rows, of the right type, and the state as it was."""
+    model = fastrnn.Sequential(*EMPTY_MODELS[name](rng))
+    rows = () if batch_size is None else (batch_size,)
+    features = () if name.startswith("tokens") else (4,)
+    x = np.ones((2, *rows, *features), np.intp if name.startswith("tokens") else np.float64)
+    stream, other = model.stream(batch_size), model.stream(batch_size)
+    wanted = stream.run(x)
+    np.testing.assert_array_equal(other.run(x), wanted)
+    before = stream.state
+    for chunk in (x[:0], x[:0].tolist(), np.empty(0, np.float32), []):
+        y = stream.run(chunk)
+        assert y.shape == (0, *wanted.shape[1:]) and y.dtype == wanted.dtype
+        out = np.empty_like(y)
+        assert stream.run(chunk, out=out) is out
+        with pytest.raises(ValueError, match=r"Stream\.run: expected out to be a C-contiguous"):
+            stream.run(chunk, out=np.empty_like(wanted))
+    for one, array in zip(arrays_of(before), arrays_of(stream.state), strict=True):
+        np.testing.assert_array_equal(one, array)
+    np.testing.assert_array_equal(stream.run(x), other.run(x))
+
+
+def test_an_empty_chunk_of_features_that_nobody_tells_is_refused():
+    with pytest.raises(ValueError, match=r"expected chunk of shape \(T, I\), got \(0,\)"):
+        fastrnn.ReLU().stream().run([])
+    assert fastrnn.ReLU().stream().run(np.empty((0, 3))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", ("lone", "head", "called"))
+def test_a_flat_block_is_one_feature(rng, name):
+    """Numbers (n,), of any type and with any stride, give the bits of (n, 1)."""
+    layers = [random_layer(rng, "LSTM", 1, 5, num_layers=2, precision="float32")]
+    layers += {"lone": [], "head": [fastrnn.Softmax()], "called": [Foreign()]}[name]
+    model = fastrnn.Sequential(*layers)
+    x = rng.standard_normal(12).astype(np.float32)
+    wanted = model.stream().run(x[:, None])
+    assert wanted.shape == (12, 5)
+    out = np.full_like(wanted, np.nan)
+    for block in (x, np.repeat(x, 2)[::2], x.tolist(), x.astype(np.float64)):
+        np.testing.assert_array_equal(model.stream().run(block), wanted)
+        assert model.stream().run(block, out=out) is out
+        np.testing.assert_array_equal(out, wanted)
+
+
+def test_only_a_block_of_one_feature_may_be_flat(rng):
+    layer = random_layer(rng, "GRU", 1, 4)
+    for stream, shape in ((layer.stream(1), "(T, 1, 1)"), (layer.stream(3), "(T, 3, 1)")):
+        with pytest.raises(ValueError, match=re.escape(f"expected chunk of shape {shape}, got (3,)")):
+            stream.run(np.ones(3))
+    with pytest.raises(ValueError, match=re.escape("expected chunk of shape (T, 1) or (T,), got (3, 2)")):
+        layer.stream().run(np.ones((3, 2)))
+    with pytest.raises(ValueError, match=re.escape("expected x of shape (1,), got ()")):
+        layer.stream().step(1.0)
+    with pytest.raises(ValueError, match="overlaps"):
+        fastrnn.Linear.from_state_dict({"weight": [[2.0]]}, precision="float64").stream().run(
+            block := np.ones(3), out=block[:, None]
+        )
+    tokens = fastrnn.Embedding.from_state_dict({"weight": np.arange(4.0)[:, None]}).stream()
+    np.testing.assert_array_equal(tokens.run([3, 0]), [[3], [0]])
 
 
 def test_softmax_over_the_last_axis_by_its_number(rng):

@@ -611,6 +611,10 @@ cdef class Slots:
             return 0
         if not is_dense:
             qsort(self.parts, n, sizeof(Part), longest_first)
+            while n > 0 and self.parts[n - 1].row.length == 0:  # a block is of streams that make a step
+                n -= 1
+            if n == 0:
+                return 0
             for i in range(n):
                 self.slots[i] = self.parts[i].slot
         time = flow_ns(chain, 1, n) * total / n

@@ -216,8 +216,11 @@ cdef class Stepper:
     cdef int run_blocks(self, Py_ssize_t T, const char *source, char *target) except -1:
         cdef Chain chain = self.chain
         cdef FlowSpace space = self.chunks
-        cdef Py_ssize_t steps = T if chain.work.count == 1 else min(T, max(1, FLOW_ROWS // self.B))
-        cdef Py_ssize_t rest = T % steps, planned = 0
+        cdef Py_ssize_t steps, rest, planned = 0
+        if T == 0:
+            return 0
+        steps = T if chain.work.count == 1 else min(T, max(1, FLOW_ROWS // self.B))
+        rest = T % steps
         # All memory first: a state that has moved cannot go back.
         cdef size_t size = plan_flow(&chain.work, &space.flow, steps, self.B, chain.threads)
         if rest:

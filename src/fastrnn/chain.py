@@ -134,22 +134,29 @@ class StreamLayers:
         return Chain(links)
 
     def check_steps(self, where: str, name: str, x: object, leading: Sequence[int | str]) -> Array:
-        """x as an array (*leading, features), or (*leading,) of tokens; of them "T" is any size from 1 on."""
+        """x as an array (*leading, features), or (*leading,) of tokens; of them "T" is any size.
+
+        (T,) of numbers is (T, 1) where the layers take one feature and there are no rows.
+        """
         x = check_array(where, name, x)
         shape = [*leading]
         if not self.takes_tokens:
             shape.append("I" if self.features_in is None else self.features_in)
-        if x.shape == (0,) and shape[:1] == [0]:
+        may_be_flat = shape == ["T", 1] and not self.takes_tokens
+        if x.shape == (0,) and shape[:1] in ([0], ["T"]) and "I" not in shape:
             # An empty list has neither columns nor a kind of numbers.
-            x = np.empty(
-                [0, *(self.features_in or 0 for _ in shape[1:])], np.intp if self.takes_tokens else float
-            )
+            sizes = [0, *map(int, shape[1:])]
+            x = np.zeros(sizes, np.intp if self.takes_tokens else np.float64)
+        elif may_be_flat and x.ndim == 1:
+            x = x[:, None]
         fits = x.ndim == len(shape) and all(
-            size == n or (size in ("T", "I") and n > 0) for size, n in zip(shape, x.shape, strict=True)
+            size == n or size == "T" or (size == "I" and n > 0)
+            for size, n in zip(shape, x.shape, strict=True)
         )
         if not fits:
             text = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
-            raise ValueError(message(where, f"{name} of shape {text}", f"{x.shape}"))
+            expected = f"{name} of shape {text}{' or (T,)' if may_be_flat else ''}"
+            raise ValueError(message(where, expected, f"{x.shape}"))
         return x
 
     def plain(self, where: str, name: str, x: Array) -> Array:
@@ -188,7 +195,9 @@ class StreamLayers:
         return check_out(where, out, self.out_shape(x), self.out_dtype(x), [x])
 
     def run(self, where: str, x: Array, states: Sequence[list[Floats]], out: Array | None) -> Array:
-        """Call one layer after the other: x (T, ...), the states in place."""
+        """Call one layer after the other: x (T, ...), the states in place. Without rows none is called."""
+        if not x.size:
+            return np.empty(self.out_shape(x), self.out_dtype(x)) if out is None else out
         rest, given = iter(states), x
         for index, layer in enumerate(self.layers):
             if not layer.is_recurrent:

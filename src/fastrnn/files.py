@@ -41,12 +41,18 @@ def replacing(path: str) -> Iterator[str]:
     os.close(handle)
     try:
         yield draft
-        os.chmod(draft, _mode(path))
-        os.replace(draft, path)
+        put_in_place(draft, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(draft)
         raise
+
+
+def put_in_place(made: str, path: str) -> None:
+    """Let a file that is complete take the place of `path`, on the same disk. Links and permissions stay."""
+    path = os.path.realpath(path)
+    os.chmod(made, _mode(path))
+    os.replace(made, path)
 
 
 def _mode(path: str) -> int:

@@ -144,7 +144,8 @@ class StreamPool(Slots):
         ids : sequence of int
             Of open streams, in any order, no two the same.
         chunks : sequence of array-like, each of shape (T, I)
-            One for each id, of lengths that may differ, at least 1. Tokens: integers, shape (T,).
+            One for each id, of lengths that may differ. Tokens: integers, shape (T,). An empty one, ``[]``
+            too, makes no step. Where the model takes one feature, numbers of shape (T,) are (T, 1).
 
         Returns
         -------
@@ -190,8 +191,6 @@ class StreamPool(Slots):
 
         def advance() -> Floats:
             arrays = self._read_all("step", ids)
-            if n == 0:
-                return np.empty(self._layers.out_shape(x), self._layers.out_dtype(x))
             y: Floats = self._layers.run("StreamPool.step", x[None], self._by_layer(arrays), target)[0]
             self._write_all(arrays, n)
             return y

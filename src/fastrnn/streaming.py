@@ -96,7 +96,8 @@ class Stream(Stepper):
         Parameters
         ----------
         chunk : array-like, shape (T, I) or (T, B, I)
-            Real numbers; tokens: integers, shape (T,) or (T, B). T is at least 1.
+            Real numbers; tokens: integers, shape (T,) or (T, B). An empty chunk, ``[]`` too, makes no step.
+            Where the model takes one feature and there are no rows, numbers of shape (T,) are (T, 1).
         out : ndarray, optional
             Where the result goes; C-contiguous, of its shape and dtype, apart from ``chunk``.
 
