@@ -739,6 +739,62 @@ def test_from_torch_refuses_what_it_cannot_make():
             fastrnn.from_torch(module)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_from_torch_checks_classes_before_it_reads():
+    """A quantised module and one with extra state have things in their state dicts that are no tensors."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+
+    class Extra(nn.Linear):
+        def get_extra_state(self):
+            return {"a": 1}
+
+        def set_extra_state(self, state):
+            pass
+
+    packed = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(3, 4)), {nn.LSTM})
+    for module in (packed, packed[0], Extra(3, 4), nn.Sequential(nn.Tanh(), Extra(3, 4))):
+        with pytest.raises(TypeError, match=r"expected a torch.nn module \(RNN, GRU, LSTM"):
+            fastrnn.from_torch(module)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_from_torch_takes_parametrized_modules():
+    torch = pytest.importorskip("torch")
+    import torch.nn.utils.prune
+
+    torch.manual_seed(0)
+    nn, utils = torch.nn, torch.nn.utils
+    modules = [nn.RNN(3, 4), nn.GRU(3, 4), nn.LSTM(3, 4), nn.Linear(3, 4), nn.GRU(3, 4)]
+    utils.parametrizations.orthogonal(modules[0], "weight_hh_l0")
+    utils.parametrizations.spectral_norm(modules[1], "weight_hh_l0")
+    utils.weight_norm(modules[2], "weight_ih_l0")
+    utils.prune.random_unstructured(modules[3], "weight", 0.5)
+    utils.parametrize.register_parametrization(modules[4], "bias_ih_l0", nn.Tanh())
+    x = torch.randn(5, 2, 3)
+    for module in modules:
+        if hasattr(module, "parametrizations"):
+            with pytest.raises(ValueError, match=r"a module in eval\(\), got a parametrized one in training"):
+                fastrnn.from_torch(module)
+        module.eval()
+        with torch.no_grad():
+            wanted = module(x)
+        y = fastrnn.from_torch(module)(x.numpy())
+        wanted, y = (part[0] if isinstance(part, tuple) else part for part in (wanted, y))
+        np.testing.assert_allclose(y, wanted.numpy(), rtol=0, atol=1e-6)
+
+
+def test_from_torch_refuses_what_changes_a_forward():
+    torch = pytest.importorskip("torch")
+    hooked, inner, own = torch.nn.Linear(3, 4), torch.nn.Sequential(torch.nn.ReLU()), torch.nn.Linear(3, 4)
+    hooked.register_forward_hook(lambda module, x, y: 2 * y)
+    inner[0].register_forward_pre_hook(lambda module, x: (-x[0],))
+    own.forward = lambda x: x
+    for module, words in ((hooked, "a hook"), (inner, "a hook"), (own, "a forward")):
+        with pytest.raises(ValueError, match=f"from_torch: expected a plain .*, got one with {words} of its own"):
+            fastrnn.from_torch(module)
+
+
 def test_state_dicts_of_live_tensors_are_taken():
     torch = pytest.importorskip("torch")
     module = torch.nn.LSTM(3, 4)

@@ -15,12 +15,15 @@ DCP = (
     "In the program that made it: torch.distributed.checkpoint.format_utils."
     'dcp_to_torch_save(folder, "weights.pt").'
 )
+KERAS = (
+    "Keras orders gates and axes in another way: bring its arrays into torch's order, and numpy.savez them."
+)
 # How much of a file tells its kind.
 HEAD = 512
 
 # Files of other kinds by their first bytes: (offset, bytes, what it is, hint).
 _MAGIC = (
-    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras?)", "fastrnn reads torch's weights, not Keras's."),
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras?)", KERAS),
     (0, b"\x93NUMPY", "a single NumPy array", "Weights are several arrays: numpy.savez."),
     (0, b"GGUF", "a GGUF file", RESAVE),
     (4, b"TFL3", "a TensorFlow Lite file", RESAVE),
@@ -93,7 +96,7 @@ def refuse_archive(where: str, names: list[str]) -> FormatError | None:
         return None
     kind, hint = f"a zip of {len(names)} other entries", ""
     if any(name.endswith("model.weights.h5") for name in names):
-        kind, hint = "a Keras file", "fastrnn reads torch's weights, not Keras's."
+        kind, hint = "a Keras file", KERAS
     elif any("serialized_exported_program" in name or "/models/" in name for name in names):
         kind, hint = "a torch.export archive", RESAVE
     elif any(name.endswith((".pth", ".pt", ".ckpt", ".safetensors")) for name in names):
