@@ -1,5 +1,6 @@
 """Files: good ones come out right, bad ones are refused by name, and no code of theirs runs."""
 
+import importlib
 import io
 import json
 import os
@@ -761,15 +762,14 @@ def test_from_torch_checks_classes_before_it_reads():
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_from_torch_takes_parametrized_modules():
     torch = pytest.importorskip("torch")
-    import torch.nn.utils.prune
-
+    prune = importlib.import_module("torch.nn.utils.prune")
     torch.manual_seed(0)
     nn, utils = torch.nn, torch.nn.utils
     modules = [nn.RNN(3, 4), nn.GRU(3, 4), nn.LSTM(3, 4), nn.Linear(3, 4), nn.GRU(3, 4)]
     utils.parametrizations.orthogonal(modules[0], "weight_hh_l0")
     utils.parametrizations.spectral_norm(modules[1], "weight_hh_l0")
     utils.weight_norm(modules[2], "weight_ih_l0")
-    utils.prune.random_unstructured(modules[3], "weight", 0.5)
+    prune.random_unstructured(modules[3], "weight", 0.5)
     utils.parametrize.register_parametrization(modules[4], "bias_ih_l0", nn.Tanh())
     x = torch.randn(5, 2, 3)
     for module in modules:
@@ -786,7 +786,8 @@ def test_from_torch_takes_parametrized_modules():
 
 def test_from_torch_refuses_what_changes_a_forward():
     torch = pytest.importorskip("torch")
-    hooked, inner, own = torch.nn.Linear(3, 4), torch.nn.Sequential(torch.nn.ReLU()), torch.nn.Linear(3, 4)
+    hooked, own = torch.nn.Linear(3, 4), torch.nn.Linear(3, 4)
+    inner = torch.nn.Sequential(torch.nn.ReLU())
     hooked.register_forward_hook(lambda module, x, y: 2 * y)
     inner[0].register_forward_pre_hook(lambda module, x: (-x[0],))
     own.forward = lambda x: x
