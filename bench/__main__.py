@@ -117,7 +117,7 @@ def _plot(options):
     try:
         from bench.plot import plot
     except ImportError as error:
-        hint = "pip install 'fastrnn[bench]' brings it."
+        hint = "pip install matplotlib brings it."
         raise RuntimeError(message("plot", "matplotlib", f"none ({error})", hint)) from error
     for path in plot(_read(options.result), options.output):
         print(path)

@@ -3,7 +3,7 @@
 import math
 
 from bench.cases import RTNEURAL, SHOWN, SHOWN_OF_THREADS
-from fastrnn.benchmark.table import duration, left_out_notes, time_cell
+from fastrnn.benchmark.table import duration, left_out_notes, missing_notes, time_cell
 from fastrnn.terminal import print_table
 
 TITLES = {"torch": "torch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", RTNEURAL: "RTNeural"}
@@ -12,11 +12,11 @@ TITLES = {"torch": "torch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO
 def print_report(result):
     """Print everything that a run found out."""
     print(_headline(result))
-    if result["not_installed"]:
-        print(f"not installed: {', '.join(result['not_installed'])}; pip install '.[bench]'")
+    for line in missing_notes(result):
+        print(line)
     if result["cases"]:
         print("medians; ratio: the best peer's time over ours, or torch's or RTNeural's where that counts\n")
-        print_table(*case_table(result, result["cases"]))
+        print_table(*case_table(result, result["cases"]), width=None)
         print()
         for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["cases"]}):
             print(line)
@@ -27,10 +27,10 @@ def print_report(result):
     pools = [entry for entry in result["cases"] if entry["mode"] == "pool"]
     if pools:
         print("\npools: microseconds a stream, and how many times as much as in one step of the pool\n")
-        print_table(*pool_table(pools))
+        print_table(*pool_table(pools), width=None)
     if "cold_start" in result:
         print()
-        print_table(*start_table(result))
+        print_table(*start_table(result), width=None)
 
 
 def markdown(result, has_all=False):
@@ -75,7 +75,7 @@ def case_table(result, entries):
         is_missed = entry["ratio"] is not None and entry["ratio"] < entry["target"]
         rows.append((
             entry["name"],
-            time_cell(times["fastrnn"], with_p99=False),
+            time_cell(times["fastrnn"]),
             *([duration(p99) if p99 else ""] if has_steps else []),
             *(_cell(times.get(name)) for name in engines),
             _ratio(entry["ratio"]),
@@ -95,7 +95,7 @@ def short_table(result, entries):
     rows = [
         (
             entry["name"],
-            f"**{time_cell(entry['engines']['fastrnn'], with_p99=False)}**",
+            f"**{time_cell(entry['engines']['fastrnn'])}**",
             *(_cell(entry["engines"].get(name)) for name in engines),
             _ratio(entry["peer_ratio"]),
             *((_cell(entry["engines"]["one thread"]), f"{entry['scaling']:.2f}") if has_threads else ()),
@@ -195,7 +195,7 @@ def _limits_line(result):
 def _cell(record):
     if record is not None and "recorded" in record:
         return f"{duration(record['recorded'])} (recorded)"
-    return time_cell(record, with_p99=False)
+    return time_cell(record)
 
 
 def _ratio(ratio):

@@ -29,7 +29,7 @@ from fastrnn.benchmark import engines
 from fastrnn.benchmark.measure import ROUND_SECONDS, ROUNDS, machine, measure
 from fastrnn.benchmark.table import best_peer
 
-RESULT_VERSION = 3
+RESULT_VERSION = 4
 
 
 def run(

@@ -5,6 +5,8 @@ import shlex
 import shutil
 import sys
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,12 +31,14 @@ from bench.compare import compare
 from bench.probe import Limits, NoCompiler, probe
 from bench.report import markdown, print_report
 from bench.run import RESULT_VERSION
-from fastrnn.benchmark.engines import OURS, Engine, LeftOut, Runner
+from fastrnn.benchmark.block import bench_block, print_block
+from fastrnn.benchmark.engines import OURS, PINNED, Engine, LeftOut, Runner
 from fastrnn.benchmark.engines import PEERS as PEER_ENGINES
 from fastrnn.benchmark.measure import compare_outputs, measure
-from fastrnn.benchmark.model import bench_model, works_of
-from fastrnn.benchmark.table import best_peer, duration, left_out_notes, ratio_to_best
-from fastrnn.benchmark.work import Work, ragged_lengths
+from fastrnn.benchmark.model import bench_model, print_result, works_of
+from fastrnn.benchmark.table import best_peer, duration, left_out_notes, missing_notes, ratio_to_best
+from fastrnn.benchmark.tail import MOST_BINS, histogram, histogram_lines, tail
+from fastrnn.benchmark.work import Work, live_specs, ragged_lengths
 from fastrnn.cli import main
 
 LIMITS = Limits("avx2", {"float32": 200.0, "float64": 100.0}, [(2**14, 400.0), (2**28, 40.0)], {})
@@ -101,18 +105,19 @@ def peer(name):
 
 
 RUNS = [(model, "sequence") for model in MODELS]
-RUNS += [(model, "step") for model in MODELS if not model.endswith("both_ways")]  # which no stream can
+RUNS += [(model, mode) for model in MODELS if not model.endswith("both_ways") for mode in ("step", "block")]
 
 
 @pytest.mark.parametrize("model, mode", RUNS)
 @pytest.mark.parametrize("name", ("torch", "onnxruntime", "openvino"))
 def test_engines_agree(rng, name, model, mode):
     """The outputs of three calls, states carried in the steps."""
-    specs = tuple(layer.spec() for layer in MODELS[model](rng))
+    layers = MODELS[model](rng)
+    specs = live_specs("", layers) if mode == "block" else tuple(layer.spec() for layer in layers)
     for B in (1, 3):
         work = Work(specs, T=1 if mode == "step" else 4, B=B, mode=mode)
         wanted = outputs(OURS, work)
-        if mode == "step":
+        if work.keeps_state:
             assert not np.array_equal(wanted[0], wanted[1])
         found = compare_outputs(outputs(peer(name), work), wanted, "float32")
         assert found["difference"] < 1e-5
@@ -196,7 +201,8 @@ def test_a_right_answer_has_times():
     found = measure(Case("GRU", 3, 4, mode="step").work(), [Fake()], rounds=2, round_seconds=1e-4)
     for record in found.values():
         low, high = record["quartiles"]
-        assert low <= record["microseconds"] <= high and record["p99"] > 0 and record["steps"] >= 20
+        assert low <= record["microseconds"] <= high and record["p99"] > 0 and record["calls"] >= 20
+        assert 0 < record["p50"] <= record["p99"] <= record["p99.9"] <= record["largest"]
     assert best_peer(found) == ("fake", found["fake"]["microseconds"])
 
 
@@ -226,20 +232,134 @@ def test_bench_of_a_model(rng, tmp_path, capsys):
             assert work["engines"][name]["difference"] < 1e-5
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "Sequential(LSTM(3, 4), Linear(4, 2))" in out and "(p99 " in out and "5 steps, 2 rows" in out
+    model, *tables = out.splitlines()
+    assert model == "Sequential(LSTM(3, 4), Linear(4, 2))"
+    assert [line.split() for line in tables if line.startswith("engine")] == [
+        ["engine", "median", "p99", "time", "/", "fastrnn's"],
+        *[["engine", "median", "time", "/", "fastrnn's"]] * 2,
+    ]
+    assert "one step, 1 row" in tables and "5 steps, 2 rows" in tables
+    assert max(map(len, tables)) <= 60
+
+
+BLOCK = ("--block", "4", "--rate", "48000", "--rounds", "1")
+
+
+def test_bench_of_blocks(rng, tmp_path, capsys):
+    """Live, also where only a stream takes every step on behind Last, and a softmax names another axis."""
+    layers = [float_layer(rng, "LSTM", 3, 4), fastrnn.Last(), linear(rng, 4, 2), fastrnn.LogSoftmax(1)]
+    fastrnn.Sequential(*layers).save(tmp_path / "m")
+    assert main(["bench", str(tmp_path / "m"), *BLOCK, "--json", "-o", str(tmp_path / "r.json")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    assert (result["block"], result["rate"]) == (4, 48000) and result["budget"] == pytest.approx(4e6 / 48000)
+    (work,) = result["works"]
+    assert (work["mode"], work["T"]) == ("block", 4)
+    for name in result["engines"]:
+        record = work["engines"][name]
+        assert record["difference"] < 1e-5 and record["warm_up"] > 0 and record["calls"] >= 200
+        assert sum(record["histogram"]["counts"]) == record["calls"] >= record["missed"]
+    assert main(["bench", str(tmp_path / "m"), *BLOCK]) == 0
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "blocks of 4 at 48000 a second: 83.3 us each, the budget" in lines
+    assert any("before them warm up and are not counted" in line for line in lines)
+    assert [line.split() for line in lines if line.startswith("engine")] == [
+        ["engine", "p50", "p99", "p99.9", "largest"],
+        ["engine", "p50", "p99", "p99.9", "largest", "missed"],
+    ]
+    assert "fastrnn: blocks that took from ... on" in lines
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    (
+        (["--block", "64"], "bench: expected --rate with --block, got --block alone."),
+        (["--rate", "48000"], "bench: expected --block with --rate, got --rate alone."),
+        (["--block", "64", "--rate", "0"], "--rate: expected a number above 0"),
+    ),
+)
+def test_a_block_wants_a_rate(golden, capsys, arguments, words):
+    path = str(golden / "files" / "lstm_zip.pt")
+    try:
+        status = main(["bench", path, *arguments])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2 and words in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_stream_has_no_blocks(rng, tmp_path, capsys):
+    fastrnn.Sequential(random_layer(rng, "GRU", 3, 4, bidirectional=True)).save(tmp_path / "both.safetensors")
+    assert main(["bench", str(tmp_path / "both.safetensors"), *BLOCK]) == 2
+    err = capsys.readouterr().err
+    assert "both.safetensors: expected layers that run forward, got GRU(3, 4" in err
+
+
+def test_tail_of_calls():
+    found = tail([1000] * 98 + [2000, 9000], deadline=2e-6)
+    assert (found["p50"], found["largest"], found["calls"], found["missed"]) == (1, 9, 100, 2)
+    assert found["p99"] == pytest.approx(2.07) and found["p99.9"] == pytest.approx(np.quantile([2, 9], 0.901))
+    assert sum(found["histogram"]["counts"]) == 100
+    assert "missed" not in tail([1000])
+
+
+@pytest.mark.parametrize("spread", (0.01, 0.5, 2, 3))
+def test_histogram_is_spaced_by_one_factor(rng, spread):
+    times = 50 * np.exp(rng.standard_normal(1000) * spread)
+    times[:3] = (20, 40, 80)  # on edges
+    edges, counts = histogram(times, 40)
+    assert len(counts) <= MOST_BINS and len(edges) == len(counts) + 1 and counts[0] > 0 and counts[-1] > 0
+    np.testing.assert_allclose(edges[1:] / edges[:-1], edges[1] / edges[0])
+    wanted = [((low <= times) & (times < high)).sum() for low, high in pairwise(edges)]
+    assert counts.tolist() == wanted
+    if edges[0] < 40 < edges[-1]:
+        assert 40 in edges
+
+
+def test_histogram_is_drawn_in_60_columns():
+    lines = list(histogram_lines([500.0, 1000.0, 2000.0, 4000.0], [123_456_789, 1, 0], 1000.0))
+    assert [line.split()[0] for line in lines] == ["500", "1.00", "1.00", "2.00"]
+    assert lines[0].count("#") == 36 and lines[0].endswith(" 123,456,789") and lines[1].endswith("the budget")
+    assert lines[2].count("#") == 1 and lines[3].count("#") == 0
+    assert max(map(len, lines)) <= 60
+
+
+def test_missing_packages_are_named_with_their_remedy(monkeypatch, capsys):
+    monkeypatch.setattr("fastrnn.benchmark.engines.find_spec", lambda name: None if name == "onnx" else name)
+    missing = {engine.name: engine.missing() for engine in PEER_ENGINES if not engine.is_installed()}
+    assert missing_notes({"not_installed": missing}) == [
+        "onnxruntime: onnx is not installed (pip install onnx)",
+        "openvino: onnx is not installed (pip install onnx)",
+    ]
+    assert missing_notes({"not_installed": {"openvino": ["onnx", "openvino"]}}) == [
+        "openvino: onnx and openvino are not installed (pip install onnx openvino)"
+    ]
+
+
+def test_the_remedies_are_those_of_the_extra():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    extra = next(line for line in text.splitlines() if line.startswith("bench ="))
+    for engine in PEER_ENGINES:
+        for package in engine.needs:
+            assert f'"{PINNED.get(package, package)}' in extra
 
 
 def test_bench_without_a_peer(rng, monkeypatch, capsys):
-    monkeypatch.setattr(Engine, "is_installed", lambda self: self is OURS)
+    monkeypatch.setattr("fastrnn.benchmark.engines.find_spec", lambda name: None)
     model = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4, bidirectional=True))
     result = bench_model(model, T=3, B=1, rounds=1, round_seconds=1e-4)
     assert [work["name"] for work in result["works"]] == ["3 steps, 1 row"]
     assert result["works"][0]["ratio"] is None and set(result["works"][0]["engines"]) == {"fastrnn"}
-    from fastrnn.benchmark.model import print_result
-
     print_result(result)
-    out = capsys.readouterr().out
-    assert "not installed: torch, onnxruntime, openvino; pip install 'fastrnn[bench]'" in out
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == [
+        "torch: torch is not installed (pip install torch==2.13.0)",
+        "onnxruntime: onnx and onnxruntime are not installed (pip install onnx onnxruntime)",
+        "openvino: onnx and openvino are not installed (pip install onnx openvino)",
+    ]
+    forward = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4))
+    print_block(bench_block(forward, "m", 2, 100, rounds=1, round_seconds=1e-4))
+    assert capsys.readouterr().out.splitlines()[-3:] == lines[-3:]
 
 
 def test_bench_refuses_a_folder_that_is_not_there(golden, capsys):

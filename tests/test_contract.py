@@ -37,7 +37,8 @@ LAYERING = {
     | {"pool"},
     "offline": {"offline", "errors", "backends", "files", "importers"},
     "terminal": {"errors"},
-    "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "layers", "model", "terminal"},
+    "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "chain", "layers", "model"}
+    | {"terminal"},
     "demo": set(),
 }
 

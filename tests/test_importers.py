@@ -792,7 +792,7 @@ def test_from_torch_refuses_what_changes_a_forward():
     inner[0].register_forward_pre_hook(lambda module, x: (-x[0],))
     own.forward = lambda x: x
     for module, words in ((hooked, "a hook"), (inner, "a hook"), (own, "a forward")):
-        with pytest.raises(ValueError, match=f"from_torch: expected a plain .*, got one with {words} of its own"):
+        with pytest.raises(ValueError, match=f"a plain .*, got one with {words} of its own"):
             fastrnn.from_torch(module)
 
 

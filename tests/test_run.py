@@ -11,10 +11,13 @@ import sys
 import numpy as np
 import pytest
 from helpers import assert_close, random_layer
+from hypothesis import given
+from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn.cli import main
 from fastrnn.offline import blocks, draft, table
+from fastrnn.offline.recording import Recording, check_recording
 from fastrnn.spec import RecurrentSpec
 
 
@@ -270,7 +273,9 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("array.npz -o y.npy", "array.npz: expected what a .npz file holds, got a NumPy array (.npy). "
          "Rename it so that it ends in .npy."),
         ("lengths.npy -o y.npy", "what a .npy file holds, got a zip archive (.npz). Rename it"),
-        ("text.npy -o y.npy", "expected what a .npy file holds, got a file of another kind."),
+        ("text.npy -o y.npy", "expected what a .npy file holds, got a text."),
+        ("hdf.npy -o y.npy", "expected what a .npy file holds, got an HDF5 file."),
+        ("other.npz -o y.npy", "expected what a .npz file holds, got a file of no known kind."),
         ("empty.npy -o y.npy", "expected what a .npy file holds, got an empty file."),
         ("wrong.npy -o y.npy", "expected 3 features in its last axis"),
         ("flat.npy -o y.npy", "shape (T, I) or (T, B, I), got (5,)"),
@@ -339,6 +344,8 @@ def test_what_run_refuses_leaves_nothing(run, model, tmp_path, monkeypatch, argu
         ("text.txt", b"some text"),
         ("text.npy", b"some text"),
         ("empty.npy", b""),
+        ("hdf.npy", b"\x89HDF\r\n\x1a\n and more"),
+        ("other.npz", b"\xff\x00\xff"),
         ("header.npy", b"\x93NUMPY\x01\x00\x06\x00{'a':("),
     ):
         (tmp_path / name).write_bytes(data)
@@ -425,6 +432,20 @@ def test_rows_without_an_axis_of_rows_are_steps(run, model, rng, tmp_path, monke
     assert np.array_equal(np.load("y.npy"), model(x[10:-5])[0])
 
 
+@given(n=st.integers(1, 6), begin=st.none() | st.integers(-8, 8), end=st.none() | st.integers(-8, 8))
+def test_bounds_are_those_of_a_slice_or_out_of_range(n, begin, end):
+    model = fastrnn.Sequential(fastrnn.ReLU())
+    x = np.arange(2.0 * n).reshape(n, 2)
+    wanted = x[begin:end]
+    is_in_range = len(wanted) and all(bound is None or -n <= bound <= n for bound in (begin, end))
+    if is_in_range:
+        cut, layout = check_recording("input", model, Recording(x), slice(begin, end))
+        assert np.array_equal(cut.x, wanted) and layout.T == len(wanted)
+    else:
+        with pytest.raises(ValueError, match="input: expected at least one of the time steps"):
+            check_recording("input", model, Recording(x), slice(begin, end))
+
+
 def test_numbers_in_a_row_are_steps_of_one_feature(run, rng, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     layer = random_layer(rng, "RNN", 1, 4, precision="float32")
@@ -470,6 +491,15 @@ def test_a_table_goes_through_a_model(run, model, rng, tmp_path, monkeypatch):
         assert np.array_equal(np.stack([y["y0"], y["y1"]], axis=1), wanted)
     assert run("run", "model.safetensors", "x.parquet", "-o", "y.npy", "--rows", "5:9")[0] == 0
     assert np.array_equal(np.load("y.npy"), model(np.stack([a, b, c], axis=1)[5:9])[0])
+
+
+def test_a_table_keeps_its_precision_where_the_model_has_none(run, tmp_path, monkeypatch):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    monkeypatch.chdir(tmp_path)
+    fastrnn.Sequential(fastrnn.ReLU()).save("m.safetensors")
+    pq.write_table(pa.table({"a": [1 + 2**-40, -1.0], "b": [3, 2**31]}), "x.parquet")
+    assert run("run", "m.safetensors", "x.parquet", "-o", "y.npy")[0] == 0
+    assert np.load("y.npy").tolist() == [[1 + 2**-40, 3.0], [0.0, 2.0**31]]
 
 
 @pytest.mark.parametrize("is_batched", (False, True))

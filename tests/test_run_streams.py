@@ -158,6 +158,23 @@ def assert_states_equal(file, state):
         assert np.array_equal(file[f"state{index}"], array)
 
 
+def test_a_raw_stream_wants_a_model_that_says_what_it_takes(here):
+    fastrnn.Sequential(fastrnn.ReLU()).save("m.safetensors")
+    status, out, err = pipe("m.safetensors", "-", "-o", "-", data=bytes(12))
+    assert (status, out) == (2, b"") and "a model that says what numbers it takes, got one of any" in err
+    x = np.array([[1.5, -2.0, np.nan]])
+    status, out, err = pipe("m.safetensors", "-", "-o", "-", "--raw", data=npy_bytes(x))
+    assert status == 0 and np.array_equal(np.frombuffer(out, "<f8"), [1.5, 0.0, np.nan], equal_nan=True)
+
+
+def test_a_raw_stream_to_a_table(model, rng, here):
+    pq = pytest.importorskip("pyarrow.parquet")
+    x = rng.standard_normal((50, 3)).astype("<f4")
+    assert pipe("model.safetensors", "-", "-o", "y.parquet", data=x.tobytes())[0] == 0
+    y = pq.read_table("y.parquet")
+    assert np.array_equal(np.stack([y["y0"], y["y1"]], axis=1), model(x)[0])
+
+
 class Slowly(io.RawIOBase):
     """Bytes that come in portions of given sizes."""
 

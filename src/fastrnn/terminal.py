@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
+from itertools import zip_longest
 from typing import Any, TextIO, cast
 
 from fastrnn.errors import printable as shown
@@ -24,8 +25,18 @@ __all__ = [
 ]
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of texts under the names of their columns."""
+# Columns of a table that rich does not draw, the gap between two, and how narrow one may become.
+WIDTH = 60
+GAP = "  "
+NARROWEST = 8
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = WIDTH) -> None:
+    """Print rows of texts under the names of their columns.
+
+    On a terminal rich draws the table, where it is installed. Elsewhere lines have this width at most (None:
+    any): long texts go on below, and columns that are too many stand below one another.
+    """
     rows = [list(map(shown, row)) for row in rows]
     if find_spec("rich") is not None and sys.stdout.isatty():
         from rich.console import Console
@@ -37,9 +48,50 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
             table.add_row(*map(Text, row))  # no markup
         Console().print(table)
         return
+    for line in _table_lines(columns, rows, width):
+        print(line)
+
+
+def _table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    room = None if width is None else width - len(GAP) * (len(widths) - 1)
+    if room is not None and sum(widths) > room:
+        widest = _widest(widths, room)
+        if widest < NARROWEST:
+            yield from _stacked(columns, rows, cast(int, width))
+            return
+        widths = [min(own, widest) for own in widths]
     for row in (columns, *rows):
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+        cells = [_wrapped(text, own) for text, own in zip(row, widths, strict=True)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            yield GAP.join(map(str.ljust, parts, widths)).rstrip()
+
+
+def _widest(widths: Sequence[int], room: int) -> int:
+    """The width that no column may exceed for all of them to fit."""
+    widest = max(widths)
+    while widest > 0 and sum(min(own, widest) for own in widths) > room:
+        widest -= 1
+    return widest
+
+
+def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
+    """Each row as its first text and, below, a line for each other column."""
+    for first, *rest in rows:
+        yield from _wrapped(first, width)
+        for name, text in zip(columns[1:], rest, strict=True):
+            yield from (GAP + part for part in _wrapped(f"{name}: {text}", width - len(GAP)))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """A text in lines of a width, all of it: broken after a space or a mark of a name, else anywhere."""
+    lines = []
+    while len(text) > width:
+        end = 1 + max(text.rfind(mark, 0, width) for mark in " ._/")
+        end = end if end > width // 2 else width
+        lines.append(text[:end])
+        text = text[end:]
+    return [*lines, text]
 
 
 class _Unheard:

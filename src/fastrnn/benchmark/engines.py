@@ -2,7 +2,7 @@
 
 ``engine.build(work)`` gives a Runner: one callable that does a unit of the work, into memory that is
 bound beforehand where the engine can, and as little Python around it as the engine allows; and one
-that gives the output of the last unit. In a step the state goes on from call to call.
+that gives the output of the last unit. In steps and blocks the state goes on from call to call.
 """
 
 import os
@@ -24,6 +24,9 @@ from fastrnn.layers import RecurrentLayer
 from fastrnn.model import LAYERS, Sequential
 from fastrnn.spec import LayerSpec
 
+# What pip is to install for a package, where that is more than its name.
+PINNED = {"torch": "torch==2.13.0"}
+
 
 class LeftOut(Exception):
     """An engine does not do this work; the text says why."""
@@ -44,7 +47,11 @@ class Engine:
 
     def is_installed(self) -> bool:
         """Whether every package that the engine needs is there."""
-        return all(find_spec(package) is not None for package in self.needs)
+        return not self.missing()
+
+    def missing(self) -> list[str]:
+        """The packages that the engine needs and that are not there."""
+        return [package for package in self.needs if find_spec(package) is None]
 
     def version(self) -> str:
         """That of the installed engine."""
@@ -72,18 +79,30 @@ class Fastrnn(Engine):
         x = work.x()
         if work.mode == "pool":
             return pool_runner(model, x[0], np.arange(work.B))
-        if work.is_step:
-            stream = model.stream(None if work.B == 1 else work.B)
-            x = x.reshape(x.shape[2:] if work.B == 1 else (work.B, *x.shape[2:]))
-            y = np.empty_like(stream.step(x))
-            stream.reset()
-            return Runner(partial(stream.step, x, y), lambda: y)
+        if work.keeps_state:
+            return stream_runner(model, work)
         layer = model.layers[0]
         if len(model.layers) > 1 or not isinstance(layer, RecurrentLayer):
             call = partial(model, x, lengths=work.lengths)
             return Runner(call, lambda: call()[0])
         out = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
         return Runner(partial(layer, x, lengths=work.lengths, out=out), lambda: out)
+
+
+def stream_runner(model: Sequential, work: Work) -> Runner:
+    """Steps or blocks of a live sequence, or of B rows that go in step."""
+    stream = model.stream(None if work.B == 1 else work.B)
+    axis = 1 if work.batch_first else 0
+    x = np.array(work.x().swapaxes(0, axis), order="C")  # (T, B, ...)
+    if work.B == 1:
+        x = x.reshape(work.T, *x.shape[2:])
+    if work.mode == "step":
+        x = x.reshape(x.shape[1:])
+    call = stream.step if work.mode == "step" else stream.run
+    y = np.empty_like(call(x))
+    stream.reset()
+    swaps = work.mode == "block" and work.B > 1
+    return Runner(partial(call, x, y), lambda: y.swapaxes(0, axis) if swaps else y)
 
 
 def pool_runner(model: Sequential, x: Array, order: NDArray[np.intp]) -> Runner:
@@ -140,7 +159,7 @@ class Torch(Engine):
         torch.set_num_threads(work.threads)
         run = make_runner(work)
         x = torch.tensor(work.x())
-        if not work.is_step:
+        if not work.keeps_state:
             return Runner(partial(run, x), lambda: np.asarray(run(x)[0]))
         y = state = None
 
@@ -152,7 +171,7 @@ class Torch(Engine):
 
 
 class OnnxRuntime(Engine):
-    """ONNX Runtime with bound inputs and outputs; the states of a step go to and fro between two sets."""
+    """ONNX Runtime with bound inputs and outputs; the states kept go to and fro between two sets."""
 
     name = "onnxruntime"
     needs = ("onnx", "onnxruntime")
@@ -164,7 +183,7 @@ class OnnxRuntime(Engine):
 
     def build(self, work: Work) -> Runner:
         session, states = self.session(work)
-        bindings, y = self.bind(session, work.x(), states, work.is_step)
+        bindings, y = self.bind(session, work.x(), states, work.keeps_state)
         return Runner(map(session.run_with_iobinding, cycle(bindings)).__next__, y.numpy)
 
     def session(self, work: Work) -> tuple[Any, dict[str, tuple[int, ...]]]:
@@ -180,7 +199,7 @@ class OnnxRuntime(Engine):
         return session, states
 
     def bind(
-        self, session: Any, x: Array, states: dict[str, tuple[int, ...]], is_step: bool
+        self, session: Any, x: Array, states: dict[str, tuple[int, ...]], keeps_state: bool
     ) -> tuple[list[Any], Any]:
         """Two bindings to be run in turns, the states going to and fro; and where the output appears."""
         import onnxruntime
@@ -195,7 +214,7 @@ class OnnxRuntime(Engine):
             binding.bind_ortvalue_input("x", x)
             binding.bind_ortvalue_output("y", y)
             for name in states:
-                if is_step:
+                if keeps_state:
                     binding.bind_ortvalue_input(f"{name}_in", before[name])
                 binding.bind_ortvalue_output(f"{name}_out", after[name])
             bindings.append(binding)
@@ -235,7 +254,7 @@ class OpenVino(Engine):
             request.set_tensor("x", x)
             request.set_tensor("y", y)
             for name in states:
-                if work.is_step:
+                if work.keeps_state:
                     request.set_tensor(f"{name}_in", before[name])
                 request.set_tensor(f"{name}_out", after[name])
             calls.append(partial(request.infer, share_outputs=True))

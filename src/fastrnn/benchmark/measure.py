@@ -11,6 +11,7 @@ import numpy as np
 
 from fastrnn.backends import config
 from fastrnn.benchmark.engines import OURS, PEERS, Engine, LeftOut, Runner
+from fastrnn.benchmark.tail import tail
 from fastrnn.benchmark.work import Work
 from fastrnn.errors import Array, message
 
@@ -19,8 +20,10 @@ ROUND_SECONDS = 0.01
 # What all rounds of a work may take together; fewer than FEWEST_ROUNDS are not made for it.
 WORK_SECONDS = 4.0
 FEWEST_ROUNDS = 11
-# Steps timed one by one in a round, for the 99th percentile: as many as fit into it, from 10 to 100.
-SINGLE_STEPS = (10, 100)
+# Calls of a live sequence that are timed one by one in a round: as many as fit into it, within these numbers.
+# Many, and a tenth as many before them untimed: of 100 the first, whose code the caches have lost, is the
+# 99th percentile. Blocks are more, since a 99.9th percentile wants thousands of all rounds.
+SINGLE_CALLS = {"step": (10, 1000), "pool": (10, 1000), "block": (200, 2000)}
 # How far two engines may differ, as a share of the largest value: sums in different orders.
 AGREEMENT = {"float32": 1e-4, "float64": 1e-10}
 # Before a round with several threads: those of the engine before it spin on for a while, ONNX Runtime's for
@@ -32,7 +35,8 @@ COMPARED = 3
 
 
 def machine() -> dict[str, Any]:
-    """What a figure means nothing without: processor, versions, and what is not installed."""
+    """What a figure means nothing without: processor, versions, and what is not installed, with the packages
+    that are missing."""
     processor = platform.processor()
     try:
         with open("/proc/cpuinfo") as file:
@@ -44,7 +48,7 @@ def machine() -> dict[str, Any]:
         "processor": processor,
         "config": config(),
         "engines": {engine.name: engine.version() for engine in (OURS, *PEERS) if engine.is_installed()},
-        "not_installed": [engine.name for engine in PEERS if not engine.is_installed()],
+        "not_installed": {engine.name: engine.missing() for engine in PEERS if not engine.is_installed()},
     }
 
 
@@ -73,8 +77,9 @@ def measure(
     -------
     dict of str to dict
         By the engine's name. Either ``left_out``, why there is no time; or ``microseconds``, the
-        median over the rounds of a unit's time, ``quartiles`` of the same, and for a step ``p99``,
-        the 99th percentile of ``steps`` single calls. ``difference``: the largest, to our output.
+        median over the rounds of a unit's time, ``quartiles`` of the same, and for a live sequence
+        what `tail` tells of single calls, and ``warm_up``, how many came before them in each round.
+        ``difference``: the largest, to our output.
     """
     results: dict[str, dict[str, Any]] = {}
     engines = [OURS, *(engine for engine in peers if engine.is_installed())]
@@ -126,25 +131,26 @@ def _first_outputs(runner: Runner) -> Array:
 def _take_turns(
     runners: dict[Engine, Runner], rounds: int, round_seconds: float, work: Work
 ) -> dict[Engine, dict[str, Any]]:
-    is_step, threads = work.is_step, work.threads
+    threads = work.threads
     counts, singles = {}, {}
+    few, many = SINGLE_CALLS.get(work.mode, (0, 0))
     seconds_of_all = 0.0
     for engine, runner in runners.items():
         with engine.active():
             one = _seconds_of_one(runner.call, round_seconds)
         counts[engine] = max(1, round(round_seconds / one))
-        few, many = SINGLE_STEPS
-        singles[engine] = min(many, max(few, round(round_seconds / one))) if is_step else 0
+        singles[engine] = min(many, max(few, counts[engine]))
         seconds_of_all += one * (counts[engine] + singles[engine])
     rounds = min(rounds, max(FEWEST_ROUNDS, round(WORK_SECONDS / seconds_of_all)))
     means: dict[Engine, list[float]] = {engine: [] for engine in runners}
-    steps: dict[Engine, list[int]] = {engine: [] for engine in runners}
+    times: dict[Engine, list[int]] = {engine: [] for engine in runners}
+    warm_up: dict[Engine, int] = {}
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
             for engine, runner in runners.items():
-                count = counts[engine]
+                count, single = counts[engine], singles[engine]
                 with engine.active():
                     warming = max(1, count // 10)
                     if threads > 1:
@@ -152,16 +158,17 @@ def _take_turns(
                         warming = max(1, round(count * WARMING_SECONDS / round_seconds))
                     _seconds(runner.call, warming)
                     means[engine].append(_seconds(runner.call, count) / count)
-                    steps[engine] += _single_steps(runner.call, singles[engine])
+                    _single_calls(runner.call, single // 10)
+                    times[engine] += _single_calls(runner.call, single)
+                    warm_up[engine] = warming + count + single // 10
     finally:
         gc.enable()
     results: dict[Engine, dict[str, Any]] = {}
     for engine, values in means.items():
         low, median, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)) * 1e6)
         results[engine] = {"microseconds": median, "quartiles": [low, high], "rounds": rounds}
-        if is_step:
-            single = steps[engine]
-            results[engine] |= {"p99": float(np.quantile(single, 0.99) / 1e3), "steps": len(single)}
+        if work.keeps_state:
+            results[engine] |= {"warm_up": warm_up[engine], **tail(times[engine], work.deadline)}
     return results
 
 
@@ -172,7 +179,7 @@ def _seconds(call: Callable[[], object], count: int) -> float:
     return time.perf_counter() - began
 
 
-def _single_steps(call: Callable[[], object], count: int) -> list[int]:
+def _single_calls(call: Callable[[], object], count: int) -> list[int]:
     """Nanoseconds of each of some calls."""
     clock = time.perf_counter_ns
     result = []

@@ -1,6 +1,6 @@
 """A chain of layers as an ONNX model, for the engines that read one.
 
-Inputs x, as the layers take it, and for a step the states of each recurrent layer before it, s0_in,
+Inputs x, as the layers take it, and for a live sequence the states of each recurrent layer before it, s0_in,
 s1_in, ... (D, B, P); outputs y and the states behind it, s0_out, s1_out, ...: h, and c of an LSTM, of
 one layer after the other. Shapes are fixed, which suits the engines best.
 
@@ -86,7 +86,7 @@ class _Builder:
         if self.y == "x":  # dropouts alone
             self.add("Identity", ["x"])
         self.nodes[-1].output[0] = "y"
-        before = self.states if self.work.is_step else {}
+        before = self.states if self.work.keeps_state else {}
         graph = helper.make_graph(
             self.nodes,
             "model",
@@ -144,7 +144,7 @@ class _Builder:
             inputs = [self.y, *map(self.constant, _matrices(spec, shape, layer))]
             if self.work.lengths is not None:
                 inputs.append(self.constant(np.array(self.work.lengths, np.int32)))
-            if self.work.is_step:
+            if self.work.keeps_state:
                 inputs += ["", *(f"{name}_in" for name in names)]
             self.y = f"Y{len(self.nodes)}"
             self.nodes.append(

@@ -1,7 +1,12 @@
 """What was measured, as people read it."""
 
 from collections.abc import Collection, Mapping
+from textwrap import fill
 from typing import Any
+
+from fastrnn.benchmark.engines import PINNED
+from fastrnn.errors import join
+from fastrnn.terminal import WIDTH
 
 Times = Mapping[str, Mapping[str, Any]]
 
@@ -32,12 +37,26 @@ def duration(microseconds: float) -> str:
     return f"{microseconds:.{digits}f} {unit}"
 
 
-def time_cell(record: Mapping[str, Any] | None, with_p99: bool = True) -> str:
-    """The time of one engine; "-" where it has none."""
-    if record is None or "microseconds" not in record:
-        return "-"
-    p99 = f" (p99 {duration(record['p99'])})" if with_p99 and "p99" in record else ""
-    return duration(record["microseconds"]) + p99
+def time_cell(record: Mapping[str, Any] | None, name: str = "microseconds") -> str:
+    """A time of one engine, by its name in the record; "-" where it has none."""
+    return "-" if record is None or name not in record else duration(record[name])
+
+
+def headline(result: Mapping[str, Any]) -> str:
+    """Which model, on which processor, in which versions of the engines."""
+    versions = ", ".join(f"{name} {version}" for name, version in result["engines"].items())
+    machine = f"{result['processor']}; one thread each; {versions}"
+    return f"{result['model']}\n{fill(machine, WIDTH)}"
+
+
+def missing_notes(result: Mapping[str, Any]) -> list[str]:
+    """A line for each engine that is not installed: the packages that it misses, and how they come."""
+    notes = []
+    for engine, packages in result["not_installed"].items():
+        wanted = " ".join(PINNED.get(package, package) for package in packages)
+        are = "is" if len(packages) == 1 else "are"
+        notes.append(f"{engine}: {join(packages)} {are} not installed (pip install {wanted})")
+    return notes
 
 
 def left_out_notes(named: Mapping[str, Times]) -> list[str]:

@@ -13,7 +13,8 @@ from fastrnn.spec import GATES, LayerSpec
 def make_runner(work: Work) -> Callable[..., Any]:
     """A function (x, state) to (y, state), as fastrnn's Sequential is one; weights of the work's own."""
     warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
-    modules = [_cells(spec) if work.is_step and _has_cells(spec) else _module(spec) for spec in work.specs]
+    is_step = work.keeps_state and work.T == 1
+    modules = [_cells(spec) if is_step and _has_cells(spec) else _module(spec) for spec in work.specs]
     if len(modules) == 1 and work.specs[0].kind in GATES and work.lengths is None:
         return cast("Callable[..., Any]", modules[0])  # nothing else of ours around torch's module or cells
     lengths = None if work.lengths is None else torch.tensor(work.lengths)

@@ -1,13 +1,18 @@
 """What the engines are given to do."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastrnn.chain import StreamLayers
 from fastrnn.errors import Array
 from fastrnn.spec import GATES, LayerSpec, RecurrentSpec, read_recurrent
+
+if TYPE_CHECKING:
+    import fastrnn
 
 SEED = 20240229
 
@@ -22,11 +27,14 @@ class Work:
         The layers, as ``layer.spec()`` gives them.
     T, B : int
         Time steps of a call, and rows. T is 1 where the mode is "step".
-    mode : {"sequence", "step", "pool"}
+    mode : {"sequence", "step", "block", "pool"}
         T steps in one call from zero states; or one step of a live sequence, its state kept from
-        call to call; or one step of each of B sequences, which others keep the states of as one batch.
+        call to call; or T steps of it; or one step of each of B sequences, which others keep the
+        states of as one batch.
     lengths : tuple of int, optional
         The time steps of each row, where they differ.
+    deadline : float, optional
+        The seconds that a call may take, where it has to be over in time.
     threads : int
         How many each engine may use.
     """
@@ -37,10 +45,11 @@ class Work:
     mode: str = "sequence"
     lengths: tuple[int, ...] | None = None
     threads: int = 1
+    deadline: float | None = None
 
     @property
-    def is_step(self) -> bool:
-        """Whether a call is one step, of one live sequence or several."""
+    def keeps_state(self) -> bool:
+        """Whether a call goes on from the state that the one before it left."""
         return self.mode != "sequence"
 
     @property
@@ -85,6 +94,18 @@ class Work:
         if self.num_tokens is not None:
             return random.integers(self.num_tokens, size=shape)
         return random.standard_normal((*shape, self.features_in)).astype(self.dtype)
+
+
+def live_specs(where: str, layers: Sequence["fastrnn.layers.Layer"]) -> tuple[LayerSpec, ...]:
+    """The layers as a stream runs them: Last passes every step on, a softmax is one over the last axis.
+
+    Raises
+    ------
+    ValueError
+        A layer needs the whole sequence.
+    """
+    live = StreamLayers(where, layers).layers
+    return tuple(LayerSpec("Dropout") if layer.is_last_step else layer.spec() for layer in live)
 
 
 def recurrent_shape(spec: LayerSpec) -> RecurrentSpec:

@@ -166,8 +166,6 @@ def _run_stream(options: argparse.Namespace, began: float) -> None:
 def _run_several(options: argparse.Namespace, began: float) -> None:
     _check_unused(options, {"--raw": "-o -"})
     names = check_names(options.input)
-    for name in names:
-        kind_of(name)
     with _folders(options):
         outputs = [os.path.join(options.output, name) for name in names]
         states: list[str | None] = [None] * len(names)
@@ -199,7 +197,7 @@ def _prepare(options: argparse.Namespace) -> Callable[..., Task]:
     tell_granted(model)
     _check_effects(options, model)
     digest = digest_model(options.model)
-    names = ("key", "batch_first", "nonlinearity", "precision")
+    names = ("key", "batch_first", "nonlinearity", "precision", "threads")
     rest = {name: getattr(options, name) for name in names}
 
     def make(path: str, output: str, state: str | None, where: str) -> Task:

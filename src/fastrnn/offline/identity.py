@@ -38,10 +38,15 @@ def make_identity(model_digest: str, input_path: str, options: Mapping[str, obje
 
     The model counts by its bytes. The input, which may be larger than memory, counts by its size, times and
     number in the file system. The engine counts because kernels of another instruction set, or blocks of
-    another size in the blas backend, may round in another way. How many threads there are does not count.
+    another size in the blas backend, may round in another way. How many threads there are counts in the blas
+    backend alone.
     """
     found = config()
     engine = [found["fastrnn"], found["numpy"], found["machine"], found["backend"]]
+    if found["backend"].startswith("blas"):
+        engine.append(found["threads"])
+    else:
+        options = {name: value for name, value in options.items() if name != "threads"}
     return {
         "model": model_digest,
         "input": json.dumps(stamp(input_path)),

@@ -11,11 +11,14 @@ KNOWN = f'a name that ends in {NPY}, {NPZ} or {PARQUET}, or "-"'
 STDIO = "-"
 
 NPY_MAGIC = b"\x93NUMPY"
-# What a file is by its first bytes: (bytes, kind, what it is called).
+# What a file is by its first bytes: (bytes, kind or "", what it is called).
 CONTENTS = (
     (NPY_MAGIC, NPY, "a NumPy array (.npy)"),
     (b"PK", NPZ, "a zip archive (.npz)"),
     (b"PAR1", PARQUET, "a table (.parquet)"),
+    (b"\x89HDF\r\n\x1a\n", "", "an HDF5 file"),
+    (b"\x1f\x8b", "", "a file packed by gzip"),
+    (b"", "", "a file of no known kind"),
 )
 
 
@@ -49,16 +52,16 @@ def check_input(path: str) -> str:
     where = os.path.basename(path)
     check_regular(where, path)
     with open(path, "rb") as file:
-        head = file.read(6)
-    held = next((entry for entry in CONTENTS if head.startswith(entry[0])), None)
+        head = file.read(8)
+    held, name = next((kind, name) for begin, kind, name in CONTENTS if head.startswith(begin))
     try:
         kind = kind_of(path)
     except ValueError as error:
-        if held is None:
+        if not held:
             raise
-        raise FormatError(f"{error} It holds {held[2]}.") from None
-    if held is None or held[1] != kind:
-        got = held[2] if held else "a file of another kind" if head else "an empty file"
-        hint = f"Rename it so that it ends in {held[1]}." if held else ""
+        raise FormatError(f"{error} It holds {name}.") from None
+    if held != kind:
+        got = "an empty file" if not head else "a text" if head.isascii() and not held else name
+        hint = f"Rename it so that it ends in {held}." if held else ""
         raise FormatError(message(where, f"what a {kind} file holds", got, hint))
     return kind

@@ -144,15 +144,14 @@ class Incoming:
         return self._rest.startswith(NPY_MAGIC)
 
     def _raw_header(self) -> Header:
-        model = self.model
+        model, dtype = self.model, input_dtype(self.model)
         if model.layers[0].takes_tokens:
-            return Header((-1,), input_dtype(model).newbyteorder("<"), False, True)
-        if model.features_in is None:
-            hint = "Send a .npy stream, whose header says how many."
-            raise ValueError(
-                message(WHERE, "a model that says how many features it takes", "one of any", hint)
-            )
-        return Header((-1, model.features_in), input_dtype(model).newbyteorder("<"), False, True)
+            return Header((-1,), np.dtype("<i8"), False, True)
+        if model.features_in is None or dtype is None:
+            hint = "Send a .npy stream, whose header says it."
+            expected = "a model that says what numbers it takes"
+            raise ValueError(message(WHERE, expected, "one of any", hint))
+        return Header((-1, model.features_in), dtype.newbyteorder("<"), False, True)
 
     def _read_npy_header(self) -> Header:
         try:

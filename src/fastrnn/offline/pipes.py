@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 
-from fastrnn.errors import Array, FormatError, message
+from fastrnn.errors import Array
 from fastrnn.files import replacing
 from fastrnn.offline.blocks import Piece, Work, count_out_axes
 from fastrnn.offline.draft import Draft
@@ -135,8 +135,6 @@ def _close(
 ) -> Outcome:
     if task.state is not None:
         _write_states(task.state, named_states(task.model, arrays, state))
-    if outgoing.shape is None:
-        raise FormatError(message("stdin", "at least one step", "none"))
     return Outcome(shape, outgoing.shape)
 
 

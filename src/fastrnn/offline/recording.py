@@ -206,9 +206,9 @@ def describe_names(model: "fastrnn.Sequential") -> str:
     return join(["x", "lengths", *state_names(model)])
 
 
-def input_dtype(model: "fastrnn.Sequential") -> np.dtype[Any]:
-    """The dtype that numbers are brought to: int64 for tokens, float32 where no layer has one."""
+def input_dtype(model: "fastrnn.Sequential") -> np.dtype[Any] | None:
+    """The dtype that numbers are brought to: int64 for tokens, None where no layer has one."""
     if model.layers[0].takes_tokens:
         return np.dtype(np.int64)
     dtypes = [layer.dtype for layer in model.layers if hasattr(layer, "dtype")]
-    return np.dtype(dtypes[0] if dtypes else np.float32)
+    return dtypes[0] if dtypes else None

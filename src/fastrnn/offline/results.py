@@ -119,7 +119,7 @@ class Outgoing:
         self._file, self._is_raw, self._wants_states = file, is_raw, wants_states
         self._last: Part | None = None
         self._states: dict[str, list[Array]] = {}
-        self.shape: tuple[int, ...] | None = None
+        self.shape: tuple[int, ...] = ()  # of what has been sent
 
     def write(self, part: Part) -> None:
         """Send a part of y that comes next; one that is all of y waits for `finish`."""
@@ -135,7 +135,7 @@ class Outgoing:
         """Send values (n, ...), the next along the first axis of an array of a shape (its first size -1:
         nobody knows it yet)."""
         values = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
-        if self.shape is None:
+        if not self.shape:
             if not self._is_raw:
                 self._file.write(npy_header(shape, values.dtype))
             self.shape = (0, *shape[1:])

@@ -39,7 +39,8 @@ def read_table(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | 
 
     Returns
     -------
-    ndarray (T, I) of the model's dtype, a feature a column; or, where the model takes tokens,
+    ndarray (T, I) of the model's dtype, or of floats that hold all columns where it has none; a
+    feature a column. Or, where the model takes tokens,
     (T,) of the one column's integer type.
 
     Raises
@@ -61,7 +62,8 @@ def read_table(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | 
             takes_tokens = model.layers[0].takes_tokens
             _check_types(where, names, schema, pyarrow.types, takes_tokens)
             _check_count(where, names, 1 if takes_tokens else model.features_in, takes_tokens)
-            dtype = schema.field(names[0]).type.to_pandas_dtype() if takes_tokens else input_dtype(model)
+            kinds = [schema.field(name).type.to_pandas_dtype() for name in names]
+            dtype = kinds[0] if takes_tokens else input_dtype(model) or np.result_type(np.float32, *kinds)
             return _fill(where, file, names, dtype, takes_tokens)
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
