@@ -10,6 +10,7 @@ from pathlib import Path
 import helpers
 import numpy as np
 import pytest
+from helpers import random_spec, random_tensors
 from hypothesis import settings
 
 import fastrnn
@@ -38,6 +39,12 @@ def rng(request):
     """Random numbers from a seed of the test's own, or from FASTRNN_SEED."""
     seed = os.environ.get("FASTRNN_SEED", sum(map(ord, request.node.nodeid)))
     return Random(int(seed))
+
+
+@pytest.fixture
+def stack(rng):
+    """The tensors of an LSTM of two layers."""
+    return random_tensors(rng, random_spec("lstm", 3, 4, num_layers=2), np.float32)
 
 
 @pytest.fixture

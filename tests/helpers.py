@@ -75,3 +75,22 @@ def assert_states_close(got, wanted, tolerance):
     assert len(got) == len(wanted)
     for one, other in zip(got, wanted, strict=True):
         assert_close(one, other, tolerance)
+
+
+# torch.save's two formats.
+WAYS = ("zip", "legacy")
+
+
+def save(torch, content, path, way="zip"):
+    """Write what torch saves, in one of its formats; the path."""
+    torch.save(content, path, **({"_use_new_zipfile_serialization": False} if way == "legacy" else {}))
+    return path
+
+
+def check_layer(torch, module, state_dict, **options):
+    """The layer of a state dict gives what torch's module gives in eval()."""
+    layer = getattr(fastrnn, type(module).__name__).from_state_dict(state_dict, **options)
+    x = torch.randn(7, 2, module.input_size)
+    with torch.no_grad():
+        wanted = module.eval()(x)[0].numpy()
+    assert_close(layer(x.numpy())[0], wanted, 1e-6)

@@ -34,7 +34,7 @@ def test_info_shows_tensors_and_what_was_left_out(run, golden):
     status, out, _ = run("info", golden / "files" / "checkpoint_zip.pt", "--json")
     found = json.loads(out)
     assert found["tensors"]["weight_hh_l0"] == {"shape": [16, 4], "dtype": "float32"}
-    assert found["left_out"]["epoch"] == "7" and found["recurrent"] == [""]
+    assert found["left_out"]["epoch"] == 7 and found["recurrent"] == [""]
 
 
 def test_info_names_the_state_dict_that_it_shows_and_the_others(run, tmp_path):
@@ -42,9 +42,9 @@ def test_info_names_the_state_dict_that_it_shows_and_the_others(run, tmp_path):
     weights = torch.nn.GRU(3, 4).state_dict()
     torch.save({"model": weights, "ema": weights}, tmp_path / "two.pt")
     _, out, _ = run("info", tmp_path / "two.pt")
-    assert 'load_state_dict(path, key="model")' in out and "ema: another state dict of 4" in out
+    assert 'two.pt", key="model")' in out and "ema: another state dict of 4" in out
     _, out, _ = run("info", tmp_path / "two.pt", "--key", "ema")
-    assert 'load_state_dict(path, key="ema")' in out and "model: another state dict of 4" in out
+    assert 'two.pt", key="ema")' in out and "model: another state dict of 4" in out
 
 
 def test_info_of_a_saved_model(run, model, tmp_path):
@@ -56,8 +56,8 @@ def test_convert_and_verify(run, golden, tmp_path):
     output = tmp_path / "model.safetensors"
     status, out, _ = run("convert", golden / "files" / "lstm_zip.pt", output, "--batch-first")
     assert status == 0 and "LSTM(3, 4, batch_first=True)" in out
-    assert "Taken for granted: batch first, an output for every step, no activations." in out
-    assert "Taken for granted" not in run("convert", output, tmp_path / "again.safetensors")[1]
+    assert "never compared with torch's output. Taken for granted: an output for every step" in out
+    assert "Taken for granted" in run("convert", output, tmp_path / "again.safetensors")[1]
     status, out, _ = run("verify", output)
     assert status == 0 and out.startswith("passed: ")
     status, out, _ = run("verify", output, "--json")
@@ -161,7 +161,7 @@ def test_a_full_disk_is_an_os_error(run, model, tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("fastrnn.model.save_file", full)
+    monkeypatch.setattr("fastrnn.saving.save_file", full)
     status, _, err = run("convert", tmp_path / "model.safetensors", tmp_path / "out.safetensors")
     assert status == 2 and "No space left on device" in err
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors"]
@@ -268,4 +268,4 @@ def test_weights_that_are_no_numbers_are_named(run, tmp_path):
     assert status == 0 and err == "nan.npz: weight_hh_l0 holds NaN or infinity.\n"
     np.save(tmp_path / "x.npy", np.ones((5, 3)))
     status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert status == 0 and err == "model.safetensors: layers.0.weight_hh_l0 holds NaN or infinity.\n"
+    assert status == 0 and err.startswith("model.safetensors: layers.0.weight_hh_l0 holds NaN or infinity.\n")

@@ -20,20 +20,23 @@ PACKAGE = Path(fastrnn.__file__).parent
 LAYERING = {
     "_version": set(),
     "errors": set(),
-    "spec": {"errors"},
+    "parametrizations": {"errors"},
+    "spec": {"errors", "parametrizations"},
     "reference": {"spec"},
     "cores": {"errors", "_threads"},
     "backends": {"_version", "errors", "cores", "_blas", "_simd", "_threads"},
-    "importers": {"errors", "spec", "importers"},
+    "importers": {"errors", "parametrizations", "spec", "importers"},
     "files": set(),
     "chain": {"errors", "_chain"},
     "streaming": {"errors", "chain", "_stepper"},
     "pool": {"errors", "chain", "_slots"},
     "layers": {"layers", "errors", "spec", "reference", "backends", "streaming", "pool", "_engine", "_pack"},
-    "model": {"errors", "spec", "reference", "backends", "chain", "files", "importers", "layers", "streaming"}
+    "selftest": {"errors", "spec", "reference"},
+    "saving": {"errors", "spec", "files", "importers", "selftest"},
+    "model": {"errors", "spec", "backends", "chain", "importers", "layers", "saving", "selftest", "streaming"}
     | {"pool"},
     "offline": {"offline", "errors", "backends", "files", "importers"},
-    "terminal": set(),
+    "terminal": {"errors"},
     "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "chain", "layers", "model"}
     | {"terminal"},
     "demo": set(),

@@ -187,7 +187,7 @@ def test_verify_finds_a_changed_weight(rng, tmp_path):
 def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
     model = fastrnn.Sequential(random_layer(rng, "LSTM", 3, 4))
     (tmp_path / "m").write_bytes(b"old")
-    monkeypatch.setattr("fastrnn.model.sequential_reference", lambda *_: np.ones((12, 2, 4)))
+    monkeypatch.setattr("fastrnn.selftest.sequential_reference", lambda *_: np.ones((12, 2, 4)))
     with pytest.raises(RuntimeError, match="save: expected the reference's output within"):
         model.save(tmp_path / "m")
     monkeypatch.undo()
@@ -195,7 +195,7 @@ def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fastrnn.model.save_file", fail)
+    monkeypatch.setattr("fastrnn.saving.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         model.save(tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == b"old"
@@ -352,7 +352,7 @@ def test_rnn_asks_for_its_nonlinearity(rng, tmp_path):
         ({"head.weight": (7, 3), "head.bias": (7,)}, '"head" beside the recurrent module'),
         ({"fc2.weight": (2, 6), "fc2.bias": (2,)}, 'the modules "fc" and "fc2"'),
         ({"norm.weight": (6,), "norm.bias": (6,)}, '"norm" beside'),
-        ({"proj.weight": (5, 6)}, '"proj", which fits before "lstm" and behind it'),
+        ({"proj.weight": (5, 6)}, '"proj", which fits before "lstm" and after it'),
         ({"proj.weight": (7, 5)}, '"proj" beside'),
     ),
 )

@@ -7,7 +7,7 @@ y, state = model(x)
 from fastrnn._version import __version__
 from fastrnn.backends import show_config
 from fastrnn.errors import FormatError, WeightError
-from fastrnn.importers import StateDict, load_state_dict
+from fastrnn.importers import StandIn, StateDict, load_state_dict
 from fastrnn.layers import (
     GRU,
     LSTM,
@@ -44,6 +44,7 @@ __all__ = [
     "Sequential",
     "Sigmoid",
     "Softmax",
+    "StandIn",
     "StateDict",
     "Stream",
     "StreamPool",

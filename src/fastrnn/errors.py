@@ -61,6 +61,11 @@ def brief(value: object, limit: int = 60) -> str:
     return f"{name} of shape {shape}" if isinstance(shape, tuple) else name
 
 
+def printable(text: str) -> str:
+    """A text of anyone as one line: "?" for what would begin another one or steer a terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def join(words: Iterable[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     words = list(words)
@@ -69,7 +74,7 @@ def join(words: Iterable[str]) -> str:
 
 def quote(names: Iterable[str]) -> str:
     """Names as a list in quotes, for a message."""
-    return join(f'"{name}"' for name in names)
+    return join(f'"{printable(name)}"' for name in names)
 
 
 # ---------------------------------------------------------------- options

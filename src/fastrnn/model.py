@@ -1,22 +1,20 @@
-"""Whole models: Sequential, and the one file that keeps a model and its own test."""
+"""Whole models: Sequential, and what makes one of a file or a torch module."""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterable
-from typing import Any, TypedDict, cast
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from fastrnn.backends import pick_backend
 from fastrnn.chain import chain_features, check_layers, join_state, output_dtype, split_state
 from fastrnn.errors import (
     BACKENDS,
-    Array,
     Floats,
     FormatError,
     State,
@@ -32,9 +30,9 @@ from fastrnn.errors import (
     join,
     message,
 )
-from fastrnn.files import replacing
-from fastrnn.importers import StateDict, load_state_dict
-from fastrnn.importers.architecture import read_architecture
+from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
+from fastrnn.importers.architecture import read_architecture, taken_for_granted
+from fastrnn.importers.expression import read_layers
 from fastrnn.importers.torch_module import read_module
 from fastrnn.layers import (
     GRU,
@@ -55,7 +53,16 @@ from fastrnn.layers import (
     Tanh,
 )
 from fastrnn.pool import StreamPool
-from fastrnn.reference import sequential_reference
+from fastrnn.saving import SavedModel, is_saved, read_model, write_model
+from fastrnn.selftest import (
+    Comparison,
+    Example,
+    compare,
+    compare_example,
+    fits_golden,
+    golden_input,
+    golden_output,
+)
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming import Stream
 
@@ -66,23 +73,20 @@ LAYERS: dict[str, type[Layer]] = {
         Softmax, LogSoftmax,
     )
 }  # fmt: skip
-FILE_VERSION = 1
-GOLDEN_SEED = 20240229
-GOLDEN_STEPS = 12
-GOLDEN_ROWS = 2
-# How far an output may be from its float64 reference: this share of the largest value, and as often
-# what the reference itself moves when every weight is rounded to the next number, up or down.
-GOLDEN_SHARE = {"float32": 1e-5, "float64": 1e-11}
-GOLDEN_ROUNDINGS = 32
+# The files whose want of a comparison was told already.
+_told: set[str] = set()
 
 
-class Comparison(TypedDict):
-    """What a self-test gives: the errors are absolute, `values` is how many were compared."""
+class Verification(Comparison):
+    """What the tests of a file give: the self-test's, and those of its example from torch.
 
-    passed: bool
-    largest_error: float
-    tolerance: float
-    values: int
+    `passed` is for both, `self_test_passed` for the first. `example` is None where the file has none, so that
+    the model was never compared with torch's output; `taken_for_granted` is then what no state dict told.
+    """
+
+    self_test_passed: bool
+    example: Comparison | None
+    taken_for_granted: list[str]
 
 
 class Sequential:
@@ -101,6 +105,9 @@ class Sequential:
     features_in, features_out : int or None
         The last axis of what it takes and gives. None in: any, or tokens; None out: as it came in.
     batch_first : bool
+    taken_for_granted : tuple of str
+        Of a model that was read off a state dict and never compared with torch's output: what no state
+        dict tells, as "time first". A saved model keeps it.
 
     Raises
     ------
@@ -138,6 +145,7 @@ class Sequential:
             got = "both"
             raise ValueError(message("Sequential", "one batch_first for all layers", got))
         self.batch_first = layouts == {True}
+        self.taken_for_granted: tuple[str, ...] = ()
 
     def __call__(
         self, x: ArrayLike, state: StateLike = None, *, lengths: ArrayLike | None = None
@@ -200,122 +208,153 @@ class Sequential:
         """A StreamPool of this model; see `fastrnn.StreamPool` for ``capacity`` and errors."""
         return StreamPool(self.layers, capacity)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], example: Any = None) -> None:
         """Write the model to one safetensors file: tensors, architecture, and a self-test.
 
         The self-test is a seeded input and the output that the NumPy reference gives for it in
         float64; ``fastrnn verify`` runs it again. The model has to pass it before anything is
-        written, and the file appears whole or not at all.
+        written, and the file appears whole or not at all. It shows that a machine computes what the
+        weights say. That the layers are those of the torch module only an example shows.
+
+        Parameters
+        ----------
+        path : str or path
+        example : (x, y), (x, y, state) or (x, y, state, lengths), optional
+            An input, and the output that torch's module in ``eval()`` gave for it; see `verify`. The file
+            keeps them beside its self-test, and the model has to agree before anything is written.
 
         Raises
         ------
+        ValueError
+            The model does not give the example's output; the message says what would agree, if that is
+            found.
         RuntimeError
             The engine and the reference disagree on this machine.
+        TypeError
+            ``example`` is no such tuple, or does not hold real numbers.
         OSError
             The file cannot be written.
         """
+        kept = None if example is None else self._example(example)
+        if kept is not None:
+            result = self._compare_example(kept)
+            if not result["passed"]:
+                expected = f"the example's output within {result['tolerance']:.3g}"
+                got = f"one {result['largest_error']:.3g} away"
+                raise ValueError(message("save", expected, got, result["hint"]))
         specs = [layer.spec() for layer in self.layers]
-        tensors = {}
-        for index, spec in enumerate(specs):
-            for name, array in spec.tensors.items():
-                tensors[f"layers.{index}.{name}"] = array
-        golden = self._golden_input()
-        wanted, tolerance = self._golden_output(specs, golden)
-        tensors["golden.input"], tensors["golden.output"] = golden, wanted
-        result = self.compare(golden, wanted, tolerance)
-        if not result["passed"]:
-            expected = f"the reference's output within {result['tolerance']:.3g}"
-            raise RuntimeError(message("save", expected, f"one {result['largest_error']:.3g} away"))
-        description = {
-            "version": FILE_VERSION,
-            "tolerance": tolerance,
-            "layers": [{"kind": spec.kind, "options": dict(spec.options)} for spec in specs],
-        }
-        with replacing(os.fspath(path)) as draft:
-            try:
-                save_file(tensors, draft, {"fastrnn": json.dumps(description)})
-            except SafetensorError as error:  # which is no OSError, though the disk is full
-                raise OSError(message("save", "room to write in", str(error))) from error
+        x = golden_input(self)
+        wanted, tolerance = golden_output(specs, x, self.batch_first, self._precision)
+        test = compare(self(x)[0], wanted, tolerance)
+        if not test["passed"]:
+            expected = f"the reference's output within {test['tolerance']:.3g}"
+            raise RuntimeError(message("save", expected, f"one {test['largest_error']:.3g} away"))
+        granted = () if kept is not None else self.taken_for_granted
+        write_model(path, SavedModel(specs, x, wanted, tolerance, kept, granted))
 
-    def _golden_shape(self) -> tuple[int, ...]:
-        """That of the input of a self-test."""
-        shape = (GOLDEN_ROWS, GOLDEN_STEPS) if self.batch_first else (GOLDEN_STEPS, GOLDEN_ROWS)
-        return shape if self.layers[0].takes_tokens else (*shape, self.features_in or 4)
+    def verify(
+        self,
+        x: ArrayLike | None = None,
+        y: ArrayLike | None = None,
+        state: StateLike = None,
+        *,
+        lengths: ArrayLike | None = None,
+        tolerance: float | None = None,
+    ) -> Comparison:
+        """Compare what the model gives with what torch's module gave; or, without x, with the reference.
 
-    def _golden_input(self) -> Array:
-        """A seeded input of this model: normal numbers, or tokens."""
-        random = np.random.default_rng(GOLDEN_SEED)
-        shape = self._golden_shape()
-        if self.layers[0].takes_tokens:
-            return random.integers(self.layers[0].num_tokens, size=shape)
-        return random.standard_normal(shape)
-
-    def fits_golden(self, golden: Array | None, wanted: Array | None) -> bool:
-        """Whether two arrays of a file (or None) can be a self-test of this model."""
-        if golden is None or wanted is None:
-            return False
-        example = self._golden_shape()
-        shape = [*example[:2], self.features_out or example[-1]]
-        if any(layer.is_last_step for layer in self.layers):
-            del shape[1 if self.batch_first else 0]
-        return (
-            golden.shape == example
-            and golden.dtype == (np.int64 if self.layers[0].takes_tokens else np.float64)
-            and wanted.shape == tuple(shape)
-            and wanted.dtype == np.float64
-        )
-
-    def _golden_output(self, specs: list[LayerSpec], golden: Array) -> tuple[NDArray[np.float64], float]:
-        """The reference's output for an input, and how far this model's may be from it."""
-        wanted = np.ascontiguousarray(sequential_reference(specs, golden, self.batch_first))
-        random = np.random.default_rng(GOLDEN_SEED)
-        moved = []
-        for spec in specs:
-            tensors = {
-                name: array * (1 + np.finfo(array.dtype).eps * random.choice((-0.5, 0.5), array.shape))
-                for name, array in spec.tensors.items()
-            }
-            moved.append(LayerSpec(spec.kind, spec.options, tensors))
-        with np.errstate(over="ignore", invalid="ignore"):
-            movement = np.abs(sequential_reference(moved, golden, self.batch_first) - wanted)
-        finite = np.isfinite(wanted) & np.isfinite(movement)
-        scale = np.abs(wanted[finite]).max(initial=1.0)
-        share = GOLDEN_SHARE["float64" if self._dtype == np.float64 else "float32"]
-        return wanted, float(share * scale + GOLDEN_ROUNDINGS * movement[finite].max(initial=0.0))
-
-    def compare(self, golden: Array, wanted: NDArray[np.float64], tolerance: float) -> Comparison:
-        """Run the input of a self-test and compare the output with the one that is wanted.
+        Parameters
+        ----------
+        x : array-like
+            As a call takes it.
+        y : array-like
+            The output of torch's module in ``eval()`` for x. Axes of one may be missing or more.
+        state : state, optional
+            The initial one, as a call takes it.
+        lengths : B integers, optional
+        tolerance : float, optional
+            How far the outputs may be from each other, as an absolute number. If not given: 1e-5 of the
+            largest value (in float64 1e-11), and more where a model amplifies rounding.
 
         Returns
         -------
         dict
-            passed (bool), largest_error and tolerance (absolute), values (how many were compared).
+            passed (bool), largest_error and tolerance (absolute), values (how many were compared), hint
+            (what would agree, where the outputs do not: another layout, ``Last``, an activation).
+
+        Raises
+        ------
+        ValueError, TypeError
+            x and y are not given together, or an argument does not hold real numbers.
         """
-        output, _ = self(golden)
-        with np.errstate(over="ignore"):
-            wanted = wanted.astype(output.dtype).astype(np.float64)
-        finite = np.isfinite(wanted)
-        same = np.array_equal(output[~finite], wanted[~finite], equal_nan=True)
-        error = np.abs(output[finite] - wanted[finite]).max(initial=0.0)
-        return {
-            "passed": bool(same and error <= tolerance),
-            "largest_error": float(error),
-            "tolerance": tolerance,
-            "values": int(wanted.size),
-        }
+        if x is None and y is None:
+            specs = [layer.spec() for layer in self.layers]
+            golden = golden_input(self)
+            wanted, allowed = golden_output(specs, golden, self.batch_first, self._precision)
+            return compare(self(golden)[0], wanted, allowed)
+        if tolerance is not None:
+            tolerance = check_number("verify", "tolerance", tolerance)
+        return self._compare_example(self._example((x, y, state, lengths)), tolerance)
+
+    @property
+    def _precision(self) -> str:
+        return "float64" if self._dtype == np.float64 else "float32"
+
+    def _example(self, example: Any) -> Example:
+        """An example of checked arrays; or raise."""
+        expected = "example to be (x, y), (x, y, state) or (x, y, state, lengths)"
+        if not isinstance(example, (tuple, list)) or not 2 <= len(example) <= 4:
+            raise TypeError(message("Sequential", expected, brief(example)))
+        x, y, state, lengths = (*example, None, None)[:4]
+        if x is None or y is None:
+            raise ValueError(message("Sequential", "x and y together", f"no {'x' if x is None else 'y'}"))
+        x, y = (np.ascontiguousarray(check_array("Sequential", n, a)) for n, a in (("x", x), ("y", y)))
+        if lengths is not None:
+            lengths = self._check_lengths(x, lengths)
+        if state is not None:
+            split_state("Sequential", self._recurrent, state)
+        return Example(x, y, state, lengths)
+
+    def nest_state(self, arrays: Sequence[Floats]) -> State | None:
+        """The state of arrays in order: h, c of the first recurrent layer, and so on.
+
+        Raises
+        ------
+        ValueError
+            There are more or fewer than the layers have.
+        """
+        counts = [len(layer.shape.state_shapes(None)) for layer in self._recurrent]
+        if len(arrays) != sum(counts):
+            raise ValueError(message("Sequential", f"a state of {sum(counts)} arrays", f"{len(arrays)}"))
+        rest = iter(arrays)
+        return join_state([layer.pack_state([next(rest) for _ in range(n)])
+                           for layer, n in zip(self._recurrent, counts, strict=True)])  # fmt: skip
+
+    def _nested(self, example: Example) -> Example:
+        """An example as a file keeps it, its state as a call takes it."""
+        return example if example.state is None else replace(example, state=self.nest_state(example.state))
+
+    def _compare_example(self, example: Example, tolerance: float | None = None) -> Comparison:
+        return compare_example(self, example, _build, tolerance)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Sequential, self.layers
+        return _restore, (self.layers, self.taken_for_granted)
+
+
+def _restore(layers: tuple[Layer, ...], granted: tuple[str, ...]) -> Sequential:
+    model = Sequential(*layers)
+    model.taken_for_granted = granted
+    return model
 
 
 # ---------------------------------------------------------------- files and modules to models
 
 
 def load(
-    path: str | os.PathLike[str],
+    file: FileLike,
     *,
     key: str | None = None,
     batch_first: bool | None = None,
@@ -326,13 +365,14 @@ def load(
 ) -> Sequential:
     """Load a model: a file that `save` wrote, or a state dict whose architecture is plain.
 
-    Plain is one recurrent module, or an Embedding before it and a Linear behind it, run on every
+    Plain is one recurrent module, or an Embedding before it and a Linear after it, run on every
     step. A state dict tells neither activations nor the layout nor whether only the last step
     counts: a model that has more than these layers is written out as a Sequential.
 
     Parameters
     ----------
-    path : str or path
+    file : path, bytes, or file open for reading bytes
+        Of a model in several files the folder, or its ``*.index.json``.
     key : str, optional
         Where the state dict lies in the file; see `load_state_dict`.
     batch_first : bool, optional
@@ -349,34 +389,58 @@ def load(
     -------
     Sequential
 
+    Warns
+    -----
+    UserWarning
+        Once a file: the saved model was read off a state dict and never compared with torch's output.
+
     Raises
     ------
     OSError
         The file is not there or cannot be read.
     FormatError
-        The file is damaged, hostile or of no known kind.
+        The file is damaged, hostile, of no known kind or a part of a model.
     WeightError
         What the layers of the state dict do is not plain: the message shows the Sequential to
-        write.
+        write. Or a tensor could not be read.
     ValueError
         A saved model was given an option that its file holds, or an option has a wrong value.
     TypeError
         An option is of a wrong kind.
     """
-    where = os.path.basename(os.fspath(path))
-    return make_model(
-        where,
-        load_state_dict(path, key),
+    source = Source(file)
+    state_dict = load_state_dict(source, key)
+    model = make_model(
+        source,
+        state_dict,
         batch_first=batch_first,
         nonlinearity=nonlinearity,
         precision=precision,
         threads=threads,
         backend=backend,
     )
+    if is_saved(state_dict) and model.taken_for_granted:
+        _tell_once(source, model)
+    return model
+
+
+def _tell_once(source: Source, model: Sequential) -> None:
+    place = os.path.realpath(source.path) if source.path is not None else source.where
+    if place not in _told:
+        _told.add(place)
+        told = never_compared(model.taken_for_granted)
+        warnings.warn(f"{source.where}: {told} `fastrnn verify` compares.", stacklevel=3)
+
+
+def never_compared(granted: Iterable[str]) -> str:
+    """What is told of a model without an example."""
+    text = "This model was never compared with torch's output."
+    granted = list(granted)
+    return f"{text} Taken for granted: {join(granted)}." if granted else text
 
 
 def make_model(
-    where: str,
+    source: Source,
     state_dict: StateDict,
     *,
     batch_first: bool | None = None,
@@ -386,6 +450,7 @@ def make_model(
     backend: str = "auto",
 ) -> Sequential:
     """Make the model of a state dict that was read already; see `load`."""
+    where = source.where
     if precision is not None:
         check_precision(where, precision)
     if batch_first is not None:
@@ -397,45 +462,100 @@ def make_model(
             if value is not None:
                 got = f"{name}={value!r}"
                 raise ValueError(message(where, "no options that the saved model holds", got))
-        specs, _, _ = _read_saved(where, state_dict)
-        return _build_saved(where, specs, precision, threads, backend)
-    specs = read_architecture(where, state_dict, bool(batch_first), nonlinearity)
+        saved = _read_saved(where, state_dict)
+        model = _build_saved(where, saved, precision, threads, backend)
+        model.taken_for_granted = saved.taken_for_granted
+        return model
+    specs = read_architecture(source, state_dict, bool(batch_first), nonlinearity)
+    model = _build(specs, precision, threads, backend)
+    model.taken_for_granted = taken_for_granted(batch_first)
+    return model
+
+
+def make_written(
+    source: Source,
+    state_dict: StateDict,
+    text: str,
+    *,
+    batch_first: bool | None = None,
+    nonlinearity: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
+    """Make the model of a state dict whose layers a text gives; see `importers.expression`.
+
+    ``batch_first`` and ``nonlinearity`` are those of recurrent layers for which the text gives none.
+    """
+    if is_saved(state_dict):
+        raise ValueError(
+            message(source.where, "a state dict beside layers", "a saved model, which has its own")
+        )
+    defaults = {"batch_first": batch_first, "nonlinearity": nonlinearity}
+    specs = read_layers(
+        text,
+        state_dict,
+        {kind: cls.option_names for kind, cls in LAYERS.items()},
+        [kind for kind, cls in LAYERS.items() if cls.needs_weights],
+        {name: value for name, value in defaults.items() if value is not None},
+    )
     return _build(specs, precision, threads, backend)
 
 
-def is_saved(state_dict: StateDict) -> bool:
-    """Whether `save` wrote the file that it was read from."""
-    return "fastrnn" in state_dict.metadata
+def with_last(model: Sequential) -> Sequential:
+    """The model with a `Last` after its last recurrent layer."""
+    layers = list(model.layers)
+    places = [index for index, layer in enumerate(layers) if layer.is_recurrent]
+    if not places or any(layer.is_last_step for layer in layers):
+        got = "one without" if not places else "one that has Last already"
+        raise ValueError(message("--last", "a model with a recurrent layer and no Last", got))
+    result = Sequential(*layers[: places[-1] + 1], Last(), *layers[places[-1] + 1 :])
+    result.taken_for_granted = tuple(
+        text for text in model.taken_for_granted if text != "an output for every step"
+    )
+    return result
 
 
-def verify(path: str | os.PathLike[str]) -> Comparison:
-    """Run the self-test of a file that `save` wrote.
+def verify(file: FileLike) -> Verification:
+    """Run the tests of a file that `save` wrote: its self-test, and its example from torch if it has one.
 
     Returns
     -------
     dict
-        passed (bool), largest_error and tolerance (absolute), values (how many were compared).
+        passed (bool, for both), largest_error and tolerance (absolute), values (how many were compared) and
+        hint of the self-test; the same of the example under ``example``, None where there is none; and
+        ``taken_for_granted``.
 
     Raises
     ------
     FormatError
         The file is damaged, or no model that `save` wrote.
     """
-    where = os.path.basename(os.fspath(path))
-    state_dict = load_state_dict(path)
+    source = Source(file)
+    where = source.where
+    state_dict = load_state_dict(source)
     if not is_saved(state_dict):
         hint = "fastrnn convert makes one of a state dict."
         raise FormatError(message(where, "a model that fastrnn saved", state_dict.file_format, hint))
-    specs, golden, tolerance = _read_saved(where, state_dict)
-    model = _build_saved(where, specs)
-    if not model.fits_golden(golden.get("input"), golden.get("output")):
+    saved = _read_saved(where, state_dict)
+    model = _build_saved(where, saved)
+    x, y = saved.golden_input, saved.golden_output
+    if x is None or y is None or not fits_golden(model, x, y):
         raise FormatError(message(where, "a self-test of this model", "another, or none"))
     try:
-        return model.compare(golden["input"], golden["output"], tolerance)
+        result = compare(model(x)[0], y, saved.tolerance)
+        example = None if saved.example is None else model._compare_example(model._nested(saved.example))
     except ValueError as error:  # a layer takes no such input, as a softmax over an axis too many
         raise FormatError(
             message(where, "a model that takes its self-test", f"one that does not ({error})")
         ) from error
+    return {
+        **result,
+        "passed": result["passed"] and (example is None or example["passed"]),
+        "self_test_passed": result["passed"],
+        "example": example,
+        "taken_for_granted": list(saved.taken_for_granted),
+    }
 
 
 def from_torch(
@@ -495,7 +615,7 @@ def _build(
 
 def _build_saved(
     where: str,
-    specs: Iterable[LayerSpec],
+    saved: SavedModel,
     precision: str | None = None,
     threads: int | None = None,
     backend: str = "auto",
@@ -503,39 +623,10 @@ def _build_saved(
     # What the caller or the environment asks for is not the file's fault.
     pick_backend("load", backend, np.float32, threads)
     try:
-        return _build(specs, precision, threads, backend)
+        return _build(saved.specs, precision, threads, backend)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
 
 
-def _read_saved(where: str, state_dict: StateDict) -> tuple[list[LayerSpec], dict[str, Array], float]:
-    """The LayerSpecs of a saved model, and the arrays and the tolerance of its self-test."""
-    try:
-        description = json.loads(state_dict.metadata["fastrnn"])
-        version, entries = description["version"], description["layers"]
-        tolerance = check_number(where, "tolerance", description["tolerance"])
-        if version != FILE_VERSION:
-            hint = "It was written by another release of fastrnn."
-            raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
-        parts: dict[str, dict[str, Array]] = {
-            "golden": {},
-            **{f"layers.{index}": {} for index in range(len(entries))},
-        }
-        for name, array in state_dict.items():
-            path, _, key = name.rpartition(".")
-            parts[path][key] = array
-        specs = []
-        for index, entry in enumerate(entries):
-            kind, options = entry["kind"], entry["options"]
-            if kind not in LAYERS:
-                raise FormatError(message(where, "layers of fastrnn", brief(kind)))
-            strange = [brief(name) for name in options if name not in LAYERS[kind].option_names]
-            if strange:
-                raise FormatError(message(where, f"options of {kind}", join(strange)))
-            specs.append(LayerSpec(kind, options, parts[f"layers.{index}"]))
-    except FormatError:
-        raise
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        got = f"{type(error).__name__}: {error}"
-        raise FormatError(message(where, "the description of a saved model", got)) from error
-    return specs, parts["golden"], tolerance
+def _read_saved(where: str, state_dict: StateDict) -> SavedModel:
+    return read_model(where, state_dict, {kind: cls.option_names for kind, cls in LAYERS.items()})

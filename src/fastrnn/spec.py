@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fastrnn.errors import Array, WeightError, check_array, check_text, message, quote
+from fastrnn.errors import Array, WeightError, check_array, check_text, message, printable, quote
+from fastrnn.parametrizations import fold
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
@@ -131,7 +132,11 @@ def recurrent_kind(weight_hh: Array, weight_hr: Array | None = None) -> str | No
 
 
 def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any]:
-    """The entries under a module's path, without the path; at least one, or a WeightError."""
+    """The entries under a module's path, without the path; at least one, or a WeightError.
+
+    Parameters that training left in parts are whole (`fold`); one that could not be read or made whole is
+    a WeightError that names it.
+    """
     if not isinstance(state_dict, Mapping):
         got = type(state_dict).__name__
         hint = "fastrnn.load_state_dict(path) reads one from a file."
@@ -139,14 +144,34 @@ def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any
     for key in state_dict:
         check_text(where, "every key of state_dict", key)
     path = f"{check_text(where, 'prefix', prefix).removesuffix('.')}." if prefix else ""
-    tensors = {key[len(path) :]: value for key, value in state_dict.items() if key.startswith(path)}
+    folded = fold(where, state_dict, path)
+    for name, why in {**getattr(state_dict, "unread", {}), **folded.refused}.items():
+        if name.startswith(path):
+            raise unread_error(where, name, why)
+    tensors = {key[len(path) :]: value for key, value in folded.tensors.items() if key.startswith(path)}
     if not tensors:
         hint = ""
         found = sorted({key.rpartition(".")[0] for key in state_dict})
         if found:
             hint = f"The modules here are {quote(found[:20])}{' ...' if len(found) > 20 else ''}."
-        raise WeightError(message(where, f'keys that begin with "{path}"', "none", hint))
+        raise WeightError(message(where, f"keys that begin with {quote([path])}", "none", hint))
     return tensors
+
+
+def _weights(where: str, name: str, value: Any) -> Array:
+    """An array of weights; or raise, where it is one of whole numbers as quantised weights are."""
+    array = check_array(where, printable(name), value)
+    if array.dtype.kind in "iub" and array.itemsize < 4:
+        hint = "Quantised weights are a number only with their scale: multiply it in first."
+        raise WeightError(message(where, f"{printable(name)} to be floats", f"{array.dtype}", hint))
+    return array
+
+
+def unread_error(where: str, name: str, why: str) -> WeightError:
+    """The error of a tensor that is in a file and could not be read."""
+    return WeightError(
+        message(where, f"the tensor {printable(name)}", f"one that is not read: {printable(why)}")
+    )
 
 
 def read_recurrent(
@@ -163,12 +188,12 @@ def read_recurrent(
             f"{key}_l0" if _RECURRENT_KEY.fullmatch(key) else key: value for key, value in entries.items()
         }
     tensors = {
-        key: check_array(where, key, value) for key, value in entries.items() if _RECURRENT_KEY.fullmatch(key)
+        key: _weights(where, key, value) for key, value in entries.items() if _RECURRENT_KEY.fullmatch(key)
     }
     spec = _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict)
     shapes = spec.tensor_shapes()
     problems = [f"{key} is missing" for key in shapes if key not in tensors]
-    problems += [f"{key} is not one of its keys" for key in entries if key not in shapes]
+    problems += [f"{printable(key)} is not one of its keys" for key in entries if key not in shapes]
     problems += [
         f"{key} has the shape {tensors[key].shape} in place of {shape}"
         for key, shape in shapes.items()
@@ -249,10 +274,10 @@ def read_parameters(
     """
     entries = take_prefix(where, state_dict, prefix)
     problems = [f"{name} is missing" for name in dimensions if name not in entries and name not in optional]
-    problems += [f"{name} is not one of its keys" for name in entries if name not in dimensions]
+    problems += [f"{printable(name)} is not one of its keys" for name in entries if name not in dimensions]
     tensors = {}
     if not problems:
-        tensors = {name: check_array(where, name, entries[name]) for name in dimensions if name in entries}
+        tensors = {name: _weights(where, name, entries[name]) for name in dimensions if name in entries}
         problems = [
             f"{name} has the shape {array.shape}"
             for name, array in tensors.items()

@@ -11,10 +11,18 @@ from importlib.util import find_spec
 from itertools import zip_longest
 from typing import Any, TextIO, cast
 
+from fastrnn.errors import printable as shown
 
-def shown(text: str) -> str:
-    """A text of a file as it may be shown: on one line, "?" for what would steer a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+__all__ = [
+    "ended_by_signal",
+    "print_lines",
+    "print_table",
+    "progress",
+    "remark",
+    "send_nowhere",
+    "shown",
+    "streams",
+]
 
 
 # Columns of a table that rich does not draw, the gap between two, and how narrow one may become.
@@ -159,8 +167,18 @@ def ended_by_signal() -> Iterator[None]:
 
 
 def remark(text: str) -> None:
-    """Say something beside the result, on stderr."""
-    print(shown(text), file=sys.stderr, flush=True)
+    """Say something beside the result, on stderr; its lines stay lines."""
+    print_lines(text, sys.stderr)
+
+
+def print_lines(text: str, file: TextIO | None = None) -> None:
+    """Print a text with what files hold in it: its lines stay lines, and nothing in them steers a terminal.
+
+    To stdout, or the file that is given.
+    """
+    for line in text.split("\n"):
+        print(shown(line), file=file or sys.stdout)
+    (file or sys.stdout).flush()
 
 
 @contextlib.contextmanager

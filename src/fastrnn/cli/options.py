@@ -4,15 +4,20 @@ import argparse
 import math
 import os
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 import fastrnn
-from fastrnn.errors import message
+from fastrnn.errors import Array, message, quote
 from fastrnn.files import check_target
-from fastrnn.model import is_saved, make_model
+from fastrnn.importers import Source, StateDict
+from fastrnn.importers.numpy_file import read_arrays
+from fastrnn.model import make_model, make_written, never_compared
 from fastrnn.terminal import remark
+
+# Of what a file holds beside its weights, so many are named.
+MAX_NAMED = 12
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -35,6 +40,48 @@ def add_loading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--batch-first", action="store_true", default=None, help="inputs are (B, T, I)")
     command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of an RNN")
     command.add_argument("--precision", choices=("float32", "float64"))
+
+
+def add_example(command: argparse.ArgumentParser, title: str) -> None:
+    """Add the files of an example from torch."""
+    group = command.add_argument_group(title)
+    for option, name, meaning in (
+        ("--input", "X", "what the module was given (.npy, or .npz with x and perhaps lengths)"),
+        ("--expect", "Y", "what it gave in eval() (.npy or .npz)"),
+        ("--state", "S", "the initial state that it was given: h, or h and c (.npz or .npy)"),
+    ):
+        group.add_argument(option, dest=f"example_{option[2:]}", metavar=name, help=meaning)
+
+
+def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> tuple[Any, ...] | None:
+    """The example that options name, as `Sequential.save` takes it; None where they name none."""
+    files = [options.example_input, options.example_expect]
+    if files == [None, None]:
+        if options.example_state is not None:
+            raise ValueError(message("--state", "--input and --expect beside it", "none"))
+        return None
+    if None in files:
+        raise ValueError(message("example", "--input and --expect together", "one of them"))
+    inputs = read_arrays(Source(files[0]))
+    lengths = inputs.pop("lengths", None)
+    x = _only_array(files[0], inputs, "x")
+    y = _only_array(files[1], read_arrays(Source(files[1])), "y")
+    state = None
+    if options.example_state is not None:
+        state = model.nest_state(list(read_arrays(Source(options.example_state)).values()))
+    return x, y, state, lengths
+
+
+def _only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
+    if len(arrays) != 1:
+        raise ValueError(message(os.path.basename(path), f"one array, {name}", f"{quote(arrays)}"))
+    return next(iter(arrays.values()))
+
+
+def tell_granted(model: fastrnn.Sequential) -> None:
+    """Say on stderr what was taken for granted, of a model that was never compared with torch's output."""
+    if model.taken_for_granted:
+        remark(never_compared(model.taken_for_granted))
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -64,22 +111,39 @@ def some_text(text: str) -> str:
     return text
 
 
-def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequential, bool]:
-    """The model of a file, and whether it was read off a state dict, which tells less than a saved model."""
-    state_dict = fastrnn.load_state_dict(path, options.key)
-    model = make_model(
-        os.path.basename(path),
-        state_dict,
-        batch_first=options.batch_first,
-        nonlinearity=options.nonlinearity,
-        precision=options.precision,
-        threads=getattr(options, "threads", None),  # which not every command has
-    )
+def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequential, StateDict]:
+    """The model of a file, and what it was made of; what is odd about it is told on stderr."""
+    source = Source(path)
+    state_dict = fastrnn.load_state_dict(source, options.key)
+    loading = {"precision": options.precision, "threads": getattr(options, "threads", None)}
+    layers = getattr(options, "layers", None)
+    if layers is None:
+        model = make_model(
+            source, state_dict, batch_first=options.batch_first, nonlinearity=options.nonlinearity, **loading
+        )
+    else:
+        model = make_written(
+            source,
+            state_dict,
+            layers,
+            batch_first=options.batch_first,
+            nonlinearity=options.nonlinearity,
+            **loading,
+        )
+    tell_of_weights(source, state_dict)
+    return model, state_dict
+
+
+def tell_of_weights(source: Source, state_dict: StateDict) -> None:
+    """Say which weights are no numbers, and what of a state dict is not used."""
     for name, array in state_dict.items():
-        is_weight = array.dtype.kind == "f" and not name.startswith("golden.")
+        is_weight = array.dtype.kind == "f" and not name.startswith(("golden.", "example."))
         if is_weight and not np.isfinite(array).all():
-            remark(f"{os.path.basename(path)}: {name} holds NaN or infinity.")
-    return model, not is_saved(state_dict)
+            remark(f"{source.where}: {name} holds NaN or infinity.")
+    if state_dict.left_out:
+        names = list(state_dict.left_out)
+        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        remark(f"{source.where}: not used: {', '.join(names[:MAX_NAMED])}{more} (fastrnn info shows them).")
 
 
 def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:
@@ -96,11 +160,3 @@ def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:
             ):
                 raise ValueError(message("output", f"another file than {what}", output))
         taken[os.path.realpath(output)] = "the other output"
-
-
-def taken_for_granted(options: argparse.Namespace) -> str:
-    axis = "batch" if options.batch_first else "time"
-    return (
-        f"Read off keys and shapes. Taken for granted: {axis} first, an output for every step, "
-        "no activations. A state dict tells nothing of those."
-    )

@@ -17,10 +17,10 @@ from fastrnn.cli.options import (
     at_least,
     check_outputs,
     load_model,
-    taken_for_granted,
+    tell_granted,
 )
 from fastrnn.errors import message
-from fastrnn.offline.identity import digest_file
+from fastrnn.offline.identity import digest_model
 from fastrnn.offline.kinds import NPZ, STDIO, check_input, kind_of
 from fastrnn.offline.live import Incoming
 from fastrnn.offline.pipes import run_file_to_stdout, run_stdin_to_file, run_stdin_to_stdout
@@ -193,11 +193,10 @@ def _run_several(options: argparse.Namespace, began: float) -> None:
 
 def _prepare(options: argparse.Namespace) -> Callable[..., Task]:
     """Load the model; give a function (input, output, state, where) that makes a Task."""
-    model, is_read_off = load_model(options.model, options)
-    if is_read_off:
-        remark(taken_for_granted(options))
+    model, _ = load_model(options.model, options)
+    tell_granted(model)
     _check_effects(options, model)
-    digest = digest_file(options.model)
+    digest = digest_model(options.model)
     names = ("key", "batch_first", "nonlinearity", "precision", "threads")
     rest = {name: getattr(options, name) for name in names}
 

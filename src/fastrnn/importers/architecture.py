@@ -1,37 +1,45 @@
 """From a bare state dict to layers, where its keys and shapes leave no doubt.
 
 A state dict holds names and shapes: no order of layers, no activation, no layout. One recurrent
-module alone, or an Embedding before it and a Linear behind it, is plain all the same. For
+module alone, or an Embedding before it and a Linear after it, is plain all the same. For
 anything else `read_architecture` says what it found and shows the Sequential to write.
 """
 
-import json
+import re
 from collections.abc import Mapping
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
-from fastrnn.errors import Array, WeightError, message, quote
+from fastrnn.errors import Array, WeightError, message, printable, quote
 from fastrnn.importers.checkpoint import StateDict
-from fastrnn.spec import GATES, LayerSpec, is_recurrent_key, recurrent_kind
+from fastrnn.importers.source import Source
+from fastrnn.spec import GATES, LayerSpec, is_recurrent_key, recurrent_kind, unread_error
 
 MAX_LINES = 40
 Tensors: TypeAlias = Mapping[str, Array]
 
 
 def read_architecture(
-    where: str, state_dict: StateDict, batch_first: bool = False, nonlinearity: str | None = None
+    source: Source, state_dict: StateDict, batch_first: bool = False, nonlinearity: str | None = None
 ) -> list[LayerSpec]:
     """Return the LayerSpecs of a state dict that is plain, or raise WeightError.
 
     Parameters
     ----------
-    where : str
-        The file's name, for messages.
+    source : Source
+        Where it was read from, for messages.
     state_dict : StateDict
     batch_first : bool
         The layout of the recurrent layer.
     nonlinearity : {"tanh", "relu"}, optional
         That of an RNN, which no state dict tells.
     """
+    where = source.where
+    for name, why in state_dict.unread.items():
+        raise unread_error(where, name, why)
+    if state_dict.others:
+        got = f"another under {quote(state_dict.others[:5])}"
+        here = f"key={quote([state_dict.key])} takes that alone" if state_dict.key else 'key="" takes the top'
+        raise WeightError(message(where, "one state_dict", got, f"{here}; write the others out with it."))
     modules = _modules(state_dict)
     recurrent = [path for path, tensors in modules.items() if _is_recurrent(tensors)]
     doubt: str | None = None
@@ -45,7 +53,8 @@ def read_architecture(
     if doubt is None and _kind(modules[recurrent[0]]) == "RNN" and nonlinearity is None:
         doubt = 'an RNN, of which no file says whether it is "tanh" or "relu" (nonlinearity=)'
     if doubt is not None:
-        raise WeightError(message(where, "a plain architecture", doubt, suggestion(state_dict)))
+        hint = f"Write the model out, in the order of its forward method:\n{suggestion(source, state_dict)}"
+        raise WeightError(message(where, "a plain architecture", doubt, hint))
     specs = []
     for path in chain:
         options: dict[str, Any] = {}
@@ -53,35 +62,149 @@ def read_architecture(
             options["batch_first"] = batch_first
             if nonlinearity is not None:
                 options["nonlinearity"] = nonlinearity
-        kind = cast("str", _layer_kind(path, modules[path]))
+        kind = cast("str", _layer_kind(path, modules[path], modules))
         specs.append(LayerSpec(kind, options, modules[path]))
     return specs
 
 
-def suggestion(state_dict: StateDict) -> str:
-    """The text of a Sequential for a state dict: every module found, in the file's order."""
+def taken_for_granted(batch_first: bool | None) -> tuple[str, ...]:
+    """What no state dict tells of a model that is read off it; `batch_first`: as the caller says."""
+    layout = () if batch_first is not None else ("time first",)
+    return (*layout, "an output for every step", "no activations")
+
+
+# ---------------------------------------------------------------- the Sequential to write
+
+
+class _Module(NamedTuple):
+    """A module that is a layer here: what it is made with, and the features that it takes and gives."""
+
+    path: str
+    kind: str
+    given: int | None
+    taken: int | None
+
+
+def suggestion(source: Source, state_dict: StateDict) -> str:
+    """A program that makes the model of a state dict; it runs as it stands, and asks in comments for what no
+    file tells."""
     modules = _modules(state_dict)
-    key = f", key={json.dumps(state_dict.key)}" if state_dict.key else ""
-    lines = []
-    for path, tensors in list(modules.items())[: MAX_LINES + 1]:
-        kind = _layer_kind(path, tensors)
+    known = []
+    others = []
+    for path, tensors in modules.items():
+        kind = _layer_kind(path, tensors, modules)
         if kind is None:
-            shapes = ", ".join(f"{name} {array.shape}" for name, array in list(tensors.items())[:6])
-            lines.append(f"    # {path or '(top)'}: {shapes}")
+            shapes = ", ".join(
+                f"{printable(name)} {array.shape}" for name, array in list(tensors.items())[:6]
+            )
+            others.append(f"    # {printable(path) or '(top)'}: {shapes}: no layer of fastrnn")
         else:
-            option = ', nonlinearity="tanh"),  # or "relu"' if kind == "RNN" else "),"
-            lines.append(f'    fastrnn.{kind}.from_state_dict(sd, "{path}"{option}')
+            known.append(_Module(path, kind, *_features(kind, tensors)))
+    chain = _ordered(known)
+    others = [f"    # {_line(module)}  # does not follow" for module in known if module not in chain] + others
+    lines = [f"    {_line(module)}{_question(module)}" for module in chain]
+    if any(module.kind in GATES for module in chain):
+        place = 1 + max(index for index, module in enumerate(chain) if module.kind in GATES)
+        lines.insert(place, "    # fastrnn.Last(),  # if forward() goes on with the last step alone")
+    if len(lines) + len(others) > MAX_LINES:
+        others = [*others[: max(0, MAX_LINES - len(lines))], "    # ..."]
+    key = f", key={_literal(state_dict.key)}" if state_dict.key else ""
+    place_of = "path" if source.path is None else _literal(source.path)
+    begin = ["import fastrnn", "", f"sd = fastrnn.load_state_dict({place_of}{key})"]
+    if not chain:
+        return "\n".join([*begin, *(line.lstrip() for line in others)])
     return "\n".join(
         [
-            "Write the model out, in the order of its forward method:",
-            "fastrnn.Sequential(",
-            *lines[:MAX_LINES],
-            *(["    # ..."] if len(lines) > MAX_LINES else []),
+            *begin,
+            "model = fastrnn.Sequential(",
+            *lines,
+            *others,
+            "    # and activations, as fastrnn.Sigmoid(), where forward() has them: no file tells",
             ")",
-            f"with sd = fastrnn.load_state_dict(path{key}); activations, fastrnn.Last() and batch_first=True "
-            "where they belong, which no file tells.",
         ]
     )
+
+
+def _line(module: _Module) -> str:
+    options = ', nonlinearity="tanh"' if module.kind == "RNN" else ""
+    return f"fastrnn.{module.kind}.from_state_dict(sd, {_literal(module.path)}{options}),"
+
+
+def _literal(text: str) -> str:
+    """A text as a program has it."""
+    return (
+        f'"{text}"' if text.isascii() and text.isprintable() and not set(text) & {'"', "\\"} else repr(text)
+    )
+
+
+def _question(module: _Module) -> str:
+    """What no file tells of a layer, as a comment."""
+    if module.kind in GATES:
+        either = ' or nonlinearity="relu"' if module.kind == "RNN" else ""
+        return f"  # batch_first=True{either}, if it has that"
+    if module.kind == "LayerNorm":
+        return "  # if it is one; eps=, if it is not 1e-5"
+    return ""
+
+
+def _ordered(modules: list[_Module]) -> list[_Module]:
+    """As many of the modules as follow one another: tokens first, else as the file has them."""
+    chain: list[_Module] = []
+    rest = sorted(modules, key=lambda module: module.kind != "Embedding")
+    while rest:
+        given = next((m.taken for m in reversed(chain) if m.taken is not None), None)
+        fitting = [
+            module
+            for module in rest
+            if (module.kind != "Embedding" or not chain) and (given is None or module.given in (None, given))
+        ]
+        if not chain:
+            fitting = _beginnings(fitting)
+        if not fitting:
+            break
+        # A recurrent module before a Linear that fits as well: those follow it more often.
+        best = min(fitting, key=lambda module: module.kind not in GATES)
+        chain.append(best)
+        rest.remove(best)
+    return chain
+
+
+def _beginnings(modules: list[_Module]) -> list[_Module]:
+    """Those that a chain may begin with: what leads to a recurrent module, or one of these."""
+    recurrent = [module for module in modules if module.kind in GATES]
+    first = [
+        module
+        for module in modules
+        if module.kind != "LayerNorm"
+        and module not in recurrent
+        and any(module.taken == r.given for r in recurrent)
+        and not any(module.given == r.taken for r in recurrent)
+    ]
+    return first or recurrent or modules
+
+
+def _features(kind: str, tensors: Tensors) -> tuple[int | None, int | None]:
+    """The features that a layer takes and gives; None of tokens."""
+    if kind in GATES:
+        return _sizes(tensors)
+    weight = tensors["weight"]
+    if kind == "LayerNorm":
+        return weight.shape[0], weight.shape[0]
+    return (None, weight.shape[1]) if kind == "Embedding" else (weight.shape[1], weight.shape[0])
+
+
+# ---------------------------------------------------------------- what a module is
+
+
+def module_paths(state_dict: Tensors) -> set[str]:
+    """The paths of the modules of a state dict that hold tensors themselves."""
+    return set(_modules(state_dict))
+
+
+def kind_of_module(state_dict: Tensors, path: str) -> str | None:
+    """The layer that the tensors of a module make; None where there is no such module, or no such layer."""
+    modules = _modules(state_dict)
+    return _layer_kind(path, modules[path], modules) if path in modules else None
 
 
 def _modules(state_dict: Tensors) -> dict[str, dict[str, Array]]:
@@ -114,41 +237,75 @@ def _sizes(tensors: Tensors) -> tuple[int, int]:
     return weight_ih.shape[1], directions * weight_hh.shape[1]
 
 
-def _layer_kind(path: str, tensors: Tensors) -> str | None:
+def _layer_kind(path: str, tensors: Tensors, modules: Mapping[str, Tensors]) -> str | None:
     """The layer that a module's tensors make, as well as its name and shapes tell; or None."""
     if _is_recurrent(tensors):
         return _kind(tensors)
     weight = tensors.get("weight")
-    if weight is None or not set(tensors) <= {"weight", "bias"}:
+    if weight is None or not set(tensors) <= {"weight", "bias"} or 0 in weight.shape:
         return None
     if weight.ndim == 1 and "bias" in tensors:
         return "LayerNorm"
     if weight.ndim != 2:
         return None
-    return "Embedding" if "bias" not in tensors and "emb" in path.lower() else "Linear"
+    return "Embedding" if "bias" not in tensors and _is_embedding(path, weight, modules) else "Linear"
+
+
+def _is_embedding(path: str, weight: Array, modules: Mapping[str, Tensors]) -> bool:
+    """Whether a matrix without bias is that of an Embedding: its name says so, or it fits as nothing else."""
+    sizes = [_sizes(tensors) for tensors in modules.values() if _is_recurrent(tensors) and _kind(tensors)]
+    rows, columns = weight.shape
+    gives = any(columns == given for given, _ in sizes)
+    if "emb" in path.lower():
+        # Or it is a Linear of that name: one that gives what a recurrent module takes.
+        return gives or not any(rows == given for given, _ in sizes)
+    is_named = any("emb" in other.lower() and "weight" in tensors for other, tensors in modules.items())
+    return gives and not is_named and not any(rows == given or columns == taken for given, taken in sizes)
 
 
 def _chain(modules: Mapping[str, Tensors], recurrent: str) -> tuple[list[str], str | None]:
     """The paths of Embedding, recurrent module and Linear in order, and None; or none and why not."""
     tensors = modules[recurrent]
     if _kind(tensors) not in GATES:
-        return [], f'weights of no known cell under "{recurrent}"'
+        return [], f"weights of no known cell under {quote([recurrent])}"
     given, taken = _sizes(tensors)
-    before, behind = [], []
+    before, after = [], []
     for path, others in modules.items():
         if path == recurrent:
             continue
-        kind = _layer_kind(path, others)
+        kind = _layer_kind(path, others, modules)
         weight: Any = others.get("weight")  # a matrix, where the kind is one of these two
+        named = f"{quote([path])}"
         if kind == "Embedding" and weight.shape[1] == given:
+            if weight.shape[0] == given:
+                return [], f"{named}, which may be an Embedding or a Linear"
             before.append(path)
         elif kind == "Linear" and weight.shape[1] == taken and weight.shape[0] != given:
-            behind.append(path)
+            after.append(path)
         elif kind == "Linear" and weight.shape[1] == taken:
-            return [], f'"{path}", which fits before "{recurrent}" and behind it'
+            return [], f"{named}, which fits before {quote([recurrent])} and after it"
         else:
-            return [], f'"{path}" beside the recurrent module "{recurrent}"'
-    for found in (before, behind):
+            return [], f"{named} beside the recurrent module {quote([recurrent])}"
+    for found in (before, after):
         if len(found) > 1:
             return [], f"the modules {quote(found)}, in an order that no file tells"
-    return [*before, recurrent, *behind], None
+    chain = [*before, recurrent, *after]
+    return chain, _gap(chain)
+
+
+_NUMBERED = re.compile(r"(?:(?P<parent>.*)\.)?(?P<number>\d{1,6})", re.DOTALL)
+
+
+def _gap(chain: list[str]) -> str | None:
+    """A doubt where numbered modules leave one out: it has no weights, and does something all the same."""
+    numbers: dict[str, list[int]] = {}
+    for path in chain:
+        match = _NUMBERED.fullmatch(path)
+        if match:
+            numbers.setdefault(match["parent"] or "", []).append(int(match["number"]))
+    for parent, found in numbers.items():
+        missing = [n for n in range(max(found) + 1) if n not in found]
+        if missing:
+            name = f"{parent}.{missing[0]}".removeprefix(".")
+            return f"no weights of {quote([name])}, which may be an activation"
+    return None

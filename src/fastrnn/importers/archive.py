@@ -3,12 +3,13 @@
 import os
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
+from fastrnn.importers.source import Window
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,29 +20,22 @@ MAX_RATIO = 20
 FREE_BYTES = 16 * 2**20
 
 
-def is_archive(path: str) -> bool:
-    """Whether a file is a zip archive, perhaps a damaged one."""
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        return True
-
-
 class Archive:
     """A zip file whose entries cannot be larger than the file lets one expect.
 
-    `sizes` maps each entry's name to its size in bytes. Use it as a context manager.
+    `sizes` maps each entry's name to its size in bytes. Use it as a context manager; a file that was
+    given open stays so.
     """
 
-    def __init__(self, path: str, where: str) -> None:
+    def __init__(self, file: str | Window, where: str) -> None:
         self.where = where
         try:
-            self._zip = zipfile.ZipFile(path)
+            self._zip = zipfile.ZipFile(cast("str | IO[bytes]", file))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
             got = f"a damaged one ({error})"
             raise FormatError(message(where, "a whole zip archive", got)) from error
         try:
-            self._check(os.path.getsize(path))
+            self._check(os.path.getsize(file) if isinstance(file, str) else file.seek(0, os.SEEK_END))
         except BaseException:
             self._zip.close()
             raise
@@ -61,7 +55,17 @@ class Archive:
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
                 got = f"{brief(entry.filename)} compressed or encrypted in another way"
                 raise FormatError(message(self.where, "entries stored or deflated", got))
+            if entry.CRC == 0:
+                # torch's way to say that none was computed (torch.utils.serialization.config.save);
+                # zipfile compares with what an entry has.
+                del entry.CRC
         self.sizes = {entry.filename: entry.file_size for entry in entries}
+        if min((entry.header_offset for entry in entries), default=0):
+            got = "one after something else"
+            hint = "Several files were written into one."
+            raise FormatError(message(self.where, "an archive that begins the file", got, hint))
+        if len(self.sizes) < len(entries):
+            raise FormatError(message(self.where, "each entry once", "one of a name twice"))
 
     def read(self, name: str, limit: int | None = None) -> NDArray[np.uint8]:
         """The bytes of an entry as a writable uint8 array; FormatError beyond `limit` bytes."""

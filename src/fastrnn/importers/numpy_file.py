@@ -1,4 +1,4 @@
-"""numpy.savez's files: a zip of .npy entries."""
+"""numpy.savez's files, a zip of .npy entries, and single .npy files."""
 
 import io
 from math import prod
@@ -7,8 +7,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from fastrnn.errors import Array, FormatError, brief, message
+from fastrnn.errors import Array, FormatError, brief, message, quote
 from fastrnn.importers.archive import Archive
+from fastrnn.importers.source import Source
 from fastrnn.importers.tensors import is_shape
 
 MAX_HEADER = 16 * 1024
@@ -17,11 +18,30 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 def read_npz(archive: Archive, where: str) -> dict[str, Array]:
     """Read every array of an archive: names to ndarrays."""
-    return {
-        name.removesuffix(".npy"): _read_entry(archive.read(name), where, name)
-        for name in archive.sizes
-        if name.endswith(".npy")
-    }
+    strange = [name for name in archive.sizes if not name.endswith(".npy")]
+    if strange:
+        raise FormatError(message(where, "entries that are .npy files", quote(strange[:5])))
+    return {name.removesuffix(".npy"): _read_entry(archive.read(name), where, name) for name in archive.sizes}
+
+
+def read_arrays(source: Source) -> dict[str, Array]:
+    """Read every array of an .npz file, or the one of a .npy file by the name "x".
+
+    Raises
+    ------
+    FormatError
+        The file is damaged or of another kind, or holds something else than real numbers.
+    """
+    where = source.where
+    with source.open() as file:
+        head = file.read(6)
+        file.seek(0)
+        if head.startswith(b"PK"):
+            with Archive(file, where) as archive:
+                return read_npz(archive, where)
+        if head == b"\x93NUMPY":
+            return {"x": _read_entry(np.frombuffer(bytearray(file.read()), np.uint8), where, where)}
+    raise FormatError(message(where, "arrays as .npy or .npz", "a file of another kind"))
 
 
 def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array:

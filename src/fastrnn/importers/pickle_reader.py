@@ -2,7 +2,7 @@
 
 A pickle is a program for a stack machine. `read_pickle` runs that program over a closed set
 of opcodes, and where the program asks for a class or function it gets a `Name`: text, never
-imported. Calling a Name looks it up in the table that the caller gives (for torch's files:
+imported. Calling a Name looks it up in a table (plain values, `values.CALLS`; and for torch's files
 the few functions that rebuild a tensor); any other call makes a `StandIn` that remembers what
 was asked. So a file can hold a whole pandas table beside its weights and still be read, and a
 file that asks for ``os.system`` is refused by name.
@@ -11,85 +11,21 @@ file that asks for ``os.system`` is refused by name.
 import pickletools
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import IO, Any
 
 from fastrnn.errors import FormatError, brief, message
+from fastrnn.importers.hostile import is_hostile
+from fastrnn.importers.tensors import Unread
+from fastrnn.importers.values import CALLS, Name, Odd, PickledArray, PickledDtype, Set, StandIn, is_plain_key
 
 # The work that a pickle may ask for: opcodes, items in the arguments of its calls, and what its names weigh.
 # A state dict of 70,000 tensors needs as much; memory is bounded to some hundred MB, time to a few seconds.
 MAX_WORK = 2_000_000
+CHEAP = 0.5  # what a number, a text or a look into the memo weighs
 MAX_NAME = 1000
 NAME_SHARE = 10  # characters of a name that weigh as much as an opcode
+TEXT_SHARE = 64  # of a text or bytes that a call is given
 MAX_BITS = 2**15  # of a whole number
-MAX_KEY_BITS = 64  # of one that is hashed as a key: of larger ones any number have the same hash
-
-# Modules whose functions do things. Nothing is ever called, so this list protects nobody: it is
-# here to say plainly that a file is hostile, where a stand-in would pass it over.
-HOSTILE_MODULES = frozenset(
-    "os posix nt sys subprocess pty shutil socket ctypes importlib runpy code codeop pdb bdb "
-    "timeit commands popen2 webbrowser operator functools types marshal pickle _pickle dill "
-    "cloudpickle builtins __builtin__ multiprocessing threading asyncio signal tempfile pathlib "
-    "io urllib requests http ftplib smtplib glob platform inspect gc linecache".split()
-)
-# Plain data that a pickle of any program may hold.
-HARMLESS = frozenset(
-    f"{module}.{name}"
-    for module in ("builtins", "__builtin__")
-    for name in (
-        "set",
-        "frozenset",
-        "list",
-        "dict",
-        "tuple",
-        "int",
-        "float",
-        "complex",
-        "bool",
-        "str",
-        "bytes",
-        "bytearray",
-        "slice",
-        "range",
-        "xrange",
-        "object",
-        "unicode",
-        "long",
-    )
-) | frozenset(
-    (
-        "pathlib.Path",
-        "pathlib.PosixPath",
-        "pathlib.PurePosixPath",
-        "pathlib.WindowsPath",
-        "pathlib.PureWindowsPath",
-        "pathlib._local.PosixPath",
-        "types.SimpleNamespace",
-        "functools.partial",
-    )
-)
-
-
-@dataclass(frozen=True)
-class Name:
-    """A class or function that the pickle names."""
-
-    text: str
-
-
-@dataclass(eq=False)
-class StandIn:
-    """What the pickle would have built by calling a name that is not in the table."""
-
-    name: str
-    state: object = None
-
-
-@dataclass(eq=False)
-class Odd:
-    """A key that is no text and no number of usual size, kept apart by identity."""
-
-    value: object = field(repr=False)
 
 
 class _Mark:
@@ -129,7 +65,7 @@ def read_pickle(
             # pickletools decodes escapes of old protocols, and warns of those that it does not know.
             warnings.simplefilter("ignore", DeprecationWarning)
             for opcode, argument, _ in pickletools.genops(file):
-                machine.charge(1)
+                machine.charge(CHEAP if opcode.name in _CHEAP else 1)
                 if opcode.name == "STOP":
                     return machine.pop()
                 machine.run(opcode.name, argument)
@@ -166,9 +102,9 @@ class _Machine:
         self.persistent = persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.work = 0
+        self.work = 0.0
 
-    def charge(self, work: int) -> None:
+    def charge(self, work: float) -> None:
         self.work += work
         if self.work > MAX_WORK:
             raise FormatError(message(self.where, f"a pickle of at most {MAX_WORK} operations", "more"))
@@ -179,7 +115,8 @@ class _Machine:
         elif name in _LITERALS:
             if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
                 raise ValueError(f"a whole number of {argument.bit_length()} bits")
-            self.stack.append(argument)
+            # A bytearray is nobody's to change here, and bytes need no copies.
+            self.stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
         elif name in _MEMO_GET:
             self.stack.append(self.memo[int(argument)])
         elif name in _MEMO_PUT:
@@ -233,8 +170,11 @@ class _Machine:
     def do_list(self, _: object) -> None:
         self.stack.append(self.pop_to_mark())
 
-    do_empty_set = do_empty_list
-    do_frozenset = do_list
+    def do_empty_set(self, _: object) -> None:
+        self.stack.append(Set())
+
+    def do_frozenset(self, _: object) -> None:
+        self.stack.append(Set(self.pop_to_mark()))
 
     def do_append(self, _: object) -> None:
         value = self.pop()
@@ -291,23 +231,28 @@ class _Machine:
         if len(module) + len(name) > MAX_NAME:
             raise ValueError(f"a name of {len(module) + len(name)} characters")
         text = f"{module}.{name}"
-        if module.partition(".")[0] in HOSTILE_MODULES and text not in HARMLESS:
+        self.charge(len(text) // NAME_SHARE)
+        if is_hostile(module, name):
             got = f"one that asks for {brief(text)}"
             hint = "It would run code when unpickled, so it was refused; nothing of it ran."
             raise FormatError(message(self.where, "a file of weights", got, hint))
-        self.charge(len(text) // NAME_SHARE)
         self.stack.append(Name(text))
 
     def call(self, function: object, arguments: tuple[Any, ...]) -> object:
         if not isinstance(function, Name):
             # A call on something that was itself the result of a call.
-            return StandIn(getattr(function, "name", type(function).__name__))
+            return StandIn(getattr(function, "name", type(function).__name__), arguments)
         # A function may pass its arguments on to another one: what these hold counts too.
         inner = [a for a in arguments if isinstance(a, _CONTAINERS)]
         self.charge(len(arguments) + sum(map(len, inner)))
         self.charge(sum(len(b) for a in inner for b in a if isinstance(b, _CONTAINERS)))
-        known = self.functions.get(function.text)
-        return known(*arguments) if known is not None else StandIn(function.text)
+        self.charge(sum(len(a) for a in arguments if isinstance(a, (str, bytes))) // TEXT_SHARE)
+        if function.text in self.functions:
+            return self.functions[function.text](*arguments)
+        try:
+            return CALLS[function.text](*arguments)
+        except (KeyError, ValueError, TypeError, ArithmeticError):  # unknown, or given what it does not take
+            return StandIn(function.text, arguments)
 
     def do_reduce(self, _: object) -> None:
         arguments, function = self.pop(), self.pop()
@@ -334,30 +279,26 @@ class _Machine:
 
     def do_build(self, _: object) -> None:
         state = self.pop()
-        if isinstance(self.stack[-1], StandIn):
-            self.stack[-1].state = state
+        target = self.stack[-1]
+        if isinstance(target, StandIn):
+            target.state = state
+        elif isinstance(target, (PickledArray, PickledDtype)):
+            target.set_state(state)
         # Else it sets attributes, such as the _metadata of a state dict: of no use here.
 
     def do_binpersid(self, _: object) -> None:
         found = self.persistent(self.pop())
-        if isinstance(found, StandIn):
-            self.charge(len(found.name) // NAME_SHARE)
+        if isinstance(found, Unread):
+            self.charge(len(found.reason) // NAME_SHARE)
         self.stack.append(found)
 
 
-def is_plain_key(key: object) -> bool:
-    """Whether it may be hashed: a deeply nested key would overflow the C stack, many large numbers of one
-    hash take time by their square."""
-    if isinstance(key, int):
-        return key.bit_length() <= MAX_KEY_BITS
-    return isinstance(key, (str, float))
-
-
 def _extend(target: object, values: list[Any]) -> None:
-    if isinstance(target, list):
-        target.extend(values)
-    elif not isinstance(target, StandIn):
+    if isinstance(target, StandIn):
+        target = target.items
+    if not isinstance(target, list):
         raise ValueError(f"items for a {type(target).__name__}")
+    target.extend(values)
 
 
 def _fill(target: object, values: list[Any]) -> object:
@@ -367,7 +308,9 @@ def _fill(target: object, values: list[Any]) -> object:
     if isinstance(target, dict):
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[key if is_plain_key(key) else Odd(key)] = value
-    elif not isinstance(target, StandIn):
+    elif isinstance(target, StandIn):
+        target.items.extend(zip(values[::2], values[1::2], strict=True))
+    else:
         raise ValueError(f"items for a {type(target).__name__}")
     return target
 
@@ -382,3 +325,4 @@ _LITERALS = frozenset(
 _MEMO_GET = frozenset("GET BINGET LONG_BINGET".split())
 _MEMO_PUT = frozenset("PUT BINPUT LONG_BINPUT".split())
 _IGNORED = frozenset("PROTO FRAME".split())
+_CHEAP = _LITERALS | _MEMO_GET | _MEMO_PUT | {"MEMOIZE"}

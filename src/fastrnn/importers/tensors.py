@@ -2,14 +2,14 @@
 
 Every number in a view is the file's word, so all are checked, with Python's integers, before
 an array is made. Views of one storage share its memory, as in torch; nothing is copied, so
-that no file can make more of its bytes than there are.
+that no file can make much more of its bytes than there are.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -30,17 +30,56 @@ STORAGE_TYPES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
+    # Of quantised tensors: the whole numbers, which scales and zero points go with.
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
 }
+# Storages of other elements, and the bytes of one.
+OTHER_STORAGES = {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}
+
+
+class Float8(NamedTuple):
+    """A float of one byte: sign, exponent, mantissa.
+
+    Source: https://arxiv.org/abs/2209.05433, and for the "fnuz" kinds https://arxiv.org/abs/2206.02915;
+    e8m0fnu: https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int
+    has_infinity: bool = False
+    is_fnuz: bool = False  # no negative zero: its byte is the one NaN
+
+
+FLOAT8 = {
+    "float8_e4m3fn": Float8(4, 3, 7),
+    "float8_e5m2": Float8(5, 2, 15, has_infinity=True),
+    "float8_e4m3fnuz": Float8(4, 3, 8, is_fnuz=True),
+    "float8_e5m2fnuz": Float8(5, 2, 16, is_fnuz=True),
+    "float8_e8m0fnu": Float8(8, 0, 127),
+}
+# What dtypes that NumPy has not arrive as, by their bytes in a file.
+WIDENED = {"bfloat16": 2, **dict.fromkeys(FLOAT8, 1)}
 # dtypes by their names in torch, for tensors on an untyped storage.
-DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), "uint16", "uint32", "uint64")}
+DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), *WIDENED, "uint16", "uint32", "uint64")}
 
 # The dtypes of views of one storage, each of which may need a copy of it.
 MAX_DTYPES = 4
+# Expanded and overlapping views may be this many times as large as their storage, and FREE_BYTES more.
+MAX_SHARING = 8
+FREE_BYTES = 16 * 2**20
 
 
 def itemsize(dtype: str) -> int:
-    """Bytes of an element of a dtype by its name, bfloat16 among them."""
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
+    """Bytes of an element of a dtype by its name as it lies in a file."""
+    return WIDENED.get(dtype) or np.dtype(dtype).itemsize
+
+
+def arrives_as(dtype: str) -> str:
+    """The dtype of the array that is made of elements of a dtype by its name."""
+    return "float32" if dtype in WIDENED else dtype
 
 
 def is_shape(sizes: Sequence[object]) -> bool:
@@ -52,13 +91,42 @@ def is_shape(sizes: Sequence[object]) -> bool:
 
 
 def as_elements(data: NDArray[np.uint8], dtype: str, byteorder: str = "little") -> Array:
-    """Bytes (a uint8 array) as an array of a dtype by its name; bfloat16 becomes float32."""
+    """Bytes (a uint8 array) as an array of a dtype by its name; what NumPy has not becomes float32."""
     order: Literal["<", ">"] = "<" if byteorder == "little" else ">"
     if dtype == "bfloat16":
         bits = data.view(np.dtype(np.uint16).newbyteorder(order)).astype(np.uint32)
         return (bits << 16).view(np.float32)
+    if dtype in FLOAT8:
+        values: Array = float8_values(dtype)[data]
+        return values
     elements = data.view(np.dtype(dtype).newbyteorder(order))
     return elements.astype(np.dtype(dtype), copy=False)
+
+
+@functools.cache
+def float8_values(dtype: str) -> NDArray[np.float32]:
+    """What each of the 256 bytes of a float8 stands for."""
+    kind = FLOAT8[dtype]
+    byte = np.arange(256)
+    if dtype == "float8_e8m0fnu":  # a power of two, without sign
+        values = np.ldexp(1.0, byte - kind.bias)
+        values[255] = np.nan
+        return values.astype(np.float32)
+    mantissa = byte & (2**kind.mantissa_bits - 1)
+    exponent = (byte & 127) >> kind.mantissa_bits
+    sign = np.where(byte < 128, 1.0, -1.0)
+    is_normal = exponent > 0
+    units = mantissa + is_normal * 2**kind.mantissa_bits
+    values = sign * np.ldexp(units, np.maximum(exponent, 1) - kind.bias - kind.mantissa_bits)
+    if kind.is_fnuz:
+        values[128] = np.nan
+    elif kind.has_infinity:
+        is_last = exponent == 2**kind.exponent_bits - 1
+        values[is_last] = np.where(mantissa == 0, sign * np.inf, np.nan)[is_last]
+    else:
+        values[[127, 255]] = np.nan
+    result: NDArray[np.float32] = values.astype(np.float32)
+    return result
 
 
 class Storage:
@@ -73,45 +141,61 @@ class Storage:
         self.read = functools.cache(read)
         self.by_dtype: dict[str, Array] = {}
 
+    def nbytes(self) -> int:
+        """Its bytes in the file."""
+        return self.count * itemsize(self.dtype)
+
     def elements(self, dtype: str) -> Array:
         """The elements as an array of a dtype by its name: one array, which all views share."""
         if dtype not in self.by_dtype:
             data, byteorder = self.read()
-            size = self.count * itemsize(self.dtype)
-            size -= size % itemsize(dtype)
+            size = self.nbytes() - self.nbytes() % itemsize(dtype)
             self.by_dtype[dtype] = as_elements(data[:size], dtype, byteorder)
         return self.by_dtype[dtype]
 
 
-@dataclass
+@dataclass(frozen=True)
+class Unread:
+    """A tensor that is none of NumPy's, or whose numbers do not fit its file: why it was not read."""
+
+    reason: str
+
+
+@dataclass(eq=False)
 class TensorView:
-    """A tensor as the file describes it; `array` makes it, once its numbers are checked."""
+    """A tensor as the file describes it; `array` makes it, once its numbers are checked.
+
+    `is_negated` is torch's mark of a view whose elements are to be taken with the other sign. Of quantised
+    elements `scale` and `zero_point` are numbers, or views of one for each index of `axis`.
+    """
 
     storage: Storage
     offset: int
     size: tuple[int, ...]
     stride: tuple[int, ...]
     dtype: str
+    is_negated: bool = False
+    scale: "float | TensorView | None" = None
+    zero_point: "int | TensorView" = 0
+    axis: int = 0
 
     def array(self, where: str, name: str) -> Array:
-        """The view as an ndarray on the storage's memory."""
-        numbers = (self.offset, *self.size, *self.stride)
-        if (
-            len(self.size) != len(self.stride)
-            or len(self.size) > 32
-            or not all(type(n) is int and 0 <= n < 2**62 for n in numbers)
-        ):
-            got = f"offset {brief(self.offset)}, {len(self.size)} sizes and {len(self.stride)} strides"
-            hint = "Every one is a whole number from 0."
-            raise FormatError(message(where, f"a tensor {name} of sizes and strides", got, hint))
-        count = self.storage.count * itemsize(self.storage.dtype) // itemsize(self.dtype)
+        """The view as an ndarray; on the storage's memory where its elements lie there once each.
+
+        Raises
+        ------
+        FormatError
+            Its numbers are no sizes, or do not fit the storage, or the storage cannot be read.
+        """
+        self._check_numbers(where, name)
         if 0 in self.size:
             if not is_shape(self.size):
                 raise FormatError(message(where, f"a tensor {name} that fits in memory", f"{self.size}"))
-            return np.zeros(self.size, "float32" if self.dtype == "bfloat16" else self.dtype)
+            return np.zeros(self.size, "float32" if self.scale is not None else arrives_as(self.dtype))
         pairs = list(zip(self.size, self.stride, strict=True))
         last = self.offset + sum((n - 1) * step for n, step in pairs)
-        if last >= count or prod(self.size) > count:
+        count = self.storage.nbytes() // itemsize(self.dtype)
+        if last >= count or self.nbytes() > FREE_BYTES + MAX_SHARING * self.storage.nbytes():
             raise FormatError(
                 message(
                     where,
@@ -125,7 +209,44 @@ class TensorView:
         elements = self.storage.elements(self.dtype)[self.offset :]
         # The stride of an axis of one is never taken, and may be anything.
         strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]
-        return as_strided(elements, self.size, strides)
+        array = as_strided(elements, self.size, strides)
+        if prod(self.size) > count:  # expanded: elements that several indices share would be written together
+            array = array.copy()
+        if self.is_negated:
+            array = -array
+        return array if self.scale is None else self._dequantised(array, where, name)
+
+    def _check_numbers(self, where: str, name: str) -> None:
+        numbers = (self.offset, *self.size, *self.stride)
+        if (
+            len(self.size) != len(self.stride)
+            or len(self.size) > 32
+            or not all(type(n) is int and 0 <= n < 2**62 for n in numbers)
+        ):
+            got = f"offset {brief(self.offset)}, {len(self.size)} sizes and {len(self.stride)} strides"
+            hint = "Every one is a whole number from 0."
+            raise FormatError(message(where, f"a tensor {name} of sizes and strides", got, hint))
+        if self.is_negated and (self.dtype == "bool" or self.dtype.startswith("uint")):
+            raise FormatError(message(where, f"numbers with a sign in {name}", f"{self.dtype}, negated"))
+
+    def _dequantised(self, array: Array, where: str, name: str) -> Array:
+        """The numbers that quantised elements stand for, as float32: scale * (element - zero point)."""
+        parts = {"scale": self.scale, "zero point": self.zero_point}
+        scale, zero_point = (
+            part.array(where, f"{name}'s {what}") if isinstance(part, TensorView) else np.float64(part or 0)
+            for what, part in parts.items()
+        )
+        shape = [1] * array.ndim
+        if scale.ndim or zero_point.ndim:
+            if not 0 <= self.axis < array.ndim or not (
+                scale.shape == zero_point.shape == (self.size[self.axis],)
+            ):
+                got = f"{scale.shape} and {zero_point.shape}"
+                raise FormatError(message(where, f"a scale and zero point for each row of {name}", got))
+            shape[self.axis] = -1
+        scale = np.asarray(scale, np.float64).reshape(shape)
+        values: Array = (array - np.asarray(zero_point, np.float64).reshape(shape)) * scale
+        return values.astype(np.float32)
 
     def nbytes(self) -> int:
         """The bytes of a copy, as far as the sizes are numbers."""

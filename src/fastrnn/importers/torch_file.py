@@ -1,14 +1,14 @@
 """torch.save's files: the zip format, and the legacy one from before torch 1.6.
 
 Both hold one pickle, whose tensors point at storages by key, and the bytes of the storages:
-a zip entry each, or one behind the other at the end of the file.
-Source: torch/serialization.py (https://github.com/pytorch/pytorch).
+a zip entry each, or one after the other at the end of the file.
+Source: torch/serialization.py and torch/_utils.py (https://github.com/pytorch/pytorch).
 """
 
 import io
-import mmap
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, Any, TypeAlias, cast
 
 import numpy as np
@@ -16,30 +16,33 @@ from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.archive import Archive
-from fastrnn.importers.pickle_reader import Name, StandIn, is_plain_key, read_pickle
+from fastrnn.importers.pickle_reader import read_pickle
+from fastrnn.importers.source import Window
 from fastrnn.importers.tensors import (
     DTYPES,
+    OTHER_STORAGES,
     STORAGE_TYPES,
     Storage,
     TensorView,
+    Unread,
     itemsize,
 )
+from fastrnn.importers.values import CALLS, Name, StandIn
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 # The pickle in a zip: names, shapes and a program's own small things, not the weights.
-MAX_PICKLE = 64 * 2**20
+MAX_PICKLE = 256 * 2**20
 
 Reader: TypeAlias = Callable[[], tuple[NDArray[np.uint8], str]]
+Tensor: TypeAlias = TensorView | Unread
 
 
 # ---------------------------------------------------------------- the functions that torch's pickles call
 
 
-def _rebuild_tensor(
-    storage: object, offset: Any, size: object, stride: object, *_: object
-) -> TensorView | StandIn:
-    if isinstance(storage, StandIn):
+def _rebuild_tensor(storage: object, offset: Any, size: object, stride: object) -> Tensor:
+    if isinstance(storage, Unread):
         return storage
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without a storage")
@@ -53,6 +56,30 @@ def _numbers(values: object) -> tuple[Any, ...]:
     return tuple(values)
 
 
+def _rebuild_tensor_v2(
+    storage: object,
+    offset: Any,
+    size: object,
+    stride: object,
+    _grad: object = None,
+    _hooks: object = None,
+    metadata: object = None,
+) -> Tensor:
+    return _marked(_rebuild_tensor(storage, offset, size, stride), metadata)
+
+
+def _marked(view: Tensor, metadata: object) -> Tensor:
+    """A tensor with torch's marks: "neg" is that of a view to be taken with the other sign."""
+    if not metadata or isinstance(view, Unread):
+        return view
+    marks = (
+        {str(name) for name, is_set in metadata.items() if is_set} if isinstance(metadata, dict) else {"?"}
+    )
+    if marks <= {"neg"}:
+        return replace(view, is_negated="neg" in marks)
+    return Unread(f"a tensor with the mark {brief(min(marks - {'neg'}))}")
+
+
 def _rebuild_tensor_v3(
     storage: object,
     offset: Any,
@@ -61,17 +88,43 @@ def _rebuild_tensor_v3(
     _grad: object,
     _hooks: object,
     dtype: object,
-    *_: object,
-) -> TensorView | StandIn:
+    metadata: object = None,
+) -> Tensor:
     view = _rebuild_tensor(storage, offset, size, stride)
     name = dtype.text if isinstance(dtype, Name) else "no dtype"
-    if name not in DTYPES or isinstance(view, StandIn):
-        return StandIn(f"a tensor of {name}")
-    view.dtype = DTYPES[name]
-    return view
+    if isinstance(view, Unread):
+        return view
+    if name not in DTYPES:
+        return Unread(f"a tensor of {name}")
+    return _marked(replace(view, dtype=DTYPES[name]), metadata)
+
+
+def _rebuild_quantised(
+    storage: object, offset: Any, size: object, stride: object, quantiser: object, *_: object
+) -> Tensor:
+    """A tensor of whole numbers, with a scale and zero point for all of them or for each row."""
+    view = _rebuild_tensor(storage, offset, size, stride)
+    if isinstance(view, Unread):
+        return view
+    scheme, *values = quantiser if isinstance(quantiser, tuple) and quantiser else (None,)
+    name = scheme.text if isinstance(scheme, Name) else brief(scheme)
+    match name, values:
+        case "torch.per_tensor_affine", [float(scale), int(zero_point)]:
+            return replace(view, scale=scale, zero_point=zero_point)
+        case (
+            "torch.per_channel_affine" | "torch.per_channel_affine_float_qparams",
+            [TensorView() as scales, TensorView() as zero_points, int(axis)],
+        ):
+            return replace(view, scale=scales, zero_point=zero_points, axis=axis)
+    return Unread(f"a tensor quantised by {name}")
 
 
 def _rebuild_parameter(data: object, *_: object) -> object:
+    return data
+
+
+def _rebuild_from_numpy(data: object, *_: object) -> object:
+    """A tensor of a device that torch writes by way of NumPy."""
     return data
 
 
@@ -80,25 +133,30 @@ def _rebuild_from_type(function: object, kind: object, arguments: object, *_: ob
     known = FUNCTIONS.get(function.text) if isinstance(function, Name) else None
     if known is not None and known is not _rebuild_from_type and isinstance(arguments, tuple):
         return known(*arguments)
-    return StandIn(kind.text if isinstance(kind, Name) else "tensor subclass")
+    return Unread(f"a tensor of the class {kind.text if isinstance(kind, Name) else 'of its own'}")
 
 
-def _ordered_dict(items: Iterable[Any] = ()) -> dict[str | int, Any]:
-    result = {}
-    for key, value in items:
-        if not isinstance(key, (str, int)) or not is_plain_key(key):
-            raise ValueError("a key that is no text")
-        result[key] = value
-    return result
+def _unread(what: str) -> Callable[..., Unread]:
+    return lambda *_: Unread(what)
 
 
 FUNCTIONS: dict[str, Callable[..., object]] = {
-    "collections.OrderedDict": _ordered_dict,
+    "collections.OrderedDict": CALLS["collections.OrderedDict"],
     "torch._utils._rebuild_tensor": _rebuild_tensor,
-    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2,
     "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
+    "torch._utils._rebuild_qtensor": _rebuild_quantised,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _rebuild_parameter,
+    "torch._utils._rebuild_device_tensor_from_numpy": _rebuild_from_numpy,
+    "torch._utils._rebuild_xla_tensor": _rebuild_from_numpy,
+    "torch._utils._rebuild_sparse_tensor": _unread("a sparse tensor"),
+    "torch._utils._rebuild_sparse_csr_tensor": _unread("a sparse tensor"),
+    "torch._utils._rebuild_nested_tensor": _unread("a nested tensor"),
+    "torch._utils._rebuild_meta_tensor_no_storage": _unread('a tensor on the device "meta", without numbers'),
+    "torch._utils._rebuild_wrapper_subclass": _unread("a tensor of a class of its own"),
+    "torch._tensor._rebuild_from_type": _rebuild_from_type,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
     "torch.Size": lambda sizes=(): _numbers(sizes),
 }
@@ -107,8 +165,8 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
 class _Storages:
     """The storages that a pickle names, each once."""
 
-    def __init__(self, reader_of: Callable[[str, str, int], Reader]) -> None:
-        self.reader_of = reader_of  # (key, dtype, count) -> () -> uint8 array
+    def __init__(self, reader_of: Callable[[str, int, int], Reader]) -> None:
+        self.reader_of = reader_of  # (key, bytes, elements) -> () -> uint8 array
         self.by_key: dict[str, Storage] = {}
 
     def __call__(self, persistent_id: object) -> object:
@@ -121,17 +179,31 @@ class _Storages:
         if tag != "storage":
             raise ValueError(f"the persistent id {brief(tag)}")
         name = kind.text.rpartition(".")[2] if isinstance(kind, Name) else "no storage"
-        if name not in STORAGE_TYPES:
-            return StandIn(f"a tensor on torch.{name}")
         if type(count) is not int or not 0 <= count < 2**62 or not isinstance(key, (str, int)):
             raise ValueError(f"a storage {brief(key)} of {brief(count)} elements")
-        if view and view[0] is not None:
-            raise ValueError("a storage that is a view of another, as in torch 0.1")
         key = str(key)
+        if name not in STORAGE_TYPES:
+            self.reader_of(key, count * OTHER_STORAGES.get(name, 1), count)
+            return Unread(f"a tensor on torch.{name}")
         if key not in self.by_key:
             dtype = STORAGE_TYPES[name]
-            self.by_key[key] = Storage(dtype, count, self.reader_of(key, dtype, count))
-        return self.by_key[key]
+            self.by_key[key] = Storage(dtype, count, self.reader_of(key, count * itemsize(dtype), count))
+        whole = self.by_key[key]
+        return whole if not view or view[0] is None else _part(whole, view[0])
+
+
+def _part(storage: Storage, view: object) -> object:
+    """The storage that is a part of another, as in files of torch 0.1: (key, offset, count)."""
+    match view:
+        case (_, int(offset), int(count)) if 0 <= offset <= offset + count <= storage.count:
+            size = itemsize(storage.dtype)
+
+            def read() -> tuple[NDArray[np.uint8], str]:
+                data, byteorder = storage.read()
+                return data[offset * size : (offset + count) * size], byteorder
+
+            return Storage(storage.dtype, count, read)
+    raise ValueError(f"the part {brief(view)} of a storage")
 
 
 def _check_size(where: str, key: str, wanted: int, there: int) -> None:
@@ -149,7 +221,11 @@ def read_zip(archive: Archive, where: str) -> Any:
 
     Its tensors are TensorViews, to be made into arrays while the archive is open.
     """
-    roots = [name.removesuffix("data.pkl") for name in archive.sizes if name.endswith("/data.pkl")]
+    roots = [
+        name.removesuffix("data.pkl")
+        for name in archive.sizes
+        if name.endswith("/data.pkl") or name == "data.pkl"
+    ]
     if len(roots) != 1:
         raise FormatError(message(where, "one data.pkl", f"{len(roots)}"))
     root = roots[0]
@@ -159,12 +235,16 @@ def read_zip(archive: Archive, where: str) -> Any:
     if byteorder not in ("little", "big"):
         raise FormatError(message(where, "byteorder to be little or big", brief(byteorder)))
 
-    def reader_of(key: str, dtype: str, count: int) -> Reader:
+    def reader_of(key: str, size: int, count: int) -> Reader:
         name = f"{root}data/{key}"
-        if name not in archive.sizes:
-            raise FormatError(message(where, f"an entry {brief(name)}", "none", "The file is damaged."))
-        _check_size(where, key, count * itemsize(dtype), archive.sizes[name])
-        return lambda: (archive.read(name), byteorder)
+
+        def read() -> tuple[NDArray[np.uint8], str]:
+            if name not in archive.sizes:
+                raise FormatError(message(where, f"an entry {brief(name)}", "none", "The file is damaged."))
+            _check_size(where, key, size, archive.sizes[name])
+            return archive.read(name), byteorder
+
+        return read
 
     pickle = io.BytesIO(archive.read(f"{root}data.pkl", limit=MAX_PICKLE).data)
     return read_pickle(pickle, where, FUNCTIONS, _Storages(reader_of))
@@ -173,48 +253,55 @@ def read_zip(archive: Archive, where: str) -> Any:
 # ---------------------------------------------------------------- legacy
 
 
-def read_legacy(data: mmap.mmap, where: str) -> Any:
-    """Read the object in a legacy file, given as a memory map.
+def read_legacy(file: Window, where: str) -> Any:
+    """Read the object in a legacy file.
 
-    Its tensors are TensorViews, to be made into arrays while the map is open.
+    Its tensors are TensorViews, to be made into arrays while the file is open.
     """
 
-    file = cast("IO[bytes]", data)
+    pickles = cast("IO[bytes]", file)
 
     def read_plain() -> Any:
-        return read_pickle(file, where, {}, lambda _: StandIn("a persistent object"))
+        return read_pickle(pickles, where, {}, lambda _: StandIn("a persistent object"))
 
     if read_plain() != LEGACY_MAGIC or read_plain() != LEGACY_PROTOCOL:
         raise FormatError(message(where, "a torch file of protocol 1001", "another"))
-    system = read_plain()
-    if not isinstance(system, dict) or system.get("little_endian") is not True:
-        raise FormatError(message(where, "a little-endian torch file", "another"))
+    read_plain()  # of which system it is: elements are little-endian on every one
 
-    wanted: dict[str, tuple[str, int]] = {}
-    places: dict[str, slice] = {}
+    wanted: dict[str, tuple[int, int]] = {}  # bytes and elements
+    places: dict[str, tuple[int, int]] = {}  # of its first byte, and how many
 
-    def reader_of(key: str, dtype: str, count: int) -> Reader:
-        wanted[key] = (dtype, count)
-        return lambda: (np.frombuffer(bytearray(data[places[key]]), np.uint8), "little")
+    def reader_of(key: str, size: int, count: int) -> Reader:
+        wanted[key] = (size, count)
 
-    found = read_pickle(file, where, FUNCTIONS, _Storages(reader_of))
+        def read() -> tuple[NDArray[np.uint8], str]:
+            begin, size = places[key]
+            data = np.empty(size, np.uint8)
+            file.seek(begin)
+            _check_size(where, key, size, file.readinto(data.data))
+            return data, "little"
+
+        return read
+
+    found = read_pickle(pickles, where, FUNCTIONS, _Storages(reader_of))
     keys = read_plain()
     if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
         raise FormatError(message(where, "a list of storage keys", brief(keys)))
     # Each storage is its count of elements, in 8 bytes, and the elements.
-    place = data.tell()
+    place = file.tell()
     for key in map(str, keys):
         if key not in wanted or key in places:
             raise FormatError(message(where, "each storage once", f"{brief(key)}", "The file is damaged."))
-        dtype, count = wanted[key]
-        head = data[place : place + 8]
+        size, count = wanted[key]
+        file.seek(place)
+        head = file.read(8)
         if len(head) < 8 or struct.unpack("<q", head)[0] != count:
             got = "another count, or the end"
             raise FormatError(message(where, f"{count} elements in the storage {brief(key)}", got))
         begin = place + 8
-        place = begin + count * itemsize(dtype)
-        _check_size(where, key, count * itemsize(dtype), len(data) - begin)
-        places[key] = slice(begin, place)
+        place = begin + size
+        _check_size(where, key, size, file.size - begin)
+        places[key] = begin, size
     missing = [key for key in wanted if key not in places]
     if missing:
         raise FormatError(message(where, f"a storage {brief(missing[0])}", "none", "The file is damaged."))

@@ -1,5 +1,6 @@
 """A live torch.nn module to its layers; torch itself is never imported here."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from fastrnn.errors import message
@@ -9,6 +10,10 @@ RECURRENT = ("RNN", "GRU", "LSTM")
 CELLS = {"RNNCell": "RNN", "GRUCell": "GRU", "LSTMCell": "LSTM"}
 PLAIN = ("ReLU", "Tanh", "Sigmoid")
 DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+KINDS = (
+    *RECURRENT, *CELLS, *PLAIN, *DROPOUTS, "Identity", "Linear", "Embedding", "LayerNorm", "Softmax",
+    "LogSoftmax",
+)  # fmt: skip
 SUPPORTED = (
     "RNN, GRU, LSTM and their cells, Linear, Embedding, LayerNorm, dropouts, Identity, ReLU, Tanh, "
     "Sigmoid, Softmax, LogSoftmax and Sequential"
@@ -21,24 +26,68 @@ def read_module(module: Any) -> list[LayerSpec]:
     Raises
     ------
     TypeError
-        A module, or one inside it, is of another class; a subclass or a parametrised one counts
-        as such, since its forward may differ.
+        A module, or one inside it, is of another class; a subclass counts as such, since its forward may
+        differ. One that torch.nn.utils.parametrize made of a known class is known.
     ValueError
-        A module has an option that no layer here has.
+        A module has an option that no layer here has, or hooks of somebody's own.
     """
-    if isinstance(module, type) or not hasattr(module, "state_dict"):
-        raise TypeError(_refusal(module))
-    dtypes = {str(tensor.dtype) for tensor in module.state_dict().values()}
-    return _read(module, "float64" if "torch.float64" in dtypes else "float32")
+    leaves = list(_leaves(module))
+    dtypes = {str(tensor.dtype) for leaf in leaves for tensor in leaf.state_dict().values()}
+    precision = "float64" if "torch.float64" in dtypes else "float32"
+    return [_read_leaf(_kind_of(leaf), leaf, precision) for leaf in leaves]
 
 
-def _read(module: Any, precision: str) -> list[LayerSpec]:
-    kind = type(module).__name__
-    if not type(module).__module__.startswith("torch.nn.modules."):
-        raise TypeError(_refusal(module))
+def _leaves(module: Any) -> Iterator[Any]:
+    """The modules in order, each of a known class and without anything that changes its forward; or raise.
+
+    Nothing of a module is read before that: a quantised one, or one with extra state, has other things there.
+    """
+    kind = None if isinstance(module, type) else _kind_of(module)
     if kind == "Sequential":
-        return [spec for child in module for spec in _read(child, precision)]
-    return [_read_leaf(kind, module, precision)]
+        _check_forward(module)
+        for child in module:
+            yield from _leaves(child)
+    elif kind in KINDS:
+        _check_forward(module)
+        yield module
+    else:
+        raise TypeError(_refusal(module))
+
+
+def _kind_of(module: Any) -> str | None:
+    """The name of a torch.nn class; None of any other."""
+    cls = type(module)
+    if cls.__module__ == "torch.nn.utils.parametrize" and cls.__name__.startswith("Parametrized"):
+        cls = cls.__mro__[1]
+    return cls.__name__ if cls.__module__.startswith("torch.nn.modules.") else None
+
+
+def _check_forward(module: Any) -> None:
+    """Refuse what makes a module compute something else than its class does."""
+    hooks = [
+        hook
+        for name in ("_forward_hooks", "_forward_pre_hooks")
+        for hook in getattr(module, name, {}).values()
+        # Weight norm, spectral norm and pruning of the old kind: the state dict has their parts.
+        if not type(hook).__module__.startswith("torch.nn.utils.")
+    ]
+    if hooks or "forward" in vars(module):
+        what = "a hook of its own" if hooks else "a forward of its own"
+        hint = "Remove it, or write the Sequential out with from_state_dict."
+        raise ValueError(message("from_torch", f"a plain {type(module).__name__}", f"one with {what}", hint))
+
+
+def _tensors_of(module: Any) -> dict[str, Any]:
+    """The parameters by name, those of torch.nn.utils.parametrize as the module computes them."""
+    tensors = dict(module.state_dict())
+    parametrized = getattr(module, "parametrizations", None)
+    if parametrized is None:
+        return tensors
+    if module.training:
+        got = "a parametrized one in training"
+        raise ValueError(message("from_torch", "a module in eval()", got, "Call its eval() first."))
+    whole = {name: getattr(module, name) for name in parametrized}
+    return {name: t for name, t in tensors.items() if not name.startswith("parametrizations.")} | whole
 
 
 def _refusal(module: object) -> str:
@@ -48,8 +97,8 @@ def _refusal(module: object) -> str:
     return message("from_torch", f"a torch.nn module ({SUPPORTED})", name, hint)
 
 
-def _read_leaf(kind: str, module: Any, precision: str) -> LayerSpec:
-    tensors = dict(module.state_dict())
+def _read_leaf(kind: str | None, module: Any, precision: str) -> LayerSpec:
+    tensors = _tensors_of(module)
     weighted = {"precision": precision}
     if kind in RECURRENT:
         options = {**weighted, "batch_first": module.batch_first}
@@ -80,6 +129,4 @@ def _read_leaf(kind: str, module: Any, precision: str) -> LayerSpec:
         return LayerSpec(kind, {"dim": module.dim})
     if kind in PLAIN:
         return LayerSpec(kind)
-    if kind in DROPOUTS or kind == "Identity":
-        return LayerSpec("Dropout", {"p": getattr(module, "p", 0.0)})
-    raise TypeError(_refusal(module))
+    return LayerSpec("Dropout", {"p": getattr(module, "p", 0.0)})

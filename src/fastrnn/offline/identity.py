@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 
 from fastrnn.backends import config
@@ -17,12 +18,18 @@ OTHERS = {
 }
 
 
-def digest_file(path: str) -> str:
-    """A text that tells a file from all that hold other bytes."""
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while data := file.read(2**20):
-            digest.update(data)
+def digest_model(path: str) -> str:
+    """A text that tells a model's file, or the files of its folder, from all that hold other bytes."""
+    digest = hashlib.sha256()
+    folder = path if os.path.isdir(path) else os.path.dirname(path) if path.endswith(".index.json") else None
+    names = [path] if folder is None else [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
+    for name in names:
+        if not os.path.isfile(name):
+            continue
+        digest.update(os.path.basename(name).encode(errors="surrogateescape") if folder is not None else b"")
+        with open(name, "rb") as file:
+            while data := file.read(2**20):
+                digest.update(data)
     return digest.hexdigest()
 
 

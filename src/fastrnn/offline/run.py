@@ -37,7 +37,7 @@ class Task:
     ----------
     model : Sequential
     model_digest : str
-        Of its file, as `digest_file` gives it.
+        Of its file, as `digest_model` gives it.
     input, output : str
     state : str or None
         Where the final states go (.npz).

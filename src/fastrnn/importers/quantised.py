@@ -1,0 +1,123 @@
+"""The packed weights of torch's dynamic quantisation, as the names and numbers that they were made of.
+
+A layer that torch.ao.quantization.quantize_dynamic made keeps its weights in objects of its own. A pickle
+holds their state, which is tensors and tuples: nothing has to run to read it. They arrive as float32, the
+numbers that the whole numbers stand for; torch quantises the activations too, which is left out here.
+
+Source: torch/ao/nn/quantized/dynamic/modules, aten/src/ATen/native/quantized/cpu/qlinear.cpp and
+aten/src/ATen/native/RNN.cpp (https://github.com/pytorch/pytorch).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from fastrnn.importers.tensors import TensorView, Unread
+from fastrnn.importers.values import StandIn
+
+_STACK = re.compile(r"(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>\d{1,6})\.param", re.DOTALL)
+_LINEAR = re.compile(r"(?P<path>(?:.*\.)?)_packed_params\._packed_params", re.DOTALL)
+_CELL = re.compile(r"(?P<path>(?:.*\.)?)_packed_weight_(?P<part>ih|hh)", re.DOTALL)
+
+
+def is_packed(value: object) -> bool:
+    """Whether it would have been an object with packed weights."""
+    return isinstance(value, StandIn) and value.name == "torch.ScriptObject"
+
+
+def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A state dict of a pickle, its packed weights as tensors by the names of a layer that is not quantised.
+
+    What tells no weights ("scale", "zero_point" and "dtype" of such a layer) goes.
+    """
+    texts = [name for name in found if isinstance(name, str)]
+    linears = {match["path"] for name in texts if (match := _LINEAR.fullmatch(name))}
+    idle = {f"{path}{name}" for path in linears for name in ("scale", "zero_point", "_packed_params.dtype")}
+    stacks: dict[str, list[tuple[int, Any]]] = {}
+    result: dict[Any, Any] = {}
+    for name, value in found.items():
+        if isinstance(name, str) and (match := _STACK.fullmatch(name)):
+            stacks.setdefault(match["path"], []).append((int(match["index"]), value))
+            if len(stacks[match["path"]]) == 1:
+                result[match["path"]] = None  # keeps the place
+        elif isinstance(name, str) and (match := _LINEAR.fullmatch(name)):
+            weight, bias = _linear_parts(value)
+            result[f"{match['path']}weight"] = weight
+            if bias is not None:
+                result[f"{match['path']}bias"] = bias
+        elif isinstance(name, str) and (match := _CELL.fullmatch(name)):
+            weight, bias = _linear_parts(value)
+            result[f"{match['path']}weight_{match['part']}"] = weight
+            if bias is not None:
+                result.setdefault(f"{match['path']}bias_{match['part']}", bias)
+        elif name not in idle:
+            result[name] = value
+    ordered: dict[Any, Any] = {}
+    for name, value in result.items():
+        if name in stacks:
+            ordered |= _stack(name, [cell for _, cell in sorted(stacks[name], key=lambda item: item[0])])
+        else:
+            ordered[name] = value
+    return ordered
+
+
+def _stack(path: str, cells: list[Any]) -> dict[str, Any]:
+    """The tensors of a stack of layers and directions, by torch's names."""
+    parts = [_cell_parts(cell) for cell in cells]
+    directions = _directions(parts)
+    if directions is None:
+        why = "packed weights of dynamic quantisation, of which no file tells layers from directions"
+        return {f"{path}weight_ih_l0": Unread(why)}
+    result: dict[str, Any] = {}
+    for index, cell in enumerate(parts):
+        suffix = f"_l{index // directions}{'_reverse' if index % directions else ''}"
+        result |= {f"{path}{name}{suffix}": tensor for name, tensor in cell.items()}
+    return result
+
+
+def _cell_parts(value: Any) -> dict[str, Any]:
+    """weight_ih, weight_hh and the biases of one layer and direction."""
+    match value:
+        case StandIn(state=(("quantized_dynamic" | "quantized_fp16", *rest), _)):
+            # biases, doubles and integers that tell nothing of weights, and the two packed matrices
+            match rest:
+                case [list(biases), *_, list(packed)] if len(packed) == 2:
+                    weights = [_linear_parts(part) for part in packed]
+                    inner = [bias for _, bias in weights]
+                    biases = biases if len(biases) == 2 else inner
+                    names = ("ih", "hh")
+                    return {
+                        **{
+                            f"weight_{name}": weight for name, (weight, _) in zip(names, weights, strict=True)
+                        },
+                        **{
+                            f"bias_{name}": bias
+                            for name, bias in zip(names, biases, strict=True)
+                            if bias is not None
+                        },
+                    }
+    return {"weight_ih": Unread("packed weights of dynamic quantisation in an unknown form")}
+
+
+def _linear_parts(value: Any) -> tuple[Any, Any]:
+    """The weight and the bias (or None) of a packed matrix."""
+    match value:
+        case StandIn(state=((TensorView() as weight, *rest), _)) | (TensorView() as weight, *rest):
+            bias = rest[0] if rest else None
+            return weight, bias if isinstance(bias, TensorView) else None
+    return Unread("packed weights of quantisation in an unknown form"), None
+
+
+def _directions(parts: list[dict[str, Any]]) -> int | None:
+    """1 or 2, as the columns tell; None where they would do for both."""
+    if any(not isinstance(cell.get("weight_ih"), TensorView) for cell in parts) or len(parts) % 2:
+        return 1
+    columns = [cell["weight_ih"].size[-1] for cell in parts]
+    hidden = parts[0]["weight_hh"].size[-1]
+    fits = [
+        directions
+        for directions in (1, 2)
+        if columns[:directions] == columns[:1] * directions
+        and columns[directions:] == [directions * hidden] * (len(columns) - directions)
+    ]
+    return fits[0] if len(fits) == 1 else None

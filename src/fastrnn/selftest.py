@@ -1,0 +1,261 @@
+"""The tests that a model carries: a seeded input beside the reference's output, and examples from torch.
+
+A self-test compares the engine with this package's own reference: it shows that a machine computes what the
+weights say, and not that the layers are those of the torch module. An example does: its input and output came
+from that module.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.errors import Array, Floats, State, join
+from fastrnn.reference import log_softmax_reference, relu, sequential_reference, sigmoid, softmax_reference
+from fastrnn.spec import LayerSpec
+
+if TYPE_CHECKING:
+    import fastrnn
+
+SEED = 20240229
+STEPS = 12
+ROWS = 2
+# How far an output may be from the one that is wanted: this share of the largest value, and as often what
+# the output itself moves when every weight is rounded to the next number, up or down.
+SHARE = {"float32": 1e-5, "float64": 1e-11}
+ROUNDINGS = 32
+
+
+class Comparison(TypedDict):
+    """What a test gives: the errors are absolute, `values` is how many were compared.
+
+    `hint`: what would agree, where the output does not; "" else.
+    """
+
+    passed: bool
+    largest_error: float
+    tolerance: float
+    values: int
+    hint: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """An input and the output that torch's module gave for it.
+
+    Attributes
+    ----------
+    x, y : ndarray
+        As ``model(x, state, lengths=lengths)`` takes and gives them.
+    state : state, optional
+        The initial one.
+    lengths : ndarray of int, optional
+    """
+
+    x: Array
+    y: Array
+    state: Any = None
+    lengths: Array | None = None
+
+
+# ---------------------------------------------------------------- the seeded pair
+
+
+def golden_shape(model: "fastrnn.Sequential") -> tuple[int, ...]:
+    """That of the input of a self-test."""
+    shape = (ROWS, STEPS) if model.batch_first else (STEPS, ROWS)
+    return shape if model.layers[0].takes_tokens else (*shape, model.features_in or 4)
+
+
+def golden_input(model: "fastrnn.Sequential") -> Array:
+    """A seeded input of a model: normal numbers, or tokens."""
+    random = np.random.default_rng(SEED)
+    shape = golden_shape(model)
+    if model.layers[0].takes_tokens:
+        return random.integers(model.layers[0].num_tokens, size=shape)
+    return random.standard_normal(shape)
+
+
+def golden_output(
+    specs: Sequence[LayerSpec], x: Array, batch_first: bool, precision: str
+) -> tuple[NDArray[np.float64], float]:
+    """The reference's output for an input, and how far a model's may be from it."""
+    wanted = np.ascontiguousarray(sequential_reference(specs, x, batch_first))
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = sequential_reference(rounded(specs), x, batch_first)
+    return wanted, tolerance(wanted, moved, precision)
+
+
+def fits_golden(model: "fastrnn.Sequential", x: Array | None, y: Array | None) -> bool:
+    """Whether two arrays of a file (or None) can be a self-test of a model."""
+    if x is None or y is None:
+        return False
+    example = golden_shape(model)
+    shape = [*example[:2], model.features_out or example[-1]]
+    if any(layer.is_last_step for layer in model.layers):
+        del shape[1 if model.batch_first else 0]
+    return (
+        x.shape == example
+        and x.dtype == (np.int64 if model.layers[0].takes_tokens else np.float64)
+        and y.shape == tuple(shape)
+        and y.dtype == np.float64
+    )
+
+
+def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
+    """The layers with every weight rounded to a number beside it, up or down."""
+    random = np.random.default_rng(SEED)
+    return [
+        LayerSpec(
+            spec.kind,
+            spec.options,
+            {
+                name: array * (1 + np.finfo(array.dtype).eps * random.choice((-0.5, 0.5), array.shape))
+                for name, array in spec.tensors.items()
+            },
+        )
+        for spec in specs
+    ]
+
+
+def tolerance(wanted: Array, moved: Array, precision: str) -> float:
+    """How far an output may be from the one that is wanted; `moved` is that of weights rounded otherwise."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        movement = np.abs(moved - wanted)
+    finite = np.isfinite(wanted) & np.isfinite(movement)
+    scale = np.abs(wanted[finite]).max(initial=1.0)
+    return float(SHARE[precision] * scale + ROUNDINGS * movement[finite].max(initial=0.0))
+
+
+def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:
+    """Compare an output with the one that is wanted, of the same shape."""
+    with np.errstate(over="ignore"):
+        wanted = wanted.astype(output.dtype).astype(np.float64)
+    finite = np.isfinite(wanted)
+    same = np.array_equal(output[~finite], wanted[~finite], equal_nan=True)
+    error = np.abs(output[finite] - wanted[finite]).max(initial=0.0)
+    return {
+        "passed": bool(same and error <= tolerance),
+        "largest_error": float(error),
+        "tolerance": tolerance,
+        "values": int(wanted.size),
+        "hint": "",
+    }
+
+
+# ---------------------------------------------------------------- examples from torch
+
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "": lambda y: y,
+    "Sigmoid()": sigmoid,
+    "Tanh()": np.tanh,
+    "ReLU()": relu,
+    "Softmax()": softmax_reference,
+    "LogSoftmax()": log_softmax_reference,
+}
+
+
+# From the specifications of a model and a precision (None: as they say) to a model.
+Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], fastrnn.Sequential]"
+
+
+def compare_example(
+    model: "fastrnn.Sequential", example: Example, make: Maker, allowed: float | None = None
+) -> Comparison:
+    """Compare what a model gives with what torch's module gave.
+
+    Parameters
+    ----------
+    model : Sequential
+    example : Example
+    make : callable
+        Makes the models that tell how much of a difference rounding may make, and what would agree.
+    allowed : float, optional
+        How far the outputs may be from each other; as far as rounding takes them if not given.
+    """
+    specs = [layer.spec() for layer in model.layers]
+    output = _run(model, example)
+    if output is None or _squeezed(output) != _squeezed(example.y):
+        gives = "does not take this input" if output is None else f"gives an output of shape {output.shape}"
+        hint = f"The model {gives}; the example's is of shape {example.y.shape}."
+        failed: Comparison = {
+            "passed": False,
+            "largest_error": float("inf"),
+            "tolerance": allowed or 0.0,
+            "values": int(example.y.size),
+            "hint": f"{hint} {_what_would_agree(model, example, make)}".strip(),
+        }
+        return failed
+    if allowed is None:
+        precision = "float64" if output.dtype == example.y.dtype == np.float64 else "float32"
+        wide, moved = (_run(make(parts, "float64"), example) for parts in (specs, rounded(specs)))
+        assert wide is not None and moved is not None
+        allowed = tolerance(wide, moved, precision)
+    result = compare(output, example.y.reshape(output.shape), allowed)
+    if not result["passed"]:
+        result["hint"] = _what_would_agree(model, example, make)
+    return result
+
+
+def _squeezed(array: Array) -> tuple[int, ...]:
+    """The shape without axes of one, which torch's modules often take away or add at the end."""
+    return tuple(n for n in array.shape if n > 1)
+
+
+def _run(model: "fastrnn.Sequential", example: Example) -> Floats | None:
+    """The output, or None where the model does not take the input."""
+    try:
+        output, _ = model(example.x, example.state, lengths=example.lengths)
+    except ValueError:
+        return None
+    return output
+
+
+def _what_would_agree(model: "fastrnn.Sequential", example: Example, make: Maker) -> str:
+    """Try what no file tells: the layout, the last step alone, an activation at the end."""
+    for is_other, last, name in product((False, True), (False, True), _ACTIVATIONS):
+        batch_first = model.batch_first is not is_other
+        output = _run(_laid_out(model, batch_first, make) if is_other else model, example)
+        if output is None:
+            continue
+        output = _ACTIVATIONS[name](_last(output, batch_first, example) if last else output)
+        if _squeezed(output) != _squeezed(example.y):
+            continue
+        near = 1e-3 * max(1.0, float(np.abs(example.y).max(initial=0.0)))
+        if np.abs(output - example.y.reshape(output.shape)).max(initial=0.0) <= near:
+            changes = [f"batch_first={batch_first}"] * is_other + ["Last()"] * last + [name] * bool(name)
+            return f"It agrees with {join(changes)}." if changes else ""
+    return ""
+
+
+def _laid_out(model: "fastrnn.Sequential", batch_first: bool, make: Maker) -> "fastrnn.Sequential":
+    """The model with its other layout."""
+    specs = []
+    for spec in (layer.spec() for layer in model.layers):
+        has_layout = "batch_first" in spec.options
+        options = {**spec.options, "batch_first": batch_first} if has_layout else spec.options
+        specs.append(LayerSpec(spec.kind, options, spec.tensors))
+    return make(specs, None)
+
+
+def _last(output: Floats, batch_first: bool, example: Example) -> Floats:
+    """The last valid step of each row."""
+    steps: Floats = output.swapaxes(0, 1) if batch_first and output.ndim > 2 else output
+    if example.lengths is None or output.ndim < 3:
+        last: Floats = steps[-1]
+    else:
+        last = steps[np.asarray(example.lengths) - 1, np.arange(steps.shape[1])]
+    return last
+
+
+def state_arrays(state: State | None) -> list[Array]:
+    """The arrays of a state in order: h, c of the first recurrent layer, and so on."""
+    if state is None:
+        return []
+    if isinstance(state, (tuple, list)):
+        return [array for part in state for array in state_arrays(part)]
+    return [np.asarray(state)]
