@@ -5,11 +5,15 @@ FASTRNN_ANNOTATE=1  Cython's annotated HTML beside each module
 """
 
 import os
+import sys
+import tempfile
 from glob import glob
+from pathlib import Path
 
 import numpy
 from Cython.Build import cythonize
 from setuptools import Extension, setup
+from setuptools.errors import BaseError, CCompilerError
 
 is_debug = os.environ.get("FASTRNN_DEBUG") == "1"
 is_msvc = os.name == "nt"
@@ -25,6 +29,50 @@ kernel_args = [] if is_msvc else ["-ffp-contract=off"]
 
 # The pool's atomics are C11's.
 pool_args = ["/std:c11"] if is_msvc else ["-std=gnu11", "-pthread"]
+
+
+# Commands that compile; others, as those that make metadata or a source archive, want no compiler.
+BUILDING = {"build", "build_ext", "bdist_wheel", "bdist_egg", "editable_wheel", "develop", "install"}
+
+REMEDIES = {
+    "darwin": "xcode-select --install",
+    "win32": "the Visual Studio Build Tools with their C++ workload, "
+    "https://visualstudio.microsoft.com/visual-cpp-build-tools/",
+}
+LINUX = "apt install gcc python3-dev, or dnf install gcc python3-devel"
+
+
+def check_compiler():
+    """End with one sentence where nothing can be compiled: before Cython works, and with no traceback."""
+    missing = missing_to_compile()
+    if missing is not None:
+        remedy = REMEDIES.get(sys.platform, LINUX)
+        raise SystemExit(
+            f"fastrnn is compiled as it is installed, and {missing}: install it first ({remedy})."
+        )
+
+
+def missing_to_compile():
+    """What is missing to compile a module of Python; None if nothing is."""
+    # Setuptools' own, which it puts in the place of the standard library's.
+    from distutils.ccompiler import new_compiler
+    from distutils.sysconfig import customize_compiler, get_python_inc
+
+    compiler = new_compiler()
+    customize_compiler(compiler)
+    includes = sorted({get_python_inc(), get_python_inc(plat_specific=True)})
+    with tempfile.TemporaryDirectory() as folder:
+        for header, missing in (
+            ("stdlib.h", "no C compiler works here"),
+            ("Python.h", "Python's header Python.h is not there"),
+        ):
+            source = Path(folder, f"{header}.c")
+            source.write_text(f"#include <{header}>\n")
+            try:
+                compiler.compile([str(source)], output_dir=folder, include_dirs=includes)
+            except (BaseError, CCompilerError) as error:
+                return f"{missing} ({error})"
+    return None
 
 
 def extension(name, *sources, **options):
@@ -57,6 +105,9 @@ extensions = [
         optional=True,
     ),
 ]
+
+if BUILDING.intersection(sys.argv):
+    check_compiler()
 
 setup(
     ext_modules=cythonize(
