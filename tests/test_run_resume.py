@@ -15,7 +15,7 @@ import fastrnn
 from fastrnn.offline import blocks
 from fastrnn.offline import run as offline_run
 from fastrnn.offline.draft import Draft
-from fastrnn.offline.journal import Journal, read_journal, write_journal
+from fastrnn.offline.journal import Journal, read_journal, stamp, write_journal
 
 MODELS = {
     "steps": lambda rng: [random_layer(rng, "LSTM", 2, 5, precision="float32", num_layers=2)],
@@ -353,19 +353,19 @@ def test_long_names_fit_their_line(run, several):
     command, _ = several
     os.rename("in/a.npy", f"in/{'a' * 100}.npy")
     status, out, _ = run("run", "m.safetensors", f"in/{'a' * 100}.npy", *command[3:])
-    assert status == 0 and max(map(len, out.splitlines())) <= 60 and "aaa...aaa" in out and "aa.npy" in out
+    assert status == 0 and max(map(len, out.splitlines())) <= 60 and out.count("a") >= 100
 
 
 @pytest.mark.parametrize("after", range(1, 12))
 def test_finished_outputs_are_not_made_again(run, several, monkeypatch, after):
     command, wanted = several
     interrupted(monkeypatch, run, command, after)
-    made = {path.name: path.stat() for path in Path("out/deep").glob("*.np?")}
+    made = {path.name: stamp(path) for path in sorted(Path("out/deep").glob("*.np?"))}
     assert list(made) == ["a.npy", "b.npz", "c.npy"][: (after >= 3) + (after >= 7)]
     status, out, _ = run(*command)
     assert status == 0 and out.count("made before") == len(made) and max(map(len, out.splitlines())) <= 60
     check_outputs(wanted)
-    assert all(os.stat(f"out/deep/{name}") == found for name, found in made.items())
+    assert all(stamp(f"out/deep/{name}") == found for name, found in made.items())
     assert "made before" not in run(*command)[1]
 
 

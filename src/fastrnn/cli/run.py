@@ -54,8 +54,6 @@ beside the output holds the part that is done.
 With several inputs, OUTPUT is a folder, and each output takes
 the name of its input.
 """
-# What a line of the table of outputs has at most, its columns and what stands between them.
-TABLE_WIDTH = 60
 
 
 def add_to(commands: Commands) -> None:
@@ -320,20 +318,9 @@ def _print_several(
         return
     notes = ["made before" if outcome.was_there else "" for outcome in outcomes]
     shapes = [str(outcome.output) for outcome in outcomes]
-    columns = ["output", "shape"]
-    width = TABLE_WIDTH - 2 - max(map(len, [columns[1], *shapes]))
-    rows = [shapes]
+    columns, cells = ["output", "shape"], [names, shapes]
     if any(notes):
         columns.append("")
-        rows.append(notes)
-        width -= 2 + max(map(len, notes))
-    print_table(columns, list(zip([_shortened(name, width) for name in names], *rows, strict=True)))
+        cells.append(notes)
+    print_table(columns, list(zip(*cells, strict=True)))
     print(f"{len(names)} outputs in {options.output}, {seconds:.2f} s")
-
-
-def _shortened(name: str, width: int) -> str:
-    """The name, or its begin and its end, in so many characters."""
-    if len(name) <= width:
-        return name
-    half = max(1, (width - 3) // 2)
-    return f"{name[: width - 3 - half]}...{name[-half:]}"
