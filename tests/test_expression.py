@@ -218,6 +218,9 @@ def test_info_prints_a_program_that_runs(run, path, tmp_path):
     )
     # What it shows may be given back.
     assert run("convert", path, tmp_path / "m", "--layers", program)[0] == 0
+    assert (
+        '    # fc.1 has no weights: perhaps an activation\n    fastrnn.Linear.from_state_dict(sd, "fc.2")' in program
+    )
     assert '# fastrnn.LayerNorm.from_state_dict(sd, "norm"),  # does not follow' in program
     assert "fastrnn.Last()" in program and "batch_first=True" in program and "fastrnn.Sigmoid()" in program
 

@@ -102,10 +102,16 @@ def suggestion(source: Source, state_dict: StateDict) -> str:
             known.append(_Module(path, kind, *_features(kind, tensors)))
     chain = _ordered(known)
     others = [f"    # {_line(module)}  # does not follow" for module in known if module not in chain] + others
-    lines = [f"    {_line(module)}{_question(module)}" for module in chain]
-    if any(module.kind in GATES for module in chain):
-        place = 1 + max(index for index, module in enumerate(chain) if module.kind in GATES)
-        lines.insert(place, "    # fastrnn.Last(),  # if forward() goes on with the last step alone")
+    recurrent = [module for module in chain if module.kind in GATES]
+    lines = []
+    for module in chain:
+        before = _without_weights(module.path, modules)
+        lines += (
+            [f"    # {printable(before)} has no weights: perhaps an activation"] if before is not None else []
+        )
+        lines.append(f"    {_line(module)}{_question(module)}")
+        if module in recurrent[-1:]:
+            lines.append("    # fastrnn.Last(),  # if forward() goes on with the last step alone")
     if len(lines) + len(others) > MAX_LINES:
         others = [*others[: max(0, MAX_LINES - len(lines))], "    # ..."]
     key = f", key={_literal(state_dict.key)}" if state_dict.key else ""
@@ -294,6 +300,15 @@ def _chain(modules: Mapping[str, Tensors], recurrent: str) -> tuple[list[str], s
 
 
 _NUMBERED = re.compile(r"(?:(?P<parent>.*)\.)?(?P<number>\d{1,6})", re.DOTALL)
+
+
+def _without_weights(path: str, modules: Mapping[str, Tensors]) -> str | None:
+    """The module of nn.Sequential before this one, where it has no weights."""
+    match = _NUMBERED.fullmatch(path)
+    if match is None or int(match["number"]) == 0:
+        return None
+    before = f"{match['parent'] or ''}.{int(match['number']) - 1}".removeprefix(".")
+    return None if any(other == before or other.startswith(f"{before}.") for other in modules) else before
 
 
 def _gap(chain: list[str]) -> str | None:

@@ -274,7 +274,8 @@ def describe(value: object) -> str:
         return f"array {value.shape} of {value.dtype}"
     if isinstance(value, (dict, list, tuple, frozenset)):
         kind = type(value).__name__.removeprefix("Frozen").lower().replace("frozenset", "set")
-        return f"{'another state dict' if _is_state_dict(value) else kind} of {len(value)}"
+        is_model = _is_state_dict(value) and isinstance(value, dict) and _parameters(value)
+        return f"{'another state dict' if is_model else kind} of {len(value)}"
     if hasattr(value, "text"):
         return str(value.text)
     if type(value).__module__ in ("datetime", "decimal"):
