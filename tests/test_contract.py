@@ -33,8 +33,8 @@ LAYERING = {
     "layers": {"layers", "errors", "spec", "reference", "backends", "streaming", "pool", "_engine", "_pack"},
     "selftest": {"errors", "spec", "reference"},
     "saving": {"errors", "spec", "files", "importers", "selftest"},
-    "model": {"errors", "spec", "backends", "chain", "importers", "layers", "saving", "selftest", "streaming"}
-    | {"pool"},
+    "model": {"errors", "spec", "chain", "layers", "pool", "saving", "selftest", "streaming"},
+    "loading": {"errors", "spec", "backends", "importers", "layers", "model", "saving", "selftest"},
     "offline": {"offline", "errors", "backends", "files", "importers"},
     "terminal": {"errors"},
     "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "chain", "layers", "model"}

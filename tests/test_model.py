@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastrnn
-from fastrnn.model import verify
+from fastrnn.loading import verify
 
 
 @pytest.fixture

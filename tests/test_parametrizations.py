@@ -15,7 +15,6 @@ def parametrized(torch, how, kind="LSTM"):
     module = {"LSTM": lambda: nn.LSTM(3, 4, num_layers=2), "GRU": lambda: nn.GRU(3, 4, bidirectional=True),
               "Linear": lambda: nn.Linear(4, 5), "Embedding": lambda: nn.Embedding(6, 3)}[kind]()  # fmt: skip
     names = [name for name, p in module.named_parameters() if p.ndim == 2]
-    names = names[:2] if how == "some" else names
     for name in names:
         match how:
             case "old weight norm":
@@ -222,3 +221,74 @@ def test_an_averaged_model_is_the_model(tmp_path):
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     assert found.keys() == module.state_dict().keys() and found.left_out["n_averaged"] == 0
     check_layer(torch, module, found)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ("old", "new"))
+@pytest.mark.parametrize("dim", (0, 1))
+@pytest.mark.parametrize("shape", ((4, 4), (6, 6), (4, 7)))
+def test_the_axis_of_a_spectral_norm_is_found(tmp_path, kind, dim, shape):
+    """Of a square weight no shape tells it; the vectors do."""
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(dim + shape[1])
+    utils = torch.nn.utils
+    module = torch.nn.Linear(*shape)
+    (utils.spectral_norm if kind == "old" else utils.parametrizations.spectral_norm)(module, dim=dim)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
+    for _ in range(5):
+        module(torch.randn(3, shape[0])).pow(2).sum().backward()
+        optimizer.step()
+    module.eval()
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    with torch.no_grad():
+        wanted = (
+            module.weight.numpy() if kind == "new" else (module(torch.eye(shape[0])) - module.bias).T.numpy()
+        )
+    assert_close(
+        fastrnn.load_state_dict(tmp_path / "a.pt")["weight"], wanted, 1e-6 * max(1, np.abs(wanted).max())
+    )
+
+
+def test_an_axis_that_nothing_tells_is_refused(rng):
+    weight, u, v = (rng.standard_normal(n).astype(np.float32) for n in ((4, 4), 4, 4))
+    found = {"weight_orig": weight, "weight_u": u, "weight_v": v}
+    with pytest.raises(fastrnn.WeightError, match=r"spectral norm .no file tells its dim"):
+        fastrnn.Linear.from_state_dict(found)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("first", ("weight norm", "pruning"))
+def test_forms_that_stand_on_one_another_are_folded(tmp_path, first):
+    torch = pytest.importorskip("torch")
+    import torch.nn.utils.prune as prune
+
+    torch.manual_seed(0)
+    module = torch.nn.GRU(3, 4)
+    if first == "weight norm":
+        torch.nn.utils.weight_norm(module, "weight_hh_l0")
+        prune.random_unstructured(module, "weight_hh_l0_v", 0.3)
+        prune.random_unstructured(module, "weight_hh_l0_g", 0.1)
+    else:
+        prune.random_unstructured(module, "weight_hh_l0", 0.3)
+        torch.nn.utils.weight_norm(module, "weight_hh_l0_orig")
+    module.eval()
+    module(torch.randn(2, 1, 3))
+    torch.save(module.state_dict(), tmp_path / "a.pt")
+    found = fastrnn.load_state_dict(tmp_path / "a.pt")
+    assert set(found.folded) == {"weight_hh_l0"} and "pruning" in found.folded["weight_hh_l0"]
+    check_layer(torch, module, found)
+
+
+def test_a_direction_without_its_norm_is_named(rng):
+    found = in_parts(rng, lambda w: {"weight_hh_l0_v": w})
+    with pytest.raises(fastrnn.WeightError, match=r"weight norm .it has only v"):
+        fastrnn.GRU.from_state_dict(found)
+
+
+def test_no_hint_names_the_prefix_that_was_asked_for(rng):
+    tensors = random_tensors(rng, random_spec("gru", 3, 4))
+    del tensors["weight_hh_l0"]
+    for prefix in ("", "rnn", "rnn."):
+        found = {f"{prefix.removesuffix('.')}.{k}".removeprefix("."): v for k, v in tensors.items()}
+        with pytest.raises(fastrnn.WeightError, match=r'no "weight_hh_l0".$'):
+            fastrnn.GRU.from_state_dict(found, prefix)

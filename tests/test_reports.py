@@ -44,7 +44,9 @@ def test_a_pickled_module_beside_a_state_dict_is_not_passed_over(tmp_path):
     torch.save({"model": module, "ema": module.state_dict()}, tmp_path / "a.pt")
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     assert found.key == "ema" and found.others == ("model",) and "LSTM" in found.left_out["model"].name
-    with pytest.raises(fastrnn.WeightError, match=r'another under "model". key="ema" takes that alone'):
+    with pytest.raises(
+        fastrnn.WeightError, match=r'one model, got "ema" and "model". key="ema" takes the first'
+    ):
         fastrnn.load(tmp_path / "a.pt")
 
 
@@ -53,7 +55,7 @@ def test_one_state_dict_for_each_module_is_not_half_a_model(tmp_path):
     torch = pytest.importorskip("torch")
     parts = {"encoder": torch.nn.GRU(2, 3), "classifier": torch.nn.Linear(3, 2)}
     torch.save({name: module.state_dict() for name, module in parts.items()}, tmp_path / "a.pt")
-    with pytest.raises(fastrnn.WeightError, match='another under "classifier"'):
+    with pytest.raises(fastrnn.WeightError, match='got "encoder" and "classifier"'):
         fastrnn.load(tmp_path / "a.pt")
     heads = fastrnn.load_state_dict(tmp_path / "a.pt", key="classifier")
     assert fastrnn.Linear.from_state_dict(heads).out_features == 2
@@ -109,10 +111,7 @@ def test_every_protocol_of_pickles_is_read(tmp_path, protocol, way):
     torch = pytest.importorskip("torch")
     module = torch.nn.GRU(2, 3)
     options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": way == "zip"}
-    try:
-        torch.save({"model": module.state_dict(), "epoch": 3}, tmp_path / "a.pt", **options)
-    except (RuntimeError, TypeError, ValueError) as error:
-        pytest.skip(f"torch does not write it: {error}")
+    torch.save({"model": module.state_dict(), "epoch": 3}, tmp_path / "a.pt", **options)
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     check_layer(torch, module, found)
     assert found.left_out["epoch"] == 3
@@ -217,7 +216,7 @@ def test_parameters_whose_numbers_lie_elsewhere_are_named(tmp_path):
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     assert "fc.weight" in found.unread and len(found) == 4
     with pytest.raises(
-        fastrnn.WeightError, match=r"fc.weight, got one that is not read: a parameter without numbers"
+        fastrnn.WeightError, match=r"fc.weight is in the file, and was not read: it has no numbers"
     ):
         fastrnn.load(tmp_path / "a.pt")
 
@@ -246,7 +245,7 @@ def test_a_number_left_out_of_a_sequential_is_a_doubt(rng, tmp_path):
         ("encoder", (20, 3), "Embedding(20, 3)"),  # fits as nothing else
         ("lookup", (20, 3), "Embedding(20, 3)"),
         ("embed", (20, 3), "Embedding(20, 3)"),
-        ("embed", (3, 5), "which fits"),  # a Linear of that name
+        ("embed", (3, 5), "beside the recurrent module"),  # a Linear of that name
         ("emb", (3, 3), "may be an Embedding or a Linear"),
         ("decoder", (20, 4), "Linear(4, 20, bias=False)"),
         ("decoder", (3, 4), "which fits before"),
@@ -258,7 +257,7 @@ def test_a_matrix_without_bias_is_told_by_what_fits(rng, tmp_path, path, shape, 
     if "(" in wanted:
         assert wanted in repr(fastrnn.load(tmp_path / "a.npz"))
     else:
-        with pytest.raises(fastrnn.WeightError):
+        with pytest.raises(fastrnn.WeightError, match=wanted):
             fastrnn.load(tmp_path / "a.npz")
 
 

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import fastrnn
 from fastrnn.cli import main
-from fastrnn.model import verify
+from fastrnn.loading import verify
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def run(capsys):
 def tagger(rng, precision="float32", batch_first=True, kind="LSTM"):
     """An LSTM and a Linear, as a state dict has them; and the layers."""
     lstm = random_layer(rng, kind, 3, 6, precision=precision, batch_first=batch_first)
-    fc = {"weight": rng.standard_normal((2, 6)), "bias": rng.standard_normal(2)}
+    fc = {"weight": rng.standard_normal((2, 6)), "bias": np.array([2.0, -2.0])}
     weights = {f"lstm.{name}": array for name, array in lstm.tensors.items()}
     weights |= {f"fc.{name}": array.astype(precision) for name, array in fc.items()}
     return weights, lstm, fastrnn.Linear.from_state_dict(fc, precision=precision)
@@ -70,7 +70,7 @@ def test_what_no_file_tells_is_found_by_an_example(rng, tmp_path, tail, kind):
     assert result["passed"] and result["hint"] == "" and result["values"] == y.size
     right.save(tmp_path / "m", example=(x, y))
     found = verify(tmp_path / "m")
-    assert found["passed"] and found["example"]["passed"] and found["taken_for_granted"] == []
+    assert found["passed"] and found["example"]["passed"] and found["taken_for_granted"] is None
 
 
 @pytest.mark.parametrize("precision", ("float32", "float64"))
@@ -170,10 +170,8 @@ def test_what_was_taken_for_granted_stays_with_the_file(rng, tmp_path):
     weights, _, _ = tagger(rng)
     np.savez(tmp_path / "a.npz", **weights)
     model = fastrnn.load(tmp_path / "a.npz")
-    assert model.taken_for_granted == ("time first", "an output for every step", "no activations")
-    assert (
-        fastrnn.load(tmp_path / "a.npz", batch_first=True).taken_for_granted[0] == "an output for every step"
-    )
+    assert model.taken_for_granted == ("time_first", "every_step", "no_activations")
+    assert fastrnn.load(tmp_path / "a.npz", batch_first=True).taken_for_granted[0] == "every_step"
     model.save(tmp_path / "m")
     with pytest.warns(UserWarning, match=r"^m: This model was never compared with torch's output. Taken for"):
         again = fastrnn.load(tmp_path / "m")
@@ -188,13 +186,13 @@ def test_what_was_taken_for_granted_stays_with_the_file(rng, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compared = fastrnn.load(tmp_path / "n")
-    assert compared.taken_for_granted == ()
+    assert compared.taken_for_granted is None
 
 
 def test_a_model_that_was_written_out_takes_nothing_for_granted(rng, tmp_path):
     _, lstm, fc = tagger(rng)
     fastrnn.Sequential(lstm, fc).save(tmp_path / "m")
-    assert fastrnn.load(tmp_path / "m").taken_for_granted == ()
+    assert fastrnn.load(tmp_path / "m").taken_for_granted is None
     assert verify(tmp_path / "m")["example"] is None
 
 
@@ -205,7 +203,7 @@ def test_the_command_line_says_what_was_never_compared(rng, run, tmp_path):
     never = "This model was never compared with torch's output. Taken for granted: time first, an output"
     assert status == 0 and never in out and f"fastrnn verify {tmp_path / 'm'} --input x.npy" in out
     assert never in run("info", tmp_path / "m")[1]
-    assert json.loads(run("info", tmp_path / "m", "--json")[1])["taken_for_granted"][0] == "time first"
+    assert json.loads(run("info", tmp_path / "m", "--json")[1])["taken_for_granted"][0] == "time_first"
     status, out, _ = run("verify", tmp_path / "m")
     assert status == 0 and out.startswith("passed: self-test") and never in out
     found = json.loads(run("verify", tmp_path / "m", "--json")[1])
@@ -230,8 +228,9 @@ def test_the_command_line_compares_and_keeps(rng, run, tmp_path):
     )
     status, out, _ = run("convert", tmp_path / "a.npz", tmp_path / "m", *example, "--batch-first", "--last")
     assert status == 0 and "Last()" in out and "beside torch" in out and "never compared" not in out
-    assert run("info", tmp_path / "m")[1].endswith(
-        "holds an example from torch: `fastrnn verify` compares.\n"
+    assert (
+        "holds an example from torch: `fastrnn verify` compares.\nNothing is"
+        in run("info", tmp_path / "m")[1]
     )
     # verify: later, for a model that was never compared.
     run("convert", tmp_path / "a.npz", tmp_path / "n", "--batch-first", "--last")
@@ -263,7 +262,10 @@ def test_the_command_line_compares_and_keeps(rng, run, tmp_path):
         (["--keep"], "--input and --expect beside it"),
         (["--input", "x.npy", "--expect", "two.npz"], "two.npz: expected one array, y"),
         (["--input", "x.npy", "--expect", "text"], "arrays as .npy or .npz"),
-        (["--input", "x.npy", "--expect", "x.npy", "--state", "two.npz"], "a state of 2 arrays, got 3"),
+        (
+            ["--input", "x.npy", "--expect", "x.npy", "--state", "two.npz"],
+            "two.npz: expected h, or h and c, or state0",
+        ),
     ),
 )
 def test_wrong_examples_of_the_command_line_are_named(rng, run, tmp_path, monkeypatch, arguments, words):
@@ -307,3 +309,98 @@ def test_verify_finds_an_example_that_changed(rng, tmp_path):
     result = verify(tmp_path / "m")
     assert not result["passed"] and result["self_test_passed"]
     assert_close(result["example"]["largest_error"], 1.0, 1e-5)
+
+
+# ---------------------------------------------------------------- what an example decides
+
+
+@pytest.mark.parametrize(
+    "x_shape, open_",
+    (
+        ((4, 9, 3), ()),
+        ((9, 3), ("time_first",)),  # without rows both layouts are the same
+        ((1, 1, 3), ("time_first", "every_step")),
+        ((1, 4, 3), ("every_step",)),  # one step: its output is the last
+    ),
+)
+def test_what_an_example_does_not_decide_stays_open(rng, run, tmp_path, x_shape, open_):
+    weights, _, _ = tagger(rng)
+    weights["fc.bias"] = np.array([5, -5], np.float32)  # which no activation leaves as they are
+    np.savez(tmp_path / "a.npz", **weights)
+    model = fastrnn.load(tmp_path / "a.npz")
+    x = rng.standard_normal(x_shape)
+    y, _ = model(x)
+    model.save(tmp_path / "m", example=(x, y))
+    assert verify(tmp_path / "m")["taken_for_granted"] == (list(open_) if open_ else None)
+    if not open_:
+        return
+    with pytest.warns(UserWarning, match="m: Its example from torch fits other choices too"):
+        fastrnn.load(tmp_path / "m")
+    assert "Still taken for granted" in run("info", tmp_path / "m")[1]
+
+
+def test_an_activation_that_changes_nothing_stays_open(rng, tmp_path):
+    weights, _, _fc = tagger(rng)
+    weights["fc.bias"] = np.full(2, 100, np.float32)  # ReLU would give the same
+    np.savez(tmp_path / "a.npz", **weights)
+    model = fastrnn.load(tmp_path / "a.npz")
+    x = rng.standard_normal((4, 9, 3))
+    model.save(tmp_path / "m", example={"x": x, "y": model(x)[0]})
+    assert verify(tmp_path / "m")["taken_for_granted"] == ["no_activations"]
+
+
+def test_layers_that_were_written_down_were_not_compared_either(rng, run, tmp_path):
+    weights, _, _ = tagger(rng)
+    np.savez(tmp_path / "a.npz", **weights)
+    status, out, err = run("convert", tmp_path / "a.npz", tmp_path / "m", "--layers", "lstm")
+    assert status == 0 and 'a.npz: not used: the modules "fc".' in err and "never compared" in out
+    with pytest.warns(UserWarning, match="m: This model was never compared with torch's output. `fastrnn"):
+        fastrnn.load(tmp_path / "m")
+
+
+def test_the_warning_comes_once_for_each_content(rng, tmp_path):
+    contents = []
+    for _ in range(2):
+        weights, _, _ = tagger(rng)
+        np.savez(tmp_path / "a.npz", **weights)
+        fastrnn.load(tmp_path / "a.npz").save(tmp_path / "m")
+        contents.append((tmp_path / "m").read_bytes())
+    for content in contents:
+        with pytest.warns(UserWarning, match="bytes: This model was never compared"):
+            fastrnn.load(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fastrnn.load(content)
+
+
+def test_a_tolerance_goes_with_its_example(rng, run, tmp_path):
+    weights, _, _ = tagger(rng)
+    np.savez(tmp_path / "a.npz", **weights)
+    x = rng.standard_normal((4, 9, 3))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", fastrnn.load(tmp_path / "a.npz")(x)[0] + 1e-3)
+    example = "--input", tmp_path / "x.npy", "--expect", tmp_path / "y.npy"
+    assert run("convert", tmp_path / "a.npz", tmp_path / "m", *example)[0] == 2
+    assert run("convert", tmp_path / "a.npz", tmp_path / "m", *example, "--tolerance", "0.01")[0] == 0
+    found = verify(tmp_path / "m")["example"]
+    assert found["passed"] and found["tolerance"] == 0.01
+    run("convert", tmp_path / "a.npz", tmp_path / "n")
+    assert run("verify", tmp_path / "n", *example, "--keep")[0] == 1
+    assert run("verify", tmp_path / "n", *example, "--keep", "--tolerance", "0.01")[0] == 0
+    assert verify(tmp_path / "n")["passed"]
+
+
+def test_states_of_a_file_are_told_by_their_names(rng, run, tmp_path):
+    _, lstm, fc = tagger(rng)
+    model = fastrnn.Sequential(lstm, fc)
+    model.save(tmp_path / "m")
+    x, (h, c) = rng.standard_normal((4, 9, 3)), rng.standard_normal((2, 1, 4, 6))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", model(x, (h, c))[0])
+    for name, arrays, status in (
+        ("a", {"c": c, "h": h}, 0), ("b", {"state1": c, "state0": h}, 0), ("c", {"h0": h, "c0": c}, 2),
+    ):  # fmt: skip
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        found = run("verify", tmp_path / "m", "--input", tmp_path / "x.npy", "--expect", tmp_path / "y.npy",
+                    "--state", tmp_path / f"{name}.npz")  # fmt: skip
+        assert found[0] == status, found

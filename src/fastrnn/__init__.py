@@ -24,7 +24,8 @@ from fastrnn.layers import (
     Softmax,
     Tanh,
 )
-from fastrnn.model import Sequential, from_torch, load
+from fastrnn.loading import from_torch, load
+from fastrnn.model import Sequential
 from fastrnn.pool import StreamPool
 from fastrnn.streaming import Stream
 

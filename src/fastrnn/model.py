@@ -1,39 +1,25 @@
-"""Whole models: Sequential, and what makes one of a file or a torch module."""
+"""Whole models: Sequential, and what makes one of specifications."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn.backends import pick_backend
 from fastrnn.chain import chain_features, check_layers, join_state, output_dtype, split_state
 from fastrnn.errors import (
-    BACKENDS,
     Floats,
-    FormatError,
     State,
     StateLike,
     brief,
     check_array,
-    check_choice,
-    check_flag,
     check_lengths,
     check_number,
-    check_precision,
-    check_threads,
-    join,
     message,
 )
-from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
-from fastrnn.importers.architecture import read_architecture, taken_for_granted
-from fastrnn.importers.expression import read_layers
-from fastrnn.importers.torch_module import read_module
 from fastrnn.layers import (
     GRU,
     LSTM,
@@ -53,15 +39,15 @@ from fastrnn.layers import (
     Tanh,
 )
 from fastrnn.pool import StreamPool
-from fastrnn.saving import SavedModel, is_saved, read_model, write_model
+from fastrnn.saving import SavedModel, write_model
 from fastrnn.selftest import (
     Comparison,
     Example,
     compare,
     compare_example,
-    fits_golden,
     golden_input,
     golden_output,
+    undecided,
 )
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming import Stream
@@ -73,20 +59,26 @@ LAYERS: dict[str, type[Layer]] = {
         Softmax, LogSoftmax,
     )
 }  # fmt: skip
-# The files whose want of a comparison was told already.
-_told: set[str] = set()
 
 
-class Verification(Comparison):
-    """What the tests of a file give: the self-test's, and those of its example from torch.
-
-    `passed` is for both, `self_test_passed` for the first. `example` is None where the file has none, so that
-    the model was never compared with torch's output; `taken_for_granted` is then what no state dict told.
-    """
-
-    self_test_passed: bool
-    example: Comparison | None
-    taken_for_granted: list[str]
+def build(
+    specs: Iterable[LayerSpec],
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
+    """Make the model of LayerSpecs; precision None: as they say."""
+    layers = []
+    for spec in specs:
+        options = dict(spec.options)
+        cls = LAYERS[spec.kind]
+        if precision is not None and (spec.tensors or "precision" in options):
+            options["precision"] = precision
+        runtime: dict[str, Any] = {}
+        if cls.has_backend:
+            runtime = {"threads": threads, "backend": backend}
+        layers.append(cls.from_spec(LayerSpec(spec.kind, options, spec.tensors), **runtime))
+    return Sequential(*layers)
 
 
 class Sequential:
@@ -105,9 +97,10 @@ class Sequential:
     features_in, features_out : int or None
         The last axis of what it takes and gives. None in: any, or tokens; None out: as it came in.
     batch_first : bool
-    taken_for_granted : tuple of str
-        Of a model that was read off a state dict and never compared with torch's output: what no state
-        dict tells, as "time first". A saved model keeps it.
+    taken_for_granted : tuple of str or None
+        Of a model that was read off a state dict and never compared with torch's output, what no state dict
+        tells: "time_first", "every_step", "no_activations". A saved model keeps it. None: the model was
+        written out, or compared.
 
     Raises
     ------
@@ -145,7 +138,7 @@ class Sequential:
             got = "both"
             raise ValueError(message("Sequential", "one batch_first for all layers", got))
         self.batch_first = layouts == {True}
-        self.taken_for_granted: tuple[str, ...] = ()
+        self.taken_for_granted: tuple[str, ...] | None = None
 
     def __call__(
         self, x: ArrayLike, state: StateLike = None, *, lengths: ArrayLike | None = None
@@ -166,7 +159,7 @@ class Sequential:
         -------
         y : ndarray of the dtype of the last layer that has one
             Shaped as x is, its last axis that of the last layer's features: (T, B, features),
-            (B, T, features) or unbatched (T, features). Behind Last (B, features) or (features,).
+            (B, T, features) or unbatched (T, features). After Last: (B, features) or (features,).
         state : state, tuple of states, or None
 
         Raises
@@ -208,7 +201,9 @@ class Sequential:
         """A StreamPool of this model; see `fastrnn.StreamPool` for ``capacity`` and errors."""
         return StreamPool(self.layers, capacity)
 
-    def save(self, path: str | os.PathLike[str], example: Any = None) -> None:
+    def save(
+        self, path: str | os.PathLike[str], example: Any = None, *, tolerance: float | None = None
+    ) -> None:
         """Write the model to one safetensors file: tensors, architecture, and a self-test.
 
         The self-test is a seeded input and the output that the NumPy reference gives for it in
@@ -219,9 +214,11 @@ class Sequential:
         Parameters
         ----------
         path : str or path
-        example : (x, y), (x, y, state) or (x, y, state, lengths), optional
+        example : (x, y), (x, y, state), (x, y, state, lengths), or a dict with those names, optional
             An input, and the output that torch's module in ``eval()`` gave for it; see `verify`. The file
             keeps them beside its self-test, and the model has to agree before anything is written.
+        tolerance : float, optional
+            How far the model may be from the example's output; see `verify`. The file keeps it.
 
         Raises
         ------
@@ -231,17 +228,20 @@ class Sequential:
         RuntimeError
             The engine and the reference disagree on this machine.
         TypeError
-            ``example`` is no such tuple, or does not hold real numbers.
+            ``example`` is none of these, or does not hold real numbers.
         OSError
             The file cannot be written.
         """
-        kept = None if example is None else self._example(example)
+        kept = None if example is None else self._example(example, tolerance)
+        granted = self.taken_for_granted
         if kept is not None:
-            result = self._compare_example(kept)
+            result = compare_example(self, kept, build)
             if not result["passed"]:
+                error = result["largest_error"]
+                got = f"one {error:.3g} away" if np.isfinite(error) else "another one"
                 expected = f"the example's output within {result['tolerance']:.3g}"
-                got = f"one {result['largest_error']:.3g} away"
                 raise ValueError(message("save", expected, got, result["hint"]))
+            granted = undecided(self, kept, granted or (), build) or None
         specs = [layer.spec() for layer in self.layers]
         x = golden_input(self)
         wanted, tolerance = golden_output(specs, x, self.batch_first, self._precision)
@@ -249,7 +249,6 @@ class Sequential:
         if not test["passed"]:
             expected = f"the reference's output within {test['tolerance']:.3g}"
             raise RuntimeError(message("save", expected, f"one {test['largest_error']:.3g} away"))
-        granted = () if kept is not None else self.taken_for_granted
         write_model(path, SavedModel(specs, x, wanted, tolerance, kept, granted))
 
     def verify(
@@ -292,18 +291,19 @@ class Sequential:
             golden = golden_input(self)
             wanted, allowed = golden_output(specs, golden, self.batch_first, self._precision)
             return compare(self(golden)[0], wanted, allowed)
-        if tolerance is not None:
-            tolerance = check_number("verify", "tolerance", tolerance)
-        return self._compare_example(self._example((x, y, state, lengths)), tolerance)
+        return compare_example(self, self._example((x, y, state, lengths), tolerance), build)
 
     @property
     def _precision(self) -> str:
         return "float64" if self._dtype == np.float64 else "float32"
 
-    def _example(self, example: Any) -> Example:
+    def _example(self, example: Any, tolerance: float | None = None) -> Example:
         """An example of checked arrays; or raise."""
-        expected = "example to be (x, y), (x, y, state) or (x, y, state, lengths)"
+        names = ("x", "y", "state", "lengths")
+        if isinstance(example, Mapping) and {"x", "y"} <= example.keys() <= set(names):
+            example = [example.get(name) for name in names]
         if not isinstance(example, (tuple, list)) or not 2 <= len(example) <= 4:
+            expected = "example to be (x, y), (x, y, state) or (x, y, state, lengths)"
             raise TypeError(message("Sequential", expected, brief(example)))
         x, y, state, lengths = (*example, None, None)[:4]
         if x is None or y is None:
@@ -313,29 +313,9 @@ class Sequential:
             lengths = self._check_lengths(x, lengths)
         if state is not None:
             split_state("Sequential", self._recurrent, state)
-        return Example(x, y, state, lengths)
-
-    def nest_state(self, arrays: Sequence[Floats]) -> State | None:
-        """The state of arrays in order: h, c of the first recurrent layer, and so on.
-
-        Raises
-        ------
-        ValueError
-            There are more or fewer than the layers have.
-        """
-        counts = [len(layer.shape.state_shapes(None)) for layer in self._recurrent]
-        if len(arrays) != sum(counts):
-            raise ValueError(message("Sequential", f"a state of {sum(counts)} arrays", f"{len(arrays)}"))
-        rest = iter(arrays)
-        return join_state([layer.pack_state([next(rest) for _ in range(n)])
-                           for layer, n in zip(self._recurrent, counts, strict=True)])  # fmt: skip
-
-    def _nested(self, example: Example) -> Example:
-        """An example as a file keeps it, its state as a call takes it."""
-        return example if example.state is None else replace(example, state=self.nest_state(example.state))
-
-    def _compare_example(self, example: Example, tolerance: float | None = None) -> Comparison:
-        return compare_example(self, example, _build, tolerance)
+        if tolerance is not None:
+            tolerance = check_number("Sequential", "tolerance", tolerance)
+        return Example(x, y, state, lengths, tolerance)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
@@ -344,289 +324,24 @@ class Sequential:
         return _restore, (self.layers, self.taken_for_granted)
 
 
-def _restore(layers: tuple[Layer, ...], granted: tuple[str, ...]) -> Sequential:
+def _restore(layers: tuple[Layer, ...], granted: tuple[str, ...] | None) -> Sequential:
     model = Sequential(*layers)
     model.taken_for_granted = granted
     return model
 
 
-# ---------------------------------------------------------------- files and modules to models
-
-
-def load(
-    file: FileLike,
-    *,
-    key: str | None = None,
-    batch_first: bool | None = None,
-    nonlinearity: str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    backend: str = "auto",
-) -> Sequential:
-    """Load a model: a file that `save` wrote, or a state dict whose architecture is plain.
-
-    Plain is one recurrent module, or an Embedding before it and a Linear after it, run on every
-    step. A state dict tells neither activations nor the layout nor whether only the last step
-    counts: a model that has more than these layers is written out as a Sequential.
-
-    Parameters
-    ----------
-    file : path, bytes, or file open for reading bytes
-        Of a model in several files the folder, or its ``*.index.json``.
-    key : str, optional
-        Where the state dict lies in the file; see `load_state_dict`.
-    batch_first : bool, optional
-        The layout, which no state dict tells; False if not given.
-    nonlinearity : {"tanh", "relu"}, optional
-        That of an RNN, which no state dict tells.
-    precision : {"float32", "float64"}, optional
-        As the file was saved; "float32" for a state dict.
-    threads : int, optional
-    backend : {"auto", "simd", "blas"}
-        Both as in `LSTM.from_state_dict`.
-
-    Returns
-    -------
-    Sequential
-
-    Warns
-    -----
-    UserWarning
-        Once a file: the saved model was read off a state dict and never compared with torch's output.
+def nest_state(model: Sequential, arrays: Sequence[Floats]) -> State | None:
+    """The state of a model, of arrays in order: h, c of the first recurrent layer, and so on.
 
     Raises
     ------
-    OSError
-        The file is not there or cannot be read.
-    FormatError
-        The file is damaged, hostile, of no known kind or a part of a model.
-    WeightError
-        What the layers of the state dict do is not plain: the message shows the Sequential to
-        write. Or a tensor could not be read.
     ValueError
-        A saved model was given an option that its file holds, or an option has a wrong value.
-    TypeError
-        An option is of a wrong kind.
+        There are more or fewer than the layers have.
     """
-    source = Source(file)
-    state_dict = load_state_dict(source, key)
-    model = make_model(
-        source,
-        state_dict,
-        batch_first=batch_first,
-        nonlinearity=nonlinearity,
-        precision=precision,
-        threads=threads,
-        backend=backend,
-    )
-    if is_saved(state_dict) and model.taken_for_granted:
-        _tell_once(source, model)
-    return model
-
-
-def _tell_once(source: Source, model: Sequential) -> None:
-    place = os.path.realpath(source.path) if source.path is not None else source.where
-    if place not in _told:
-        _told.add(place)
-        told = never_compared(model.taken_for_granted)
-        warnings.warn(f"{source.where}: {told} `fastrnn verify` compares.", stacklevel=3)
-
-
-def never_compared(granted: Iterable[str]) -> str:
-    """What is told of a model without an example."""
-    text = "This model was never compared with torch's output."
-    granted = list(granted)
-    return f"{text} Taken for granted: {join(granted)}." if granted else text
-
-
-def make_model(
-    source: Source,
-    state_dict: StateDict,
-    *,
-    batch_first: bool | None = None,
-    nonlinearity: str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    backend: str = "auto",
-) -> Sequential:
-    """Make the model of a state dict that was read already; see `load`."""
-    where = source.where
-    if precision is not None:
-        check_precision(where, precision)
-    if batch_first is not None:
-        check_flag(where, "batch_first", batch_first)
-    check_threads(where, threads)
-    check_choice(where, "backend", backend, BACKENDS)
-    if is_saved(state_dict):
-        for name, value in (("batch_first", batch_first), ("nonlinearity", nonlinearity)):
-            if value is not None:
-                got = f"{name}={value!r}"
-                raise ValueError(message(where, "no options that the saved model holds", got))
-        saved = _read_saved(where, state_dict)
-        model = _build_saved(where, saved, precision, threads, backend)
-        model.taken_for_granted = saved.taken_for_granted
-        return model
-    specs = read_architecture(source, state_dict, bool(batch_first), nonlinearity)
-    model = _build(specs, precision, threads, backend)
-    model.taken_for_granted = taken_for_granted(batch_first)
-    return model
-
-
-def make_written(
-    source: Source,
-    state_dict: StateDict,
-    text: str,
-    *,
-    batch_first: bool | None = None,
-    nonlinearity: str | None = None,
-    precision: str | None = None,
-    threads: int | None = None,
-    backend: str = "auto",
-) -> Sequential:
-    """Make the model of a state dict whose layers a text gives; see `importers.expression`.
-
-    ``batch_first`` and ``nonlinearity`` are those of recurrent layers for which the text gives none.
-    """
-    if is_saved(state_dict):
-        raise ValueError(
-            message(source.where, "a state dict beside layers", "a saved model, which has its own")
-        )
-    defaults = {"batch_first": batch_first, "nonlinearity": nonlinearity}
-    specs = read_layers(
-        text,
-        state_dict,
-        {kind: cls.option_names for kind, cls in LAYERS.items()},
-        [kind for kind, cls in LAYERS.items() if cls.needs_weights],
-        {name: value for name, value in defaults.items() if value is not None},
-    )
-    return _build(specs, precision, threads, backend)
-
-
-def with_last(model: Sequential) -> Sequential:
-    """The model with a `Last` after its last recurrent layer."""
-    layers = list(model.layers)
-    places = [index for index, layer in enumerate(layers) if layer.is_recurrent]
-    if not places or any(layer.is_last_step for layer in layers):
-        got = "one without" if not places else "one that has Last already"
-        raise ValueError(message("--last", "a model with a recurrent layer and no Last", got))
-    result = Sequential(*layers[: places[-1] + 1], Last(), *layers[places[-1] + 1 :])
-    result.taken_for_granted = tuple(
-        text for text in model.taken_for_granted if text != "an output for every step"
-    )
-    return result
-
-
-def verify(file: FileLike) -> Verification:
-    """Run the tests of a file that `save` wrote: its self-test, and its example from torch if it has one.
-
-    Returns
-    -------
-    dict
-        passed (bool, for both), largest_error and tolerance (absolute), values (how many were compared) and
-        hint of the self-test; the same of the example under ``example``, None where there is none; and
-        ``taken_for_granted``.
-
-    Raises
-    ------
-    FormatError
-        The file is damaged, or no model that `save` wrote.
-    """
-    source = Source(file)
-    where = source.where
-    state_dict = load_state_dict(source)
-    if not is_saved(state_dict):
-        hint = "fastrnn convert makes one of a state dict."
-        raise FormatError(message(where, "a model that fastrnn saved", state_dict.file_format, hint))
-    saved = _read_saved(where, state_dict)
-    model = _build_saved(where, saved)
-    x, y = saved.golden_input, saved.golden_output
-    if x is None or y is None or not fits_golden(model, x, y):
-        raise FormatError(message(where, "a self-test of this model", "another, or none"))
-    try:
-        result = compare(model(x)[0], y, saved.tolerance)
-        example = None if saved.example is None else model._compare_example(model._nested(saved.example))
-    except ValueError as error:  # a layer takes no such input, as a softmax over an axis too many
-        raise FormatError(
-            message(where, "a model that takes its self-test", f"one that does not ({error})")
-        ) from error
-    return {
-        **result,
-        "passed": result["passed"] and (example is None or example["passed"]),
-        "self_test_passed": result["passed"],
-        "example": example,
-        "taken_for_granted": list(saved.taken_for_granted),
-    }
-
-
-def from_torch(
-    module: Any, *, precision: str | None = None, threads: int | None = None, backend: str = "auto"
-) -> Any:
-    """Make the layer or model of a live torch.nn module.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        RNN, GRU, LSTM or their cells, Linear, Embedding, LayerNorm, a dropout, an activation, or
-        a Sequential of them.
-    precision : {"float32", "float64"}, optional
-        That of the module's weights if not given.
-    threads : int, optional
-    backend : {"auto", "simd", "blas"}
-        Both as in `LSTM.from_state_dict`.
-
-    Returns
-    -------
-    A layer; of a torch Sequential, a Sequential.
-
-    Raises
-    ------
-    TypeError
-        The module, or one inside it, is of another class; a subclass counts as such.
-    ValueError
-        A module has an option that no layer here has, or an option of the call a wrong value.
-
-    Notes
-    -----
-    Source: https://docs.pytorch.org/docs/stable/nn.html
-    """
-    specs = read_module(module)
-    model = _build(specs, precision, threads, backend)
-    return model if type(module).__name__ == "Sequential" else model.layers[0]
-
-
-def _build(
-    specs: Iterable[LayerSpec],
-    precision: str | None = None,
-    threads: int | None = None,
-    backend: str = "auto",
-) -> Sequential:
-    layers = []
-    for spec in specs:
-        options = dict(spec.options)
-        cls = LAYERS[spec.kind]
-        if precision is not None and (spec.tensors or "precision" in options):
-            options["precision"] = precision
-        runtime: dict[str, Any] = {}
-        if cls.has_backend:
-            runtime = {"threads": threads, "backend": backend}
-        layers.append(cls.from_spec(LayerSpec(spec.kind, options, spec.tensors), **runtime))
-    return Sequential(*layers)
-
-
-def _build_saved(
-    where: str,
-    saved: SavedModel,
-    precision: str | None = None,
-    threads: int | None = None,
-    backend: str = "auto",
-) -> Sequential:
-    # What the caller or the environment asks for is not the file's fault.
-    pick_backend("load", backend, np.float32, threads)
-    try:
-        return _build(saved.specs, precision, threads, backend)
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
-
-
-def _read_saved(where: str, state_dict: StateDict) -> SavedModel:
-    return read_model(where, state_dict, {kind: cls.option_names for kind, cls in LAYERS.items()})
+    layers = [cast("RecurrentLayer[State]", layer) for layer in model.layers if layer.is_recurrent]
+    counts = [len(layer.shape.state_shapes(None)) for layer in layers]
+    if len(arrays) != sum(counts):
+        raise ValueError(message("Sequential", f"a state of {sum(counts)} arrays", f"{len(arrays)}"))
+    rest = iter(arrays)
+    states = [[next(rest) for _ in range(count)] for count in counts]
+    return join_state([layer.pack_state(part) for layer, part in zip(layers, states, strict=True)])

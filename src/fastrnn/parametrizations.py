@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from fastrnn.errors import Array, WeightError, check_array, printable
 
 PARAMETER = r"(?:weight|bias|(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d{1,6}(?:_reverse)?)?)"
-_OLD = re.compile(rf"(?P<path>(?:.*\.)?)(?P<name>{PARAMETER})_(?P<part>g|v|u|orig|mask|raw)", re.DOTALL)
+# Forms may stand one on the other: pruning of weight norm's weight_v leaves weight_v_orig and weight_v_mask.
+_OLD = re.compile(
+    rf"(?P<path>(?:.*\.)?)(?P<name>{PARAMETER}(?:_(?:g|v|orig))*)_(?P<part>g|v|u|orig|mask|raw)", re.DOTALL
+)
+# What one of these is in every such name.
+_ENDINGS = ("_g", "_v", "_u", "_orig", "_mask", "_raw")
+_MARK = "parametrizations."
+_WHOLE = re.compile(PARAMETER)
+_RECURRENT = re.compile(r"(?:weight|bias)_(?:ih|hh|hr).*")
 _NEW = re.compile(r"(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)", re.DOTALL)
 # What to do where no file tells enough.
 _REMEDY = (
@@ -52,6 +60,11 @@ class Folded:
     refused: dict[str, str]
 
 
+def is_parameter(name: str) -> bool:
+    """Whether the last part of a name is that of a parameter of the layers here."""
+    return _WHOLE.fullmatch(name.rpartition(".")[2]) is not None
+
+
 def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
     """Fold the parameters under a path (``""``: all) of a state dict.
 
@@ -63,43 +76,64 @@ def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
     path : str
         What the names of the parameters begin with.
     """
-    by_target = {
-        target: parts for target, parts in _find_parts(state_dict).items() if target.startswith(path)
-    }
-    if not by_target:
-        return Folded(dict(state_dict), {}, {})
+    tensors: dict[str, Any] = dict(state_dict)
     forms: dict[str, str] = {}
     refused: dict[str, str] = {}
-    made: dict[str, NDArray[Any]] = {}
-    spent: dict[str, str] = {}
-    for target, parts in by_target.items():
-        form = _form_of(parts)
-        if form is None:
-            continue
-        if form.compute is None:
-            refused[target] = _refusal(target, form, form.why)
-            continue
-        arrays = {part: check_array(where, key, state_dict[key]) for part, key in parts.items()}
-        try:
-            made[target] = form.compute(arrays)
-        except WeightError as error:
-            refused[target] = _refusal(target, form, str(error))
-            continue
-        if form.name != "weight drop" and target in state_dict:
-            # A raw weight stands beside the copy that a dropout made; nothing else stands beside another.
-            refused[target] = _refusal(target, form, f"its parts stand beside a {target.rpartition('.')[2]}")
-            del made[target]
-            continue
-        forms[target] = form.name
-        spent |= dict.fromkeys(parts.values(), target)
-    tensors: dict[str, Any] = {}
-    for key, value in state_dict.items():
+    while True:
+        by_target = {
+            target: parts for target, parts in _find_parts(tensors, path).items() if target not in refused
+        }
+        # The inner ones first: what they make may be a part of others.
+        inner = {t: p for t, p in by_target.items() if not any(key in by_target for key in p.values())}
+        made: dict[str, NDArray[Any]] = {}
+        spent: dict[str, str] = {}
+        for target, parts in inner.items():
+            form = _form_of(target, parts)
+            if form is None:
+                continue
+            try:
+                made[target] = _whole(where, tensors, target, parts, form)
+            except WeightError as error:
+                refused[target] = _refusal(target, form, str(error))
+                continue
+            base = _base_of(target)
+            forms[base] = f"{forms[base]}, {form.name}" if base in forms else form.name
+            spent |= dict.fromkeys(parts.values(), target)
+        if not made:
+            break
+        tensors = _replaced(tensors, made, spent)
+    return Folded(tensors, {name: form for name, form in forms.items() if name in tensors}, refused)
+
+
+def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, form: "_Form") -> Array:
+    """The parameter that parts make; or raise, where they do not tell it."""
+    if form.compute is None:
+        raise WeightError(form.why)
+    if target in tensors and form.name != "weight drop":
+        # A raw weight stands beside the copy that a dropout made; nothing else stands beside another.
+        raise WeightError(f"its parts stand beside a {target.rpartition('.')[2]}")
+    return form.compute({part: check_array(where, key, tensors[key]) for part, key in parts.items()})
+
+
+def _replaced(
+    tensors: Mapping[str, Any], made: Mapping[str, Any], spent: Mapping[str, str]
+) -> dict[str, Any]:
+    """The tensors with those that were made, each where its first part stood."""
+    result: dict[str, Any] = {}
+    for key, value in tensors.items():
         target = spent.get(key, key)
         if target in made:
-            tensors.setdefault(target, made[target])
+            result.setdefault(target, made[target])
         else:
-            tensors[key] = value
-    return Folded(tensors, forms, refused)
+            result[key] = value
+    return result
+
+
+def _base_of(target: str) -> str:
+    """The parameter that a part of it is of: "rnn.weight_hh_l0" of "rnn.weight_hh_l0_v"."""
+    while (match := _OLD.fullmatch(target)) is not None:
+        target = match["path"] + match["name"]
+    return target
 
 
 def _refusal(target: str, form: "_Form", why: str) -> str:
@@ -107,19 +141,23 @@ def _refusal(target: str, form: "_Form", why: str) -> str:
     return f"{form.name} ({printable(why)}). {remedy}"
 
 
-def _find_parts(keys: Iterable[str]) -> dict[str, Parts]:
-    """The parts of each parameter that is held in parts, by its name."""
-    keys = list(keys)
+def _find_parts(keys: Iterable[str], path: str) -> dict[str, Parts]:
+    """The parts of each parameter under a path that is held in parts, by its name."""
+    every = list(keys)
+    keys = [key for key in every if key.endswith(_ENDINGS) or _MARK in key]
     found: dict[str, Parts] = {}
-    modules = {key.rpartition(".")[0] for key in keys}
+    modules: set[str] | None = None
     for key in keys:
         match = _NEW.fullmatch(key) or _OLD.fullmatch(key)
         if match is None:
             continue
-        path, name, part = match["path"], match["name"], match["part"]
-        if part == "raw" and f"{path}module" in modules:
-            path = f"{path}module."  # fastai's: the raw weight beside the module, not in it
-        found.setdefault(path + name, {})[part] = key
+        place, name, part = match["path"], match["name"], match["part"]
+        if part == "raw":
+            modules = {name.rpartition(".")[0] for name in every} if modules is None else modules
+            if f"{place}module" in modules:
+                place = f"{place}module."  # fastai's: the raw weight beside the module, not in it
+        if (place + name).startswith(path):
+            found.setdefault(place + name, {})[part] = key
     return found
 
 
@@ -135,7 +173,7 @@ class _Form:
     why: str = ""
 
 
-def _form_of(parts: Parts) -> _Form | None:
+def _form_of(target: str, parts: Parts) -> _Form | None:
     """The form that parts of these names make; None where they are no form but names of their own."""
     names = frozenset(parts)
     if names in _FORMS:
@@ -145,9 +183,10 @@ def _form_of(parts: Parts) -> _Form | None:
     if "orig" in names:
         why = "weight_orig without the weight_mask of pruning or the weight_u and weight_v of spectral norm"
         return _Form("a weight in an unknown form", why=why)
-    if names & {"g", "raw"}:
+    is_recurrent = _RECURRENT.fullmatch(target.rpartition(".")[2]) is not None
+    if names & {"g", "raw"} or (is_recurrent and "v" in names):
         why = f"it has only {' and '.join(sorted(names))}"
-        return _Form("weight norm" if "g" in names else "weight drop", why=why)
+        return _Form("weight drop" if "raw" in names else "weight norm", why=why)
     return None
 
 
@@ -174,14 +213,30 @@ def _weight_norm(g: Array, v: Array) -> Array:
 
 
 def _spectral_norm(weight: Array, u: Array, v: Array) -> Array:
-    """w / sigma, where sigma = u^T W v with W's first axis kept and the others as one."""
-    rows = [axis for axis, n in enumerate(weight.shape) if u.shape == (n,) and v.shape == (weight.size // n,)]
-    if not rows or (len(rows) > 1 and weight.ndim > 2):
+    """w / sigma, where sigma = u^T W v with one axis of W as rows and the others as one."""
+    fits = [axis for axis, n in enumerate(weight.shape) if u.shape == (n,) and v.shape == (weight.size // n,)]
+    if not fits:
         raise WeightError(f"vectors of shape {u.shape} and {v.shape} for a weight of shape {weight.shape}")
-    matrix = np.moveaxis(weight, rows[0], 0).reshape(u.size, v.size).astype(np.float64)
-    sigma = u.astype(np.float64) @ matrix @ v.astype(np.float64)
+    u, v = u.astype(np.float64), v.astype(np.float64)
+    products = [np.moveaxis(weight, axis, 0).reshape(u.size, v.size).astype(np.float64) @ v for axis in fits]
+    sigmas = [float(u @ product) for product in products]
+    sigma = sigmas[_axis_of(u, products, sigmas)] if len(fits) > 1 else sigmas[0]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(weight / sigma, weight.dtype)
+
+
+def _axis_of(u: Array, products: list[Array], sigmas: list[float]) -> int:
+    """Which of several axes that fit the norm was taken over; no file tells, but u is W v for that one, but
+    for the last change of W."""
+    if np.allclose(sigmas, sigmas[0], rtol=1e-7, atol=0):
+        return 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        errors = [float(np.linalg.norm(u - product / np.linalg.norm(product))) for product in products]
+    best = int(np.argmin(errors))
+    others = [error for index, error in enumerate(errors) if index != best]
+    if not errors[best] < 0.5 * min(others):
+        raise WeightError("no file tells its dim, and more than one fits")
+    return best
 
 
 def _masked(weight: Array, mask: Array) -> Array:

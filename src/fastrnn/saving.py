@@ -18,7 +18,7 @@ from fastrnn.errors import Array, FormatError, brief, check_number, join, messag
 from fastrnn.files import replacing
 from fastrnn.importers import StateDict
 from fastrnn.selftest import Example, state_arrays
-from fastrnn.spec import LayerSpec
+from fastrnn.spec import GRANTED, LayerSpec
 
 FILE_VERSION = 1
 
@@ -36,8 +36,9 @@ class SavedModel:
         How far an output may be from that.
     example : Example or None
         What torch's module gave for an input. None: the model was never compared with it.
-    taken_for_granted : tuple of str
-        What no state dict tells, if the model was read off one: "time first".
+    taken_for_granted : tuple of str or None
+        What no state dict told and no example decided, by the names in `spec.GRANTED`, of a model that was
+        read off one. None: it was written out, or compared.
     """
 
     specs: Sequence[LayerSpec]
@@ -45,7 +46,7 @@ class SavedModel:
     golden_output: Array | None
     tolerance: float
     example: Example | None = None
-    taken_for_granted: tuple[str, ...] = ()
+    taken_for_granted: tuple[str, ...] | None = None
 
 
 def is_saved(state_dict: StateDict) -> bool:
@@ -69,10 +70,11 @@ def write_model(path: str | os.PathLike[str], model: SavedModel) -> None:
         "tolerance": model.tolerance,
         "layers": [{"kind": spec.kind, "options": dict(spec.options)} for spec in model.specs],
     }
-    if model.taken_for_granted:
+    if model.taken_for_granted is not None:
         description["taken_for_granted"] = list(model.taken_for_granted)
     if model.example is not None:
         tensors |= {f"example.{name}": array for name, array in _example_arrays(model.example).items()}
+        description["example_tolerance"] = model.example.tolerance
     with replacing(os.fspath(path)) as draft:
         try:
             save_file(tensors, draft, {"fastrnn": json.dumps(description)})
@@ -100,12 +102,12 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
         description = json.loads(state_dict.metadata["fastrnn"])
         version, entries = description["version"], description["layers"]
         tolerance = check_number(where, "tolerance", description["tolerance"])
-        granted = description.get("taken_for_granted", [])
+        granted = description.get("taken_for_granted")
         if version != FILE_VERSION:
             hint = "It was written by another release of fastrnn."
             raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
-        if not isinstance(granted, list) or not all(isinstance(text, str) for text in granted):
-            raise TypeError("taken_for_granted is no list of texts")
+        if granted is not None and not (isinstance(granted, list) and set(granted) <= GRANTED.keys()):
+            raise TypeError(f"taken_for_granted is {brief(granted)}")
         parts: dict[str, dict[str, Array]] = {
             "golden": {},
             "example": {},
@@ -123,14 +125,15 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
             if strange:
                 raise FormatError(message(where, f"options of {kind}", join(strange)))
             specs.append(LayerSpec(kind, options, parts[f"layers.{index}"]))
-        example = _read_example(parts["example"])
+        example = _read_example(parts["example"], description.get("example_tolerance"))
     except FormatError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
         raise FormatError(message(where, "the description of a saved model", got)) from error
     golden = parts["golden"]
-    return SavedModel(specs, golden.get("input"), golden.get("output"), tolerance, example, tuple(granted))
+    granted = None if granted is None else tuple(granted)
+    return SavedModel(specs, golden.get("input"), golden.get("output"), tolerance, example, granted)
 
 
 def _example_arrays(example: Example) -> dict[str, Array]:
@@ -140,7 +143,7 @@ def _example_arrays(example: Example) -> dict[str, Array]:
     return arrays | {f"state{index}": array for index, array in enumerate(state_arrays(example.state))}
 
 
-def _read_example(arrays: Mapping[str, Array]) -> Example | None:
+def _read_example(arrays: Mapping[str, Array], tolerance: Any) -> Example | None:
     """The example; its state as a flat tuple of arrays, which `Sequential` brings into shape."""
     if not arrays:
         return None
@@ -148,4 +151,6 @@ def _read_example(arrays: Mapping[str, Array]) -> Example | None:
     unknown = arrays.keys() - {"input", "output", "lengths", *(f"state{i}" for i in range(len(states)))}
     if unknown:
         raise ValueError(f"an example with {join(sorted(unknown))}")
-    return Example(arrays["input"], arrays["output"], tuple(states) or None, arrays.get("lengths"))
+    if tolerance is not None:
+        tolerance = check_number("example", "tolerance", tolerance)
+    return Example(arrays["input"], arrays["output"], tuple(states) or None, arrays.get("lengths"), tolerance)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 SEED = 20240229
 STEPS = 12
 ROWS = 2
-# How far an output may be from the one that is wanted: this share of the largest value, and as often what
-# the output itself moves when every weight is rounded to the next number, up or down.
+# How far an output may be from the one that is wanted: SHARE of the largest value, plus ROUNDINGS times the
+# change of the output when every weight is rounded to a neighbouring number.
 SHARE = {"float32": 1e-5, "float64": 1e-11}
 ROUNDINGS = 32
 
@@ -32,7 +32,7 @@ ROUNDINGS = 32
 class Comparison(TypedDict):
     """What a test gives: the errors are absolute, `values` is how many were compared.
 
-    `hint`: what would agree, where the output does not; "" else.
+    `hint`: a change that would make the output agree; "" if it agrees, or none was found.
     """
 
     passed: bool
@@ -53,12 +53,15 @@ class Example:
     state : state, optional
         The initial one.
     lengths : ndarray of int, optional
+    tolerance : float, optional
+        How far outputs may be from y, as an absolute number; as far as rounding takes them if not given.
     """
 
     x: Array
     y: Array
     state: Any = None
     lengths: Array | None = None
+    tolerance: float | None = None
 
 
 # ---------------------------------------------------------------- the seeded pair
@@ -163,9 +166,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], fastrnn.Sequential]"
 
 
-def compare_example(
-    model: "fastrnn.Sequential", example: Example, make: Maker, allowed: float | None = None
-) -> Comparison:
+def compare_example(model: "fastrnn.Sequential", example: Example, make: Maker) -> Comparison:
     """Compare what a model gives with what torch's module gave.
 
     Parameters
@@ -174,10 +175,7 @@ def compare_example(
     example : Example
     make : callable
         Makes the models that tell how much of a difference rounding may make, and what would agree.
-    allowed : float, optional
-        How far the outputs may be from each other; as far as rounding takes them if not given.
     """
-    specs = [layer.spec() for layer in model.layers]
     output = _run(model, example)
     if output is None or _squeezed(output) != _squeezed(example.y):
         gives = "does not take this input" if output is None else f"gives an output of shape {output.shape}"
@@ -185,20 +183,47 @@ def compare_example(
         failed: Comparison = {
             "passed": False,
             "largest_error": float("inf"),
-            "tolerance": allowed or 0.0,
+            "tolerance": example.tolerance or 0.0,
             "values": int(example.y.size),
             "hint": f"{hint} {_what_would_agree(model, example, make)}".strip(),
         }
         return failed
-    if allowed is None:
-        precision = "float64" if output.dtype == example.y.dtype == np.float64 else "float32"
-        wide, moved = (_run(make(parts, "float64"), example) for parts in (specs, rounded(specs)))
-        assert wide is not None and moved is not None
-        allowed = tolerance(wide, moved, precision)
-    result = compare(output, example.y.reshape(output.shape), allowed)
+    result = compare(output, example.y.reshape(output.shape), _allowed(model, output, example, make))
     if not result["passed"]:
         result["hint"] = _what_would_agree(model, example, make)
     return result
+
+
+def undecided(
+    model: "fastrnn.Sequential", example: Example, granted: Iterable[str], make: Maker
+) -> tuple[str, ...]:
+    """What of that which was taken for granted an example that agrees does not decide: other choices agree
+    with it too, as both layouts do with a sequence without rows."""
+    others = {
+        "time_first": (True, False, [""]),
+        "every_step": (False, True, [""]),
+        "no_activations": (False, False, [name for name in _ACTIVATIONS if name]),
+    }
+    return tuple(
+        name
+        for name in granted
+        if any(
+            _agrees(model, example, make, is_other, last, activation)
+            for is_other, last, activations in [others[name]]
+            for activation in activations
+        )
+    )
+
+
+def _allowed(model: "fastrnn.Sequential", output: Floats, example: Example, make: Maker) -> float:
+    """How far an output may be from the example's."""
+    if example.tolerance is not None:
+        return example.tolerance
+    specs = [layer.spec() for layer in model.layers]
+    precision = "float64" if output.dtype == example.y.dtype == np.float64 else "float32"
+    wide, moved = (_run(make(parts, "float64"), example) for parts in (specs, rounded(specs)))
+    assert wide is not None and moved is not None
+    return tolerance(wide, moved, precision)
 
 
 def _squeezed(array: Array) -> tuple[int, ...]:
@@ -218,18 +243,30 @@ def _run(model: "fastrnn.Sequential", example: Example) -> Floats | None:
 def _what_would_agree(model: "fastrnn.Sequential", example: Example, make: Maker) -> str:
     """Try what no file tells: the layout, the last step alone, an activation at the end."""
     for is_other, last, name in product((False, True), (False, True), _ACTIVATIONS):
-        batch_first = model.batch_first is not is_other
-        output = _run(_laid_out(model, batch_first, make) if is_other else model, example)
-        if output is None:
-            continue
-        output = _ACTIVATIONS[name](_last(output, batch_first, example) if last else output)
-        if _squeezed(output) != _squeezed(example.y):
-            continue
-        near = 1e-3 * max(1.0, float(np.abs(example.y).max(initial=0.0)))
-        if np.abs(output - example.y.reshape(output.shape)).max(initial=0.0) <= near:
-            changes = [f"batch_first={batch_first}"] * is_other + ["Last()"] * last + [name] * bool(name)
-            return f"It agrees with {join(changes)}." if changes else ""
+        if (is_other or last or name) and _agrees(model, example, make, is_other, last, name):
+            layout = [f"batch_first={not model.batch_first}"] * is_other
+            return f"It agrees with {join(layout + ['Last()'] * last + [name] * bool(name))}."
     return ""
+
+
+def _agrees(
+    model: "fastrnn.Sequential", example: Example, make: Maker, is_other: bool, last: bool, activation: str
+) -> bool:
+    """Whether an example agrees with the model in its other layout, with its last step alone, or with an
+    activation at the end."""
+    batch_first = model.batch_first is not is_other
+    changed = _laid_out(model, batch_first, make) if is_other else model
+    output = _run(changed, example)
+    if output is None:
+        return False
+    output = _ACTIVATIONS[activation](_last(output, batch_first, example) if last else output)
+    if _squeezed(output) != _squeezed(example.y):
+        return False
+    wanted = example.y.reshape(output.shape)
+    near = 1e-3 * max(1.0, float(np.abs(wanted).max(initial=0.0)))
+    if not np.abs(output - wanted).max(initial=0.0) <= max(near, example.tolerance or 0.0):
+        return False
+    return compare(output, wanted, _allowed(changed, output, example, make))["passed"]
 
 
 def _laid_out(model: "fastrnn.Sequential", batch_first: bool, make: Maker) -> "fastrnn.Sequential":

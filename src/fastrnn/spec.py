@@ -17,6 +17,12 @@ from fastrnn.errors import Array, WeightError, check_array, check_text, message,
 from fastrnn.parametrizations import fold
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+# What no state dict tells of a model, and is taken for granted when one is read off it: by name, in words.
+GRANTED = {
+    "time_first": "time first",
+    "every_step": "an output for every step",
+    "no_activations": "no activations",
+}
 
 _RECURRENT_KEY = re.compile(
     r"(?P<name>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d{1,6})(?P<reverse>_reverse)?)?"
@@ -168,10 +174,9 @@ def _weights(where: str, name: str, value: Any) -> Array:
 
 
 def unread_error(where: str, name: str, why: str) -> WeightError:
-    """The error of a tensor that is in a file and could not be read."""
-    return WeightError(
-        message(where, f"the tensor {printable(name)}", f"one that is not read: {printable(why)}")
-    )
+    """The error of a tensor that is in a file and was not read."""
+    text = f"{where}: {printable(name)} is in the file, and was not read: {printable(why)}"
+    return WeightError(text if text.endswith(".") else f"{text}.")
 
 
 def read_recurrent(
@@ -201,7 +206,7 @@ def read_recurrent(
     ]
     if problems:
         hint = ""
-        others = [found for found in recurrent_prefixes(state_dict) if found != prefix]
+        others = [found for found in recurrent_prefixes(state_dict) if found != prefix.removesuffix(".")]
         if not prefix and others:
             hint = f'Recurrent modules here: {quote(others)}; name one with prefix="{others[0]}".'
         wanted = f"the tensors of {spec.describe()}"
@@ -223,7 +228,7 @@ def _spec_of(
     weight_hr = tensors.get("weight_hr_l0")
     if weight_ih is None or weight_hh is None:
         missing = quote(k for k in ("weight_ih_l0", "weight_hh_l0") if k not in tensors)
-        others = recurrent_prefixes(state_dict)
+        others = [found for found in recurrent_prefixes(state_dict) if found != prefix.removesuffix(".")]
         hint = f"Recurrent modules here: {quote(others)}; name one with prefix=." if others else ""
         under = f' under "{prefix}"' if prefix else ""
         raise WeightError(message(where, f"weight_ih_l0 and weight_hh_l0{under}", f"no {missing}", hint))

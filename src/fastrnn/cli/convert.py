@@ -14,7 +14,7 @@ from fastrnn.cli.options import (
     read_example,
 )
 from fastrnn.cli.verify import as_json, print_verification
-from fastrnn.model import verify, with_last
+from fastrnn.loading import verify, with_last
 from fastrnn.terminal import print_lines
 
 LAYERS_HELP = """\
@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
     command.add_argument("output", help="the model (.safetensors)")
     command.add_argument("--layers", type=_text_of, metavar="LAYERS", help=LAYERS_HELP)
     command.add_argument(
-        "--last", action="store_true", help="what follows the recurrent layer takes its last valid step alone"
+        "--last", action="store_true", help="pass on only the last valid time step of the recurrent layer"
     )
     add_loading(command)
     add_example(command, "an example from torch, which the model has to agree with and the file keeps")
@@ -56,7 +56,7 @@ def _convert(options: argparse.Namespace) -> int:
     model, _ = load_model(options.input, options)
     if options.last:
         model = with_last(model)
-    model.save(options.output, read_example(options, model))
+    model.save(options.output, read_example(options, model), tolerance=options.tolerance)
     result = verify(options.output)
     if options.json:
         print(json.dumps({"model": repr(model), **as_json(result)}))

@@ -10,10 +10,11 @@ import numpy as np
 
 import fastrnn
 from fastrnn.cli.options import Commands, add_command
+from fastrnn.errors import quote
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.architecture import suggestion
-from fastrnn.importers.checkpoint import describe
-from fastrnn.model import make_model, never_compared
+from fastrnn.importers.state_dict import describe
+from fastrnn.loading import make_model, what_is_open
 from fastrnn.saving import is_saved
 from fastrnn.spec import recurrent_prefixes
 from fastrnn.terminal import print_lines, print_table
@@ -54,8 +55,11 @@ def _info(options: argparse.Namespace) -> None:
     )
     _print_named("Made whole of parts that training left", state_dict.folded)
     _print_named("Not read", state_dict.unread)
-    if state_dict.left_out:
-        lines = list(_folded(state_dict.left_out))
+    if state_dict.others:
+        print_lines(f"\nOther models in this file: {quote(state_dict.others)}")
+    beside = {name: value for name, value in state_dict.left_out.items() if not _is_unread(value)}
+    if beside:
+        lines = list(_folded(beside))
         print_lines(
             "\n".join(["", "Beside them:", *lines[:MAX_SHOWN], *["  ..."] * (len(lines) > MAX_SHOWN)])
         )
@@ -64,12 +68,15 @@ def _info(options: argparse.Namespace) -> None:
         print_lines(suggestion(source, state_dict))
         return
     print_lines(repr(model))
-    has_example = any(name.startswith("example.") for name in state_dict)
-    print_lines(
-        "Its file holds an example from torch: `fastrnn verify` compares."
-        if has_example
-        else never_compared(model.taken_for_granted)
-    )
+    has_example = "example.output" in state_dict
+    if has_example:
+        print_lines("Its file holds an example from torch: `fastrnn verify` compares.")
+    open_ = what_is_open(model.taken_for_granted, has_example)
+    print_lines(open_ or "Nothing is taken for granted.")
+
+
+def _is_unread(value: object) -> bool:
+    return isinstance(value, fastrnn.StandIn) and value.reason != ""
 
 
 def _print_named(title: str, named: dict[str, str]) -> None:
@@ -113,8 +120,8 @@ def _as_json(state_dict: StateDict, model: fastrnn.Sequential | None) -> dict[st
         "format": state_dict.file_format,
         "key": state_dict.key,
         "model": None if model is None else repr(model),
-        "taken_for_granted": [] if model is None else list(model.taken_for_granted),
-        "compared": any(name.startswith("example.") for name in state_dict) if model is not None else None,
+        "taken_for_granted": None if model is None else model.taken_for_granted,
+        "compared": "example.output" in state_dict if model is not None else None,
         "tensors": {
             name: {"shape": list(array.shape), "dtype": str(array.dtype)}
             for name, array in state_dict.items()
@@ -123,17 +130,18 @@ def _as_json(state_dict: StateDict, model: fastrnn.Sequential | None) -> dict[st
         "folded": state_dict.folded,
         "unread": state_dict.unread,
         "others": list(state_dict.others),
-        "left_out": _plain(state_dict.left_out),
+        "left_out": _plain(dict(state_dict.left_out)),
     }
 
 
 def _plain(value: Any, level: int = 0) -> Any:
     """A value as JSON has it: what it has not, and large arrays, in a few words."""
-    if isinstance(value, (bool, str, type(None))):
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (bool, str, int, type(None))):
         return value
-    if isinstance(value, (int, float, np.integer, np.floating)):
-        number = value.item() if isinstance(value, np.generic) else value
-        return number if isinstance(number, int) or np.isfinite(number) else str(number)
+    if isinstance(value, float):
+        return value if np.isfinite(value) else str(value)
     if level < 2 * MAX_LEVELS:
         if isinstance(value, dict):
             return {k if isinstance(k, str) else describe(k): _plain(v, level + 1) for k, v in value.items()}

@@ -13,10 +13,11 @@ from fastrnn.errors import Array, message, quote
 from fastrnn.files import check_target
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.numpy_file import read_arrays
-from fastrnn.model import make_model, make_written, never_compared
+from fastrnn.loading import make_model, make_written, what_is_open
+from fastrnn.model import nest_state
 from fastrnn.terminal import remark
 
-# Of what a file holds beside its weights, so many are named.
+# How many of the things beside the weights are named.
 MAX_NAMED = 12
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -51,14 +52,22 @@ def add_example(command: argparse.ArgumentParser, title: str) -> None:
         ("--state", "S", "the initial state that it was given: h, or h and c (.npz or .npy)"),
     ):
         group.add_argument(option, dest=f"example_{option[2:]}", metavar=name, help=meaning)
+    group.add_argument(
+        "--tolerance",
+        type=above_0,
+        help="how far outputs may differ (default: 1e-5 of the largest value, "
+        "more where a model amplifies rounding)",
+    )
 
 
-def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> tuple[Any, ...] | None:
+def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict[str, Any] | None:
     """The example that options name, as `Sequential.save` takes it; None where they name none."""
     files = [options.example_input, options.example_expect]
     if files == [None, None]:
         if options.example_state is not None:
             raise ValueError(message("--state", "--input and --expect beside it", "none"))
+        if options.tolerance is not None:
+            raise ValueError(message("--tolerance", "--input and --expect beside it", "none"))
         return None
     if None in files:
         raise ValueError(message("example", "--input and --expect together", "one of them"))
@@ -68,8 +77,18 @@ def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> tupl
     y = _only_array(files[1], read_arrays(Source(files[1])), "y")
     state = None
     if options.example_state is not None:
-        state = model.nest_state(list(read_arrays(Source(options.example_state)).values()))
-    return x, y, state, lengths
+        state = nest_state(model, _in_order(options.example_state))
+    return {"x": x, "y": y, "state": state, "lengths": lengths}
+
+
+def _in_order(path: str) -> list[Array]:
+    """The arrays of a file of states: h, or h and c, or state0, state1, ... as `fastrnn run` writes them."""
+    arrays = read_arrays(Source(path))
+    numbered = [f"state{index}" for index in range(len(arrays))]
+    for names in (["x"], ["h"], ["h", "c"], numbered):
+        if arrays.keys() == set(names):
+            return [arrays[name] for name in names]
+    raise ValueError(message(os.path.basename(path), "h, or h and c, or state0, state1, ...", quote(arrays)))
 
 
 def _only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
@@ -78,10 +97,10 @@ def _only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
     return next(iter(arrays.values()))
 
 
-def tell_granted(model: fastrnn.Sequential) -> None:
-    """Say on stderr what was taken for granted, of a model that was never compared with torch's output."""
-    if model.taken_for_granted:
-        remark(never_compared(model.taken_for_granted))
+def tell_granted(model: fastrnn.Sequential, has_example: bool) -> None:
+    """Say on stderr what no example from torch has decided."""
+    if model.taken_for_granted is not None:
+        remark(what_is_open(model.taken_for_granted, has_example))
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -122,7 +141,7 @@ def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequenti
             source, state_dict, batch_first=options.batch_first, nonlinearity=options.nonlinearity, **loading
         )
     else:
-        model = make_written(
+        model, unused = make_written(
             source,
             state_dict,
             layers,
@@ -130,6 +149,8 @@ def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequenti
             nonlinearity=options.nonlinearity,
             **loading,
         )
+        if unused:
+            remark(f"{source.where}: not used: the modules {quote(unused[:MAX_NAMED])}.")
     tell_of_weights(source, state_dict)
     return model, state_dict
 

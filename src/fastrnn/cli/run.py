@@ -191,8 +191,8 @@ def _run_several(options: argparse.Namespace, began: float) -> None:
 
 def _prepare(options: argparse.Namespace) -> Callable[..., Task]:
     """Load the model; give a function (input, output, state, where) that makes a Task."""
-    model, _ = load_model(options.model, options)
-    tell_granted(model)
+    model, state_dict = load_model(options.model, options)
+    tell_granted(model, "example.output" in state_dict)
     _check_effects(options, model)
     digest = digest_model(options.model)
     names = ("key", "batch_first", "nonlinearity", "precision", "threads")

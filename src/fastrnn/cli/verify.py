@@ -8,7 +8,6 @@ from typing import Any
 
 from fastrnn.cli.options import (
     Commands,
-    above_0,
     add_command,
     add_example,
     add_loading,
@@ -16,7 +15,7 @@ from fastrnn.cli.options import (
     read_example,
 )
 from fastrnn.errors import message
-from fastrnn.model import Verification, never_compared, verify
+from fastrnn.loading import Verification, verify, what_is_open
 from fastrnn.saving import is_saved
 from fastrnn.selftest import Comparison
 from fastrnn.terminal import print_lines
@@ -33,11 +32,6 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("model", help="a saved model; beside an example a state dict as well")
     add_example(command, "an example from torch")
-    command.add_argument(
-        "--tolerance",
-        type=above_0,
-        help="how far outputs may differ (default: as rounding takes them)",
-    )
     command.add_argument(
         "--keep", action="store_true", help="where it agrees, keep the example in the saved model's file"
     )
@@ -62,10 +56,9 @@ def _verify(options: argparse.Namespace) -> int:
         raise ValueError(message("--keep", "a saved model", state_dict.file_format, hint))
     example = read_example(options, model)
     assert example is not None
-    x, y, state, lengths = example
-    found = model.verify(x, y, state, lengths=lengths, tolerance=options.tolerance)
+    found = model.verify(**example, tolerance=options.tolerance)
     if options.keep and found["passed"]:
-        model.save(options.model, example)
+        model.save(options.model, example, tolerance=options.tolerance)
     if options.json:
         print(json.dumps(as_json(found)))
     else:
@@ -81,9 +74,10 @@ def print_verification(name: str, result: Verification) -> None:
     print_lines(f"{own}: self-test beside the reference in NumPy: {_numbers(result)}")
     if result["example"] is not None:
         print_lines(f"{_told(result['example'])}, beside torch")
-        return
-    print_lines(never_compared(result["taken_for_granted"]))
-    print_lines(f"To compare: fastrnn verify {name} --input x.npy --expect y.npy --keep")
+    open_ = what_is_open(result["taken_for_granted"], result["example"] is not None)
+    if open_:
+        print_lines(open_)
+        print_lines(f"To compare: fastrnn verify {name} --input x.npy --expect y.npy --keep")
 
 
 def _told(result: Comparison) -> str:

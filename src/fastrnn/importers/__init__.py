@@ -10,9 +10,12 @@
     numpy_file         npz
     kinds              files of other kinds, by name
     checkpoint         the state dict in a nested checkpoint, and the rest
+    state_dict         what is given: arrays, and what else the file holds
+    cleaning           whole parameters, names without wrappers
     quantised          packed weights of dynamic quantisation
     shards             models in several files, and folders
     architecture       a state dict to the layers that it plainly makes
+    expression         layers that somebody wrote down
     torch_module       a live torch.nn module to its layers
 
 A new format is one file here, and a line in `_read_file`.
@@ -22,12 +25,14 @@ import re
 
 from fastrnn.errors import check_text
 from fastrnn.importers.archive import Archive
-from fastrnn.importers.checkpoint import StateDict, find_state_dict, finish
-from fastrnn.importers.kinds import HEAD, is_index, refuse_archive, refuse_kind, refuse_name
+from fastrnn.importers.checkpoint import find_state_dict
+from fastrnn.importers.cleaning import clean
+from fastrnn.importers.kinds import HEAD, refuse_archive, refuse_kind, refuse_name
 from fastrnn.importers.numpy_file import read_npz
 from fastrnn.importers.safetensors_file import read_safetensors
-from fastrnn.importers.shards import read_whole, refuse_shard
-from fastrnn.importers.source import FileLike, Source
+from fastrnn.importers.shards import is_index, read_whole, refuse_shard
+from fastrnn.importers.source import FileLike, Source, Window
+from fastrnn.importers.state_dict import StateDict
 from fastrnn.importers.torch_file import read_legacy, read_zip
 from fastrnn.importers.values import StandIn
 
@@ -83,7 +88,7 @@ def load_state_dict(file: FileLike | Source, key: str | None = None) -> StateDic
     if key is not None:
         check_text("load_state_dict", "key", key)
     source = file if isinstance(file, Source) else Source(file)
-    return finish(source.where, _read(source, key))
+    return clean(source.where, _read(source, key))
 
 
 def _read(source: Source, key: str | None) -> StateDict:
@@ -109,9 +114,9 @@ def _read_file(source: Source, key: str | None) -> StateDict:
         file.seek(0)
         if head.startswith(ZIP_HEADS):
             with Archive(file, where) as archive:
-                return _read_archive(archive, where, key)
+                return _read_archive(archive, where, key, file)
         if LEGACY_HEADS.match(head):
-            return find_state_dict(read_legacy(file, where), where, "torch legacy", key)
+            return find_state_dict(read_legacy(file, where), where, "torch legacy", key, window=file)
         # Its first 8 bytes are the size of a header far below 2^56, in which text has no zero byte.
         if head[7:9] == b"\x00{":
             tensors, metadata = read_safetensors(file, where)
@@ -119,11 +124,11 @@ def _read_file(source: Source, key: str | None) -> StateDict:
     raise refuse_kind(source, head)
 
 
-def _read_archive(archive: Archive, where: str, key: str | None) -> StateDict:
+def _read_archive(archive: Archive, where: str, key: str | None, file: Window) -> StateDict:
     names = list(archive.sizes)
     error = refuse_archive(where, names)
     if error is not None:
         raise error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return find_state_dict(read_zip(archive, where), where, "torch zip", key)
+        return find_state_dict(read_zip(archive, where), where, "torch zip", key, window=file)
     return find_state_dict(read_npz(archive, where), where, "npz", key)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from fastrnn.errors import Array, WeightError, message, printable, quote
-from fastrnn.importers.checkpoint import StateDict
 from fastrnn.importers.source import Source
-from fastrnn.spec import GATES, LayerSpec, is_recurrent_key, recurrent_kind, unread_error
+from fastrnn.importers.state_dict import StateDict
+from fastrnn.spec import GATES, GRANTED, LayerSpec, is_recurrent_key, recurrent_kind, unread_error
 
 MAX_LINES = 40
 Tensors: TypeAlias = Mapping[str, Array]
@@ -34,12 +34,13 @@ def read_architecture(
         That of an RNN, which no state dict tells.
     """
     where = source.where
-    for name, why in state_dict.unread.items():
-        raise unread_error(where, name, why)
+    if state_dict.unread:
+        raise unread_error(where, *next(iter(state_dict.unread.items())))
     if state_dict.others:
-        got = f"another under {quote(state_dict.others[:5])}"
-        here = f"key={quote([state_dict.key])} takes that alone" if state_dict.key else 'key="" takes the top'
-        raise WeightError(message(where, "one state_dict", got, f"{here}; write the others out with it."))
+        got = f"{quote([state_dict.key])} and {quote(state_dict.others[:5])}"
+        here = f"key={quote([state_dict.key])} takes the first alone. Or write all of it out:"
+        hint = f"{here}\n{suggestion(source, state_dict)}"
+        raise WeightError(message(where, "a file with one model", got, hint))
     modules = _modules(state_dict)
     recurrent = [path for path, tensors in modules.items() if _is_recurrent(tensors)]
     doubt: str | None = None
@@ -68,9 +69,9 @@ def read_architecture(
 
 
 def taken_for_granted(batch_first: bool | None) -> tuple[str, ...]:
-    """What no state dict tells of a model that is read off it; `batch_first`: as the caller says."""
-    layout = () if batch_first is not None else ("time first",)
-    return (*layout, "an output for every step", "no activations")
+    """What no state dict tells of a model that is read off it, by the names in `spec.GRANTED`; `batch_first`:
+    as the caller says."""
+    return tuple(name for name in GRANTED if name != "time_first" or batch_first is None)
 
 
 # ---------------------------------------------------------------- the Sequential to write
@@ -117,6 +118,10 @@ def suggestion(source: Source, state_dict: StateDict) -> str:
     key = f", key={_literal(state_dict.key)}" if state_dict.key else ""
     place_of = "path" if source.path is None else _literal(source.path)
     begin = ["import fastrnn", "", f"sd = fastrnn.load_state_dict({place_of}{key})"]
+    begin += [
+        f"# another model of this file: fastrnn.load_state_dict({place_of}, key={_literal(other)})"
+        for other in state_dict.others[:MAX_LINES]
+    ]
     if not chain:
         return "\n".join([*begin, *(line.lstrip() for line in others)])
     return "\n".join(
@@ -235,6 +240,16 @@ def _kind(tensors: Tensors) -> str | None:
     return recurrent_kind(weight_hh, tensors.get("weight_hr_l0"))
 
 
+def _what_is_wrong(tensors: Tensors) -> str:
+    """Why the tensors of a recurrent module make none of the cells."""
+    suffix = "" if any(name in tensors for name in ("weight_ih", "weight_hh")) else "_l0"
+    missing = [name for name in (f"weight_ih{suffix}", f"weight_hh{suffix}") if name not in tensors]
+    if missing:
+        return f"no {quote(missing)}"
+    shape = tensors[f"weight_hh{suffix}"].shape
+    return f"weight_hh{suffix} of shape {shape}, whose rows are not 1, 3 or 4 times its columns"
+
+
 def _sizes(tensors: Tensors) -> tuple[int, int]:
     """The features that a recurrent module of a known kind takes and gives."""
     weight_ih = tensors["weight_ih_l0" if "weight_ih_l0" in tensors else "weight_ih"]
@@ -273,7 +288,7 @@ def _chain(modules: Mapping[str, Tensors], recurrent: str) -> tuple[list[str], s
     """The paths of Embedding, recurrent module and Linear in order, and None; or none and why not."""
     tensors = modules[recurrent]
     if _kind(tensors) not in GATES:
-        return [], f"weights of no known cell under {quote([recurrent])}"
+        return [], f"weights of no known cell under {quote([recurrent])}: {_what_is_wrong(tensors)}"
     given, taken = _sizes(tensors)
     before, after = [], []
     for path, others in modules.items():

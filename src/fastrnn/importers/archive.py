@@ -23,12 +23,13 @@ FREE_BYTES = 16 * 2**20
 class Archive:
     """A zip file whose entries cannot be larger than the file lets one expect.
 
-    `sizes` maps each entry's name to its size in bytes. Use it as a context manager; a file that was
-    given open stays so.
+    `sizes` maps each entry's name to its size in bytes. Use it as a context manager; a Window that was given
+    stays as it is, and may be read from again once it is reopened.
     """
 
     def __init__(self, file: str | Window, where: str) -> None:
         self.where = where
+        self._is_own = isinstance(file, str)
         try:
             self._zip = zipfile.ZipFile(cast("str | IO[bytes]", file))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
@@ -98,4 +99,5 @@ class Archive:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._zip.close()
+        if self._is_own:
+            self._zip.close()

@@ -1,96 +1,33 @@
-"""The state dict in what a file holds, freed of wrappers and of the forms of training; and the rest."""
+"""Finds the state dict in what a file holds, reads its arrays within bounds, and keeps the rest."""
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
 
 from fastrnn.errors import Array, FormatError, brief, check_text, message, quote
 from fastrnn.importers.quantised import is_packed, unpack
-from fastrnn.importers.tensors import FREE_BYTES, MAX_DTYPES, MAX_SHARING, TensorView, Unread
-from fastrnn.importers.values import Freezer, FrozenDict, Odd, PickledArray, StandIn
-from fastrnn.parametrizations import PARAMETER, fold
-from fastrnn.spec import is_recurrent_key, unread_error
+from fastrnn.importers.source import Window
+from fastrnn.importers.state_dict import LeftOut, StateDict, describe
+from fastrnn.importers.tensors import FREE_BYTES, MAX_DTYPES, MAX_EXPANDED, MAX_SHARING, TensorView, Unread
+from fastrnn.importers.values import Foreign, Freezer, Name, Odd, PickledArray, StandIn
+from fastrnn.parametrizations import is_parameter
+from fastrnn.spec import is_recurrent_key
 
 # Where training scripts put a model's state dict.
 USUAL_KEYS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
 )  # fmt: skip
-# DataParallel and the like put "module." before every key.
-WRAPPER = "module."
-# What wrappers put before or into a key: torch.compile, FSDP, activation checkpoints, Lightning's Fabric.
-INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-# Beside the weights of torch.optim.swa_utils.AveragedModel.
-COUNTER = "n_averaged"
-# Beside the parameters of a module whose operations thop counted.
-COUNTS = ("total_ops", "total_params")
-EMPTY = "a parameter without numbers: they lie in other files, as with DeepSpeed's ZeRO stage 3"
 MAX_DEPTH = 6
 MAX_LIST = 64  # of a list that is looked into
 MAX_NAME = 200
 MAX_LEFT_OUT = 1000
-# Of the tensors beside the state dict: what is read of them. The others may be asked for by `key`.
-MAX_BESIDE = 64 * 2**20
-
-_PARAMETER = re.compile(PARAMETER)
 _TENSORS = (TensorView, Unread, PickledArray, np.ndarray)
 
 # The keys to a place in a file; of a list the index.
 Path: TypeAlias = tuple[Any, ...]
-Tensor = TypeVar("Tensor")
-
-
-class StateDict(dict[str, Array]):
-    """torch's names to ndarrays, and beside them what the file held besides.
-
-    Asking for a tensor that is in the file and could not be read is a WeightError that tells why.
-
-    Attributes
-    ----------
-    file_format : str
-        What kind of file it was.
-    key : str
-        Where in the file the state dict lay; "" at the top.
-    left_out : dict of str to object
-        Each thing that is not among the arrays, by its place in the file: plain values as they are, nested,
-        read-only (numbers, texts, lists, dicts, sets, dates, NumPy arrays, tensors as arrays); a `StandIn`
-        for anything else.
-    unread : dict of str to str
-        The tensors that could not be read, and why; they are in ``left_out`` too.
-    folded : dict of str to str
-        The parameters that training held in parts, and in which form: "weight norm".
-    others : tuple of str
-        The places of other state dicts in the file, whose names differ from these.
-    metadata : dict of str to str
-        The texts of a safetensors file.
-    """
-
-    def __init__(
-        self,
-        arrays: Mapping[str, Array],
-        file_format: str,
-        key: str = "",
-        left_out: Mapping[str, Any] | None = None,
-        metadata: dict[str, str] | None = None,
-        *,
-        unread: Mapping[str, str] | None = None,
-        folded: Mapping[str, str] | None = None,
-        others: tuple[str, ...] = (),
-    ) -> None:
-        super().__init__(arrays)
-        self.file_format = file_format
-        self.key = key
-        self.left_out = FrozenDict(left_out or {})
-        self.unread = dict(unread or {})
-        self.folded = dict(folded or {})
-        self.others = others
-        self.metadata = metadata or {}
-
-    def __missing__(self, name: object) -> NoReturn:
-        if isinstance(name, str) and name in self.unread:
-            raise unread_error("state_dict", name, self.unread[name])
-        raise KeyError(name)
 
 
 # ---------------------------------------------------------------- what is in a file
@@ -102,8 +39,22 @@ def find_state_dict(
     file_format: str,
     key: str | None = None,
     metadata: dict[str, str] | None = None,
+    window: Window | None = None,
 ) -> StateDict:
     """Find the state dict in an object of dicts, and make its arrays, by the names that the file gives them.
+
+    Parameters
+    ----------
+    root : object
+        What the file holds, as its reader made it.
+    where : str
+        The file's name, for messages.
+    file_format : str
+    key : str, optional
+        The place of the state dict.
+    metadata : dict of str to str, optional
+    window : Window, optional
+        The file, where tensors are read from it when they are asked for.
 
     Raises
     ------
@@ -125,45 +76,53 @@ def find_state_dict(
         value = value.value() if isinstance(value, PickledArray) else value
         if isinstance(name, str) and isinstance(value, (TensorView, np.ndarray)):
             tensors[name] = value
-            continue
-        rest[(*path, name)] = value
-        if isinstance(name, str) and (isinstance(value, Unread) or _is_parameter(name)):
-            unread[name] = value.reason if isinstance(value, Unread) else describe(value)
-    _check_sharing(tensors, where)
-    arrays, errors = _read(tensors, where)
-    unread |= {name: str(error) for name, error in errors.items()}
-    rest |= {(*path, name): Unread(str(error)) for name, error in errors.items()}
-    if errors and not arrays:
-        raise next(iter(errors.values()))
-    if unread and not arrays:
-        name, why = next(iter(unread.items()))
-        raise FormatError(message(where, "tensors that can be read", f"{brief(name)}: {why}"))
+        elif isinstance(name, str) and (isinstance(value, Unread) or is_parameter(name)):
+            unread[name] = value.reason if isinstance(value, Unread) else _what_is(value)
+        else:
+            rest[(*path, name)] = value
+    arrays = _read(tensors, unread, where)
+    stand_ins = {_join((*path, name)): StandIn("torch.Tensor", reason=why) for name, why in unread.items()}
     rest |= _beside(root, path)
     return StateDict(
         arrays,
         file_format,
         _join(path),
-        _left_out(rest, where),
+        _left_out(rest, where, window) | stand_ins,
         metadata,
         unread=unread,
         others=tuple(map(_join, others)),
     )
 
 
-def _read(tensors: Mapping[str, Any], where: str) -> tuple[dict[str, Array], dict[str, FormatError]]:
-    """The arrays of tensors, and of those that cannot be read the errors."""
-    arrays, errors = {}, {}
+def _read(tensors: Mapping[str, Any], unread: dict[str, str], where: str) -> dict[str, Array]:
+    """The arrays of tensors; those that cannot be read go to `unread`. It is an error if none can."""
+    _check_sharing(tensors, where)
+    arrays: dict[str, Array] = {}
+    first: FormatError | None = None
+    room = MAX_EXPANDED
     for name, value in tensors.items():
         try:
-            arrays[name] = value.array(where, brief(name)) if isinstance(value, TensorView) else value
+            array = value.array(where, brief(name)) if isinstance(value, TensorView) else value
+            if isinstance(value, TensorView) and value.is_expanded():
+                room -= value.nbytes()
+                if room < 0:
+                    expected = f"expanded tensors of at most {MAX_EXPANDED} bytes"
+                    raise FormatError(message(where, expected, f"{value.nbytes()} more"))
+            arrays[name] = array
         except FormatError as error:
-            errors[name] = error
-    return arrays, errors
+            first = first or error
+            unread[name] = str(error)
+    if first is not None and not arrays:
+        raise first
+    if unread and not arrays:
+        name, why = next(iter(unread.items()))
+        raise FormatError(message(where, "tensors that can be read", f"{brief(name)}: {why}"))
+    return arrays
 
 
 def _check_sharing(tensors: Mapping[str, Any], where: str) -> None:
     """Refuse views that share storages so often that copies of them would fill the memory."""
-    views = [view for view in tensors.values() if isinstance(view, TensorView)]
+    views = [view for view in tensors.values() if isinstance(view, TensorView) and not view.is_expanded()]
     storages = {id(view.storage): view.storage for view in views}
     there = sum(storage.nbytes() for storage in storages.values())
     wanted = sum(view.nbytes() for view in views)
@@ -171,7 +130,7 @@ def _check_sharing(tensors: Mapping[str, Any], where: str) -> None:
         raise FormatError(message(where, f"a storage of at most {MAX_DTYPES} dtypes", "more"))
     # One that does not fit its own storage is named by itself.
     if len(views) > 1 and wanted > FREE_BYTES + MAX_SHARING * there:
-        got = f"{len(views)} that share {len(storages)} storages"
+        got = f"{len(views)} of {wanted} bytes on storages of {there}"
         raise FormatError(message(where, "tensors that are mostly their own", got))
 
 
@@ -193,107 +152,62 @@ def _beside(root: object, path: Path) -> dict[Path, object]:
     return rest
 
 
-def _left_out(rest: Mapping[Path, object], where: str) -> dict[str, Any]:
-    """Everything but the arrays, as plain values that nobody can change."""
-    room = MAX_BESIDE
+def _left_out(rest: Mapping[Path, object], where: str, window: Window | None) -> LeftOut:
+    """Everything but the arrays, as plain values that nobody can change; each made when it is asked for."""
+    freezer = Freezer(partial(_frozen_tensor, where))
 
-    def tensor(view: object) -> object:
-        nonlocal room
-        if isinstance(view, TensorView):
-            size = max(view.nbytes(), view.storage.nbytes())
-            if size > room:
-                return StandIn(f"{describe(view)}, not read; key= reads it")
-            room -= size
-            try:
-                array = view.array(where, "tensor").view()
-            except FormatError as error:
-                return StandIn(f"{describe(view)}, not read: {error}")
-            array.flags.writeable = False
-            return array
-        return StandIn(f"{view.reason}, not read" if isinstance(view, Unread) else type(view).__name__)
+    def make(value: object) -> Any:
+        session: AbstractContextManager[None] = nullcontext() if window is None else window.reopened()
+        with session:
+            return freezer.freeze(value)
 
-    freezer = Freezer(tensor)
-    result = {_join(place): freezer.freeze(value) for place, value in list(rest.items())[:MAX_LEFT_OUT]}
-    if len(rest) > MAX_LEFT_OUT:
-        result["..."] = f"{len(rest) - MAX_LEFT_OUT} more"
-    return result
+    makers: dict[str, Any] = {}
+    for place, value in list(rest.items())[:MAX_LEFT_OUT]:
+        name = _join(place)
+        while name in makers:  # as keys 1 and "1" have it
+            name += "'"
+        makers[name] = partial(make, value)
+    more = {"...": f"{len(rest) - MAX_LEFT_OUT} more"} if len(rest) > MAX_LEFT_OUT else {}
+    return LeftOut(more, makers)
 
 
-# ---------------------------------------------------------------- as eval() would have it
-
-
-def finish(where: str, state_dict: StateDict) -> StateDict:
-    """The same with whole parameters, by the names of the module itself, without wrappers."""
-    counters = {name: array for name, array in state_dict.items() if _is_counter(name, array)}
-    if len(counters) < len(state_dict):
-        for name in counters:
-            del state_dict[name]
-        state_dict.left_out = FrozenDict(state_dict.left_out | counters)
-    folded = fold(where, state_dict)
-    empty = {name: EMPTY for name, array in folded.tensors.items() if array.size == 0 and _is_parameter(name)}
-    unread = state_dict.unread | empty | folded.refused
-    names = _unwrapped([*folded.tensors, *unread])
-    return StateDict(
-        {names[name]: value for name, value in folded.tensors.items() if name not in empty},
-        state_dict.file_format,
-        state_dict.key,
-        state_dict.left_out | {name: StandIn(why) for name, why in (empty | folded.refused).items()},
-        state_dict.metadata,
-        unread={names[name]: why for name, why in unread.items()},
-        folded={names[name]: form for name, form in folded.forms.items()},
-        others=state_dict.others,
-    )
-
-
-def _is_counter(name: str, array: Array) -> bool:
-    """Whether it counts something beside the weights."""
-    return array.size == 1 and (name == COUNTER or name.rpartition(".")[2] in COUNTS)
-
-
-def _unwrapped(names: list[str]) -> dict[str, str]:
-    """Each name without what wrappers put into it; as it was, where two would become one."""
-    result = {name: ".".join(p for p in name.split(".") if p not in INNER_WRAPPERS) for name in names}
-    while result and all(name.startswith(WRAPPER) for name in result.values()):
-        result = {name: short.removeprefix(WRAPPER) for name, short in result.items()}
-    return result if len(set(result.values())) == len(set(names)) else {name: name for name in names}
+def _frozen_tensor(where: str, value: object) -> object:
+    """A tensor beside the state dict as a read-only array, or a stand-in."""
+    if isinstance(value, TensorView):
+        try:
+            array = value.array(where, "tensor").view()
+        except FormatError as error:
+            return StandIn("torch.Tensor", reason=str(error))
+        array.flags.writeable = False
+        return array
+    reason = value.reason if isinstance(value, Unread) else ""
+    return StandIn("torch.Tensor" if reason else type(value).__name__, reason=reason)
 
 
 # ---------------------------------------------------------------- names and places
 
 
-def describe(value: object) -> str:
-    """What a value of a file is, in a few words."""
+def _what_is(value: object) -> str:
+    """What a reader made of something in a file, in a few words."""
     if isinstance(value, TensorView):
         sizes = [brief(size) for size in value.size[:8]] + ["..."] * (len(value.size) > 8)
         return f"tensor ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
     if isinstance(value, Unread):
         return f"{value.reason} (not read)"
-    if isinstance(value, StandIn):
+    if isinstance(value, Foreign):
         return f"{value.name} (not made)"
-    if isinstance(value, np.ndarray):
-        return f"array {value.shape} of {value.dtype}"
-    if isinstance(value, (dict, list, tuple, frozenset)):
-        kind = type(value).__name__.removeprefix("Frozen").lower().replace("frozenset", "set")
-        is_model = _is_state_dict(value) and isinstance(value, dict) and _parameters(value)
-        return f"{'another state dict' if is_model else kind} of {len(value)}"
-    if hasattr(value, "text"):
-        return str(value.text)
-    if type(value).__module__ in ("datetime", "decimal"):
-        return str(value)
-    return brief(value)
+    if isinstance(value, Name):
+        return value.text
+    return describe(value)
 
 
 def _join(path: Path) -> str:
     """A path of keys as text; a long one is cut."""
     parts = []
     for name in path:
-        text = name if isinstance(name, str) else describe(name.value if isinstance(name, Odd) else name)
+        text = name if isinstance(name, str) else _what_is(name.value if isinstance(name, Odd) else name)
         parts.append(text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}...")
     return ".".join(parts)
-
-
-def _is_parameter(name: str) -> bool:
-    return _PARAMETER.fullmatch(name.rpartition(".")[2]) is not None
 
 
 def _is_state_dict(value: object) -> bool:
@@ -306,7 +220,7 @@ def _is_state_dict(value: object) -> bool:
 def _entries(value: object) -> Any:
     """What is as good as a dict as one: a dict or namespace of the file's own class, or a list of names and
     tensors; any other value as it is."""
-    if isinstance(value, StandIn):
+    if isinstance(value, Foreign):
         if value.items and all(_is_pair(pair, object) for pair in value.items):
             return dict(value.items)
         if isinstance(value.state, dict) and not _is_module(value):
@@ -325,7 +239,7 @@ def _is_pair(pair: object, kind: Any) -> bool:
 
 def _is_module(value: object) -> bool:
     """Whether it would have been a torch module."""
-    return isinstance(value, StandIn) and isinstance(value.state, dict) and "_modules" in value.state
+    return isinstance(value, Foreign) and isinstance(value.state, dict) and "_modules" in value.state
 
 
 def _children(value: object) -> Iterator[tuple[Any, object]]:
@@ -394,7 +308,7 @@ def _candidates(root: object) -> tuple[dict[Path, dict[Any, Any]], list[Path]]:
             below += [
                 ((*path, name), item)
                 for name, item in _children(value)
-                if isinstance(name, (str, int)) and isinstance(item, (dict, list, tuple, StandIn))
+                if isinstance(name, (str, int)) and isinstance(item, (dict, list, tuple, Foreign))
             ]
         level = below
     return found, modules
@@ -429,11 +343,11 @@ def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any], list[Path]]
 
 
 def _parameters(state_dict: dict[Any, Any]) -> set[str]:
-    return {name for name in state_dict if isinstance(name, str) and _is_parameter(name)}
+    return {name for name in state_dict if isinstance(name, str) and is_parameter(name)}
 
 
 def _raise_none(found: object, where: str, expected: str) -> NoReturn:
-    module = _first_stand_in(found)
+    module = _first_foreign(found)
     if module is not None:
         if module.name.endswith(".getattr") and module.arguments[1:] == ("state_dict",):
             got = "the method model.state_dict, which was not called"
@@ -448,15 +362,15 @@ def _raise_none(found: object, where: str, expected: str) -> NoReturn:
         raise FormatError(message(where, expected, got, hint))
     hint = "In the program that made it, save model.state_dict(): its names tell which tensor is which."
     if isinstance(found, TensorView):
-        raise FormatError(message(where, expected, f"a single {describe(found)}", hint))
+        raise FormatError(message(where, expected, f"a single {_what_is(found)}", hint))
     if isinstance(found, (list, tuple)) and any(isinstance(item, (TensorView, Unread)) for item in found):
         raise FormatError(message(where, expected, f"a list of {len(found)} tensors without names", hint))
-    raise FormatError(message(where, expected, describe(found)))
+    raise FormatError(message(where, expected, _what_is(found)))
 
 
-def _first_stand_in(found: object) -> StandIn | None:
-    if isinstance(found, StandIn):
+def _first_foreign(found: object) -> Foreign | None:
+    if isinstance(found, Foreign):
         return found
     values = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
-    stand_ins = [value for value in values if isinstance(value, StandIn)]
-    return next(iter([value for value in stand_ins if _is_module(value)] or stand_ins), None)
+    foreign = [value for value in values if isinstance(value, Foreign)]
+    return next(iter([value for value in foreign if _is_module(value)] or foreign), None)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from fastrnn.errors import message, printable, quote
 from fastrnn.importers.architecture import kind_of_module, module_paths
-from fastrnn.importers.checkpoint import StateDict
+from fastrnn.importers.state_dict import StateDict
 from fastrnn.spec import GATES, LayerSpec, take_prefix
 
 WHERE = "layers"
@@ -30,8 +30,8 @@ def read_layers(
     option_names: Mapping[str, Sequence[str]],
     weighted: Sequence[str],
     defaults: Mapping[str, Any],
-) -> list[LayerSpec]:
-    """Return the LayerSpecs of a text, in order.
+) -> tuple[list[LayerSpec], set[str]]:
+    """Return the LayerSpecs of a text, in order, and the paths of the modules that it names.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def read_layers(
     Raises
     ------
     ValueError
-        The text is none of these forms, or names a module or a layer that there is not.
+        The text is none of these forms, or names a module or layer that does not exist.
     WeightError
         A tensor could not be read.
     """
@@ -63,7 +63,7 @@ def read_layers(
     specs = list(reader.read(_expression_of(tree)))
     if not specs:
         raise ValueError(message(WHERE, "at least one layer", "none", EXAMPLE))
-    return specs
+    return specs, reader.paths
 
 
 def _expression_of(tree: ast.Module) -> ast.expr:
@@ -101,6 +101,7 @@ class _Reader:
         self.option_names = option_names
         self.weighted = weighted
         self.defaults = defaults
+        self.paths: set[str] = set()
 
     def read(self, node: ast.expr) -> Iterator[LayerSpec]:
         match node:
@@ -155,6 +156,7 @@ class _Reader:
                 known = quote(self.option_names[kind]) if self.option_names[kind] else "none"
                 raise ValueError(message(WHERE, f"options of {kind} ({known})", quote([keyword.arg or "**"])))
         tensors = take_prefix(WHERE, self.state_dict, prefix) if takes_weights else {}
+        self.paths |= {prefix.removesuffix(".")} if takes_weights else set()
         if kind in GATES:
             wanted = {name: self.defaults[name] for name in self.option_names[kind] if name in self.defaults}
             options = wanted | options

@@ -1,9 +1,8 @@
-"""Callables with which pickles run code, by their full names.
+"""The callables with which pickles run code, a command or the content of a file, by their full names.
 
-Nothing that a file names is ever imported or called, so this list protects nobody: it is here to say
-plainly that a file is hostile, where a stand-in would pass it over. Whatever else a pickle names becomes
-a stand-in. The names are those of public reports of malicious models and of the standard library's ways
-to run a command, a text or a file (https://docs.python.org/3/library/audit_events.html).
+This list is not the protection: nothing that a file names is ever imported or called. It lets a malicious
+file be refused by name, where a stand-in would pass it over. Whatever else a pickle names becomes a stand-in.
+The names are those of public reports of malicious models.
 """
 
 import functools
@@ -12,50 +11,23 @@ import functools
 MODULES = frozenset(("subprocess", "_posixsubprocess", "pty", "runpy"))
 
 _BY_MODULE = {
-    "builtins __builtin__": "eval exec execfile compile __import__ open input breakpoint reload apply",
+    "builtins __builtin__": "eval exec execfile compile __import__ breakpoint",
     "os posix nt": "system popen popen2 popen3 popen4 execl execle execlp execlpe execv execve execvp "
     "execvpe spawnl spawnle spawnlp spawnlpe spawnv spawnve spawnvp spawnvpe posix_spawn posix_spawnp "
-    "startfile fork forkpty fdopen open kill killpg remove unlink rmdir removedirs rename replace truncate "
-    "chmod putenv",
-    "shutil": "rmtree move copy copyfile copytree chown unpack_archive",
-    "sys": "setprofile settrace addaudithook breakpointhook",
-    "importlib": "import_module __import__ reload",
-    "importlib.util": "module_from_spec spec_from_file_location",
+    "startfile remove unlink",
+    "shutil": "rmtree",
+    # Under its name of Python 2, as protocol 2 writes it.
+    "commands": "Popen run call check_call check_output getoutput getstatusoutput",
+    "importlib": "import_module __import__",
     "types": "FunctionType LambdaType CodeType",
     "pickle _pickle cPickle": "load loads Unpickler _load _loads _Unpickler",
     "dill dill._dill cloudpickle cloudpickle.cloudpickle joblib joblib.numpy_pickle marshal": "load loads",
-    "_io io": "open open_code FileIO",
-    "socket _socket": "socket create_connection create_server",
-    "urllib urllib.request urllib2": "urlopen urlretrieve",
-    "requests requests.api": "get post put request",
-    "http.client httplib": "HTTPConnection HTTPSConnection",
-    "ftplib": "FTP FTP_TLS",
-    "smtplib": "SMTP SMTP_SSL",
-    "ctypes _ctypes": "CDLL PyDLL cdll pydll LibraryLoader dlopen",
+    "ctypes": "CDLL PyDLL",
+    "code": "interact InteractiveInterpreter InteractiveConsole",
     "asyncio asyncio.subprocess": "create_subprocess_exec create_subprocess_shell",
-    "multiprocessing multiprocessing.context": "Process",
-    "torch": "load",
-    "torch.hub": "load load_state_dict_from_url download_url_to_file",
-    "torch.jit": "load",
-    "torch.serialization": "load",
+    "torch torch.jit torch.hub torch.serialization": "load",
     "torch.utils.cpp_extension": "load load_inline",
-    "numpy.testing._private.utils numpy.testing": "runstring rundocs",
-    "doctest": "debug debug_src debug_script",
-    "code": "interact InteractiveInterpreter InteractiveConsole compile_command",
-    "codeop": "compile_command",
-    # Under its name of Python 2, as protocol 2 writes it.
-    "commands": "Popen run call check_call check_output getoutput getstatusoutput",
-    "popen2": "popen2 popen3 popen4 Popen3 Popen4",
-    "pdb": "run runeval runcall runctx Pdb set_trace",
-    "bdb": "Bdb",
-    "timeit": "timeit repeat Timer main",
-    "cProfile profile": "run runctx Profile",
-    "trace": "Trace",
-    "webbrowser": "open open_new open_new_tab get",
-    "imp": "load_source load_module load_dynamic load_compiled",
     "pip pip._internal": "main",
-    "pydoc": "pipepager tempfilepager locate safeimport",
-    "linecache": "getline updatecache",
 }
 NAMES = frozenset(
     f"{module}.{name}"

@@ -3,8 +3,6 @@
 Formats are told by what a file begins with, in the order of the table.
 """
 
-import json
-
 from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.source import Source
 
@@ -69,7 +67,7 @@ def _kind_of(head: bytes) -> tuple[str, str]:
         return "an empty file", ""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if text[:1] == b"<":
-        if text[:9].lower() == b"<!doctype" or b"<html" in text.lower():
+        if any(mark in text.lower() for mark in (b"<!doctype", b"<html", b"<head", b"<body", b"<script")):
             return "an HTML page", "A server answered with a page in place of the file: download it again."
         return "an XML file", ""
     if text[:1] in (b"{", b"["):
@@ -103,34 +101,3 @@ def refuse_archive(where: str, names: list[str]) -> FormatError | None:
         inner = next(n for n in names if n.endswith((".pth", ".pt", ".ckpt", ".safetensors")))
         kind, hint = f"a zip with {brief(inner)} in it", UNPACK
     return FormatError(message(where, EXPECTED, kind, hint))
-
-
-def is_index(head: bytes) -> bool:
-    """Whether a file that begins so may be an index of shards."""
-    return head.lstrip()[:1] == b"{"
-
-
-def read_index(where: str, content: bytes) -> dict[str, str] | None:
-    """The files of an index of shards by the names of their tensors; None where it is no such index.
-
-    Raises
-    ------
-    FormatError
-        It is an index, and a damaged one.
-    """
-    try:
-        weight_map = json.loads(content)["weight_map"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None
-    if (
-        not isinstance(weight_map, dict)
-        or not weight_map
-        or not all(isinstance(file, str) and is_plain_file(file) for file in weight_map.values())
-    ):
-        raise FormatError(message(where, "an index of the files beside it", brief(weight_map)))
-    return weight_map
-
-
-def is_plain_file(name: str) -> bool:
-    """Whether a name is that of a file in the same folder."""
-    return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0", ":"}

@@ -3,7 +3,7 @@
 A pickle is a program for a stack machine. `read_pickle` runs that program over a closed set
 of opcodes, and where the program asks for a class or function it gets a `Name`: text, never
 imported. Calling a Name looks it up in a table (plain values, `values.CALLS`; and for torch's files
-the few functions that rebuild a tensor); any other call makes a `StandIn` that remembers what
+the few functions that rebuild a tensor); any other call makes a `Foreign` that remembers what
 was asked. So a file can hold a whole pandas table beside its weights and still be read, and a
 file that asks for ``os.system`` is refused by name.
 """
@@ -16,7 +16,7 @@ from typing import IO, Any
 from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.hostile import is_hostile
 from fastrnn.importers.tensors import Unread
-from fastrnn.importers.values import CALLS, Name, Odd, PickledArray, PickledDtype, Set, StandIn, is_plain_key
+from fastrnn.importers.values import CALLS, Foreign, Name, Odd, PickledArray, PickledDtype, Set, is_plain_key
 
 # The work that a pickle may ask for: opcodes, items in the arguments of its calls, and what its names weigh.
 # A state dict of 70,000 tensors needs as much; memory is bounded to some hundred MB, time to a few seconds.
@@ -41,7 +41,7 @@ def read_pickle(
     functions: Mapping[str, Callable[..., object]],
     persistent: Callable[[Any], object],
 ) -> Any:
-    """Read one pickle from a binary file and leave the file behind its STOP.
+    """Read one pickle from a binary file, and leave the file's position after its STOP.
 
     Parameters
     ----------
@@ -241,7 +241,7 @@ class _Machine:
     def call(self, function: object, arguments: tuple[Any, ...]) -> object:
         if not isinstance(function, Name):
             # A call on something that was itself the result of a call.
-            return StandIn(getattr(function, "name", type(function).__name__), arguments)
+            return Foreign(getattr(function, "name", type(function).__name__), arguments)
         # A function may pass its arguments on to another one: what these hold counts too.
         inner = [a for a in arguments if isinstance(a, _CONTAINERS)]
         self.charge(len(arguments) + sum(map(len, inner)))
@@ -252,7 +252,7 @@ class _Machine:
         try:
             return CALLS[function.text](*arguments)
         except (KeyError, ValueError, TypeError, ArithmeticError):  # unknown, or given what it does not take
-            return StandIn(function.text, arguments)
+            return Foreign(function.text, arguments)
 
     def do_reduce(self, _: object) -> None:
         arguments, function = self.pop(), self.pop()
@@ -280,7 +280,7 @@ class _Machine:
     def do_build(self, _: object) -> None:
         state = self.pop()
         target = self.stack[-1]
-        if isinstance(target, StandIn):
+        if isinstance(target, Foreign):
             target.state = state
         elif isinstance(target, (PickledArray, PickledDtype)):
             target.set_state(state)
@@ -294,7 +294,7 @@ class _Machine:
 
 
 def _extend(target: object, values: list[Any]) -> None:
-    if isinstance(target, StandIn):
+    if isinstance(target, Foreign):
         target = target.items
     if not isinstance(target, list):
         raise ValueError(f"items for a {type(target).__name__}")
@@ -308,7 +308,7 @@ def _fill(target: object, values: list[Any]) -> object:
     if isinstance(target, dict):
         for key, value in zip(values[::2], values[1::2], strict=True):
             target[key if is_plain_key(key) else Odd(key)] = value
-    elif isinstance(target, StandIn):
+    elif isinstance(target, Foreign):
         target.items.extend(zip(values[::2], values[1::2], strict=True))
     else:
         raise ValueError(f"items for a {type(target).__name__}")

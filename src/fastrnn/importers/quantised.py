@@ -13,16 +13,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastrnn.importers.tensors import TensorView, Unread
-from fastrnn.importers.values import StandIn
+from fastrnn.importers.values import Foreign
 
 _STACK = re.compile(r"(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>\d{1,6})\.param", re.DOTALL)
 _LINEAR = re.compile(r"(?P<path>(?:.*\.)?)_packed_params\._packed_params", re.DOTALL)
+# What one of these is in every such name.
+_MARKS = ("_packed_", "_all_weight_values")
 _CELL = re.compile(r"(?P<path>(?:.*\.)?)_packed_weight_(?P<part>ih|hh)", re.DOTALL)
 
 
 def is_packed(value: object) -> bool:
     """Whether it would have been an object with packed weights."""
-    return isinstance(value, StandIn) and value.name == "torch.ScriptObject"
+    return isinstance(value, Foreign) and value.name == "torch.ScriptObject"
 
 
 def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -30,7 +32,9 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
 
     What tells no weights ("scale", "zero_point" and "dtype" of such a layer) goes.
     """
-    texts = [name for name in found if isinstance(name, str)]
+    texts = [name for name in found if isinstance(name, str) and any(mark in name for mark in _MARKS)]
+    if not texts:
+        return dict(found)
     linears = {match["path"] for name in texts if (match := _LINEAR.fullmatch(name))}
     idle = {f"{path}{name}" for path in linears for name in ("scale", "zero_point", "_packed_params.dtype")}
     stacks: dict[str, list[tuple[int, Any]]] = {}
@@ -78,7 +82,7 @@ def _stack(path: str, cells: list[Any]) -> dict[str, Any]:
 def _cell_parts(value: Any) -> dict[str, Any]:
     """weight_ih, weight_hh and the biases of one layer and direction."""
     match value:
-        case StandIn(state=(("quantized_dynamic" | "quantized_fp16", *rest), _)):
+        case Foreign(state=(("quantized_dynamic" | "quantized_fp16", *rest), _)):
             # biases, doubles and integers that tell nothing of weights, and the two packed matrices
             match rest:
                 case [list(biases), *_, list(packed)] if len(packed) == 2:
@@ -102,7 +106,7 @@ def _cell_parts(value: Any) -> dict[str, Any]:
 def _linear_parts(value: Any) -> tuple[Any, Any]:
     """The weight and the bias (or None) of a packed matrix."""
     match value:
-        case StandIn(state=((TensorView() as weight, *rest), _)) | (TensorView() as weight, *rest):
+        case Foreign(state=((TensorView() as weight, *rest), _)) | (TensorView() as weight, *rest):
             bias = rest[0] if rest else None
             return weight, bias if isinstance(bias, TensorView) else None
     return Unread("packed weights of quantisation in an unknown form"), None

@@ -5,21 +5,22 @@ The names are those of Hugging Face's libraries: ``model-00001-of-00002.safetens
 (https://huggingface.co/docs/transformers/big_models).
 """
 
+import json
 import os
 import re
 from collections.abc import Callable
-from typing import Any
 
-from fastrnn.errors import Array, FormatError, message, printable, quote
-from fastrnn.importers.checkpoint import StateDict
-from fastrnn.importers.kinds import DCP, is_index, read_index
+from fastrnn.errors import Array, FormatError, brief, message, printable, quote
+from fastrnn.importers.kinds import DCP
 from fastrnn.importers.source import Source
-from fastrnn.importers.values import StandIn
+from fastrnn.importers.state_dict import LeftOut, StateDict
 
 MAX_INDEX = 64 * 2**20
 MAX_SHARDS = 10_000
 _SHARD = re.compile(r"(?P<stem>.*?)[-._]?(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>\..*)?", re.DOTALL)
-# Endings of files with weights, in the order of preference, where a folder has several of one model.
+# What training leaves beside the weights in such a folder.
+_OTHER_FILES = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|trainer_state).*", re.DOTALL)
+# Endings of weight files, best first: a folder may hold one model in several formats.
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 
 
@@ -36,16 +37,16 @@ def refuse_shard(source: Source) -> None:
 
 
 def _whole_hint(source: Source) -> str:
-    if source.path is None:
+    if source.place is None:
         return "Put all parts in one folder, and give that."
-    return f"Give the folder: {printable(os.path.dirname(source.path) or '.')}"
+    return f"Give the folder: {printable(os.path.dirname(source.place) or '.')}"
 
 
 def _indices_beside(source: Source) -> dict[str, set[str]]:
     """The indices in a file's folder, and the files of each."""
-    if source.path is None:
+    if source.place is None:
         return {}
-    folder = os.path.dirname(source.path) or "."
+    folder = os.path.dirname(source.place) or "."
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".index.json"))
     except OSError:
@@ -61,12 +62,40 @@ def _indices_beside(source: Source) -> dict[str, set[str]]:
     return found
 
 
+def is_index(head: bytes) -> bool:
+    """Whether a file that begins so may be an index of shards."""
+    return head.lstrip()[:1] == b"{"
+
+
 def _read_index(source: Source) -> dict[str, str] | None:
+    """The files of an index of shards by the names of their tensors; None where it is no such index.
+
+    Raises
+    ------
+    FormatError
+        It is an index, and a damaged one.
+    """
     with source.open() as file:
         if file.size > MAX_INDEX or not is_index(file.read(64)):
             return None
         file.seek(0)
-        return read_index(source.where, file.read())
+        content = file.read()
+    try:
+        weight_map = json.loads(content)["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(file, str) and _is_plain_file(file) for file in weight_map.values())
+    ):
+        raise FormatError(message(source.where, "an index of the files beside it", brief(weight_map)))
+    return weight_map
+
+
+def _is_plain_file(name: str) -> bool:
+    """Whether a name is that of a file in the same folder."""
+    return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0", ":"}
 
 
 # ---------------------------------------------------------------- whole models
@@ -129,7 +158,7 @@ def _refuse_folder(source: Source, names: list[str]) -> None:
 def _weights_in(source: Source, names: list[str]) -> list[str]:
     """The file with the weights in a folder, or all files of a numbered set; or raise."""
     expected = "a folder with one file of weights, or all parts of one"
-    weights = [name for name in names if name.endswith(ENDINGS)]
+    weights = [name for name in names if name.endswith(ENDINGS) and not _OTHER_FILES.fullmatch(name)]
     sets: dict[tuple[str, str, int], dict[int, str]] = {}
     for name in weights:
         match = _SHARD.fullmatch(name)
@@ -178,8 +207,9 @@ def _joined(source: Source, parts: list[tuple[Source, StateDict, set[str] | None
     """One state dict of those of all parts, each with the names that the index gives it (None: all)."""
     arrays: dict[str, Array] = {}
     unread: dict[str, str] = {}
-    left_out: dict[str, Any] = {}
+    left_out = LeftOut({})
     metadata: dict[str, str] = {}
+    given = {name: file for file, _, names in parts for name in names or ()}
     for file, part, names in parts:
         if names is not None:
             missing = sorted(names - part.keys() - part.unread.keys())
@@ -190,10 +220,9 @@ def _joined(source: Source, parts: list[tuple[Source, StateDict, set[str] | None
         if twice and names is None:
             raise FormatError(message(file.where, "each tensor in one part", f"{quote(twice[:3])} in two"))
         for name, array in part.items():
-            if names is None or name in names:
+            # What the index does not list is a part of the model all the same.
+            if given.get(name, file) is file:
                 arrays[name] = array
-            else:
-                left_out[name] = StandIn(f"a tensor of {file.where} that the index gives to another file")
         unread |= part.unread
         left_out |= part.left_out
         metadata |= part.metadata

@@ -1,8 +1,10 @@
 """What is read: a file by its path, or the content of one in memory."""
 
+import contextlib
 import errno
 import io
 import os
+from collections.abc import Callable, Iterator
 from typing import IO, Any, TypeAlias
 
 from fastrnn.errors import brief, check_regular, message, printable
@@ -22,22 +24,26 @@ class Source:
         None: it lies in memory.
     name : str
         The file's own name, without folders; "" where none is known.
+    place : str or None
+        The path that it has or was opened by, to look for what lies beside it.
     """
 
     def __init__(self, file: FileLike) -> None:
         self.path: str | None = None
+        self.place: str | None = None
         self.name = ""
         self._content: bytes | memoryview = b""
         if isinstance(file, (bytes, bytearray, memoryview)):
             self.where = "bytes"
-            self._content = file if isinstance(file, bytes) else memoryview(file).cast("B")
+            self._content = _whole(file)
         elif hasattr(file, "read"):
             name = getattr(file, "name", "")  # of an open file its path; a number where it has none
+            self.place = name if isinstance(name, str) and os.path.isfile(name) else None
             self.name = os.path.basename(name) if isinstance(name, str) else ""
             self.where = printable(self.name) or "file"
             self._content = _read_whole(file, self.where)
         elif isinstance(file, (str, os.PathLike)):
-            self.path = os.fsdecode(file)
+            self.path = self.place = os.fsdecode(file)
             self.name = os.path.basename(os.path.normpath(self.path))
             self.where = printable(self.name)
         else:
@@ -59,13 +65,21 @@ class Source:
         OSError
             It is not there, or may not be read.
         """
-        if self.path is None:
-            return Window(io.BytesIO(self._content))
-        check_regular(self.where, self.path)
-        return Window(open(self.path, "rb"))
+        path = self.path
+        if path is None:
+            return Window(self.where, lambda: io.BytesIO(self._content))
+        check_regular(self.where, path)
+        return Window(self.where, lambda: open(path, "rb"))
 
     def __repr__(self) -> str:
         return self.where
+
+
+def _whole(content: bytes | bytearray | memoryview) -> bytes | memoryview:
+    """Content in memory, each byte of it one after the other."""
+    if isinstance(content, memoryview) and not content.c_contiguous:
+        return content.tobytes()
+    return content if isinstance(content, bytes) else memoryview(content).cast("B")
 
 
 def _read_whole(file: Any, where: str) -> bytes:
@@ -78,17 +92,42 @@ def _read_whole(file: Any, where: str) -> bytes:
     return bytes(content)
 
 
-class Window(io.RawIOBase):
+class Window:
     """A binary file of which nobody reads more at once than there is, whatever number is asked for.
 
-    A file that another program cuts short meanwhile gives less, as at its end.
+    A file that another program cuts short meanwhile gives less, as at its end. It is open from the start, and
+    after `close` within `reopened`.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
-        super().__init__()
-        self._file = file
-        self.size = file.seek(0, os.SEEK_END)
-        file.seek(0)
+    def __init__(self, where: str, open_file: Callable[[], IO[bytes]]) -> None:
+        self.where = where
+        self._open_file = open_file
+        self._file = open_file()
+        self.closed = False
+        self.size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(0)
+        self._identity = _identity_of(self._file)
+
+    @contextlib.contextmanager
+    def reopened(self) -> Iterator[None]:
+        """Open it again for the block, if it is closed.
+
+        Raises
+        ------
+        OSError
+            It cannot be opened, or is another file by now.
+        """
+        if not self.closed:
+            yield
+            return
+        with self._open_file() as self._file:
+            if _identity_of(self._file) != self._identity:
+                raise OSError(errno.ESTALE, "A file that changed after it was loaded", self.where)
+            self.closed = False
+            try:
+                yield
+            finally:
+                self.closed = True
 
     def read(self, size: int | None = -1, /) -> bytes:
         left = max(0, self.size - self._file.tell())
@@ -99,7 +138,8 @@ class Window(io.RawIOBase):
 
     def readinto(self, buffer: Any, /) -> int:
         data = memoryview(buffer).cast("B")
-        return self._file.readinto(data[: max(0, self.size - self._file.tell())])  # type: ignore[attr-defined, no-any-return]
+        count: int = self._file.readinto(data[: max(0, self.size - self._file.tell())])  # type: ignore[attr-defined]
+        return count
 
     def readable(self) -> bool:
         return True
@@ -114,5 +154,20 @@ class Window(io.RawIOBase):
         return self._file.tell()
 
     def close(self) -> None:
+        self.closed = True
         self._file.close()
-        super().close()
+
+    def __enter__(self) -> "Window":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _identity_of(file: IO[bytes]) -> tuple[int, ...]:
+    """What tells a file from another and from itself after a change; nothing of one in memory."""
+    try:
+        status = os.fstat(file.fileno())
+    except OSError:  # io.UnsupportedOperation: it lies in memory
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -67,9 +67,11 @@ DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), *WIDENED, 
 
 # The dtypes of views of one storage, each of which may need a copy of it.
 MAX_DTYPES = 4
-# Expanded and overlapping views may be this many times as large as their storage, and FREE_BYTES more.
+# Views that share storages may be this many times as large as those together, and FREE_BYTES more.
 MAX_SHARING = 8
 FREE_BYTES = 16 * 2**20
+# A view that takes elements of its storage more often than once: as large as this at most.
+MAX_EXPANDED = 2**28
 
 
 def itemsize(dtype: str) -> int:
@@ -195,7 +197,7 @@ class TensorView:
         pairs = list(zip(self.size, self.stride, strict=True))
         last = self.offset + sum((n - 1) * step for n, step in pairs)
         count = self.storage.nbytes() // itemsize(self.dtype)
-        if last >= count or self.nbytes() > FREE_BYTES + MAX_SHARING * self.storage.nbytes():
+        if last >= count or self.nbytes() > max(MAX_EXPANDED, self.storage.nbytes()):
             raise FormatError(
                 message(
                     where,
@@ -209,9 +211,8 @@ class TensorView:
         elements = self.storage.elements(self.dtype)[self.offset :]
         # The stride of an axis of one is never taken, and may be anything.
         strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]
-        array = as_strided(elements, self.size, strides)
-        if prod(self.size) > count:  # expanded: elements that several indices share would be written together
-            array = array.copy()
+        # Elements that several indices share would be written together.
+        array = as_strided(elements, self.size, strides, writeable=not self.is_expanded())
         if self.is_negated:
             array = -array
         return array if self.scale is None else self._dequantised(array, where, name)
@@ -247,6 +248,10 @@ class TensorView:
         scale = np.asarray(scale, np.float64).reshape(shape)
         values: Array = (array - np.asarray(zero_point, np.float64).reshape(shape)) * scale
         return values.astype(np.float32)
+
+    def is_expanded(self) -> bool:
+        """Whether it takes elements of its storage more often than once."""
+        return self.nbytes() > self.storage.nbytes()
 
     def nbytes(self) -> int:
         """The bytes of a copy, as far as the sizes are numbers."""

@@ -27,7 +27,7 @@ from fastrnn.importers.tensors import (
     Unread,
     itemsize,
 )
-from fastrnn.importers.values import CALLS, Name, StandIn
+from fastrnn.importers.values import CALLS, Foreign, Name
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
@@ -262,7 +262,7 @@ def read_legacy(file: Window, where: str) -> Any:
     pickles = cast("IO[bytes]", file)
 
     def read_plain() -> Any:
-        return read_pickle(pickles, where, {}, lambda _: StandIn("a persistent object"))
+        return read_pickle(pickles, where, {}, lambda _: Foreign("a persistent object"))
 
     if read_plain() != LEGACY_MAGIC or read_plain() != LEGACY_PROTOCOL:
         raise FormatError(message(where, "a torch file of protocol 1001", "another"))

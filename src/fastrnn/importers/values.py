@@ -8,6 +8,7 @@ larger than that. `freeze` turns what was read into values that nobody can chang
 import datetime
 import decimal
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NoReturn, TypeVar
 
@@ -33,13 +34,26 @@ class Name:
         self.text = text
 
 
+class Foreign:
+    """What a pickle makes by calling a name that no table has: what was asked, for a `StandIn` of it."""
+
+    __slots__ = ("arguments", "items", "name", "state")
+
+    def __init__(self, name: str, arguments: tuple[Any, ...] = ()) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.state: object = None
+        self.items: list[Any] = []
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class StandIn:
-    """What a file would have made by calling something of its own; it is not called.
+    """What a file would have made by calling something of its own; it is not called. Or a tensor not read.
 
     Attributes
     ----------
     name : str
-        What would have been called: "argparse.Namespace".
+        What would have been called, as "argparse.Namespace"; "torch.Tensor" of a tensor.
     arguments : tuple
         What it would have been given.
     state : object
@@ -47,18 +61,18 @@ class StandIn:
     items : list
         What would have been added to it, where it is a list or dict of a class of its own: the items, or
         the pairs of key and value.
+    reason : str
+        Of a tensor, why it is not read; else "".
     """
 
-    __slots__ = ("arguments", "items", "name", "state")
-
-    def __init__(self, name: str, arguments: tuple[Any, ...] = (), state: object = None) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.state = state
-        self.items: Any = []
+    name: str
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+    items: Any = ()
+    reason: str = ""
 
     def __repr__(self) -> str:
-        return f"<stand-in for {self.name}>"
+        return f"<stand-in for {self.name}{f': {self.reason}' if self.reason else ''}>"
 
 
 class Odd:
@@ -86,8 +100,8 @@ def is_plain_key(key: object) -> bool:
 
 
 def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    hint = "Make a copy: copy.deepcopy(value)."
-    raise TypeError(message("left_out", "a value of a file as it is", "a change", hint))
+    hint = "copy.deepcopy(value) gives one to change."
+    raise TypeError(message("left_out", "values that are only read", "a change", hint))
 
 
 class FrozenList(list[Item]):
@@ -133,7 +147,7 @@ class Freezer:
         if id(value) in self.done:
             return self.done[id(value)]
         if depth > MAX_DEPTH:
-            return StandIn(f"a {type(value).__name__} nested more than {MAX_DEPTH} deep")
+            return StandIn(type(value).__name__, reason=f"it is nested more than {MAX_DEPTH} deep")
         self.kept.append(value)
         if isinstance(value, (Set, tuple)):
             result = self._freeze_items(value, depth)
@@ -144,13 +158,14 @@ class Freezer:
             result = self.done[id(value)] = FrozenDict()
             for key, item in value.items():
                 dict.__setitem__(result, self._key(key, depth), self.freeze(item, depth + 1))
-        elif isinstance(value, StandIn):
+        elif isinstance(value, Foreign):
             result = self.done[id(value)] = StandIn(value.name)
-            result.arguments = self.freeze(value.arguments, depth + 1)
-            result.state = self.freeze(value.state, depth + 1)
-            result.items = self.freeze(value.items, depth + 1)
+            for name in ("arguments", "state", "items"):  # which may hold the stand-in itself
+                object.__setattr__(result, name, self.freeze(getattr(value, name), depth + 1))
+        elif isinstance(value, StandIn):
+            result = value
         elif isinstance(value, (PickledArray, PickledDtype)):
-            result = value.value()
+            result = self.freeze(value.value(), depth + 1)
         elif isinstance(value, Name):
             result = StandIn(value.text)
         elif isinstance(value, np.ndarray):
@@ -168,12 +183,14 @@ class Freezer:
         return frozenset(items) if all(map(is_plain_key, items)) else FrozenList(items)
 
     def _key(self, key: Any, depth: int) -> Any:
-        """A key that is a tuple of plain ones may be one again; any other odd one is told in a text."""
+        """A key that is a date or a tuple of plain ones may be one again; any other odd one is a stand-in."""
         if not isinstance(key, Odd):
             return key
         value = self.freeze(key.value, depth + 1)
-        is_plain = isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
-        return value if is_plain else f"{brief(value)} ({len(self.done)})"
+        is_plain = isinstance(value, _DATES) or (
+            isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
+        )
+        return value if is_plain or isinstance(value, StandIn) else StandIn(type(value).__name__)
 
 
 # ---------------------------------------------------------------- NumPy's arrays and scalars
@@ -210,7 +227,7 @@ class PickledDtype:
                 return np.dtype(f"{'' if self.order == '|' else self.order}{code}{self.unit}")
             except TypeError:
                 pass
-        return StandIn("numpy.dtype", (brief(code),))
+        return Foreign("numpy.dtype", (brief(code),))
 
 
 class PickledArray:
@@ -228,7 +245,7 @@ class PickledArray:
     def value(self) -> Any:
         """The array, read-only; a stand-in where it holds objects, or its numbers do not fit."""
         if len(self.state) != 5:
-            return StandIn("numpy.ndarray")
+            return Foreign("numpy.ndarray")
         _, shape, dtype, is_fortran, data = self.state
         return _array(data, dtype, shape, "F" if is_fortran is True else "C")
 
@@ -239,7 +256,7 @@ def _array(data: object, dtype: object, shape: object, order: Any) -> Any:
         case bytes(), np.dtype(), tuple() if is_shape(shape) and dtype.itemsize > 0:
             if prod(shape) * dtype.itemsize == len(data):
                 return np.ndarray(shape, dtype, data, order=order)
-    return StandIn("numpy.ndarray", (shape, dtype))
+    return Foreign("numpy.ndarray", (shape, dtype))
 
 
 def _reconstruct(*_: object) -> PickledArray:
@@ -251,8 +268,8 @@ def _from_buffer(data: object, dtype: object, shape: object, order: object = "C"
 
 
 def _scalar(dtype: object, data: object = b"", *_: object) -> Any:
-    array: Array | StandIn = _array(data, dtype, (), "C")
-    return StandIn("numpy.scalar", (brief(dtype),)) if isinstance(array, StandIn) else array[()]
+    array: Array | Foreign = _array(data, dtype, (), "C")
+    return Foreign("numpy.scalar", (brief(dtype),)) if isinstance(array, Foreign) else array[()]
 
 
 def _dtype(code: object, *_: object) -> PickledDtype:
@@ -345,7 +362,7 @@ def _date(kind: type) -> Callable[..., object]:
         if len(values) > 8 or not all(
             type(value) in (int, float, bytes, datetime.timedelta, datetime.timezone) for value in values
         ):
-            return StandIn(f"datetime.{kind.__name__}", values)
+            return Foreign(f"datetime.{kind.__name__}", values)
         return kind(*values)
 
     return make

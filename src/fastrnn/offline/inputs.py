@@ -8,7 +8,7 @@ import numpy as np
 
 from fastrnn.errors import Array, FormatError, message, quote
 from fastrnn.importers.archive import Archive
-from fastrnn.importers.numpy_file import read_npz
+from fastrnn.importers.numpy_file import only_real, read_npz
 from fastrnn.offline.kinds import NPY, NPZ, PARQUET, check_input
 from fastrnn.offline.recording import Recording, describe_names, state_names
 from fastrnn.offline.table import read_table
@@ -50,7 +50,7 @@ def read_input(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | 
         return Recording(_map_npy(where, path))
     if kind == NPZ:
         with Archive(path, where) as archive:
-            return sort_arrays(where, read_npz(archive, where), model)
+            return sort_arrays(where, only_real(read_npz(archive, where), where), model)
     return Recording(read_table(path, model, columns))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastrnn.errors import Array, FormatError, message
 from fastrnn.importers.archive import Archive
-from fastrnn.importers.numpy_file import read_npz
+from fastrnn.importers.numpy_file import only_real, read_npz
 
 VERSION = 1
 
@@ -79,7 +79,7 @@ def read_journal(path: str) -> Journal | None:
         return None
     where = os.path.basename(path)
     with Archive(path, where) as archive:
-        arrays = read_npz(archive, where)
+        arrays = only_real(read_npz(archive, where), where)
     try:
         record = json.loads(arrays.pop("record").tobytes())
         if record.pop("version") != VERSION:
