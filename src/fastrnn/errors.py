@@ -66,6 +66,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
+def literal(text: str) -> str:
+    """A text as a program has it, in double quotes where that is plain."""
+    is_plain = text.isprintable() and not set(text) & {'"', "\\"}
+    return f'"{text}"' if is_plain else repr(text)
+
+
 def join(words: Iterable[str]) -> str:
     """'a', 'a and b', 'a, b and c'."""
     words = list(words)

@@ -112,7 +112,10 @@ def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, fo
     if target in tensors and form.name != "weight drop":
         # A raw weight stands beside the copy that a dropout made; nothing else stands beside another.
         raise WeightError(f"its parts stand beside a {target.rpartition('.')[2]}")
-    return form.compute({part: check_array(where, key, tensors[key]) for part, key in parts.items()})
+    arrays = {part: check_array(where, printable(key), tensors[key]) for part, key in parts.items()}
+    if any(array.size == 0 for array in arrays.values()):
+        raise WeightError("a part without numbers")
+    return form.compute(arrays)
 
 
 def _replaced(

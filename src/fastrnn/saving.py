@@ -18,7 +18,7 @@ from fastrnn.errors import Array, FormatError, brief, check_number, join, messag
 from fastrnn.files import replacing
 from fastrnn.importers import StateDict
 from fastrnn.selftest import Example, state_arrays
-from fastrnn.spec import GRANTED, LayerSpec
+from fastrnn.spec import GRANTED, LayerSpec, unread_error
 
 FILE_VERSION = 1
 
@@ -98,6 +98,8 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
     FormatError
         The file is damaged, or of another release.
     """
+    for name, why in state_dict.unread.items():
+        raise FormatError(str(unread_error(where, name, why)))
     try:
         description = json.loads(state_dict.metadata["fastrnn"])
         version, entries = description["version"], description["layers"]

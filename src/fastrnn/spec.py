@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fastrnn.errors import Array, WeightError, check_array, check_text, message, printable, quote
+from fastrnn.errors import Array, WeightError, check_array, check_text, literal, message, printable, quote
 from fastrnn.parametrizations import fold
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
@@ -208,7 +208,7 @@ def read_recurrent(
         hint = ""
         others = [found for found in recurrent_prefixes(state_dict) if found != prefix.removesuffix(".")]
         if not prefix and others:
-            hint = f'Recurrent modules here: {quote(others)}; name one with prefix="{others[0]}".'
+            hint = f"Recurrent modules here: {quote(others)}; name one with prefix={literal(others[0])}."
         wanted = f"the tensors of {spec.describe()}"
         raise WeightError(message(where, wanted, "; ".join(problems), hint))
     return spec, {key: tensors[key] for key in shapes}

@@ -10,7 +10,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn.cli.options import Commands, add_command
-from fastrnn.errors import quote
+from fastrnn.errors import printable, quote
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.architecture import suggestion
 from fastrnn.importers.state_dict import describe
@@ -23,6 +23,7 @@ from fastrnn.terminal import print_lines, print_table
 MAX_LEVELS = 4
 MAX_ITEMS = 20
 MAX_SHOWN = 200
+MAX_VALUES = 100_000  # of all values together, as JSON
 
 
 def add_to(commands: Commands) -> None:
@@ -81,7 +82,7 @@ def _is_unread(value: object) -> bool:
 
 def _print_named(title: str, named: dict[str, str]) -> None:
     if named:
-        lines = [f"  {name}: {what}" for name, what in list(named.items())[:MAX_ITEMS]]
+        lines = [printable(f"  {name}: {what}") for name, what in list(named.items())[:MAX_ITEMS]]
         rest = ["  ..."] if len(named) > MAX_ITEMS else []
         print_lines("\n".join(["", f"{title}:", *lines, *rest]))
 
@@ -94,7 +95,7 @@ def _folded(values: Any, level: int = 1) -> Iterator[str]:
             yield f"{'  ' * level}... {len(values) - MAX_ITEMS} more"
             return
         shown = name if isinstance(name, str) else describe(name)
-        yield f"{'  ' * level}{shown}: {_brief(value)}"
+        yield printable(f"{'  ' * level}{shown}: {_brief(value)}")
         inner = value.state if isinstance(value, fastrnn.StandIn) else value
         if level < MAX_LEVELS and isinstance(inner, dict):
             yield from _folded(inner, level + 1)
@@ -134,21 +135,30 @@ def _as_json(state_dict: StateDict, model: fastrnn.Sequential | None) -> dict[st
     }
 
 
-def _plain(value: Any, level: int = 0) -> Any:
-    """A value as JSON has it: what it has not, and large arrays, in a few words."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, (bool, str, int, type(None))):
-        return value
-    if isinstance(value, float):
-        return value if np.isfinite(value) else str(value)
-    if level < 2 * MAX_LEVELS:
-        if isinstance(value, dict):
-            return {k if isinstance(k, str) else describe(k): _plain(v, level + 1) for k, v in value.items()}
-        if isinstance(value, (list, tuple, frozenset)):
-            return [_plain(item, level + 1) for item in value]
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what it has not, large arrays, and what is too much, in a few words."""
+    room = MAX_VALUES
+
+    def plain(value: Any, level: int) -> Any:
+        nonlocal room
+        room -= 1
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, (bool, str, int, type(None))):
+            return value
+        if isinstance(value, float):
+            return value if np.isfinite(value) else str(value)
         if isinstance(value, np.ndarray) and value.size <= 1000 and value.dtype.kind in "biufU":
-            return _plain(value.tolist(), level)
-    if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
-    return describe(value)
+            value = value.tolist()
+        if level < 2 * MAX_LEVELS and room > 0:
+            if isinstance(value, dict):
+                return {
+                    k if isinstance(k, str) else describe(k): plain(v, level + 1) for k, v in value.items()
+                }
+            if isinstance(value, (list, tuple, frozenset)) and len(value) <= room:
+                return [plain(item, level + 1) for item in value]
+        if isinstance(value, (datetime.date, datetime.time)):
+            return value.isoformat()
+        return value if isinstance(value, (int, float)) else describe(value)
+
+    return plain(value, 0)

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import fastrnn
-from fastrnn.errors import Array, message, quote
+from fastrnn.errors import Array, literal, message, printable, quote
 from fastrnn.files import check_target
 from fastrnn.importers import Source, StateDict
+from fastrnn.importers.expression import key_in
 from fastrnn.importers.numpy_file import read_arrays
 from fastrnn.loading import make_model, make_written, what_is_open
 from fastrnn.model import nest_state
@@ -133,7 +134,7 @@ def some_text(text: str) -> str:
 def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequential, StateDict]:
     """The model of a file, and what it was made of; what is odd about it is told on stderr."""
     source = Source(path)
-    state_dict = fastrnn.load_state_dict(source, options.key)
+    state_dict = fastrnn.load_state_dict(source, _key(options))
     loading = {"precision": options.precision, "threads": getattr(options, "threads", None)}
     layers = getattr(options, "layers", None)
     if layers is None:
@@ -155,14 +156,24 @@ def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequenti
     return model, state_dict
 
 
+def _key(options: argparse.Namespace) -> str | None:
+    """Where the state dict lies, as --key or the program in --layers says."""
+    layers = getattr(options, "layers", None)
+    key: str | None = options.key
+    written = None if layers is None else key_in(layers)
+    if written is not None and key is not None and written != key:
+        raise ValueError(message("--layers", f"the key {literal(key)} as --key has it", literal(written)))
+    return key if written is None else written
+
+
 def tell_of_weights(source: Source, state_dict: StateDict) -> None:
     """Say which weights are no numbers, and what of a state dict is not used."""
     for name, array in state_dict.items():
         is_weight = array.dtype.kind == "f" and not name.startswith(("golden.", "example."))
         if is_weight and not np.isfinite(array).all():
-            remark(f"{source.where}: {name} holds NaN or infinity.")
+            remark(f"{source.where}: {printable(name)} holds NaN or infinity.")
     if state_dict.left_out:
-        names = list(state_dict.left_out)
+        names = list(map(printable, state_dict.left_out))
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         remark(f"{source.where}: not used: {', '.join(names[:MAX_NAMED])}{more} (fastrnn info shows them).")
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from fastrnn.errors import Array, WeightError, message, printable, quote
+from fastrnn.errors import Array, WeightError, literal, message, printable, quote
 from fastrnn.importers.source import Source
 from fastrnn.importers.state_dict import StateDict
 from fastrnn.spec import GATES, GRANTED, LayerSpec, is_recurrent_key, recurrent_kind, unread_error
@@ -38,7 +38,7 @@ def read_architecture(
         raise unread_error(where, *next(iter(state_dict.unread.items())))
     if state_dict.others:
         got = f"{quote([state_dict.key])} and {quote(state_dict.others[:5])}"
-        here = f"key={quote([state_dict.key])} takes the first alone. Or write all of it out:"
+        here = f"key={literal(state_dict.key)} takes the first alone. Or write all of it out:"
         hint = f"{here}\n{suggestion(source, state_dict)}"
         raise WeightError(message(where, "a file with one model", got, hint))
     modules = _modules(state_dict)
@@ -101,8 +101,9 @@ def suggestion(source: Source, state_dict: StateDict) -> str:
             others.append(f"    # {printable(path) or '(top)'}: {shapes}: no layer of fastrnn")
         else:
             known.append(_Module(path, kind, *_features(kind, tensors)))
-    chain = _ordered(known)
-    others = [f"    # {_line(module)}  # does not follow" for module in known if module not in chain] + others
+    chain = _ordered(known[:MAX_LINES])
+    kept = set(chain)
+    others = [f"    # {_line(module)}  # does not follow" for module in known if module not in kept] + others
     recurrent = [module for module in chain if module.kind in GATES]
     lines = []
     for module in chain:
@@ -115,11 +116,11 @@ def suggestion(source: Source, state_dict: StateDict) -> str:
             lines.append("    # fastrnn.Last(),  # if forward() goes on with the last step alone")
     if len(lines) + len(others) > MAX_LINES:
         others = [*others[: max(0, MAX_LINES - len(lines))], "    # ..."]
-    key = f", key={_literal(state_dict.key)}" if state_dict.key else ""
-    place_of = "path" if source.path is None else _literal(source.path)
+    key = f", key={literal(state_dict.key)}" if state_dict.key else ""
+    place_of = "path" if source.path is None else literal(source.path)
     begin = ["import fastrnn", "", f"sd = fastrnn.load_state_dict({place_of}{key})"]
     begin += [
-        f"# another model of this file: fastrnn.load_state_dict({place_of}, key={_literal(other)})"
+        f"# another model of this file: fastrnn.load_state_dict({place_of}, key={literal(other)})"
         for other in state_dict.others[:MAX_LINES]
     ]
     if not chain:
@@ -138,14 +139,7 @@ def suggestion(source: Source, state_dict: StateDict) -> str:
 
 def _line(module: _Module) -> str:
     options = ', nonlinearity="tanh"' if module.kind == "RNN" else ""
-    return f"fastrnn.{module.kind}.from_state_dict(sd, {_literal(module.path)}{options}),"
-
-
-def _literal(text: str) -> str:
-    """A text as a program has it."""
-    return (
-        f'"{text}"' if text.isascii() and text.isprintable() and not set(text) & {'"', "\\"} else repr(text)
-    )
+    return f"fastrnn.{module.kind}.from_state_dict(sd, {literal(module.path)}{options}),"
 
 
 def _question(module: _Module) -> str:
@@ -218,9 +212,9 @@ def kind_of_module(state_dict: Tensors, path: str) -> str | None:
     return _layer_kind(path, modules[path], modules) if path in modules else None
 
 
-def _modules(state_dict: Tensors) -> dict[str, dict[str, Array]]:
+def _modules(state_dict: Tensors) -> "_Modules":
     """The tensors of each module: paths to names to arrays."""
-    modules: dict[str, dict[str, Array]] = {}
+    modules = _Modules()
     for key, array in state_dict.items():
         path, _, name = key.rpartition(".")
         modules.setdefault(path, {})[name] = array
@@ -274,14 +268,35 @@ def _layer_kind(path: str, tensors: Tensors, modules: Mapping[str, Tensors]) -> 
 
 def _is_embedding(path: str, weight: Array, modules: Mapping[str, Tensors]) -> bool:
     """Whether a matrix without bias is that of an Embedding: its name says so, or it fits as nothing else."""
-    sizes = [_sizes(tensors) for tensors in modules.values() if _is_recurrent(tensors) and _kind(tensors)]
+    sizes, is_named = _surroundings(modules)
     rows, columns = weight.shape
     gives = any(columns == given for given, _ in sizes)
-    if "emb" in path.lower():
+    if _EMBEDDING.search(path):
         # Or it is a Linear of that name: one that gives what a recurrent module takes.
         return gives or not any(rows == given for given, _ in sizes)
-    is_named = any("emb" in other.lower() and "weight" in tensors for other, tensors in modules.items())
     return gives and not is_named and not any(rows == given or columns == taken for given, taken in sizes)
+
+
+# "emb", "embed" and the like; not the "emb" of "ensemble".
+_EMBEDDING = re.compile(r"[Ee]mb(?![a-z])|[Ee]mbed|EMB")
+
+
+class _Modules(dict[str, dict[str, Array]]):
+    """The tensors of each module by its path; what is asked for of all of them together is kept."""
+
+    surroundings: tuple[set[tuple[int, int]], bool] | None = None
+
+
+def _surroundings(modules: Mapping[str, Tensors]) -> tuple[set[tuple[int, int]], bool]:
+    """The features that each recurrent module takes and gives, and whether a module has the name of an
+    Embedding."""
+    if not isinstance(modules, _Modules):
+        modules = _Modules({path: dict(tensors) for path, tensors in modules.items()})
+    if modules.surroundings is None:
+        sizes = {_sizes(tensors) for tensors in modules.values() if _is_recurrent(tensors) and _kind(tensors)}
+        is_named = any(_EMBEDDING.search(path) and "weight" in tensors for path, tensors in modules.items())
+        modules.surroundings = sizes, is_named
+    return modules.surroundings
 
 
 def _chain(modules: Mapping[str, Tensors], recurrent: str) -> tuple[list[str], str | None]:

@@ -68,6 +68,10 @@ class Archive:
         if len(self.sizes) < len(entries):
             raise FormatError(message(self.where, "each entry once", "one of a name twice"))
 
+    def packed(self, name: str) -> int:
+        """The bytes that an entry takes in the file."""
+        return self._zip.getinfo(name).compress_size
+
     def read(self, name: str, limit: int | None = None) -> NDArray[np.uint8]:
         """The bytes of an entry as a writable uint8 array; FormatError beyond `limit` bytes."""
         size = self.sizes[name]

@@ -1,18 +1,38 @@
 """Finds the state dict in what a file holds, reads its arrays within bounds, and keeps the rest."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn
 
 import numpy as np
 
-from fastrnn.errors import Array, FormatError, brief, check_text, message, quote
-from fastrnn.importers.quantised import is_packed, unpack
+from fastrnn.errors import Array, FormatError, brief, check_text, literal, message, quote
+from fastrnn.importers.places import (
+    Path,
+    at,
+    candidates,
+    children,
+    entries,
+    find_path,
+    is_module,
+    is_state_dict,
+    join,
+    other_weights,
+    what_is,
+)
+from fastrnn.importers.quantised import unpack
 from fastrnn.importers.source import Window
-from fastrnn.importers.state_dict import LeftOut, StateDict, describe
-from fastrnn.importers.tensors import FREE_BYTES, MAX_DTYPES, MAX_EXPANDED, MAX_SHARING, TensorView, Unread
-from fastrnn.importers.values import Foreign, Freezer, Name, Odd, PickledArray, StandIn
+from fastrnn.importers.state_dict import LeftOut, StateDict
+from fastrnn.importers.tensors import (
+    FREE_BYTES,
+    MAX_DTYPES,
+    MAX_EXPANDED,
+    MAX_SHARING,
+    TensorView,
+    Unread,
+)
+from fastrnn.importers.values import Foreign, Freezer, PickledArray, StandIn
 from fastrnn.parametrizations import is_parameter
 from fastrnn.spec import is_recurrent_key
 
@@ -20,14 +40,7 @@ from fastrnn.spec import is_recurrent_key
 USUAL_KEYS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
 )  # fmt: skip
-MAX_DEPTH = 6
-MAX_LIST = 64  # of a list that is looked into
-MAX_NAME = 200
 MAX_LEFT_OUT = 1000
-_TENSORS = (TensorView, Unread, PickledArray, np.ndarray)
-
-# The keys to a place in a file; of a list the index.
-Path: TypeAlias = tuple[Any, ...]
 
 
 # ---------------------------------------------------------------- what is in a file
@@ -63,34 +76,39 @@ def find_state_dict(
     """
     if key is not None:
         path = _path(root, where, key)
-        found = _entries(_at(root, path))
-        if not _is_state_dict(found):
-            _raise_none(_at(root, path), where, f"a state_dict at {quote([key])}")
+        found = entries(at(root, path))
+        if not is_state_dict(found):
+            _raise_none(at(root, path), where, f"a state_dict at {quote([key])}")
         others: list[Path] = []
     else:
-        path, found, others = _choose(root, where)
+        path, found = _choose(root, where)
+        others = other_weights(root, path)
     tensors: dict[str, Any] = {}
     unread: dict[str, str] = {}
     rest: dict[Path, object] = {}
     for name, value in unpack(found).items():
         value = value.value() if isinstance(value, PickledArray) else value
-        if isinstance(name, str) and isinstance(value, (TensorView, np.ndarray)):
+        is_real = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        text = name if isinstance(name, str) else join((name,))
+        if isinstance(name, str) and (isinstance(value, TensorView) or is_real):
             tensors[name] = value
-        elif isinstance(name, str) and (isinstance(value, Unread) or is_parameter(name)):
-            unread[name] = value.reason if isinstance(value, Unread) else _what_is(value)
+        elif isinstance(value, Unread):
+            unread[text] = value.reason
+        elif is_parameter(text) or isinstance(value, TensorView):
+            unread[text] = what_is(value) if isinstance(name, str) else "its name is no text"
         else:
             rest[(*path, name)] = value
     arrays = _read(tensors, unread, where)
-    stand_ins = {_join((*path, name)): StandIn("torch.Tensor", reason=why) for name, why in unread.items()}
+    stand_ins = {join((*path, name)): StandIn("torch.Tensor", reason=why) for name, why in unread.items()}
     rest |= _beside(root, path)
     return StateDict(
         arrays,
         file_format,
-        _join(path),
+        join(path),
         _left_out(rest, where, window) | stand_ins,
         metadata,
         unread=unread,
-        others=tuple(map(_join, others)),
+        others=tuple(map(join, others)),
     )
 
 
@@ -123,7 +141,7 @@ def _read(tensors: Mapping[str, Any], unread: dict[str, str], where: str) -> dic
 def _check_sharing(tensors: Mapping[str, Any], where: str) -> None:
     """Refuse views that share storages so often that copies of them would fill the memory."""
     views = [view for view in tensors.values() if isinstance(view, TensorView) and not view.is_expanded()]
-    storages = {id(view.storage): view.storage for view in views}
+    storages = {id(view.storage.whole): view.storage.whole for view in views}
     there = sum(storage.nbytes() for storage in storages.values())
     wanted = sum(view.nbytes() for view in views)
     if any(len(dtypes) > MAX_DTYPES for dtypes in _dtypes_of(views).values()):
@@ -138,7 +156,7 @@ def _dtypes_of(views: list[TensorView]) -> dict[int, set[str]]:
     """The dtypes in which the views of each storage take it."""
     dtypes: dict[int, set[str]] = {}
     for view in views:
-        dtypes.setdefault(id(view.storage), set()).add(view.dtype)
+        dtypes.setdefault(id(view.storage.whole), set()).add(view.dtype)
     return dtypes
 
 
@@ -146,7 +164,7 @@ def _beside(root: object, path: Path) -> dict[Path, object]:
     """What lies beside the way to the state dict."""
     rest: dict[Path, object] = {}
     for depth in range(len(path)):
-        for name, value in _children(_at(root, path[:depth])):
+        for name, value in children(at(root, path[:depth])):
             if name != path[depth]:
                 rest[(*path[:depth], name)] = value
     return rest
@@ -163,7 +181,7 @@ def _left_out(rest: Mapping[Path, object], where: str, window: Window | None) ->
 
     makers: dict[str, Any] = {}
     for place, value in list(rest.items())[:MAX_LEFT_OUT]:
-        name = _join(place)
+        name = join(place)
         while name in makers:  # as keys 1 and "1" have it
             name += "'"
         makers[name] = partial(make, value)
@@ -184,139 +202,22 @@ def _frozen_tensor(where: str, value: object) -> object:
     return StandIn("torch.Tensor" if reason else type(value).__name__, reason=reason)
 
 
-# ---------------------------------------------------------------- names and places
-
-
-def _what_is(value: object) -> str:
-    """What a reader made of something in a file, in a few words."""
-    if isinstance(value, TensorView):
-        sizes = [brief(size) for size in value.size[:8]] + ["..."] * (len(value.size) > 8)
-        return f"tensor ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
-    if isinstance(value, Unread):
-        return f"{value.reason} (not read)"
-    if isinstance(value, Foreign):
-        return f"{value.name} (not made)"
-    if isinstance(value, Name):
-        return value.text
-    return describe(value)
-
-
-def _join(path: Path) -> str:
-    """A path of keys as text; a long one is cut."""
-    parts = []
-    for name in path:
-        text = name if isinstance(name, str) else _what_is(name.value if isinstance(name, Odd) else name)
-        parts.append(text if len(text) <= MAX_NAME else f"{text[:MAX_NAME]}...")
-    return ".".join(parts)
-
-
-def _is_state_dict(value: object) -> bool:
-    return isinstance(value, dict) and any(
-        isinstance(name, str) and (isinstance(item, _TENSORS) or is_packed(item))
-        for name, item in value.items()
-    )
-
-
-def _entries(value: object) -> Any:
-    """What is as good as a dict as one: a dict or namespace of the file's own class, or a list of names and
-    tensors; any other value as it is."""
-    if isinstance(value, Foreign):
-        if value.items and all(_is_pair(pair, object) for pair in value.items):
-            return dict(value.items)
-        if isinstance(value.state, dict) and not _is_module(value):
-            inner = value.state.get("data")  # of a collections.UserDict
-            return inner if isinstance(inner, dict) and len(value.state) == 1 else value.state
-    if isinstance(value, list) and value and all(_is_pair(pair, (TensorView, Unread)) for pair in value):
-        return dict(value)
-    return value
-
-
-def _is_pair(pair: object, kind: Any) -> bool:
-    return (
-        isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) and isinstance(pair[1], kind)
-    )
-
-
-def _is_module(value: object) -> bool:
-    """Whether it would have been a torch module."""
-    return isinstance(value, Foreign) and isinstance(value.state, dict) and "_modules" in value.state
-
-
-def _children(value: object) -> Iterator[tuple[Any, object]]:
-    """The names, or the numbers in a short list, of what a value holds."""
-    value = _entries(value)
-    if isinstance(value, dict):
-        yield from value.items()
-    elif isinstance(value, (list, tuple)) and len(value) <= MAX_LIST:
-        yield from enumerate(value)
-
-
-def _at(root: object, path: Path) -> Any:
-    for name in path:
-        root = root[name] if isinstance(root, dict) else dict(_children(root))[name]
-    return root
+# ---------------------------------------------------------------- which state dict it is
 
 
 def _path(root: object, where: str, key: str) -> Path:
-    """The path of a key, or of keys with dots between them, some of which may be in a key; or raise."""
-    check_text(where, "key", key)
-    path = () if key == "" else _find_path(root, key.split("."))
+    """The path of a key; or raise."""
+    path = find_path(root, check_text(where, "key", key))
     if path is None:
-        names = [_join((name,)) for name, _ in _children(root)][:20]
+        names = [join((name,)) for name, _ in children(root)][:20]
         got = f"only {quote(names)}" if names else "none"
         raise FormatError(message(where, f"the key {brief(key)}", got))
     return path
 
 
-def _find_path(value: object, parts: list[str]) -> Path | None:
-    if not parts:
-        return ()
-    by_text = {
-        _join((name,)): (name, item) for name, item in _children(value) if isinstance(name, (str, int))
-    }
-    for count in range(len(parts), 0, -1):
-        name, item = by_text.get(".".join(parts[:count]), (None, None))
-        if name is not None and (rest := _find_path(item, parts[count:])) is not None:
-            return (name, *rest)
-    return None
-
-
-# ---------------------------------------------------------------- which state dict it is
-
-
-def _candidates(root: object) -> tuple[dict[Path, dict[Any, Any]], list[Path]]:
-    """Every dict of tensors down to a small depth: paths to dicts; and the paths of whole modules.
-    Optimizers are passed over."""
-    found: dict[Path, dict[Any, Any]] = {}
-    modules: list[Path] = []
-    seen: set[int] = set()
-    level: list[tuple[Path, Any]] = [((), root)]
-    for _ in range(MAX_DEPTH):
-        below: list[tuple[Path, Any]] = []
-        for path, value in level:
-            if id(value) in seen:
-                continue
-            seen.add(id(value))
-            if _is_module(value):
-                modules.append(path)
-                continue
-            entries = _entries(value)
-            if isinstance(entries, dict) and "param_groups" in entries:
-                continue
-            if _is_state_dict(entries):
-                found[path] = entries
-            below += [
-                ((*path, name), item)
-                for name, item in _children(value)
-                if isinstance(name, (str, int)) and isinstance(item, (dict, list, tuple, Foreign))
-            ]
-        level = below
-    return found, modules
-
-
-def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any], list[Path]]:
-    """The one state dict that a file is about: its path and itself; and the paths of others."""
-    found, modules = _candidates(root)
+def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any]]:
+    """The one state dict that a file is about: its path and itself."""
+    found = candidates(root)
     if not found:
         _raise_none(root, where, "a state_dict")
     usual = {path for path in found if path and path[-1] in USUAL_KEYS}
@@ -328,28 +229,17 @@ def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any], list[Path]]
     best = usual & recurrent or recurrent or usual or found.keys()
     chosen = [path for path in found if path in best]
     if len(chosen) == 1:
-        (path,) = chosen
-        names = _parameters(found[path])
-        others = [
-            other
-            for other, value in found.items()
-            if other != path and _parameters(value) and not _parameters(value) <= names
-        ]
-        return path, found[path], others + modules
-    names_of = [_join(path) for path in chosen[:20]]
-    keys = [name for name in names_of if not name or _find_path(root, name.split("."))]
-    hint = f"Pick one with key={quote(keys[-1:])}." if keys else ""
-    raise FormatError(message(where, "one state_dict", f"{len(chosen)}: {quote(names_of)}", hint))
-
-
-def _parameters(state_dict: dict[Any, Any]) -> set[str]:
-    return {name for name in state_dict if isinstance(name, str) and is_parameter(name)}
+        return chosen[0], found[chosen[0]]
+    names = [join(path) for path in chosen[:20]]
+    keys = [join(path) for path in chosen[:20] if find_path(root, join(path)) == path]
+    hint = f"Pick one with key={literal(keys[-1])}." if keys else ""
+    raise FormatError(message(where, "one state_dict", f"{len(chosen)}: {quote(names)}", hint))
 
 
 def _raise_none(found: object, where: str, expected: str) -> NoReturn:
     module = _first_foreign(found)
     if module is not None:
-        if module.name.endswith(".getattr") and module.arguments[1:] == ("state_dict",):
+        if module.name.endswith(".getattr") and _is_text(module.arguments[1:], "state_dict"):
             got = "the method model.state_dict, which was not called"
             hint = 'Save what it gives: torch.save(model.state_dict(), "weights.pt").'
             raise FormatError(message(where, expected, got, hint))
@@ -362,10 +252,14 @@ def _raise_none(found: object, where: str, expected: str) -> NoReturn:
         raise FormatError(message(where, expected, got, hint))
     hint = "In the program that made it, save model.state_dict(): its names tell which tensor is which."
     if isinstance(found, TensorView):
-        raise FormatError(message(where, expected, f"a single {_what_is(found)}", hint))
+        raise FormatError(message(where, expected, f"a single {what_is(found)}", hint))
     if isinstance(found, (list, tuple)) and any(isinstance(item, (TensorView, Unread)) for item in found):
         raise FormatError(message(where, expected, f"a list of {len(found)} tensors without names", hint))
-    raise FormatError(message(where, expected, _what_is(found)))
+    raise FormatError(message(where, expected, what_is(found)))
+
+
+def _is_text(arguments: tuple[Any, ...], text: str) -> bool:
+    return len(arguments) == 1 and isinstance(arguments[0], str) and arguments[0] == text
 
 
 def _first_foreign(found: object) -> Foreign | None:
@@ -373,4 +267,4 @@ def _first_foreign(found: object) -> Foreign | None:
         return found
     values = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()
     foreign = [value for value in values if isinstance(value, Foreign)]
-    return next(iter([value for value in foreign if _is_module(value)] or foreign), None)
+    return next(iter([value for value in foreign if is_module(value)] or foreign), None)

@@ -10,8 +10,7 @@ WRAPPER = "module."
 # What wrappers put before or into a key: torch.compile, FSDP, activation checkpoints, Lightning's Fabric.
 INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 # Counters: of torch.optim.swa_utils.AveragedModel, and in each module whose operations thop counted.
-AVERAGED = "n_averaged"
-COUNTS = ("total_ops", "total_params")
+COUNTERS = ("n_averaged", "total_ops", "total_params")
 EMPTY = "it has no numbers: they lie in other files, as with DeepSpeed's ZeRO stage 3"
 
 
@@ -40,17 +39,23 @@ def clean(where: str, state_dict: StateDict) -> StateDict:
 
 def _is_counter(name: str, array: Array) -> bool:
     """Whether it counts something beside the weights."""
-    return array.size == 1 and (
-        name == AVERAGED or (name.endswith(COUNTS) and name.rpartition(".")[2] in COUNTS)
-    )
+    return array.size == 1 and name.endswith(COUNTERS) and name.rpartition(".")[2] in COUNTERS
 
 
 def _unwrapped(names: list[str]) -> dict[str, str]:
     """Each name without what wrappers put into it; as it was, where two would become one."""
     result = {name: _without_inner(name) for name in names}
-    while result and all(name.startswith(WRAPPER) for name in result.values()):
-        result = {name: short.removeprefix(WRAPPER) for name, short in result.items()}
+    wrappers = min(map(_wrappers_before, result.values()), default=0)
+    result = {name: short[wrappers * len(WRAPPER) :] for name, short in result.items()}
     return result if len(set(result.values())) == len(set(names)) else {name: name for name in names}
+
+
+def _wrappers_before(name: str) -> int:
+    """How many times the wrapper stands at the beginning of a name."""
+    count = 0
+    while name.startswith(WRAPPER, count * len(WRAPPER)):
+        count += 1
+    return count
 
 
 def _without_inner(name: str) -> str:

@@ -52,18 +52,44 @@ def read_layers(
     WeightError
         A tensor could not be read.
     """
-    if len(text) > MAX_TEXT:
-        raise ValueError(message(WHERE, f"a text of at most {MAX_TEXT} characters", str(len(text))))
-    try:
-        tree = ast.parse(text.strip().strip(","), mode="exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        got = f"one that is no Python ({str(error)[:100]})"
-        raise ValueError(message(WHERE, "a list of layers", got, EXAMPLE)) from None
+    tree = _parse(text)
     reader = _Reader(state_dict, option_names, weighted, defaults)
-    specs = list(reader.read(_expression_of(tree)))
+    try:
+        specs = list(reader.read(_expression_of(tree)))
+    except RecursionError:
+        raise ValueError(
+            message(WHERE, "a list of layers", "one that is nested too deeply", EXAMPLE)
+        ) from None
     if not specs:
         raise ValueError(message(WHERE, "at least one layer", "none", EXAMPLE))
     return specs, reader.paths
+
+
+def key_in(text: str) -> str | None:
+    """The key that a pasted program gives to load_state_dict; None where it gives none.
+
+    Raises
+    ------
+    ValueError
+        The text is no Python.
+    """
+    for node in ast.walk(_parse(text)):
+        if isinstance(node, ast.Call) and _last_name(node.func) == "load_state_dict":
+            values = [*node.args[1:2], *(keyword.value for keyword in node.keywords if keyword.arg == "key")]
+            for value in values:
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    return value.value
+    return None
+
+
+def _parse(text: str) -> ast.Module:
+    if len(text) > MAX_TEXT:
+        raise ValueError(message(WHERE, f"a text of at most {MAX_TEXT} characters", str(len(text))))
+    try:
+        return ast.parse(text.strip().strip(","), mode="exec")
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        got = f"one that is no Python ({str(error)[:100]})"
+        raise ValueError(message(WHERE, "a list of layers", got, EXAMPLE)) from None
 
 
 def _expression_of(tree: ast.Module) -> ast.expr:
@@ -84,7 +110,15 @@ def _expression_of(tree: ast.Module) -> ast.expr:
 
 
 def _last_name(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    """The name of a class or function, alone or as a program has it: nn.Tanh; "" of any other."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=ast.Name(id="fastrnn" | "nn" | "torch"), attr=name):
+            return name
+        case ast.Attribute(value=ast.Attribute(value=ast.Name(id="torch"), attr="nn"), attr=name):
+            return name
+    return ""
 
 
 class _Reader:
@@ -148,6 +182,8 @@ class _Reader:
             raise ValueError(message(WHERE, f"{kind} with options by their names", _text(node)))
         options = dict(zip(names, values, strict=False))
         for keyword in keywords:
+            if [other.arg for other in keywords].count(keyword.arg) > 1:
+                raise ValueError(message(WHERE, "each option once", quote([keyword.arg or "**"])))
             if keyword.arg == "prefix" and takes_weights:
                 prefix = self._value(keyword.value)
             elif keyword.arg is not None and keyword.arg in self.option_names[kind]:

@@ -71,7 +71,7 @@ def _kind_of(head: bytes) -> tuple[str, str]:
             return "an HTML page", "A server answered with a page in place of the file: download it again."
         return "an XML file", ""
     if text[:1] in (b"{", b"["):
-        if b'"weight_map"' in text or b'"metadata"' in text:
+        if b'"weight_map"' in text:
             return (
                 "an index of shards",
                 "Give its path, or the folder, so that the shards beside it are found.",

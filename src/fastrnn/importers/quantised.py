@@ -17,6 +17,7 @@ from fastrnn.importers.values import Foreign
 
 _STACK = re.compile(r"(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>\d{1,6})\.param", re.DOTALL)
 _LINEAR = re.compile(r"(?P<path>(?:.*\.)?)_packed_params\._packed_params", re.DOTALL)
+_TWICE = "packed weights of quantisation beside others of that name"
 # What one of these is in every such name.
 _MARKS = ("_packed_", "_all_weight_values")
 _CELL = re.compile(r"(?P<path>(?:.*\.)?)_packed_weight_(?P<part>ih|hh)", re.DOTALL)
@@ -46,20 +47,26 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
                 result[match["path"]] = None  # keeps the place
         elif isinstance(name, str) and (match := _LINEAR.fullmatch(name)):
             weight, bias = _linear_parts(value)
-            result[f"{match['path']}weight"] = weight
-            if bias is not None:
-                result[f"{match['path']}bias"] = bias
+            for part, tensor in (("weight", weight), ("bias", bias)):
+                if tensor is not None:
+                    twice = f"{match['path']}{part}" in found
+                    result[f"{match['path']}{part}"] = Unread(_TWICE) if twice else tensor
         elif isinstance(name, str) and (match := _CELL.fullmatch(name)):
             weight, bias = _linear_parts(value)
             result[f"{match['path']}weight_{match['part']}"] = weight
             if bias is not None:
                 result.setdefault(f"{match['path']}bias_{match['part']}", bias)
         elif name not in idle:
-            result[name] = value
+            result.setdefault(name, value)
     ordered: dict[Any, Any] = {}
     for name, value in result.items():
         if name in stacks:
-            ordered |= _stack(name, [cell for _, cell in sorted(stacks[name], key=lambda item: item[0])])
+            cells = dict(stacks[name])
+            if sorted(cells) == list(range(len(cells))):
+                ordered |= _stack(name, [cells[index] for index in range(len(cells))])
+            else:
+                why = f"packed weights of dynamic quantisation, of the cells {sorted(cells)[:20]} alone"
+                ordered[f"{name}weight_ih_l0"] = Unread(why)
         else:
             ordered[name] = value
     return ordered
@@ -108,7 +115,7 @@ def _linear_parts(value: Any) -> tuple[Any, Any]:
     match value:
         case Foreign(state=((TensorView() as weight, *rest), _)) | (TensorView() as weight, *rest):
             bias = rest[0] if rest else None
-            return weight, bias if isinstance(bias, TensorView) else None
+            return weight, bias if isinstance(bias, (TensorView, Unread)) else None
     return Unread("packed weights of quantisation in an unknown form"), None
 
 
@@ -116,6 +123,9 @@ def _directions(parts: list[dict[str, Any]]) -> int | None:
     """1 or 2, as the columns tell; None where they would do for both."""
     if any(not isinstance(cell.get("weight_ih"), TensorView) for cell in parts) or len(parts) % 2:
         return 1
+    matrices = [cell.get(name) for cell in parts for name in ("weight_ih", "weight_hh")]
+    if not all(isinstance(matrix, TensorView) and len(matrix.size) == 2 for matrix in matrices):
+        return None
     columns = [cell["weight_ih"].size[-1] for cell in parts]
     hidden = parts[0]["weight_hh"].size[-1]
     fits = [

@@ -71,8 +71,8 @@ def _check_entries(entries: dict[str, dict[str, Any]], size: int) -> None:
         place = end
         entry = entries[name]
         shape, dtype = entry["shape"], DTYPES.get(entry["dtype"])
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"the shape {brief(str(shape))}")
+        if not isinstance(shape, list) or not is_shape(shape):
+            raise ValueError(f"a shape that fits in memory, not {brief(str(shape)[:80])}")
         if dtype is not None and prod(shape) * itemsize(dtype) != end - begin:
             raise ValueError(f"{end - begin} bytes for {brief(name)} of shape {brief(str(shape))}")
     if place != size:
@@ -84,8 +84,6 @@ def _read_tensor(file: Window, data: int, where: str, name: str, entry: dict[str
     dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
     if dtype is None:
         return Unread(f"a tensor of {brief(entry['dtype'])}")
-    if not is_shape(shape):
-        raise FormatError(message(where, f"a tensor {brief(name)} that fits in memory", brief(str(shape))))
     begin, end = entry["data_offsets"]
     file.seek(data + begin)
     elements = np.empty(end - begin, np.uint8)

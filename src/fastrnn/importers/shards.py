@@ -17,7 +17,7 @@ from fastrnn.importers.state_dict import LeftOut, StateDict
 
 MAX_INDEX = 64 * 2**20
 MAX_SHARDS = 10_000
-_SHARD = re.compile(r"(?P<stem>.*?)[-._]?(?P<number>\d{1,6})-of-(?P<count>\d{1,6})(?P<end>\..*)?", re.DOTALL)
+_SHARD = re.compile(r"(?P<stem>.*?)[-._]?(?P<number>\d{4,6})-of-(?P<count>\d{4,6})(?P<end>\..*)?", re.DOTALL)
 # What training leaves beside the weights in such a folder.
 _OTHER_FILES = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|trainer_state).*", re.DOTALL)
 # Endings of weight files, best first: a folder may hold one model in several formats.
@@ -95,7 +95,8 @@ def _read_index(source: Source) -> dict[str, str] | None:
 
 def _is_plain_file(name: str) -> bool:
     """Whether a name is that of a file in the same folder."""
-    return bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0", ":"}
+    is_plain = bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0", ":"}
+    return is_plain and not name.endswith(".json")
 
 
 # ---------------------------------------------------------------- whole models
@@ -134,11 +135,23 @@ def _by_file(index: Source, weight_map: dict[str, str]) -> dict[str, list[str]]:
         files.setdefault(os.path.join(folder, file), []).append(name)
     if len(files) > MAX_SHARDS:
         raise FormatError(message(index.where, f"an index of at most {MAX_SHARDS} files", str(len(files))))
+    _check_numbers(index, list(weight_map.values()))
     missing = [os.path.basename(path) for path in files if not os.path.isfile(path)]
     if missing:
         got = f"none of the name {quote(missing[:5])}{' ...' if len(missing) > 5 else ''}"
         raise FormatError(message(index.where, "all its files in the same folder", got))
     return files
+
+
+def _check_numbers(index: Source, names: list[str]) -> None:
+    """Raise, where the files of an index are numbered, and not all of that many are there."""
+    matches = [match for name in set(names) if (match := _SHARD.fullmatch(name))]
+    if len(matches) < len(set(names)):
+        return
+    for count in {int(match["count"]) for match in matches}:
+        numbers = {int(match["number"]) for match in matches if int(match["count"]) == count}
+        if len(numbers) < count:
+            raise FormatError(message(index.where, f"an index of {count} files", f"one of {len(numbers)}"))
 
 
 def _refuse_folder(source: Source, names: list[str]) -> None:
@@ -163,10 +176,17 @@ def _weights_in(source: Source, names: list[str]) -> list[str]:
     for name in weights:
         match = _SHARD.fullmatch(name)
         if match and int(match["count"]) > 1:
-            key = match["stem"], match["end"] or "", int(match["count"])
+            key = _stem(f"{match['stem']}.x"), match["end"] or "", int(match["count"])
             sets.setdefault(key, {})[int(match["number"])] = name
     parts = {name for numbered in sets.values() for name in numbered.values()}
     whole = [name for name in weights if name not in parts]
+    stems = {_stem(name) for name in whole} | {stem for stem, _, _ in sets}
+    if len(stems) > 1:
+        got = f"{len(weights)}: {quote(weights[:10])}{' ...' if len(weights) > 10 else ''}"
+        hint = (
+            "Put each model into a folder of its own." if sets else "Give the path of the one that is meant."
+        )
+        raise FormatError(message(source.where, expected, got, hint))
     for ending in ENDINGS:
         found = [name for name in whole if name.endswith(ending)]
         of_set = [(key, numbered) for key, numbered in sets.items() if key[1] == ending]
@@ -183,9 +203,20 @@ def _weights_in(source: Source, names: list[str]) -> list[str]:
         if found or of_set:
             shown = [*found, *(name for _, numbered in of_set for name in numbered.values())]
             got = f"{len(shown)}: {quote(shown[:10])}{' ...' if len(shown) > 10 else ''}"
-            raise FormatError(message(source.where, expected, got, "Give the path of the one that is meant."))
+            hint = (
+                "Put each set into a folder of its own."
+                if of_set
+                else "Give the path of the one that is meant."
+            )
+            raise FormatError(message(source.where, expected, got, hint))
     got = f"{quote(names[:10])}{' ...' if len(names) > 10 else ''}" if names else "an empty one"
     raise FormatError(message(source.where, expected, got))
+
+
+def _stem(name: str) -> str:
+    """A file's name without its ending; Hugging Face's libraries have two names for a model."""
+    stem = os.path.splitext(name)[0]
+    return "model" if stem == "pytorch_model" else stem
 
 
 def read_whole(source: Source, read: Callable[[Source], StateDict]) -> StateDict | None:
@@ -227,4 +258,5 @@ def _joined(source: Source, parts: list[tuple[Source, StateDict, set[str] | None
         left_out |= part.left_out
         metadata |= part.metadata
     kind = f"{parts[0][1].file_format}, {len(parts)} files"
-    return StateDict(arrays, kind, "", left_out, metadata, unread=unread)
+    others = tuple(dict.fromkeys(other for _, part, _ in parts for other in part.others))
+    return StateDict(arrays, kind, "", left_out, metadata, unread=unread, others=others)

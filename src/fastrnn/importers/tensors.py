@@ -88,7 +88,7 @@ def is_shape(sizes: Sequence[object]) -> bool:
     """Whether sizes that a file gives can be those of an array, empty or not."""
     if len(sizes) > 32:
         return False
-    counts = [n for n in sizes if type(n) is int and n >= 0]
+    counts = [n for n in sizes if type(n) is int and 0 <= n < 2**48]
     return len(counts) == len(sizes) and prod(n for n in counts if n) < 2**48
 
 
@@ -137,9 +137,16 @@ class Storage:
     `read` gives the bytes, a uint8 array of at least `count` elements, and their byte order.
     """
 
-    def __init__(self, dtype: str, count: int, read: Callable[[], tuple[NDArray[np.uint8], str]]) -> None:
+    def __init__(
+        self,
+        dtype: str,
+        count: int,
+        read: Callable[[], tuple[NDArray[np.uint8], str]],
+        whole: "Storage | None" = None,
+    ) -> None:
         self.dtype = dtype
         self.count = count
+        self.whole: Storage = whole or self  # of which it is a part
         self.read = functools.cache(read)
         self.by_dtype: dict[str, Array] = {}
 
@@ -151,6 +158,8 @@ class Storage:
         """The elements as an array of a dtype by its name: one array, which all views share."""
         if dtype not in self.by_dtype:
             data, byteorder = self.read()
+            if len(data) < self.nbytes():
+                raise ValueError(f"{len(data)} bytes of a storage of {self.nbytes()}")
             size = self.nbytes() - self.nbytes() % itemsize(dtype)
             self.by_dtype[dtype] = as_elements(data[:size], dtype, byteorder)
         return self.by_dtype[dtype]
@@ -197,7 +206,9 @@ class TensorView:
         pairs = list(zip(self.size, self.stride, strict=True))
         last = self.offset + sum((n - 1) * step for n, step in pairs)
         count = self.storage.nbytes() // itemsize(self.dtype)
-        if last >= count or self.nbytes() > max(MAX_EXPANDED, self.storage.nbytes()):
+        is_copied = self.is_negated or self.scale is not None
+        most = FREE_BYTES if is_copied else MAX_EXPANDED  # of elements that a storage holds once
+        if last >= count or self.nbytes() > max(most, self.storage.nbytes()):
             raise FormatError(
                 message(
                     where,
@@ -245,14 +256,18 @@ class TensorView:
                 got = f"{scale.shape} and {zero_point.shape}"
                 raise FormatError(message(where, f"a scale and zero point for each row of {name}", got))
             shape[self.axis] = -1
-        scale = np.asarray(scale, np.float64).reshape(shape)
-        values: Array = (array - np.asarray(zero_point, np.float64).reshape(shape)) * scale
-        return values.astype(np.float32)
+        # As torch does it: the difference of two whole numbers, times the scale, in float32.
+        values: Array = array.astype(np.float32 if array.itemsize == 1 else np.float64)
+        values -= zero_point.reshape(shape).astype(values.dtype)
+        values *= scale.reshape(shape).astype(np.float32)
+        return values.astype(np.float32, copy=False)
 
     def is_expanded(self) -> bool:
         """Whether it takes elements of its storage more often than once."""
         return self.nbytes() > self.storage.nbytes()
 
     def nbytes(self) -> int:
-        """The bytes of a copy, as far as the sizes are numbers."""
+        """The bytes of a copy as the file would hold it, as far as the sizes are numbers."""
+        if not all(type(n) is int and n.bit_length() <= 62 for n in self.size):
+            return 2**62
         return prod(n for n in self.size if type(n) is int) * itemsize(self.dtype)

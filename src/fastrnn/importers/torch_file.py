@@ -33,6 +33,10 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 # The pickle in a zip: names, shapes and a program's own small things, not the weights.
 MAX_PICKLE = 256 * 2**20
+# torch stores it as it is; packed again by others it becomes several times smaller, a pickle made to cost
+# much a thousand times.
+MAX_PICKLE_RATIO = 20
+FREE_PICKLE = 2**18
 
 Reader: TypeAlias = Callable[[], tuple[NDArray[np.uint8], str]]
 Tensor: TypeAlias = TensorView | Unread
@@ -109,11 +113,11 @@ def _rebuild_quantised(
     scheme, *values = quantiser if isinstance(quantiser, tuple) and quantiser else (None,)
     name = scheme.text if isinstance(scheme, Name) else brief(scheme)
     match name, values:
-        case "torch.per_tensor_affine", [float(scale), int(zero_point)]:
+        case "torch.per_tensor_affine", [float(scale), int(zero_point)] if zero_point.bit_length() < 32:
             return replace(view, scale=scale, zero_point=zero_point)
         case (
             "torch.per_channel_affine" | "torch.per_channel_affine_float_qparams",
-            [TensorView() as scales, TensorView() as zero_points, int(axis)],
+            [TensorView(scale=None) as scales, TensorView(scale=None) as zero_points, int(axis)],
         ):
             return replace(view, scale=scales, zero_point=zero_points, axis=axis)
     return Unread(f"a tensor quantised by {name}")
@@ -168,6 +172,7 @@ class _Storages:
     def __init__(self, reader_of: Callable[[str, int, int], Reader]) -> None:
         self.reader_of = reader_of  # (key, bytes, elements) -> () -> uint8 array
         self.by_key: dict[str, Storage] = {}
+        self.kinds: dict[str, tuple[str, int]] = {}  # and how many elements
 
     def __call__(self, persistent_id: object) -> object:
         """From ('storage', type, key, location, count, ...) to its Storage."""
@@ -182,6 +187,8 @@ class _Storages:
         if type(count) is not int or not 0 <= count < 2**62 or not isinstance(key, (str, int)):
             raise ValueError(f"a storage {brief(key)} of {brief(count)} elements")
         key = str(key)
+        if self.kinds.setdefault(key, (name, count)) != (name, count):
+            raise ValueError(f"the storage {brief(key)} of two kinds or sizes")
         if name not in STORAGE_TYPES:
             self.reader_of(key, count * OTHER_STORAGES.get(name, 1), count)
             return Unread(f"a tensor on torch.{name}")
@@ -202,7 +209,7 @@ def _part(storage: Storage, view: object) -> object:
                 data, byteorder = storage.read()
                 return data[offset * size : (offset + count) * size], byteorder
 
-            return Storage(storage.dtype, count, read)
+            return Storage(storage.dtype, count, read, storage.whole)
     raise ValueError(f"the part {brief(view)} of a storage")
 
 
@@ -246,7 +253,8 @@ def read_zip(archive: Archive, where: str) -> Any:
 
         return read
 
-    pickle = io.BytesIO(archive.read(f"{root}data.pkl", limit=MAX_PICKLE).data)
+    limit = min(MAX_PICKLE, FREE_PICKLE + MAX_PICKLE_RATIO * archive.packed(f"{root}data.pkl"))
+    pickle = io.BytesIO(archive.read(f"{root}data.pkl", limit=limit).data)
     return read_pickle(pickle, where, FUNCTIONS, _Storages(reader_of))
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
-from fastrnn.errors import Array, brief, message
+from fastrnn.errors import Array, brief, message, printable
 from fastrnn.importers.tensors import is_shape
 
 # Nested deeper than this, a value is a stand-in.
@@ -31,7 +31,7 @@ class Name:
     __slots__ = ("text",)
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = printable(text)
 
 
 class Foreign:
@@ -168,6 +168,8 @@ class Freezer:
             result = self.freeze(value.value(), depth + 1)
         elif isinstance(value, Name):
             result = StandIn(value.text)
+        elif isinstance(value, np.dtype):
+            result = StandIn("numpy.dtype", (str(value),))
         elif isinstance(value, np.ndarray):
             result = value.view()
             result.flags.writeable = False
@@ -196,6 +198,10 @@ class Freezer:
 # ---------------------------------------------------------------- NumPy's arrays and scalars
 
 
+# Of NumPy's dates.
+_UNITS = frozenset(b"Y M W D h m s ms us ns ps fs as".split())
+
+
 class PickledDtype:
     """A NumPy dtype that a pickle describes."""
 
@@ -209,15 +215,9 @@ class PickledDtype:
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
             raise ValueError(f"the state of a dtype, {brief(state)}")
         self.order = str(state[1])
-        if len(state) > 8 and isinstance(state[8], tuple) and len(state[8]) > 1:
-            unit = state[8][1]
-            if (
-                isinstance(unit, tuple)
-                and len(unit) > 1
-                and isinstance(unit[0], bytes)
-                and type(unit[1]) is int
-            ):
-                self.unit = f"[{unit[1]}{unit[0].decode('ascii', 'replace')}]"
+        match state[8:]:
+            case ((_, (bytes(unit), int(count), *_)), *_) if unit in _UNITS and 0 < count < 10**6:
+                self.unit = f"[{count}{unit.decode()}]"
 
     def value(self) -> Any:
         """The dtype; a stand-in where it is none of numbers, texts or dates."""
@@ -254,7 +254,7 @@ def _array(data: object, dtype: object, shape: object, order: Any) -> Any:
     dtype = dtype.value() if isinstance(dtype, PickledDtype) else dtype
     match data, dtype, shape:
         case bytes(), np.dtype(), tuple() if is_shape(shape) and dtype.itemsize > 0:
-            if prod(shape) * dtype.itemsize == len(data):
+            if prod(shape) * dtype.itemsize == len(data) and is_shape((*shape, dtype.itemsize)):
                 return np.ndarray(shape, dtype, data, order=order)
     return Foreign("numpy.ndarray", (shape, dtype))
 
