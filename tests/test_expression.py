@@ -121,7 +121,7 @@ def test_options_of_the_command_are_those_of_layers_without(run, path, tmp_path)
         ("GRU('nothing')", 'keys that begin with "nothing."'),
         ("LSTM('rnn')", "the weights of LSTM, got those of GRU"),
         ("Softmax(open('x'))", "names of layers and modules, numbers and texts, got open"),
-        ("__import__('os').system('touch mark')", 'one of .*system'),
+        ("__import__('os').system('touch mark')", "one of .*system"),
         ("rnn + rnn", "names of layers and modules"),
         ("[x for x in rnn]", "names of layers and modules"),
         ("embedding, norm", "expected 6 features, got 5 from the layer before"),

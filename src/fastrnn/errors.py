@@ -80,7 +80,7 @@ def join(words: Iterable[str]) -> str:
 
 def quote(names: Iterable[str]) -> str:
     """Names as a list in quotes, for a message."""
-    return join(f'"{printable(name)}"' for name in names)
+    return join(map(literal, names))
 
 
 # ---------------------------------------------------------------- options

@@ -44,7 +44,9 @@ def _is_counter(name: str, array: Array) -> bool:
 
 def _unwrapped(names: list[str]) -> dict[str, str]:
     """Each name without what wrappers put into it; as it was, where two would become one."""
-    result = {name: _without_inner(name) for name in names}
+    everything = "\n".join(names)
+    has_inner = any(wrapper in everything for wrapper in INNER_WRAPPERS)
+    result = {name: _without_inner(name) if has_inner else name for name in names}
     wrappers = min(map(_wrappers_before, result.values()), default=0)
     result = {name: short[wrappers * len(WRAPPER) :] for name, short in result.items()}
     return result if len(set(result.values())) == len(set(names)) else {name: name for name in names}
@@ -59,6 +61,4 @@ def _wrappers_before(name: str) -> int:
 
 
 def _without_inner(name: str) -> str:
-    if not any(wrapper in name for wrapper in INNER_WRAPPERS):
-        return name
     return ".".join(part for part in name.split(".") if part not in INNER_WRAPPERS)

@@ -8,6 +8,7 @@ was asked. So a file can hold a whole pandas table beside its weights and still 
 file that asks for ``os.system`` is refused by name.
 """
 
+import os
 import pickletools
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,7 +25,9 @@ MAX_WORK = 2_000_000
 CHEAP = 0.5  # what a number, a text or a look into the memo weighs
 MAX_NAME = 1000
 NAME_SHARE = 10  # characters of a name that weigh as much as an opcode
-TEXT_SHARE = 64  # of a text or bytes that a call is given
+# Characters and bytes that calls are given: as often as the pickle has bytes, and so many more.
+TEXT_RATIO = 4
+FREE_TEXT = 2**20
 MAX_BITS = 2**15  # of a whole number
 
 
@@ -59,7 +62,9 @@ def read_pickle(
     FormatError
         The pickle is damaged or hostile.
     """
-    machine = _Machine(where, functions, persistent)
+    begin = file.tell()
+    machine = _Machine(where, functions, persistent, file.seek(0, os.SEEK_END) - begin)
+    file.seek(begin)
     try:
         with warnings.catch_warnings():
             # pickletools decodes escapes of old protocols, and warns of those that it does not know.
@@ -96,8 +101,10 @@ class _Machine:
         where: str,
         functions: Mapping[str, Callable[..., object]],
         persistent: Callable[[Any], object],
+        size: int,
     ) -> None:
         self.where = where
+        self.text_room = FREE_TEXT + TEXT_RATIO * size
         self.functions = functions
         self.persistent = persistent
         self.stack: list[Any] = []
@@ -246,7 +253,9 @@ class _Machine:
         inner = [a for a in arguments if isinstance(a, _CONTAINERS)]
         self.charge(len(arguments) + sum(map(len, inner)))
         self.charge(sum(len(b) for a in inner for b in a if isinstance(b, _CONTAINERS)))
-        self.charge(sum(len(a) for a in arguments if isinstance(a, (str, bytes))) // TEXT_SHARE)
+        self.text_room -= sum(len(a) for a in arguments if isinstance(a, (str, bytes)))
+        if self.text_room < 0:
+            raise FormatError(message(self.where, "texts that are used a few times", "some used very often"))
         if function.text in self.functions:
             return self.functions[function.text](*arguments)
         try:

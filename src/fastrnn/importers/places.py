@@ -1,7 +1,8 @@
 """Places in what a file holds: paths of keys, dicts of every kind, where tensors lie."""
 
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -165,35 +166,51 @@ def candidates(root: object) -> dict[Path, dict[Any, Any]]:
     return found
 
 
+class _Node(NamedTuple):
+    """A place on a walk: its name under its parent; paths of all places would be long together."""
+
+    value: object
+    parent: "_Node | None"
+    name: Any
+
+    def path(self) -> Path:
+        names = []
+        node = self
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        return tuple(reversed(names))
+
+
 def other_weights(root: object, path: Path) -> list[Path]:
     """The places of what may be weights of another part of the model, besides the state dict at a path: whole
     modules, state dicts of other names, and matrices of floats anywhere. Optimizers are passed over."""
-    chosen = entries(at(root, path))
+    at_path = at(root, path)
+    chosen = entries(at_path)
     names = {name for name in chosen if isinstance(name, str)}
     found: list[Path] = []
-    seen: set[int] = {id(chosen)}
-    stack: list[tuple[Path, object]] = [(path, chosen), ((), root)]
-    while stack and len(found) < MAX_FOUND:
-        place, value = stack.pop(0)
-        if is_module(value):
-            found.append(place)
+    seen: set[int] = set()
+    kept: list[object] = []  # whose id() is in `seen`
+    queue = deque([_Node(root, None, None)])
+    while queue and len(found) < MAX_FOUND:
+        node = queue.popleft()
+        inner = entries(node.value)
+        if id(node.value) in seen or id(inner) in seen or is_optimizer(inner):
             continue
-        inner = entries(value)
-        if (id(value) in seen or id(inner) in seen) and inner is not chosen:
-            continue
-        seen |= {id(value), id(inner)} if inner is value or isinstance(value, Foreign) else {id(value)}
-        if is_optimizer(inner):
+        seen |= {id(node.value), id(inner)}
+        kept.append(inner)
+        if is_module(node.value):
+            found.append(node.path())
             continue
         items = list(inner.items()) if isinstance(inner, dict) else list(enumerate(_items_of(inner)))
-        if inner is chosen:
-            if place != path:
-                continue  # it comes on its own
-            items = list(unpack(inner).items())
+        if inner is chosen or node.value is at_path:
+            items = list(unpack(chosen).items())
+            loose = [name for name, item in items if not isinstance(name, str) and _is_matrix(item)]
+            found += [(*path, name) for name in loose[:1]]
         elif _holds_weights(inner, items, names):
-            found.append(place)
-            continue
-        stack += [
-            ((*place, name), item) for name, item in items if isinstance(item, (dict, list, tuple, Foreign))
+            found.append(node.path())
+        queue += [
+            _Node(item, node, name) for name, item in items if isinstance(item, (dict, list, tuple, Foreign))
         ]
     return found
 

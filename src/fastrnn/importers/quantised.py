@@ -33,8 +33,9 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
 
     What tells no weights ("scale", "zero_point" and "dtype" of such a layer) goes.
     """
-    texts = [name for name in found if isinstance(name, str) and any(mark in name for mark in _MARKS)]
-    if not texts:
+    texts = [name for name in found if isinstance(name, str)]
+    everything = "\n".join(texts)
+    if not any(mark in everything for mark in _MARKS):
         return dict(found)
     linears = {match["path"] for name in texts if (match := _LINEAR.fullmatch(name))}
     idle = {f"{path}{name}" for path in linears for name in ("scale", "zero_point", "_packed_params.dtype")}

@@ -134,21 +134,28 @@ def float8_values(dtype: str) -> NDArray[np.float32]:
 class Storage:
     """One storage of a file: its elements, read when they are first wanted.
 
-    `read` gives the bytes, a uint8 array of at least `count` elements, and their byte order.
+    `read` gives the bytes, a uint8 array of at least `count` elements, and their byte order. Or it is `count`
+    elements of a `whole` storage from `begin` on.
     """
 
     def __init__(
         self,
         dtype: str,
         count: int,
-        read: Callable[[], tuple[NDArray[np.uint8], str]],
+        read: Callable[[], tuple[NDArray[np.uint8], str]] | None = None,
         whole: "Storage | None" = None,
+        begin: int = 0,
     ) -> None:
         self.dtype = dtype
         self.count = count
-        self.whole: Storage = whole or self  # of which it is a part
-        self.read = functools.cache(read)
+        self.whole: Storage = whole or self
+        self.begin = begin
+        self.read = None if read is None else functools.cache(read)
         self.by_dtype: dict[str, Array] = {}
+
+    def part(self, begin: int, count: int) -> "Storage":
+        """The storage that is a part of this one, in elements."""
+        return Storage(self.dtype, count, None, self.whole, self.begin + begin)
 
     def nbytes(self) -> int:
         """Its bytes in the file."""
@@ -156,6 +163,11 @@ class Storage:
 
     def elements(self, dtype: str) -> Array:
         """The elements as an array of a dtype by its name: one array, which all views share."""
+        if self.read is None:
+            begin, rest = divmod(self.begin * itemsize(self.dtype), itemsize(dtype))
+            if rest:
+                raise ValueError("a part of a storage that begins within an element")
+            return self.whole.elements(dtype)[begin : begin + self.nbytes() // itemsize(dtype)]
         if dtype not in self.by_dtype:
             data, byteorder = self.read()
             if len(data) < self.nbytes():
@@ -217,9 +229,14 @@ class TensorView:
                     "The file is damaged or cut short.",
                 )
             )
-        if len(self.storage.by_dtype.keys() | {self.dtype}) > MAX_DTYPES:
+        if len(self.storage.whole.by_dtype.keys() | {self.dtype}) > MAX_DTYPES:
             raise FormatError(message(where, f"a storage of at most {MAX_DTYPES} dtypes", "more"))
-        elements = self.storage.elements(self.dtype)[self.offset :]
+        try:
+            elements = self.storage.elements(self.dtype)[self.offset :]
+        except ValueError as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(message(where, f"a storage that {name} fits", str(error))) from error
         # The stride of an axis of one is never taken, and may be anything.
         strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]
         # Elements that several indices share would be written together.

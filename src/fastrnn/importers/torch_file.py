@@ -199,17 +199,11 @@ class _Storages:
         return whole if not view or view[0] is None else _part(whole, view[0])
 
 
-def _part(storage: Storage, view: object) -> object:
+def _part(storage: Storage, view: object) -> Storage:
     """The storage that is a part of another, as in files of torch 0.1: (key, offset, count)."""
     match view:
         case (_, int(offset), int(count)) if 0 <= offset <= offset + count <= storage.count:
-            size = itemsize(storage.dtype)
-
-            def read() -> tuple[NDArray[np.uint8], str]:
-                data, byteorder = storage.read()
-                return data[offset * size : (offset + count) * size], byteorder
-
-            return Storage(storage.dtype, count, read, storage.whole)
+            return storage.part(offset, count)
     raise ValueError(f"the part {brief(view)} of a storage")
 
 
