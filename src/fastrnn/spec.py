@@ -147,10 +147,12 @@ def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any
         got = type(state_dict).__name__
         hint = "fastrnn.load_state_dict(path) reads one from a file."
         raise TypeError(message(where, "state_dict to be a mapping of names to arrays", got, hint))
-    for key in state_dict:
+    for key in (key for key in state_dict if not isinstance(key, str)):
         check_text(where, "every key of state_dict", key)
     path = f"{check_text(where, 'prefix', prefix).removesuffix('.')}." if prefix else ""
-    folded = fold(where, state_dict, path)
+    # A part may lie beside the module: fastai's raw weight is beside "module".
+    scope = path.removesuffix("module.")
+    folded = fold(where, {key: state_dict[key] for key in state_dict if key.startswith(scope)}, path)
     for name, why in {**getattr(state_dict, "unread", {}), **folded.refused}.items():
         if name.startswith(path):
             raise unread_error(where, name, why)

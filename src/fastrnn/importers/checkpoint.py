@@ -122,10 +122,10 @@ def _read(tensors: Mapping[str, Any], unread: dict[str, str], where: str) -> dic
         try:
             array = value.array(where, brief(name)) if isinstance(value, TensorView) else value
             if isinstance(value, TensorView) and value.is_expanded():
-                room -= value.nbytes()
+                room -= value.nbytes
                 if room < 0:
                     expected = f"expanded tensors of at most {MAX_EXPANDED} bytes"
-                    raise FormatError(message(where, expected, f"{value.nbytes()} more"))
+                    raise FormatError(message(where, expected, f"{value.nbytes} more"))
             arrays[name] = array
         except FormatError as error:
             first = first or error
@@ -143,7 +143,7 @@ def _check_sharing(tensors: Mapping[str, Any], where: str) -> None:
     views = [view for view in tensors.values() if isinstance(view, TensorView) and not view.is_expanded()]
     storages = {id(view.storage.whole): view.storage.whole for view in views}
     there = sum(storage.nbytes() for storage in storages.values())
-    wanted = sum(view.nbytes() for view in views)
+    wanted = sum(view.nbytes for view in views)
     if any(len(dtypes) > MAX_DTYPES for dtypes in _dtypes_of(views).values()):
         raise FormatError(message(where, f"a storage of at most {MAX_DTYPES} dtypes", "more"))
     # One that does not fit its own storage is named by itself.

@@ -70,10 +70,10 @@ def read_pickle(
             # pickletools decodes escapes of old protocols, and warns of those that it does not know.
             warnings.simplefilter("ignore", DeprecationWarning)
             for opcode, argument, _ in pickletools.genops(file):
-                machine.charge(CHEAP if opcode.name in _CHEAP else 1)
-                if opcode.name == "STOP":
+                name = opcode.name
+                if name == "STOP":
                     return machine.pop()
-                machine.run(opcode.name, argument)
+                machine.run(name, argument)
     except FormatError:
         raise
     except (
@@ -94,7 +94,7 @@ def read_pickle(
 
 
 class _Machine:
-    """The stack machine: one method an opcode, found by its name."""
+    """The stack machine: a method for each opcode, in the table `_OPCODES`."""
 
     def __init__(
         self,
@@ -117,22 +117,11 @@ class _Machine:
             raise FormatError(message(self.where, f"a pickle of at most {MAX_WORK} operations", "more"))
 
     def run(self, name: str, argument: Any) -> None:
-        if name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _LITERALS:
-            if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
-                raise ValueError(f"a whole number of {argument.bit_length()} bits")
-            # A bytearray is nobody's to change here, and bytes need no copies.
-            self.stack.append(bytes(argument) if isinstance(argument, bytearray) else argument)
-        elif name in _MEMO_GET:
-            self.stack.append(self.memo[int(argument)])
-        elif name in _MEMO_PUT:
-            self.memo[int(argument)] = self.stack[-1]
-        elif name not in _IGNORED:
-            method = getattr(self, f"do_{name.lower()}", None)
-            if method is None:
-                raise FormatError(message(self.where, "the opcodes of a torch file", f"the opcode {name}"))
-            method(argument)
+        method, work = _OPCODES.get(name, (None, 1))
+        if method is None:
+            raise FormatError(message(self.where, "the opcodes of a torch file", f"the opcode {name}"))
+        self.charge(work)
+        method(self, argument)
 
     # -- the stack
 
@@ -166,7 +155,24 @@ class _Machine:
     def do_dup(self, _: object) -> None:
         self.stack.append(self.stack[-1])
 
-    def do_memoize(self, _: object) -> None:
+    def ignore(self, _: object) -> None:
+        pass
+
+    def push_literal(self, value: Any) -> None:
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise ValueError(f"a whole number of {value.bit_length()} bits")
+        # A bytearray is nobody's to change here, and bytes need no copies.
+        self.stack.append(bytes(value) if isinstance(value, bytearray) else value)
+
+    # -- the memo
+
+    def get(self, place: Any) -> None:
+        self.stack.append(self.memo[int(place)])
+
+    def put(self, place: Any) -> None:
+        self.memo[int(place)] = self.stack[-1]
+
+    def memoize(self, _: object) -> None:
         self.memo[len(self.memo)] = self.stack[-1]
 
     # -- containers
@@ -324,14 +330,34 @@ def _fill(target: object, values: list[Any]) -> object:
     return target
 
 
+def _push(value: object) -> Callable[[_Machine, object], None]:
+    return lambda machine, _: machine.stack.append(value)
+
+
+def _named(names: str, method: Callable[[_Machine, Any], None], work: float) -> dict[str, Any]:
+    return {name: (method, work) for name in names.split()}
+
+
 _CONTAINERS = (list, tuple, dict)
-_CONSTANTS: dict[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-_LITERALS = frozenset(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
-    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE "
-    "SHORT_BINUNICODE BINUNICODE8".split()
-)
-_MEMO_GET = frozenset("GET BINGET LONG_BINGET".split())
-_MEMO_PUT = frozenset("PUT BINPUT LONG_BINPUT".split())
-_IGNORED = frozenset("PROTO FRAME".split())
-_CHEAP = _LITERALS | _MEMO_GET | _MEMO_PUT | {"MEMOIZE"}
+# Each opcode's method, and the work that it is.
+_OPCODES: dict[str, tuple[Callable[[_Machine, Any], None], float]] = {
+    **{
+        name.removeprefix("do_").upper(): (method, 1)
+        for name, method in vars(_Machine).items()
+        if name.startswith("do_")
+    },
+    "NONE": (_push(None), 1),
+    "NEWTRUE": (_push(True), 1),
+    "NEWFALSE": (_push(False), 1),
+    "EMPTY_TUPLE": (_push(()), 1),
+    **_named("PROTO FRAME", _Machine.ignore, 1),
+    **_named("GET BINGET LONG_BINGET", _Machine.get, CHEAP),
+    **_named("PUT BINPUT LONG_BINPUT", _Machine.put, CHEAP),
+    **_named(
+        "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING "
+        "BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8",
+        _Machine.push_literal,
+        CHEAP,
+    ),
+    "MEMOIZE": (_Machine.memoize, CHEAP),
+}

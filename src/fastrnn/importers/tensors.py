@@ -74,6 +74,7 @@ FREE_BYTES = 16 * 2**20
 MAX_EXPANDED = 2**28
 
 
+@functools.cache
 def itemsize(dtype: str) -> int:
     """Bytes of an element of a dtype by its name as it lies in a file."""
     return WIDENED.get(dtype) or np.dtype(dtype).itemsize
@@ -150,8 +151,9 @@ class Storage:
         self.count = count
         self.whole: Storage = whole or self
         self.begin = begin
-        self.read = None if read is None else functools.cache(read)
+        self.read = read
         self.by_dtype: dict[str, Array] = {}
+        self._content: tuple[NDArray[np.uint8], str] | None = None  # what `read` gave
 
     def part(self, begin: int, count: int) -> "Storage":
         """The storage that is a part of this one, in elements."""
@@ -169,7 +171,8 @@ class Storage:
                 raise ValueError("a part of a storage that begins within an element")
             return self.whole.elements(dtype)[begin : begin + self.nbytes() // itemsize(dtype)]
         if dtype not in self.by_dtype:
-            data, byteorder = self.read()
+            self._content = self._content or self.read()
+            data, byteorder = self._content
             if len(data) < self.nbytes():
                 raise ValueError(f"{len(data)} bytes of a storage of {self.nbytes()}")
             size = self.nbytes() - self.nbytes() % itemsize(dtype)
@@ -220,7 +223,7 @@ class TensorView:
         count = self.storage.nbytes() // itemsize(self.dtype)
         is_copied = self.is_negated or self.scale is not None
         most = FREE_BYTES if is_copied else MAX_EXPANDED  # of elements that a storage holds once
-        if last >= count or self.nbytes() > max(most, self.storage.nbytes()):
+        if last >= count or self.nbytes > max(most, self.storage.nbytes()):
             raise FormatError(
                 message(
                     where,
@@ -281,8 +284,9 @@ class TensorView:
 
     def is_expanded(self) -> bool:
         """Whether it takes elements of its storage more often than once."""
-        return self.nbytes() > self.storage.nbytes()
+        return self.nbytes > self.storage.nbytes()
 
+    @functools.cached_property
     def nbytes(self) -> int:
         """The bytes of a copy as the file would hold it, as far as the sizes are numbers."""
         if not all(type(n) is int and n.bit_length() <= 62 for n in self.size):
