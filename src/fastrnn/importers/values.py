@@ -146,7 +146,7 @@ class Freezer:
             return value
         if id(value) in self.done:
             return self.done[id(value)]
-        if depth > MAX_DEPTH:
+        if depth > MAX_DEPTH - isinstance(value, Foreign):  # whose arguments are a level of their own
             return StandIn(type(value).__name__, reason=f"it is nested more than {MAX_DEPTH} deep")
         self.kept.append(value)
         if isinstance(value, (Set, tuple)):
