@@ -82,6 +82,10 @@ def load_state_dict(file: FileLike | Source, key: str | None = None) -> StateDic
 
     Notes
     -----
+    A state dict holds numbers, and not what ``forward()`` or a parametrization without numbers of its own
+    does with them (one on top of weight norm, say): nothing shows that one was there. An example from torch
+    does; see `Sequential.verify`.
+
     Source: https://docs.pytorch.org/docs/stable/notes/serialization.html and
     https://huggingface.co/docs/safetensors
     """
