@@ -9,22 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn.cli import main
 from fastrnn.importers import Source
 from fastrnn.importers.architecture import suggestion
 from fastrnn.loading import make_written, verify
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; give its status, stdout and stderr."""
-
-    def call(*arguments):
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -10,20 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastrnn
-from fastrnn.cli import main
 from fastrnn.loading import verify
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command; give its status, stdout and stderr."""
-
-    def call(*arguments):
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def tagger(rng, precision="float32", batch_first=True, kind="LSTM"):
@@ -279,34 +266,44 @@ def test_wrong_examples_of_the_command_line_are_named(rng, run, tmp_path, monkey
     assert status == 2 and words in err
 
 
+def change_tensors(path, change):
+    """Write a saved model again with tensors that are changed."""
+    with safe_open(path, "numpy") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, metadata)
+
+
+@pytest.fixture
+def with_example(rng, tmp_path):
+    """The path of a model that was saved with an example."""
+    _, lstm, fc = tagger(rng)
+    model = fastrnn.Sequential(lstm, fc)
+    x = rng.standard_normal((2, 5, 3))
+    model.save(tmp_path / "m", example=(x, model(x)[0]))
+    return tmp_path / "m"
+
+
 @pytest.mark.parametrize(
-    "name, array",
-    (("example.surplus", np.ones(2)), ("example.output", None), ("example.state3", np.ones(2))),
+    "change",
+    (
+        lambda tensors: tensors.update({"example.surplus": np.ones(2)}),
+        lambda tensors: tensors.pop("example.output"),
+        lambda tensors: tensors.update({"example.state3": np.ones(2)}),
+    ),
 )
-def test_damaged_examples_are_refused(rng, tmp_path, name, array):
-    _, lstm, fc = tagger(rng)
-    model = fastrnn.Sequential(lstm, fc)
-    x = rng.standard_normal((2, 5, 3))
-    model.save(tmp_path / "m", example=(x, model(x)[0]))
-    with safe_open(tmp_path / "m", "numpy") as file:
-        metadata = file.metadata()
-    tensors = {**load_file(tmp_path / "m"), name: array}
-    save_file({key: value for key, value in tensors.items() if value is not None}, tmp_path / "m", metadata)
+def test_damaged_examples_are_refused(with_example, change):
+    change_tensors(with_example, change)
     with pytest.raises(fastrnn.FormatError, match="the description of a saved model"):
-        fastrnn.load(tmp_path / "m")
+        fastrnn.load(with_example)
 
 
-def test_verify_finds_an_example_that_changed(rng, tmp_path):
-    _, lstm, fc = tagger(rng)
-    model = fastrnn.Sequential(lstm, fc)
-    x = rng.standard_normal((2, 5, 3))
-    model.save(tmp_path / "m", example=(x, model(x)[0]))
-    with safe_open(tmp_path / "m", "numpy") as file:
-        metadata = file.metadata()
-    tensors = load_file(tmp_path / "m")
-    tensors["example.output"] = tensors["example.output"] + 1
-    save_file(tensors, tmp_path / "m", metadata)
-    result = verify(tmp_path / "m")
+def test_verify_finds_an_example_that_changed(with_example):
+    change_tensors(
+        with_example, lambda tensors: tensors.update({"example.output": tensors["example.output"] + 1})
+    )
+    result = verify(with_example)
     assert not result["passed"] and result["self_test_passed"]
     assert_close(result["example"]["largest_error"], 1.0, 1e-5)
 
