@@ -184,6 +184,20 @@ def test_verify_finds_a_changed_weight(rng, tmp_path):
     assert not result["passed"] and result["largest_error"] > result["tolerance"]
 
 
+@pytest.mark.parametrize("path", (b"a", 3, None))
+def test_save_takes_paths_alone(rng, path):
+    with pytest.raises(TypeError, match="save: expected a path, got"):
+        fastrnn.Sequential(random_layer(rng)).save(path)
+
+
+@pytest.mark.parametrize("path", ("", "a\0b", "no/such/folder/a", "."))
+def test_a_path_that_takes_no_file_is_an_os_error(rng, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError):
+        fastrnn.Sequential(random_layer(rng)).save(path)
+    assert not any(tmp_path.iterdir())
+
+
 def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
     model = fastrnn.Sequential(random_layer(rng, "LSTM", 3, 4))
     (tmp_path / "m").write_bytes(b"old")

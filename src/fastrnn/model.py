@@ -20,6 +20,7 @@ from fastrnn.errors import (
     check_number,
     message,
 )
+from fastrnn.files import check_path
 from fastrnn.layers import (
     GRU,
     LSTM,
@@ -232,6 +233,7 @@ class Sequential:
         OSError
             The file cannot be written.
         """
+        path = check_path("save", path)
         kept = None if example is None else self._example(example, tolerance)
         granted = self.taken_for_granted
         if kept is not None:

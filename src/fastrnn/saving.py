@@ -6,7 +6,6 @@ dict. Here are specifications and arrays; what makes a model of them stands abov
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +53,7 @@ def is_saved(state_dict: StateDict) -> bool:
     return "fastrnn" in state_dict.metadata
 
 
-def write_model(path: str | os.PathLike[str], model: SavedModel) -> None:
+def write_model(path: str, model: SavedModel) -> None:
     """Write a model; the file appears whole or not at all.
 
     Raises
@@ -75,7 +74,7 @@ def write_model(path: str | os.PathLike[str], model: SavedModel) -> None:
     if model.example is not None:
         tensors |= {f"example.{name}": array for name, array in _example_arrays(model.example).items()}
         description["example_tolerance"] = model.example.tolerance
-    with replacing(os.fspath(path)) as draft:
+    with replacing(path) as draft:
         try:
             save_file(tensors, draft, {"fastrnn": json.dumps(description)})
         except SafetensorError as error:  # which is no OSError, though the disk is full
