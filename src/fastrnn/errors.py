@@ -133,6 +133,13 @@ def check_text(where: str, name: str, value: object) -> str:
     return value
 
 
+def check_path(where: str, path: object) -> str:
+    """Return a path as text, if it is a str or path object."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(message(where, "a path", brief(path)))
+    return os.fsdecode(path)
+
+
 def check_flag(where: str, name: str, value: object) -> bool:
     """Return value as a bool, if it is one."""
     if not isinstance(value, (bool, np.bool_)):

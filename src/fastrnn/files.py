@@ -7,15 +7,6 @@ import stat
 import tempfile
 from collections.abc import Iterator
 
-from fastrnn.errors import brief, message
-
-
-def check_path(where: str, path: object) -> str:
-    """Return a path as text, if it is a str or path object."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(message(where, "a path", brief(path)))
-    return os.fsdecode(path)
-
 
 def check_target(path: str) -> None:
     """Raise the OSError of a path that no file can be written to: it names none, or its folder does not

@@ -18,9 +18,9 @@ from fastrnn.errors import (
     check_array,
     check_lengths,
     check_number,
+    check_path,
     message,
 )
-from fastrnn.files import check_path
 from fastrnn.layers import (
     GRU,
     LSTM,
