@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, cast
 
-from fastrnn.errors import Array, WeightError, literal, message, printable, quote
+from fastrnn.errors import Array, WeightError, join, literal, message, printable, quote
 from fastrnn.importers.source import Source
 from fastrnn.importers.state_dict import StateDict
 from fastrnn.spec import GATES, GRANTED, LayerSpec, is_recurrent_key, recurrent_kind, unread_error
@@ -37,7 +37,8 @@ def read_architecture(
     if state_dict.unread:
         raise unread_error(where, *next(iter(state_dict.unread.items())))
     if state_dict.others:
-        got = f"{quote([state_dict.key])} and {quote(state_dict.others[:5])}"
+        places = (state_dict.key, *state_dict.others[:5])
+        got = join(literal(place) if place else 'weights at the top ("")' for place in places)
         here = f"key={literal(state_dict.key)} takes the first alone. Or write all of it out:"
         hint = f"{here}\n{suggestion(source, state_dict)}"
         raise WeightError(message(where, "a file with one model", got, hint))
