@@ -36,7 +36,7 @@ def test_a_hint_names_a_key_that_works(tmp_path, content, key):
     torch.save(content(weights), tmp_path / "a.pt")
     with pytest.raises(fastrnn.FormatError, match="one state_dict, got 2") as caught:
         fastrnn.load_state_dict(tmp_path / "a.pt")
-    assert '. Pick one with key="' in str(caught.value)
+    assert '. Pick one with key=, as key="' in str(caught.value)
     hinted = str(caught.value).partition('key="')[2].partition('"')[0]
     for name in (key, hinted):
         found = fastrnn.load_state_dict(tmp_path / "a.pt", name)

@@ -77,16 +77,54 @@ def test_options_of_the_command_are_those_of_layers_without(run, path, tmp_path)
     assert repr(model).startswith(
         "Sequential(Embedding(11, 5), GRU(5, 6, batch_first=True), Last(), LayerNorm"
     )
-    assert verify(tmp_path / "m")["taken_for_granted"] == []
-    run(
-        "convert",
-        path,
-        tmp_path / "m",
-        "--layers",
-        "embedding, GRU('rnn', batch_first=False)",
-        "--batch-first",
-    )
-    assert not fastrnn.load(tmp_path / "m").batch_first
+    assert verify(tmp_path / "m")["taken_for_granted"] == ["no_activations"]
+
+
+@pytest.mark.parametrize(
+    "layers, options, words",
+    (
+        (
+            "embedding, GRU('rnn', batch_first=False)",
+            ("--batch-first",),
+            "batch_first=True, as was asked for",
+        ),
+        ("embedding, rnn", ("--nonlinearity", "relu"), "a layer that takes nonlinearity, got none"),
+        ("norm", ("--batch-first",), "a layer that takes batch_first, got none"),
+    ),
+)
+def test_options_of_the_command_are_never_passed_over(run, path, tmp_path, layers, options, words):
+    status, _, err = run("convert", path, tmp_path / "m", "--layers", layers, *options)
+    assert status == 2 and words in err and not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    "text, options, words",
+    (
+        ("rnn", (), 'nonlinearity="tanh" or "relu" of RNN, which no file tells'),
+        ("RNN('rnn', nonlinearity='tanh')", ("--nonlinearity", "relu"), "got RNN with nonlinearity='tanh'"),
+        ("RNN('rnn', nonlinearity='relu')", ("--nonlinearity", "relu"), ""),
+        ("rnn", ("--nonlinearity", "relu"), ""),
+    ),
+)
+def test_the_nonlinearity_is_asked_for(rng, run, tmp_path, text, options, words):
+    weights = {
+        "rnn.weight_ih_l0": rng.standard_normal((4, 3)),
+        "rnn.weight_hh_l0": rng.standard_normal((4, 4)),
+    }
+    np.savez(tmp_path / "a.npz", **weights)
+    status, out, err = run("convert", tmp_path / "a.npz", tmp_path / "m", "--layers", text, *options)
+    assert words in err and (status == 2 if words else "nonlinearity='relu'" in out)
+
+
+def test_what_a_text_does_not_say_is_taken_for_granted(run, path, tmp_path):
+    said = "embedding, GRU('rnn', batch_first=False), Last, norm, Softmax"
+    for text, wanted in (
+        (said, []),
+        (said.replace(", Last", ""), ["every_step"]),
+        (said.replace(", Softmax", "").replace(", batch_first=False", ""), ["time_first", "no_activations"]),
+    ):
+        assert run("convert", path, tmp_path / "m", "--layers", text)[0] == 0
+        assert verify(tmp_path / "m")["taken_for_granted"] == wanted
 
 
 @pytest.mark.parametrize(

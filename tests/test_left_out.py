@@ -20,6 +20,7 @@ from test_importers import legacy_of, tensor_pickle, zip_of
 import fastrnn
 from fastrnn.importers.hostile import is_hostile
 from fastrnn.importers.tensors import Storage
+from fastrnn.importers.values import StandIn
 
 
 class Color(enum.Enum):
@@ -316,6 +317,13 @@ def test_keys_of_every_kind_keep_their_values(tmp_path):
     found = fastrnn.load_state_dict(tmp_path / "a.pt").left_out
     assert sorted(str(value) for name, value in found.items() if name.startswith("1")) == ["number", "text"]
     assert found["days"][day] == 5
+
+
+def test_a_stand_in_says_where_its_attributes_are():
+    stand_in = StandIn("argparse.Namespace", state={"hidden": 4})
+    with pytest.raises(AttributeError, match=r"the stand-in for argparse\.Namespace: .* is in `state`"):
+        _ = stand_in.hidden
+    assert copy.copy(stand_in).state == {"hidden": 4} == pickle.loads(pickle.dumps(stand_in)).state
 
 
 def test_stand_ins_are_only_read(tmp_path):

@@ -11,7 +11,7 @@ from collections import OrderedDict, UserDict
 
 import numpy as np
 import pytest
-from helpers import check_layer, random_spec, random_tensors
+from helpers import check_layer, random_spec, random_tensors, save
 from safetensors.numpy import save_file
 from test_importers import legacy_of, tensor_pickle, zip_of
 
@@ -68,6 +68,18 @@ def test_the_one_with_the_recurrent_module_is_the_model(tmp_path):
     torch.save(content, tmp_path / "a.pt")
     assert fastrnn.load_state_dict(tmp_path / "a.pt").key == "policy"
     assert len(fastrnn.load(tmp_path / "a.pt").layers) == 1
+
+
+def test_modules_of_the_same_names_are_one_model_only_with_the_same_shapes(tmp_path):
+    torch = pytest.importorskip("torch")
+    tensors = torch.nn.GRU(3, 8).state_dict()
+    copy = {name: tensor + 1 for name, tensor in tensors.items()}
+    state_dict = fastrnn.load_state_dict(save(torch, {"model": tensors, "teacher": copy}, tmp_path / "a.pt"))
+    assert not state_dict.others
+    path = save(torch, {"model": tensors, "decoder": torch.nn.GRU(8, 5).state_dict()}, tmp_path / "b.pt")
+    assert fastrnn.load_state_dict(path).others == ("decoder",)
+    with pytest.raises(fastrnn.WeightError, match="a file with one model"):
+        fastrnn.load(path)
 
 
 def test_metrics_and_callbacks_are_no_second_model(tmp_path):

@@ -22,7 +22,7 @@ from fastrnn.errors import (
     message,
 )
 from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
-from fastrnn.importers.architecture import module_paths, read_architecture, taken_for_granted
+from fastrnn.importers.architecture import module_paths, not_said, read_architecture, taken_for_granted
 from fastrnn.importers.expression import read_layers
 from fastrnn.importers.torch_module import read_module
 from fastrnn.layers import Last
@@ -205,7 +205,7 @@ def make_written(
         {name: value for name, value in defaults.items() if value is not None},
     )
     model = build(specs, precision, threads, backend)
-    model.taken_for_granted = ()
+    model.taken_for_granted = not_said(specs)
     return model, [path for path in sorted(module_paths(state_dict)) if path not in paths]
 
 

@@ -240,8 +240,10 @@ class Sequential:
             result = compare_example(self, kept, build)
             if not result["passed"]:
                 error = result["largest_error"]
-                got = f"one {error:.3g} away" if np.isfinite(error) else "another one"
                 expected = f"the example's output within {result['tolerance']:.3g}"
+                got = f"one {error:.3g} away"
+                if not np.isfinite(error):
+                    expected, got = "an output of the example's shape", "another one"
                 raise ValueError(message("save", expected, got, result["hint"]))
             granted = undecided(self, kept, granted or (), build) or None
         specs = [layer.spec() for layer in self.layers]

@@ -241,12 +241,33 @@ def _run(model: "fastrnn.Sequential", example: Example) -> Floats | None:
 
 
 def _what_would_agree(model: "fastrnn.Sequential", example: Example, make: Maker) -> str:
-    """Try what no file tells: the layout, the last step alone, an activation at the end."""
-    for is_other, last, name in product((False, True), (False, True), _ACTIVATIONS):
-        if (is_other or last or name) and _agrees(model, example, make, is_other, last, name):
-            layout = [f"batch_first={not model.batch_first}"] * is_other
-            return f"It agrees with {join(layout + ['Last()'] * last + [name] * bool(name))}."
+    """Try what no file tells: an RNN's nonlinearity, the layout, the last step, an activation at the end."""
+    for word, is_other, last, name in product(
+        ("", "relu", "tanh"), (False, True), (False, True), _ACTIVATIONS
+    ):
+        changed = _with_nonlinearity(model, word, make) if word else model
+        if changed is None or not (word or is_other or last or name):
+            continue
+        if _agrees(changed, example, make, is_other, last, name):
+            words = [f'nonlinearity="{word}"'] * bool(word)
+            words += [f"batch_first={not model.batch_first}"] * is_other
+            return f"It agrees with {join(words + ['Last()'] * last + [name] * bool(name))}."
     return ""
+
+
+def _with_nonlinearity(
+    model: "fastrnn.Sequential", nonlinearity: str, make: Maker
+) -> "fastrnn.Sequential | None":
+    """The model with another nonlinearity in its RNNs; None where that changes nothing."""
+    specs = [layer.spec() for layer in model.layers]
+    changed = [
+        LayerSpec(spec.kind, {**spec.options, "nonlinearity": nonlinearity}, spec.tensors)
+        if spec.options.get("nonlinearity", nonlinearity) != nonlinearity
+        else spec
+        for spec in specs
+    ]
+    is_same = all(one is other for one, other in zip(changed, specs, strict=True))
+    return None if is_same else make(changed, None)
 
 
 def _agrees(

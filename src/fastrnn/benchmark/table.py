@@ -50,12 +50,12 @@ def headline(result: Mapping[str, Any]) -> str:
 
 
 def missing_notes(result: Mapping[str, Any]) -> list[str]:
-    """A line for each engine that is not installed: the packages that it misses, and how they come."""
+    """Of each engine that is not installed two lines: the packages that it misses, and how they come."""
     notes = []
     for engine, packages in result["not_installed"].items():
         wanted = " ".join(PINNED.get(package, package) for package in packages)
         are = "is" if len(packages) == 1 else "are"
-        notes.append(f"{engine}: {join(packages)} {are} not installed (pip install {wanted})")
+        notes += [f"{engine}: {join(packages)} {are} not installed", f"    pip install {wanted}"]
     return notes
 
 

@@ -34,7 +34,8 @@ class Archive:
             self._zip = zipfile.ZipFile(cast("str | IO[bytes]", file))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
             got = f"a damaged one ({error})"
-            raise FormatError(message(where, "a whole zip archive", got)) from error
+            hint = "It may be cut short: copy or download it again."
+            raise FormatError(message(where, "a whole zip archive", got, hint)) from error
         try:
             self._check(os.path.getsize(file) if isinstance(file, str) else file.seek(0, os.SEEK_END))
         except BaseException:

@@ -232,7 +232,7 @@ def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any]]:
         return chosen[0], found[chosen[0]]
     names = [join(path) for path in chosen[:20]]
     keys = [join(path) for path in chosen[:20] if find_path(root, join(path)) == path]
-    hint = f"Pick one with key={literal(keys[-1])}." if keys else ""
+    hint = f"Pick one with key=, as key={literal(keys[-1])}." if keys else ""
     raise FormatError(message(where, "one state_dict", f"{len(chosen)}: {quote(names)}", hint))
 
 

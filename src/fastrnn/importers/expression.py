@@ -62,6 +62,9 @@ def read_layers(
         ) from None
     if not specs:
         raise ValueError(message(WHERE, "at least one layer", "none", EXAMPLE))
+    for name in defaults:
+        if not any(spec.kind in GATES and name in option_names[spec.kind] for spec in specs):
+            raise ValueError(message(WHERE, f"a layer that takes {name}", "none"))
     return specs, reader.paths
 
 
@@ -88,7 +91,8 @@ def _parse(text: str) -> ast.Module:
     try:
         return ast.parse(text.strip().strip(","), mode="exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        got = f"one that is no Python ({str(error)[:100]})"
+        place = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
+        got = f"one that is no Python ({printable(place[:100])})"
         raise ValueError(message(WHERE, "a list of layers", got, EXAMPLE)) from None
 
 
@@ -194,9 +198,19 @@ class _Reader:
         tensors = take_prefix(WHERE, self.state_dict, prefix) if takes_weights else {}
         self.paths |= {prefix.removesuffix(".")} if takes_weights else set()
         if kind in GATES:
-            wanted = {name: self.defaults[name] for name in self.option_names[kind] if name in self.defaults}
-            options = wanted | options
+            options = self._with_defaults(kind, options)
         return LayerSpec(kind, options, tensors)
+
+    def _with_defaults(self, kind: str, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a recurrent layer: those of the text, and defaults that do not contradict them."""
+        for name in self.option_names[kind]:
+            if name in self.defaults and options.setdefault(name, self.defaults[name]) != self.defaults[name]:
+                got = f"{kind} with {name}={options[name]!r}"
+                raise ValueError(message(WHERE, f"{name}={self.defaults[name]!r}, as was asked for", got))
+        if "nonlinearity" in self.option_names[kind] and "nonlinearity" not in options:
+            expected = f'nonlinearity="tanh" or "relu" of {kind}, which no file tells'
+            raise ValueError(message(WHERE, expected, "none"))
+        return options
 
     def _value(self, node: ast.expr) -> Any:
         try:

@@ -184,10 +184,10 @@ class _Node(NamedTuple):
 
 def other_weights(root: object, path: Path) -> list[Path]:
     """The places of what may be weights of another part of the model, besides the state dict at a path: whole
-    modules, state dicts of other names, and matrices of floats anywhere. Optimizers are passed over."""
+    modules, state dicts of other names or shapes, matrices of floats anywhere. Optimizers are passed over."""
     at_path = at(root, path)
     chosen = entries(at_path)
-    names = {name for name in chosen if isinstance(name, str)}
+    shapes = {name: _shape_of(item) for name, item in chosen.items() if isinstance(name, str)}
     found: list[Path] = []
     seen: set[int] = set()
     kept: list[object] = []  # whose id() is in `seen`
@@ -207,7 +207,7 @@ def other_weights(root: object, path: Path) -> list[Path]:
             items = list(unpack(chosen).items())
             loose = [name for name, item in items if not isinstance(name, str) and _is_matrix(item)]
             found += [(*path, name) for name in loose[:1]]
-        elif _holds_weights(inner, items, names):
+        elif _holds_weights(inner, items, shapes):
             found.append(node.path())
         queue += [
             _Node(item, node, name) for name, item in items if isinstance(item, (dict, list, tuple, Foreign))
@@ -219,14 +219,25 @@ def _items_of(value: object) -> Any:
     return value if isinstance(value, (list, tuple)) else ()
 
 
-def _holds_weights(value: object, items: list[tuple[Any, object]], names: set[str]) -> bool:
-    """Whether parameters or matrices lie right in a dict or list, others than those of the chosen names."""
-    if isinstance(value, dict) and {name for name, item in items if isinstance(item, TENSORS)} <= names:
+def _holds_weights(value: object, items: list[tuple[Any, object]], shapes: dict[str, Any]) -> bool:
+    """Whether parameters or matrices lie right in a dict or list, other than a copy of the chosen ones: the
+    same names and shapes, as of a moving average."""
+    tensors = {name: _shape_of(item) for name, item in items if isinstance(item, TENSORS)}
+    if isinstance(value, dict) and tensors.items() <= shapes.items():
         return False
     return any(
         (isinstance(name, str) and isinstance(item, TENSORS) and is_parameter(name)) or _is_matrix(item)
         for name, item in items
     )
+
+
+def _shape_of(value: object) -> tuple[Any, ...] | None:
+    match value:
+        case TensorView():
+            return value.size
+        case np.ndarray(shape=shape):
+            return tuple(shape)
+    return None
 
 
 def _is_matrix(value: object) -> bool:

@@ -71,6 +71,11 @@ class StandIn:
     items: Any = ()
     reason: str = ""
 
+    def __getattr__(self, attribute: str) -> NoReturn:
+        where = f"the stand-in for {self.name}" if attribute != "name" else "StandIn"
+        hint = "What the object would have been filled with is in `state`."
+        raise AttributeError(message(where, "one of its own attributes", brief(attribute), hint))
+
     def __repr__(self) -> str:
         return f"<stand-in for {self.name}{f': {self.reason}' if self.reason else ''}>"
 
