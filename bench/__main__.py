@@ -44,6 +44,12 @@ def _parser():
     comparison.add_argument("before")
     comparison.add_argument("after")
     comparison.add_argument("--threshold", type=float, help="a change that counts, as a share (default 0.05)")
+    bits = add("bits", _bits, "Record the bits of outputs, or compare them with a record.")
+    target = bits.add_mutually_exclusive_group(required=True)
+    target.add_argument("-o", "--output", help="where the record goes (.json)")
+    target.add_argument(
+        "--against", metavar="RECORD", help="name what differs from it; if anything, status 1"
+    )
     show = add("show", _show, "Print the table of a result.")
     show.add_argument("result")
     text = add("markdown", _markdown, "Print the README's tables of a result.")
@@ -97,6 +103,24 @@ def _compare(options):
     found = compare(before, after, THRESHOLD if options.threshold is None else options.threshold)
     print_comparison(before, after, found)
     return 1 if found["slower"] else 0
+
+
+def _bits(options):
+    from bench.bits import differences, record
+    from fastrnn.files import check_target, replacing
+
+    if options.output is not None:
+        check_target(options.output)
+        with replacing(options.output) as draft, open(draft, "w") as file:
+            json.dump(record(), file, indent=1)
+        return 0
+    with open(options.against) as file:
+        before = json.load(file)
+    differing, shared = differences(before, record())
+    for name in differing:
+        print(name)
+    print(f"{len(differing)} of {shared} differ")
+    return 1 if differing else 0
 
 
 def _show(options):

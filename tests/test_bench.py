@@ -16,6 +16,7 @@ import bench.probe
 import bench.run
 import bench.startup
 import fastrnn
+from bench import bits
 from bench.__main__ import main as bench_main
 from bench.cases import (
     GRID,
@@ -686,3 +687,26 @@ def test_installed_sizes_hold_the_requirements():
 def test_peers_are_those_of_the_grid():
     assert {case.against for case in GRID} == {PEERS, "torch", "onnxruntime", "rtneural"}
     assert {engine.name for engine in PEER_ENGINES} == {"torch", "onnxruntime", "openvino"}
+
+
+# ---------------------------------------------------------------- bits
+
+
+def test_bits_that_differ_are_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(bits, "SIZES", ((3, 5),))
+    monkeypatch.setattr(bits, "record", lambda: {"here": {n: bits._digest(a) for n, a in bits.cases()}})
+    path = tmp_path / "a.json"
+    assert bench_main(["bits", "-o", str(path)]) == 0
+    assert bench_main(["bits", "--against", str(path)]) == 0
+    before = json.loads(path.read_text())["here"]
+    names = [name for name, _ in bits.cases()]
+    assert (
+        len(names) == len(set(names)) == len(before) > 300
+        and f"0 of {len(before)} differ" in capsys.readouterr().out
+    )
+    changed = next(name for name in before if name.startswith("LSTM") and "stream" in name)
+    path.write_text(json.dumps({"here": {**before, changed: "0"}, "elsewhere": before}))
+    assert bench_main(["bits", "--against", str(path)]) == 1
+    assert capsys.readouterr().out.splitlines() == [f"here: {changed}", f"1 of {len(before)} differ"]
+    path.write_text(json.dumps({"elsewhere": before}))
+    assert bench_main(["bits", "--against", str(path)]) == 2
