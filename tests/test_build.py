@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from fastrnn import backends
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -20,6 +22,11 @@ def build(folder, **environment):
     return subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120
     )
+
+
+def test_the_simd_backend_was_built():
+    """Without it most tests of the kernels would find nothing to do, and pass."""
+    assert "baseline" in backends.SIMD_TABLES
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="CC names no compiler there")
