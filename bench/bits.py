@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 import fastrnn
+from bench.cases import random_tensors
 from fastrnn.backends import SIMD_TABLES
 from fastrnn.errors import message
 from fastrnn.spec import RecurrentSpec
@@ -75,8 +76,7 @@ def cases():
 
 def _recurrent_cases(spec, precision, batch_first, threads):
     random = np.random.default_rng(spec.hidden_size)
-    bound = 1 / np.sqrt(spec.hidden_size)
-    tensors = {name: random.uniform(-bound, bound, shape) for name, shape in spec.tensor_shapes().items()}
+    tensors = random_tensors(random, spec, precision)
     options = {"batch_first": batch_first, "precision": precision, "threads": threads}
     if spec.kind == "RNN":
         options["nonlinearity"] = spec.nonlinearity

@@ -41,6 +41,13 @@ RTNEURAL_MICROSECONDS = {16: 0.041, 32: 0.19, 64: 0.61, 128: 2.56}
 RTNEURAL_GFLOPS = 250.0
 
 
+def random_tensors(random, spec, precision):
+    """Weights of torch's usual scale for a RecurrentSpec, by torch's names."""
+    bound = 1 / np.sqrt(spec.hidden_size)
+    shapes = spec.tensor_shapes().items()
+    return {name: random.uniform(-bound, bound, shape).astype(precision) for name, shape in shapes}
+
+
 @dataclass(frozen=True)
 class Case:
     """One piece of work: a recurrent layer, a batch, a number of time steps; and the ratio wanted.
@@ -94,11 +101,7 @@ class Case:
     def work(self, threads=1):
         """The Work, with seeded weights of torch's usual scale."""
         random = np.random.default_rng(self.hidden_size)
-        bound = 1 / np.sqrt(self.hidden_size)
-        tensors = {
-            name: random.uniform(-bound, bound, shape).astype(self.precision)
-            for name, shape in self.shape().tensor_shapes().items()
-        }
+        tensors = random_tensors(random, self.shape(), self.precision)
         spec = LayerSpec(self.kind, {"precision": self.precision}, tensors)
         return Work((spec,), self.T, self.B, self.mode, self.lengths(), threads)
 

@@ -26,7 +26,7 @@ LAYERING = {
     "cores": {"errors", "_threads"},
     "backends": {"_version", "errors", "cores", "_blas", "_simd", "_threads"},
     "importers": {"errors", "parametrizations", "spec", "importers"},
-    "files": set(),
+    "files": {"errors"},
     "chain": {"errors", "_chain"},
     "streaming": {"errors", "chain", "_stepper"},
     "pool": {"errors", "chain", "_slots"},

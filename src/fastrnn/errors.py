@@ -9,6 +9,7 @@ one grammar: *where: expected X, got Y. Hint.* A ``check_*`` function raises or 
 it checked, ready for use.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -289,6 +290,16 @@ def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -
 
 
 # ---------------------------------------------------------------- files
+
+
+def check_name(path: str) -> None:
+    """Raise OSError for a path that no file can have: with a NUL, or not of the file system's encoding."""
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "No name of a file", path) from error
+    except OSError:
+        pass  # there is none, which whoever opens it is told
 
 
 def check_regular(where: str, path: str) -> None:

@@ -7,18 +7,15 @@ import stat
 import tempfile
 from collections.abc import Iterator
 
+from fastrnn.errors import check_name
+
 
 def check_target(path: str) -> None:
     """Raise the OSError of a path that no file can be written to: it names none, or its folder does not
     take one, or a folder or a device lies there. Of a link that is what it leads to."""
     if not path:
         raise FileNotFoundError(errno.ENOENT, "No name of a file", path)
-    try:
-        os.lstat(path)
-    except ValueError as error:  # a NUL, or what the file system's encoding has not
-        raise OSError(errno.EINVAL, "No name of a file", path) from error
-    except OSError:
-        pass
+    check_name(path)
     for place in (path, os.path.realpath(path)):
         folder = os.path.dirname(place) or "."
         if not os.path.isdir(folder):

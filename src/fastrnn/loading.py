@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,14 +22,14 @@ from fastrnn.errors import (
     message,
 )
 from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
-from fastrnn.importers.architecture import module_paths, not_said, read_architecture, taken_for_granted
+from fastrnn.importers.architecture import module_paths, read_architecture, taken_for_granted
 from fastrnn.importers.expression import read_layers
 from fastrnn.importers.torch_module import read_module
 from fastrnn.layers import Last
 from fastrnn.model import LAYERS, Sequential, build, nest_state
 from fastrnn.saving import SavedModel, is_saved, read_model
-from fastrnn.selftest import Comparison, compare, compare_example, fits_golden
-from fastrnn.spec import GRANTED
+from fastrnn.selftest import ACTIVATIONS, Comparison, compare, compare_example, fits_golden
+from fastrnn.spec import GATES, GRANTED, LayerSpec
 
 # The files whose want of a comparison was told already.
 _told: set[object] = set()
@@ -205,8 +205,20 @@ def make_written(
         {name: value for name, value in defaults.items() if value is not None},
     )
     model = build(specs, precision, threads, backend)
-    model.taken_for_granted = not_said(specs)
+    model.taken_for_granted = _not_said(specs)
     return model, [path for path in sorted(module_paths(state_dict)) if path not in paths]
+
+
+def _not_said(specs: Sequence[LayerSpec]) -> tuple[str, ...]:
+    """What is taken for granted of layers that somebody wrote down: what they do not say."""
+    recurrent = [spec for spec in specs if spec.kind in GATES]
+    kinds = {spec.kind for spec in specs}
+    is_open = {
+        "time_first": any("batch_first" not in spec.options for spec in recurrent),
+        "every_step": bool(recurrent) and "Last" not in kinds,
+        "no_activations": not kinds & ACTIVATIONS.keys(),
+    }
+    return tuple(name for name in GRANTED if is_open[name])
 
 
 def with_last(model: Sequential) -> Sequential:

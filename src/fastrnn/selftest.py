@@ -152,13 +152,13 @@ def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:
 # ---------------------------------------------------------------- examples from torch
 
 
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "": lambda y: y,
-    "Sigmoid()": sigmoid,
-    "Tanh()": np.tanh,
-    "ReLU()": relu,
-    "Softmax()": softmax_reference,
-    "LogSoftmax()": log_softmax_reference,
+    "Sigmoid": sigmoid,
+    "Tanh": np.tanh,
+    "ReLU": relu,
+    "Softmax": softmax_reference,
+    "LogSoftmax": log_softmax_reference,
 }
 
 
@@ -202,7 +202,7 @@ def undecided(
     others = {
         "time_first": (True, False, [""]),
         "every_step": (False, True, [""]),
-        "no_activations": (False, False, [name for name in _ACTIVATIONS if name]),
+        "no_activations": (False, False, [name for name in ACTIVATIONS if name]),
     }
     return tuple(
         name
@@ -243,7 +243,7 @@ def _run(model: "fastrnn.Sequential", example: Example) -> Floats | None:
 def _what_would_agree(model: "fastrnn.Sequential", example: Example, make: Maker) -> str:
     """Try what no file tells: an RNN's nonlinearity, the layout, the last step, an activation at the end."""
     for word, is_other, last, name in product(
-        ("", "relu", "tanh"), (False, True), (False, True), _ACTIVATIONS
+        ("", "relu", "tanh"), (False, True), (False, True), ACTIVATIONS
     ):
         changed = _with_nonlinearity(model, word, make) if word else model
         if changed is None or not (word or is_other or last or name):
@@ -251,7 +251,7 @@ def _what_would_agree(model: "fastrnn.Sequential", example: Example, make: Maker
         if _agrees(changed, example, make, is_other, last, name):
             words = [f'nonlinearity="{word}"'] * bool(word)
             words += [f"batch_first={not model.batch_first}"] * is_other
-            return f"It agrees with {join(words + ['Last()'] * last + [name] * bool(name))}."
+            return f"It agrees with {join(words + ['Last()'] * last + [f'{name}()'] * bool(name))}."
     return ""
 
 
@@ -280,7 +280,7 @@ def _agrees(
     output = _run(changed, example)
     if output is None:
         return False
-    output = _ACTIVATIONS[activation](_last(output, batch_first, example) if last else output)
+    output = ACTIVATIONS[activation](_last(output, batch_first, example) if last else output)
     if _squeezed(output) != _squeezed(example.y):
         return False
     wanted = example.y.reshape(output.shape)

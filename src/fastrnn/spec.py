@@ -24,7 +24,6 @@ GRANTED = {
     "no_activations": "no activations",
 }
 
-ACTIVATIONS = frozenset(("ReLU", "Tanh", "Sigmoid", "Softmax", "LogSoftmax"))
 
 _RECURRENT_KEY = re.compile(
     r"(?P<name>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d{1,6})(?P<reverse>_reverse)?)?"

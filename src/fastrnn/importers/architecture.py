@@ -6,14 +6,13 @@ anything else `read_architecture` says what it found and shows the Sequential to
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, cast
 
 from fastrnn.errors import Array, WeightError, join, literal, message, printable, quote
 from fastrnn.importers.source import Source
 from fastrnn.importers.state_dict import StateDict
 from fastrnn.spec import (
-    ACTIVATIONS,
     GATES,
     GRANTED,
     LayerSpec,
@@ -81,18 +80,6 @@ def taken_for_granted(batch_first: bool | None) -> tuple[str, ...]:
     """What no state dict tells of a model that is read off it, by the names in `spec.GRANTED`; `batch_first`:
     as the caller says."""
     return tuple(name for name in GRANTED if name != "time_first" or batch_first is None)
-
-
-def not_said(specs: Sequence[LayerSpec]) -> tuple[str, ...]:
-    """The same of layers that somebody wrote down: what they do not say."""
-    recurrent = [spec for spec in specs if spec.kind in GATES]
-    kinds = {spec.kind for spec in specs}
-    is_open = {
-        "time_first": any("batch_first" not in spec.options for spec in recurrent),
-        "every_step": bool(recurrent) and "Last" not in kinds,
-        "no_activations": not kinds & ACTIVATIONS,
-    }
-    return tuple(name for name in GRANTED if is_open[name])
 
 
 # ---------------------------------------------------------------- the Sequential to write

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import IO, Any, TypeAlias
 
-from fastrnn.errors import FormatError, brief, check_regular, message, printable
+from fastrnn.errors import brief, check_name, check_regular, message, printable
 
 # A path; a file's content; or an object with read(), open for reading bytes.
 FileLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
@@ -68,12 +68,8 @@ class Source:
         path = self.path
         if path is None:
             return Window(self.where, lambda: io.BytesIO(self._content))
-        try:
-            check_regular(self.where, path)
-        except ValueError as error:  # a NUL, or what the file system's encoding has not
-            if isinstance(error, FormatError):
-                raise
-            raise OSError(errno.EINVAL, "No name of a file", path) from error
+        check_name(path)
+        check_regular(self.where, path)
         return Window(self.where, lambda: open(path, "rb"))
 
     def __repr__(self) -> str:

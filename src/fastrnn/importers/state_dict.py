@@ -69,8 +69,8 @@ class StateDict(dict[str, Array]):
     folded : dict of str to str
         The parameters that training held in parts, and in which form: "weight norm".
     others : tuple of str
-        The places of other weights in the file: state dicts whose names differ from these, whole modules,
-        dicts and lists that hold a matrix.
+        The places of other weights in the file: state dicts whose names or shapes differ from these, whole
+        modules, dicts and lists that hold a matrix.
     metadata : dict of str to str
         The texts of a safetensors file.
     """
