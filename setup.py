@@ -76,30 +76,31 @@ def missing_to_compile():
 
 
 def extension(name, *sources, **options):
+    path = f"fastrnn/{name.replace('.', '/')}"
     return Extension(
         f"fastrnn.{name}",
-        [f"src/fastrnn/{name}.pyx", *sources],
-        include_dirs=["src/fastrnn", numpy.get_include()],
+        [f"{path}.pyx", *(f"{os.path.dirname(path)}/{source}" for source in sources)],
+        include_dirs=["fastrnn/engine", numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-        depends=[*glob("src/fastrnn/kernels/*.h"), "src/fastrnn/threads/threads.h"],
-        **options,
+        depends=glob("fastrnn/engine/**/*.h", recursive=True),
+        **{"extra_compile_args": compile_args, **options},
     )
 
 
 extensions = [
-    extension("_pack", extra_compile_args=compile_args),
-    extension("_blas", extra_compile_args=compile_args),
-    extension("_threads", "src/fastrnn/threads/threads.c", extra_compile_args=compile_args + pool_args),
-    extension("_plan", extra_compile_args=compile_args),
-    extension("_drivers", extra_compile_args=compile_args),
-    extension("_engine", extra_compile_args=compile_args),
-    extension("_chain", extra_compile_args=compile_args),
-    extension("_stepper", extra_compile_args=compile_args),
-    extension("_slots", extra_compile_args=compile_args),
+    extension("engine.packing"),
+    extension("engine.blas.tables"),
+    extension("engine.threads.team", "threads.c", extra_compile_args=compile_args + pool_args),
+    extension("engine.plan"),
+    extension("engine.drivers"),
+    extension("operators.operator"),
+    extension("operators.runner"),
+    extension("streaming.steps"),
+    extension("streaming.slots"),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(
-        "_simd",
-        "src/fastrnn/kernels/kernels.c",
+        "engine.simd.tables",
+        "kernels.c",
         extra_compile_args=compile_args + kernel_args,
         libraries=[] if is_msvc else ["m"],
         optional=True,
@@ -120,7 +121,8 @@ setup(
             "cdivision": True,
             "freethreading_compatible": True,
         },
-        include_path=["src"],
+        include_path=["."],
+        build_dir="build/cython",
         annotate=os.environ.get("FASTRNN_ANNOTATE") == "1",
     )
 )

@@ -73,8 +73,9 @@ def _measure(options):
     from bench.run import run
     from bench.startup import RUNS
     from fastrnn.benchmark.measure import ROUNDS
-    from fastrnn.errors import check_positive, message
-    from fastrnn.files import check_target, replacing
+    from fastrnn.checks import check_positive
+    from fastrnn.errors import message
+    from fastrnn.saving.whole_files import check_target, replacing
     from fastrnn.terminal import progress
 
     rounds = ROUNDS if options.rounds is None else check_positive("bench", "--rounds", options.rounds)
@@ -107,7 +108,7 @@ def _compare(options):
 
 def _bits(options):
     from bench.bits import differences, record
-    from fastrnn.files import check_target, replacing
+    from fastrnn.saving.whole_files import check_target, replacing
 
     if options.output is not None:
         check_target(options.output)

@@ -11,7 +11,7 @@ import numpy as np
 
 import fastrnn
 from bench.cases import random_tensors
-from fastrnn.backends import SIMD_TABLES
+from fastrnn.engine.backends import SIMD_TABLES
 from fastrnn.errors import message
 from fastrnn.spec import RecurrentSpec
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastrnn.backends import ISAS, pick_isa
+from fastrnn.engine.backends import ISAS, pick_isa
 
 SOURCE = Path(__file__).with_name("probe.c")
 # Of each instruction set: bytes of a vector, sums in flight, and what the compiler is told. A

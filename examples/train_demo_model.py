@@ -3,7 +3,7 @@
 The text is ``pydoc_data.topics``, the language reference that every Python carries
 (PSF licence). The result is a plain ``state_dict``, saved as any torch user would:
 
-    python examples/train_demo_model.py src/fastrnn/demo/char_lstm.pt
+    python examples/train_demo_model.py fastrnn/demo/char_lstm.pt
 
 Needs torch. About ten minutes on two cores.
 """

@@ -5,6 +5,8 @@ import os
 # Small products from many tests: BLAS threads only get in each other's way. Before NumPy loads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import helpers
@@ -16,8 +18,15 @@ from hypothesis import settings
 import fastrnn
 from fastrnn.cli import main
 
+ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = Path(__file__).parent / "golden"
 MODELS = Path(os.environ.get("FASTRNN_MODELS", Path(__file__).resolve().parents[2] / "shared" / "models"))
+
+# The benchmark is not installed. The root stays off the path: its `fastrnn` is a source tree.
+_bench = importlib.util.spec_from_file_location(
+    "bench", ROOT / "bench" / "__init__.py", submodule_search_locations=[str(ROOT / "bench")]
+)
+sys.modules["bench"] = importlib.util.module_from_spec(_bench)
 
 settings.register_profile("fastrnn", deadline=None, print_blob=True)
 settings.load_profile("fastrnn")
@@ -32,6 +41,15 @@ class Random(np.random.Generator):
 
     def __repr__(self):
         return f"Random(seed={self.seed})"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def elsewhere(tmp_path_factory):
+    """Tests, and the processes that they start, run in a folder of their own."""
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 /* Every kernel on blocks of memory that are exactly as large as the contract says (kernels.h), for the address
  * sanitizer to watch: one instruction set's name is the argument. What is computed, other tests look at. */
-#include "kernels.c"
+#include "simd/kernels.c"
 
 #include <stdio.h>
 #include <stdlib.h>

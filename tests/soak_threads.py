@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 import fastrnn
-from fastrnn._engine import PLANS
+from fastrnn.operators.operator import PLANS
 from fastrnn.spec import RecurrentSpec
 
 CALLERS = 8

@@ -656,7 +656,7 @@ def test_probe_builds_for_every_instruction_set():
     if compiler is None:
         pytest.skip("no C compiler")
     for isa, (width, accumulators, flags) in bench.probe.BUILDS.items():
-        if bool(flags) is (isa in ("avx512", "avx2")) and (not flags or isa in fastrnn.backends.ISAS):
+        if bool(flags) is (isa in ("avx512", "avx2")) and (not flags or isa in fastrnn.engine.backends.ISAS):
             bench.probe._compile([f"-DWIDTH={width}", f"-DACCUMULATORS={accumulators}", *flags])
 
 

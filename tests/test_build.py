@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrnn import backends
+from fastrnn.engine import backends
 
 ROOT = Path(__file__).resolve().parents[1]
 

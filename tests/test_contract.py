@@ -1,6 +1,7 @@
 """Promises about the package as a whole."""
 
-import ast
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,58 +13,106 @@ import pytest
 from helpers import random_layer
 
 import fastrnn
-from fastrnn import backends
+from fastrnn.engine import backends
 
 PACKAGE = Path(fastrnn.__file__).parent
 
-# Which modules of the package each may import; a test of a design is a table.
+# Which parts of the package each may import, itself aside; a test of a design is a table. From the bottom up.
 LAYERING = {
     "_version": set(),
     "errors": set(),
-    "parametrizations": {"errors"},
-    "spec": {"errors", "parametrizations"},
-    "reference": {"spec"},
-    "cores": {"errors", "_threads"},
-    "backends": {"_version", "errors", "cores", "_blas", "_simd", "_threads"},
-    "importers": {"errors", "parametrizations", "spec", "importers"},
-    "files": {"errors"},
-    "chain": {"errors", "_chain"},
-    "streaming": {"errors", "chain", "_stepper"},
-    "pool": {"errors", "chain", "_slots"},
-    "layers": {"layers", "errors", "spec", "reference", "backends", "streaming", "pool", "_engine", "_pack"},
-    "selftest": {"errors", "spec", "reference"},
-    "saving": {"errors", "spec", "files", "importers", "selftest"},
-    "model": {"errors", "spec", "chain", "layers", "pool", "saving", "selftest", "streaming"},
-    "loading": {"errors", "spec", "backends", "importers", "layers", "model", "saving", "selftest"},
-    "offline": {"offline", "errors", "backends", "files", "importers"},
+    "arrays": set(),
+    "checks": {"arrays", "errors"},
+    "spec": set(),
     "terminal": {"errors"},
-    "benchmark": {"benchmark", "_version", "errors", "spec", "backends", "chain", "layers", "model"}
-    | {"terminal"},
-    "demo": set(),
+    "importers": {"arrays", "checks", "errors", "spec"},
+    "reference": {"spec", "importers"},
+    "engine.backend": set(),
+    "engine.threads": {"checks", "errors"},
+    "engine.simd": {"engine.backend"},
+    "engine.blas": {"engine.backend"},
+    "engine": {"_version", "checks", "errors", "engine.backend", "engine.blas", "engine.simd"}
+    | {"engine.threads"},
+    "operators": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads"},
+    "streaming": {"arrays", "checks", "errors", "engine", "engine.threads", "operators"},
+    "layers": {"arrays", "checks", "errors", "spec", "importers", "reference", "engine", "operators"}
+    | {"streaming"},
+    "saving": {"arrays", "checks", "errors", "spec", "reference", "importers"},
+    "program": {
+        "arrays",
+        "checks",
+        "errors",
+        "spec",
+        "reference",
+        "layers",
+        "operators",
+        "saving",
+        "streaming",
+    },
+    "loading": {"checks", "errors", "spec", "importers", "engine", "layers", "program", "saving"},
 }
+# What stands above: it may import all of these, and `fastrnn` as users do.
+ABOVE = {
+    "benchmark": {"benchmark"},
+    "demo": set(),
+    "cli": {"benchmark", "cli", "demo"},
+    "__main__": {"cli"},
+    "__init__": {"_built"},
+    "_built": set(),
+}
+
+IMPORT = re.compile(
+    r"^\s*(?:from (?P<module>fastrnn[\w.]*) c?import (?P<names>\([^)]*\)|.*)"
+    r"|c?import (?P<whole>fastrnn[\w.]*))",
+    re.M,
+)
+
+
+def part_of(name):
+    """The part of the package that a module belongs to, by its path below `fastrnn`."""
+    parts = name.split(".")
+    return next(
+        (part for part in (".".join(parts[:2]), parts[0]) if part in LAYERING or part in ABOVE), parts[0]
+    )
 
 
 def imports_of(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from names if node.module == "fastrnn" else [node.module]
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+    """The modules of the package that a file imports or cimports, below `fastrnn`; "" is the whole of it."""
+    for match in IMPORT.finditer(path.read_text()):
+        module = (match["module"] or match["whole"]).removeprefix("fastrnn").lstrip(".")
+        if module or match["whole"]:
+            yield module
+        else:
+            yield from re.findall(r"\w+", match["names"].split(" as ")[0])
 
 
 def test_imports_run_one_way():
+    """Those of compiled modules too."""
     seen = set()
-    for path in PACKAGE.rglob("*.py"):
-        part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if part not in LAYERING:
-            assert part in ("__init__", "__main__", "cli")
-            continue
+    for path in (path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyi", ".pyx", ".pxd")):
+        part = part_of(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
         seen.add(part)
+        allowed = LAYERING[part] | {part} if part in LAYERING else {*LAYERING, "", *ABOVE[part]}
         for name in imports_of(path):
-            if name.startswith("fastrnn."):
-                assert name.split(".")[1] in LAYERING[part], f"{path.name} imports {name}"
-    assert seen == set(LAYERING)
+            assert part_of(name) in allowed, f"{path.relative_to(PACKAGE)} imports fastrnn.{name}"
+    assert seen == {*LAYERING, *ABOVE}
+
+
+def test_the_table_runs_from_the_bottom_up():
+    order = list(LAYERING)
+    assert [(a, b) for a in order for b in LAYERING[a] if order.index(b) >= order.index(a)] == []
+
+
+def test_a_source_tree_that_is_not_built_says_what_to_type(tmp_path):
+    shutil.copytree(
+        PACKAGE, tmp_path / "fastrnn", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    )
+    (tmp_path / "setup.py").touch()
+    command = [sys.executable, "-c", "import fastrnn"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: fastrnn: expected compiled modules, got a source tree without them")
+    assert "`pip install -e .`" in last and result.returncode == 1
 
 
 def test_public_names_are_these_and_documented():

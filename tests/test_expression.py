@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn.importers import Source
 from fastrnn.importers.architecture import suggestion
-from fastrnn.loading import make_written, verify
+from fastrnn.loading.verify import verify
+from fastrnn.loading.written import make_written
 
 
 @pytest.fixture

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import _pack, reference
-from fastrnn._engine import RowFunction
-from fastrnn._pack import arrange_panels
-from fastrnn.backends import pick_isa
+from fastrnn import reference
+from fastrnn.engine import packing
+from fastrnn.engine.backends import pick_isa
+from fastrnn.engine.packing import arrange_panels
+from fastrnn.operators.operator import RowFunction
 
-simd = pytest.importorskip("fastrnn._simd")
+simd = pytest.importorskip("fastrnn.engine.simd.tables")
 
 ISAS = tuple(simd.TABLES)
 EXACT = {"sigmoid": reference.sigmoid, "tanh": np.tanh}
@@ -100,9 +101,9 @@ def test_tails_write_their_own_numbers_only(rng, isa, name, dtype):
 
 @pytest.mark.parametrize("large_bytes", (0, 1 << 20))
 def test_arrays_settle_at_cache_lines_for_good(monkeypatch, rng, large_bytes):
-    monkeypatch.setattr(_pack, "LARGE_BYTES", large_bytes)
+    monkeypatch.setattr(packing, "LARGE_BYTES", large_bytes)
     arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 3), (1,), (70, 41))]
-    settled = _pack.settle(arrays[0], None, *arrays[1:])
+    settled = packing.settle(arrays[0], None, *arrays[1:])
     assert settled[1] is None
     for array, copy in zip(arrays, (settled[0], *settled[2:]), strict=True):
         np.testing.assert_array_equal(copy, array)
@@ -113,8 +114,8 @@ def test_arrays_settle_at_cache_lines_for_good(monkeypatch, rng, large_bytes):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("large_bytes", (0, 1 << 20))
 def test_settled_memory_is_the_process_own(monkeypatch, large_bytes):
-    monkeypatch.setattr(_pack, "LARGE_BYTES", large_bytes)
-    (settled,) = _pack.settle(np.ones(5, np.float32))
+    monkeypatch.setattr(packing, "LARGE_BYTES", large_bytes)
+    (settled,) = packing.settle(np.ones(5, np.float32))
     pid = os.fork()
     if pid == 0:
         ctypes.memset(settled.ctypes.data, 0, settled.nbytes)
@@ -128,9 +129,9 @@ def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
         def madvise(self, *_):
             raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(_pack, "LARGE_BYTES", 0)
-    monkeypatch.setattr(_pack.mmap, "mmap", Refusing)
-    (settled,) = _pack.settle(np.arange(9.0))
+    monkeypatch.setattr(packing, "LARGE_BYTES", 0)
+    monkeypatch.setattr(packing.mmap, "mmap", Refusing)
+    (settled,) = packing.settle(np.arange(9.0))
     np.testing.assert_array_equal(settled, np.arange(9.0))
 
 
@@ -348,7 +349,7 @@ def watched(tmp_path_factory):
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no compiler with an address sanitizer")
     tests = Path(__file__).parent
-    kernels = tests.parent / "src" / "fastrnn" / "kernels"
+    kernels = tests.parent / "fastrnn" / "engine"
     source = tests / "kernels_memory.c"
     subprocess.run([*compiler, f"-I{kernels}", source, "-o", folder / "watched", "-lm"], check=True)
     return folder / "watched"

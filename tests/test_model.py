@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastrnn
-from fastrnn.loading import verify
+from fastrnn.loading.verify import verify
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ def test_a_path_that_takes_no_file_is_an_os_error(rng, tmp_path, monkeypatch, pa
 def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
     model = fastrnn.Sequential(random_layer(rng, "LSTM", 3, 4))
     (tmp_path / "m").write_bytes(b"old")
-    monkeypatch.setattr("fastrnn.selftest.sequential_reference", lambda *_: np.ones((12, 2, 4)))
+    monkeypatch.setattr("fastrnn.saving.golden.sequential_reference", lambda *_: np.ones((12, 2, 4)))
     with pytest.raises(RuntimeError, match="save: expected the reference's output within"):
         model.save(tmp_path / "m")
     monkeypatch.undo()
@@ -209,7 +209,7 @@ def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fastrnn.saving.save_file", fail)
+    monkeypatch.setattr("fastrnn.saving.model_file.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         model.save(tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == b"old"

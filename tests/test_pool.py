@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import backends
+from fastrnn.engine import backends
 
 KINDS = ("RNN", "GRU", "LSTM")
 TOKENS = 11

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn.cli import main
-from fastrnn.offline import blocks, draft, table
-from fastrnn.offline.recording import Recording, check_recording
+from fastrnn.cli.running import blocks, draft, table
+from fastrnn.cli.running.recording import Recording, check_recording
 from fastrnn.spec import RecurrentSpec
 
 

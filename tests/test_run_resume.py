@@ -12,10 +12,10 @@ import pytest
 from helpers import random_layer
 
 import fastrnn
-from fastrnn.offline import blocks
-from fastrnn.offline import run as offline_run
-from fastrnn.offline.draft import Draft
-from fastrnn.offline.journal import Journal, read_journal, stamp, write_journal
+from fastrnn.cli.running import blocks
+from fastrnn.cli.running import run as offline_run
+from fastrnn.cli.running.draft import Draft
+from fastrnn.cli.running.journal import Journal, read_journal, stamp, write_journal
 
 MODELS = {
     "steps": lambda rng: [random_layer(rng, "LSTM", 2, 5, precision="float32", num_layers=2)],
@@ -134,7 +134,7 @@ def test_what_is_done_outlives_a_failure_at_its_very_end(run, task, monkeypatch,
         raise OSError(5, "Input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fastrnn.offline.results.put_in_place", fail)
+        patch.setattr("fastrnn.cli.running.results.put_in_place", fail)
         assert run(*command)[0] == 2 and not os.path.exists(f"y.{ending}")
     assert run(*command)[2] == f"y.{ending}: goes on at step 9 of 9.\n"
     found = np.load(f"y.{ending}")
@@ -155,7 +155,7 @@ def test_an_interrupt_before_anything_is_done_leaves_nothing(run, task, monkeypa
 KILLED = """
 import os, signal, sys
 from fastrnn.cli import main
-from fastrnn.offline import blocks, run
+from fastrnn.cli.running import blocks, run
 blocks.BLOCK_NUMBERS = blocks.BLOCK_WORK = blocks.BLOCK_ROWS = 1
 run.JOURNAL_SECONDS = run.JOURNAL_SHARE = 0
 place, left = run.place, [int(sys.argv[1])]
@@ -238,7 +238,7 @@ def test_a_draft_that_does_not_fit_is_not_used(run, rng, task, monkeypatch, chan
 
 
 def test_a_draft_of_another_instruction_set_is_not_used(run, task, monkeypatch):
-    if len(fastrnn.backends.SIMD_TABLES) < 2:
+    if len(fastrnn.engine.backends.SIMD_TABLES) < 2:
         pytest.skip("one instruction set here")
     interrupted(monkeypatch, run, COMMAND, 4)
     monkeypatch.setenv("FASTRNN_ISA", "baseline")
@@ -257,7 +257,9 @@ def test_restart_begins_anew(run, task, monkeypatch):
     assert (status, err) == (0, "") and np.array_equal(np.load("y.npy"), task) and not drafts()
 
 
-@pytest.mark.skipif(not fastrnn.backends.ISAS, reason="in the blas backend they may round in another way")
+@pytest.mark.skipif(
+    not fastrnn.engine.backends.ISAS, reason="in the blas backend they may round in another way"
+)
 def test_threads_may_differ(run, task, monkeypatch):
     interrupted(monkeypatch, run, COMMAND, 4)
     assert run(*COMMAND, "--threads", "1")[2] == "y.npy: goes on at step 4 of 9.\n"

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn.offline import blocks
-from fastrnn.offline.live import Incoming, live_pieces
+from fastrnn.cli.running import blocks
+from fastrnn.cli.running.live import Incoming, live_pieces
 
 
 def pipe(*arguments, data=b"", cwd=None):

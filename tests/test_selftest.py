@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import fastrnn
-from fastrnn.loading import verify
+from fastrnn.loading.verify import verify
 
 
 def tagger(rng, precision="float32", batch_first=True, kind="LSTM"):

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import _threads
-from fastrnn._engine import PLANS
-from fastrnn.cores import group_cores, openblas_of_scipy, pick_threads
+from fastrnn.engine.blas.openblas import openblas_of_scipy
+from fastrnn.engine.threads import team
+from fastrnn.engine.threads.limits import group_cores, pick_threads
+from fastrnn.operators.operator import PLANS
 from fastrnn.spec import RecurrentSpec
 
 KINDS = ("LSTM", "GRU", "RNN")
@@ -76,7 +77,7 @@ def test_every_plan_gives_the_bits_of_one_thread(data):
                 np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
 
-@pytest.mark.skipif(_threads.cores() < 2, reason="one core")
+@pytest.mark.skipif(team.cores() < 2, reason="one core")
 @pytest.mark.parametrize("batch_first", (False, True))
 @pytest.mark.parametrize("plan", ("rows", "panels", "pipeline"))
 def test_work_is_divided_whichever_axis_comes_first(rng, plan, batch_first):
@@ -227,20 +228,20 @@ def test_the_cost_model_knows_what_company_costs(size, phase, work, wanted):
     assert make("LSTM", size, size).engine.plan(100, 1, False, 2, phase, work)[0] == wanted
 
 
-@pytest.mark.skipif(_threads.cores() < 2, reason="one core is never in company")
+@pytest.mark.skipif(team.cores() < 2, reason="one core is never in company")
 def test_what_company_costs_is_tried_out():
     """By a process that runs nothing else; other work may hold up a thread for a while."""
     script = """
 import time, fastrnn, numpy as np
-from fastrnn import _threads
-assert _threads.tried(2) == (0, 0)
+from fastrnn.engine.threads import team
+assert team.tried(2) == (0, 0)
 rnn = fastrnn.RNN.from_state_dict({"weight_ih_l0": np.ones((512, 512)), "weight_hh_l0": np.ones((512, 512))})
 rnn.engine.take_plan("panels", 2)
 x, end, told = np.ones((100, 1, 512), np.float32), time.monotonic() + 60, (0, 0)
 while told == (0, 0) and time.monotonic() < end:
     rnn(x)
-    told = _threads.tried(2)
-assert _threads.tried(3) == (0, 0)
+    told = team.tried(2)
+assert team.tried(3) == (0, 0)
 print(*told)
 """
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=90, check=True).stdout
@@ -268,7 +269,7 @@ def test_a_shape_that_was_seen_allocates_nothing_whatever_sharing_costs(data):
 
 def child(script, **environment):
     modules = "import fastrnn, os, subprocess, sys, threading, time\nimport numpy as np\n"
-    modules += "from fastrnn import _threads\n"
+    modules += "from fastrnn.engine.threads import team\n"
     result = subprocess.run(
         [sys.executable, "-c", modules + script],
         env={**os.environ, **environment},
@@ -301,7 +302,7 @@ def test_fastrnn_num_threads_caps_and_is_checked(monkeypatch):
     assert pick_threads("here", 8) == pick_threads("here", None) == 1
     monkeypatch.delenv("FASTRNN_NUM_THREADS")
     assert pick_threads("here", 8) == 8
-    assert pick_threads("here", None) == _threads.cores()
+    assert pick_threads("here", None) == team.cores()
     monkeypatch.setenv("FASTRNN_NUM_THREADS", "3")
     assert pick_threads("here", 2) == 2
     for wrong in ("0", "-1", "two", "1.5"):
@@ -321,11 +322,11 @@ def test_a_control_group_limits_the_cores(tmp_path):
     for text, cores in (("-1", 0), ("300000", 3)):
         (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(text)
         assert group_cores(tmp_path) == cores
-    before = _threads.cores()
-    _threads.limit_cores(1)
-    assert _threads.cores() == 1
-    _threads.limit_cores(0)
-    assert _threads.cores() == before
+    before = team.cores()
+    team.limit_cores(1)
+    assert team.cores() == 1
+    team.limit_cores(0)
+    assert team.cores() == before
 
 
 def test_the_least_of_nested_control_groups_counts(tmp_path):
@@ -356,14 +357,14 @@ def test_the_affinity_of_the_caller_counts():
         + """
 assert is_right(shared)
 os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-print(_threads.cores(), is_right(shared))
+print(team.cores(), is_right(shared))
 """
     )
     assert child(script) == ["1", "True"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux lets a thread be placed")
-@pytest.mark.skipif(_threads.cores() < 2, reason="one core")
+@pytest.mark.skipif(team.cores() < 2, reason="one core")
 def test_a_worker_leaves_the_core_of_the_caller_and_is_fetched_from_a_busy_one():
     script = (
         LAYER

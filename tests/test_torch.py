@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn import backends
+from fastrnn.engine import backends
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(1)

@@ -1,0 +1,16 @@
+"""Whether the compiled modules are there: imported first, so that a source tree says what to type."""
+
+from pathlib import Path
+
+_ROOT = Path(__file__).parent.parent
+
+try:
+    import fastrnn.engine.threads.team  # noqa: F401  the one that needs no other
+except ImportError as error:
+    if error.name != "fastrnn.engine.threads.team" or not (_ROOT / "setup.py").is_file():
+        raise
+    raise ImportError(
+        f"fastrnn: expected compiled modules, got a source tree without them ({_ROOT}). "
+        "Type `pip install -e .` there; or, if fastrnn is installed already, start Python in another folder.",
+        name=error.name,
+    ) from None

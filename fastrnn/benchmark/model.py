@@ -1,0 +1,82 @@
+"""A user's own model, beside the engines that are installed: ``fastrnn bench MODEL``."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import fastrnn.benchmark.measure as measuring
+from fastrnn.benchmark.engines import PEERS, Engine
+from fastrnn.benchmark.table import headline, left_out_notes, missing_notes, ratio_to_best, time_cell
+from fastrnn.benchmark.work import Work, live_specs
+from fastrnn.program.sequential import Sequential
+from fastrnn.terminal import print_table
+
+
+def works_of(model: Sequential, T: int = 100, B: int = 32) -> dict[str, Work]:
+    """What is timed, by name: one live step where the model can stream, and T steps of 1 and B rows."""
+    specs = tuple(layer.spec() for layer in model.layers)
+    works = {}
+    with contextlib.suppress(ValueError):  # a layer that needs the whole sequence
+        works["one step, 1 row"] = Work(live_specs("bench", model.layers), mode="step")
+    for rows in dict.fromkeys((1, B)):
+        works[f"{T} steps, {rows} row{'s' if rows > 1 else ''}"] = Work(specs, T, rows)
+    return works
+
+
+def bench_model(
+    model: Sequential,
+    T: int = 100,
+    B: int = 32,
+    rounds: int = measuring.ROUNDS,
+    round_seconds: float = measuring.ROUND_SECONDS,
+    peers: Sequence[Engine] = PEERS,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Time a model; the result as JSON keeps it.
+
+    Returns
+    -------
+    dict
+        What `machine` tells, model, threads, and works: for each its name, T, B, mode, the engines
+        as `measure` gives them, and ratio, the best peer's time over ours (None without a peer).
+    """
+    works = works_of(model, T, B)
+    measured = []
+    for index, (name, work) in enumerate(works.items()):
+        measured.append(measure_work(name, work, peers, rounds, round_seconds))
+        report(index + 1, len(works))
+    return {**measuring.machine(), "model": repr(model), "threads": 1, "works": measured}
+
+
+def measure_work(
+    name: str, work: Work, peers: Sequence[Engine], rounds: int, round_seconds: float
+) -> dict[str, Any]:
+    """Time a work; its part of the result."""
+    times = measuring.measure(work, peers, rounds, round_seconds)
+    size = {"T": work.T, "B": work.B, "mode": work.mode}
+    return {"name": name, **size, "engines": times, "ratio": ratio_to_best(times)}
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print what `bench_model` gave: a table for each work, and who is not in it."""
+    print(headline(result))
+    for work in result["works"]:
+        print(f"\n{work['name']}")
+        print_table(*_table(work["engines"]))
+    notes = left_out_notes({work["name"]: work["engines"] for work in result["works"]})
+    notes += missing_notes(result)
+    if notes:
+        print("", *notes, sep="\n")
+
+
+def _table(times: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of a work: an engine in each row."""
+    has_p99 = "p99" in times["fastrnn"]
+    ours = times["fastrnn"]["microseconds"]
+    rows = []
+    for name, record in times.items():
+        is_timed = name != "fastrnn" and "microseconds" in record
+        ratio = f"{record['microseconds'] / ours:.2f}" if is_timed else "-"
+        p99 = [time_cell(record, "p99")] if has_p99 else []
+        rows.append([name, time_cell(record), *p99, ratio])
+    return ["engine", "median", *(["p99"] if has_p99 else []), "time / fastrnn's"], rows

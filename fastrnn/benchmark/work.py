@@ -1,0 +1,122 @@
+"""What the engines are given to do."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.arrays import Array
+from fastrnn.importers.parameters import read_recurrent
+from fastrnn.operators.chain import StreamLayers
+from fastrnn.spec import GATES, LayerSpec, RecurrentSpec
+
+if TYPE_CHECKING:
+    import fastrnn
+
+SEED = 20240229
+
+
+@dataclass(frozen=True)
+class Work:
+    """A chain of layers, and how much is run through it.
+
+    Attributes
+    ----------
+    specs : tuple of LayerSpec
+        The layers, as ``layer.spec()`` gives them.
+    T, B : int
+        Time steps of a call, and rows. T is 1 where the mode is "step".
+    mode : {"sequence", "step", "block", "pool"}
+        T steps in one call from zero states; or one step of a live sequence, its state kept from
+        call to call; or T steps of it; or one step of each of B sequences, which others keep the
+        states of as one batch.
+    lengths : tuple of int, optional
+        The time steps of each row, where they differ.
+    deadline : float, optional
+        The seconds that a call may take, where it has to be over in time.
+    threads : int
+        How many each engine may use.
+    """
+
+    specs: tuple[LayerSpec, ...]
+    T: int = 1
+    B: int = 1
+    mode: str = "sequence"
+    lengths: tuple[int, ...] | None = None
+    threads: int = 1
+    deadline: float | None = None
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a call goes on from the state that the one before it left."""
+        return self.mode != "sequence"
+
+    @property
+    def precisions(self) -> set[str]:
+        """Those of the layers that have one: float32, float64."""
+        return {spec.options["precision"] for spec in self.specs if "precision" in spec.options}
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the inputs that are not tokens."""
+        return np.dtype("float64" if "float64" in self.precisions else "float32")
+
+    @property
+    def batch_first(self) -> bool:
+        """Whether inputs are (B, T, ...)."""
+        return any(spec.options.get("batch_first", False) for spec in self.specs)
+
+    @property
+    def num_tokens(self) -> int | None:
+        """How many tokens the first layer knows; None where it takes numbers."""
+        first = self.specs[0]
+        if first.kind == "Embedding":
+            return len(first.tensors["weight"])
+        return int(first.options["num_classes"]) if first.kind == "OneHot" else None
+
+    @property
+    def features_in(self) -> int:
+        """The last axis of the inputs that are not tokens; 4 where every number would do."""
+        for spec in self.specs:
+            if spec.kind in GATES:
+                return recurrent_shape(spec).input_size
+            if spec.kind == "Linear":
+                return int(spec.tensors["weight"].shape[1])
+            if spec.kind == "LayerNorm":
+                return int(spec.options.get("normalized_shape") or len(spec.tensors["weight"]))
+        return 4
+
+    def x(self) -> Array:
+        """A seeded input as the layers take it: (T, B, I), (B, T, I), or tokens without I."""
+        random = np.random.default_rng(SEED)
+        shape = (self.B, self.T) if self.batch_first else (self.T, self.B)
+        if self.num_tokens is not None:
+            return random.integers(self.num_tokens, size=shape)
+        return random.standard_normal((*shape, self.features_in)).astype(self.dtype)
+
+
+def live_specs(where: str, layers: Sequence["fastrnn.layers.Layer"]) -> tuple[LayerSpec, ...]:
+    """The layers as a stream runs them: Last passes every step on, a softmax is one over the last axis.
+
+    Raises
+    ------
+    ValueError
+        A layer needs the whole sequence.
+    """
+    live = StreamLayers(where, layers).layers
+    return tuple(LayerSpec("Dropout") if layer.is_last_step else layer.spec() for layer in live)
+
+
+def recurrent_shape(spec: LayerSpec) -> RecurrentSpec:
+    """The RecurrentSpec of an RNN, GRU or LSTM."""
+    nonlinearity = spec.options.get("nonlinearity", "tanh")
+    return read_recurrent(spec.kind, spec.kind, spec.tensors, "", nonlinearity)[0]
+
+
+def ragged_lengths(T: int, B: int) -> tuple[int, ...]:
+    """Seeded lengths from 1 to T, in no order, the longest T."""
+    lengths: NDArray[np.int64] = np.random.default_rng(SEED).integers(1, T + 1, size=B)
+    lengths[B // 2] = T
+    return tuple(int(length) for length in lengths)

@@ -1,0 +1,242 @@
+"""Every check of a user's argument: it raises, or returns what it checked, ready for use."""
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.arrays import Array, Floats
+from fastrnn.errors import FormatError, brief, message, quote
+
+# The dtype of inputs, outputs and states at each precision; weights may be kept narrower.
+PRECISIONS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
+BACKENDS = ("auto", "simd", "blas")
+
+
+# ---------------------------------------------------------------- options
+
+
+def check_choice(where: str, name: str, value: object, choices: Collection[str]) -> str:
+    """Return value if it is one of the choices (strings)."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(message(where, f"{name} to be one of {quote(choices)}", brief(value)))
+    return value
+
+
+def check_precision(where: str, precision: object) -> np.dtype[np.floating[Any]]:
+    """Return the dtype of inputs, outputs and states at a precision."""
+    return np.dtype(PRECISIONS[check_choice(where, "precision", precision, PRECISIONS)])
+
+
+def check_positive(where: str, name: str, value: object) -> int:
+    """Return value as an int, if it is one and at least 1."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(message(where, f"{name} to be a whole number", brief(value)))
+    number: int = value.__index__()
+    if number < 1:
+        raise ValueError(message(where, f"{name} to be at least 1", brief(value)))
+    if number >= 2**48:
+        raise ValueError(message(where, f"{name} to fit in memory", brief(value)))
+    return number
+
+
+def check_threads(where: str, threads: object) -> int | None:
+    """Return None (as many as pay) or a number of threads; beyond 2^31 - 1 there is no difference."""
+    return None if threads is None else min(check_positive(where, "threads", threads), 2**31 - 1)
+
+
+def check_number(where: str, name: str, value: Any) -> float:
+    """Return value as a float, if it is a finite real number."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(message(where, f"{name} to be a number", brief(value))) from None
+    if not np.isfinite(number):
+        raise ValueError(message(where, f"{name} to be finite", brief(value)))
+    return number
+
+
+def check_text(where: str, name: str, value: object) -> str:
+    """Return value if it is a str."""
+    if not isinstance(value, str):
+        raise TypeError(message(where, f"{name} to be a str", brief(value)))
+    return value
+
+
+def check_path(where: str, path: object) -> str:
+    """Return a path as text, if it is a str or path object."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(message(where, "a path", brief(path)))
+    return os.fsdecode(path)
+
+
+def check_flag(where: str, name: str, value: object) -> bool:
+    """Return value as a bool, if it is one."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(message(where, f"{name} to be True or False", brief(value)))
+    return bool(value)
+
+
+# ---------------------------------------------------------------- arrays
+
+
+def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
+    """Return value (an array-like, or a torch tensor) as a real ndarray, of dtype if given."""
+    try:
+        if hasattr(value, "detach"):  # a torch tensor, perhaps one that requires a gradient
+            value = value.detach().cpu()
+            if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
+                value = value.float()
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError(
+            message(where, f"{name} to be an array", "nested lists of unequal lengths")
+        ) from None
+    except (TypeError, RuntimeError):
+        raise TypeError(message(where, f"{name} to be an array", brief(value))) from None
+    if isinstance(value, np.ma.MaskedArray):
+        hint = "Fill it, or give the lengths of rows."
+        raise TypeError(message(where, f"{name} to be a plain array", "a masked one", hint))
+    if array.dtype.kind not in "fiub":
+        raise TypeError(message(where, f"{name} to hold real numbers", f"an array of {array.dtype}"))
+    if dtype is None or array.dtype == dtype:
+        return array
+    return array.astype(dtype)
+
+
+def check_floats(where: str, x: object) -> Floats:
+    """Return x as an array of floats: of its own type where that is float32 or float64, else float32."""
+    x = check_array(where, "x", x)
+    return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+
+
+def check_last_axis(where: str, x: object, dtype: np.dtype[Any], features: int, hint: str = "") -> Array:
+    """Return x (..., features) as an array of dtype."""
+    x = check_array(where, "x", x, dtype)
+    if x.ndim == 0 or x.shape[-1] != features:
+        raise ValueError(message(where, f"x of shape (..., {features})", f"{x.shape}", hint))
+    return x
+
+
+def check_sequence(where: str, x: object, dtype: np.dtype[Any], input_size: int, batch_first: bool) -> Array:
+    """Return x as an array of dtype, (T, B, I), (B, T, I) or (T, I), with a contiguous last axis."""
+    x = check_array(where, "x", x, dtype)
+    layout = "(B, T, {})" if batch_first else "(T, B, {})"
+    expected = f"x of shape {layout.format(input_size)} or, unbatched, (T, {input_size})"
+    if x.ndim not in (2, 3):
+        raise ValueError(message(where, expected, f"{x.shape}"))
+    if x.shape[-1] != input_size:
+        hint = f"input_size is {input_size}, read from the weights."
+        raise ValueError(message(where, expected, f"{x.shape}", hint))
+    if 0 in x.shape:
+        raise ValueError(message(where, "at least one time step and one row", f"{x.shape}"))
+    if x.strides[-1] != x.itemsize and input_size > 1:
+        x = np.ascontiguousarray(x)
+    return x if x.flags.aligned else x.copy()
+
+
+def check_state(where: str, state: object, shapes: Mapping[str, tuple[int, ...]]) -> list[Array]:
+    """Return the arrays of the state, in the order of `shapes` (name to shape)."""
+    names = tuple(shapes)
+    if len(names) == 1:
+        state = (state,)
+    elif not isinstance(state, (tuple, list)) or len(state) != len(names):
+        got = f"{len(state)} of them" if isinstance(state, (tuple, list)) else brief(state)
+        raise ValueError(message(where, f"state to be a pair ({', '.join(names)})", got))
+    arrays = [check_array(where, name, value) for name, value in zip(names, state, strict=True)]
+    for name, array in zip(names, arrays, strict=True):
+        if array.shape != shapes[name]:
+            raise ValueError(message(where, f"{name} of shape {shapes[name]}", f"{array.shape}"))
+    return arrays
+
+
+def check_lengths(where: str, lengths: object, T: int, B: int) -> NDArray[np.intp]:
+    """Return lengths as a contiguous intp array (B,) of values from 1 to T."""
+    lengths = check_array(where, "lengths", lengths)
+    if lengths.dtype.kind not in "iu":
+        raise TypeError(message(where, "lengths to be whole numbers", f"{lengths.dtype}"))
+    if lengths.shape != (B,):
+        hint = f"The batch has {B} row{'s' if B > 1 else ''}."
+        raise ValueError(message(where, f"lengths of shape ({B},)", f"{lengths.shape}", hint))
+    wrong = np.flatnonzero((lengths < 1) | (lengths > T))
+    if wrong.size:
+        row = wrong[0]
+        raise ValueError(message(where, f"lengths from 1 to {T}", f"{lengths[row]} for row {row}"))
+    return np.ascontiguousarray(lengths, dtype=np.intp)
+
+
+def check_rows(where: str, rows: object, B: int) -> NDArray[np.intp]:
+    """Return the numbers of rows: of one, a sequence of them, or B bools."""
+    rows = check_array(where, "rows", rows)
+    if rows.dtype.kind == "b" and rows.shape == (B,):
+        return np.flatnonzero(rows)
+    if rows.dtype.kind not in "iu" and rows.size:
+        raise TypeError(message(where, "rows to be whole numbers", f"{rows.dtype} of shape {rows.shape}"))
+    if rows.ndim > 1:
+        raise ValueError(message(where, "rows in a sequence", f"shape {rows.shape}"))
+    rows = np.atleast_1d(rows)
+    wrong = np.flatnonzero((rows < 0) | (rows >= B))
+    if wrong.size:
+        raise ValueError(message(where, f"rows from 0 to {B - 1}", f"{rows[wrong[0]]}"))
+    return rows.astype(np.intp)
+
+
+def check_out(
+    where: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | None, apart_from: Iterable[Array]
+) -> Array:
+    """Return out as a plain ndarray, if it is writable, C-contiguous and overlaps nothing in `apart_from`."""
+    expected = f"out to be a C-contiguous {dtype} array of shape {shape}"
+    if not isinstance(out, np.ndarray):
+        raise TypeError(message(where, expected, brief(out)))
+    # A subclass may tell or index what it likes.
+    out = np.ndarray.view(out, np.ndarray)
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(message(where, expected, f"{out.dtype} of shape {out.shape}"))
+    flags = out.flags
+    if not (flags.c_contiguous and flags.writeable and flags.aligned):
+        got = "a read-only one" if not flags.writeable else f"one with strides {out.strides}"
+        raise ValueError(message(where, expected, got))
+    for array in apart_from:
+        if np.may_share_memory(out, array):
+            raise ValueError(message(where, "out to be apart from the inputs", "one that overlaps"))
+    return out
+
+
+def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -> NDArray[np.integer[Any]]:
+    """Return tokens as an integer array with every value from 0 to count - 1."""
+    tokens = check_array(where, name, tokens)
+    if tokens.dtype.kind not in "iu":
+        raise TypeError(message(where, f"{name} to be whole numbers", f"{tokens.dtype}"))
+    if tokens.size:
+        low, high = tokens.min(), tokens.max()
+        if low < 0 or high >= count:
+            worst = low if low < 0 else high
+            places = np.argwhere(tokens == worst)  # none, if another thread writes to them meanwhile
+            place = f" at index {tuple(map(int, places[0]))}" if len(places) else ""
+            expected = f"{'' if name == 'tokens' else f'{name} to hold '}tokens from 0 to {count - 1}"
+            raise ValueError(message(where, expected, f"{worst}{place}"))
+    return tokens
+
+
+# ---------------------------------------------------------------- files
+
+
+def check_name(path: str) -> None:
+    """Raise OSError for a path that no file can have: with a NUL, or not of the file system's encoding."""
+    try:
+        os.lstat(path)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, "No name of a file", path) from error
+    except OSError:
+        pass  # there is none, which whoever opens it is told
+
+
+def check_regular(where: str, path: str) -> None:
+    """Refuse a pipe or a device, which ends once or never; a folder fails when it is opened."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise FormatError(message(where, "a regular file", "a pipe or a device"))

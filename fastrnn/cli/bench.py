@@ -1,0 +1,84 @@
+"""``fastrnn bench``: a model beside the engines that are installed."""
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import fastrnn
+from fastrnn.cli.options import (
+    Commands,
+    above_0,
+    add_command,
+    add_loading,
+    at_least,
+    check_outputs,
+    load_model,
+)
+from fastrnn.errors import message
+from fastrnn.saving.whole_files import replacing
+from fastrnn.terminal import progress
+
+# What was measured, and the function that prints it.
+Result: TypeAlias = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the parser."""
+    command = add_command(
+        commands, "bench", _bench, "Time a model beside the engines that are installed, one thread each."
+    )
+    command.add_argument("model", help="a saved model, or a state dict whose architecture is plain")
+    for option, default, meaning in (
+        ("--steps", 100, "time steps of a sequence"),
+        ("--batch", 32, "rows of the larger batch"),
+        ("--rounds", 21, "turns that each engine takes"),
+    ):
+        command.add_argument(option, type=at_least(1), default=default, help=f"{meaning} (default {default})")
+    command.add_argument(
+        "--block", type=at_least(1), help="time blocks of a live stream instead, of this many steps each"
+    )
+    command.add_argument(
+        "--rate", type=above_0, help="steps a second that the stream has to make: a block's budget"
+    )
+    command.add_argument("-o", "--output", help="where the result goes (.json)")
+    add_loading(command)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    if (options.block is None) != (options.rate is None):
+        there, absent = ("--block", "--rate") if options.rate is None else ("--rate", "--block")
+        hint = "For example --block 64 --rate 48000."
+        raise ValueError(message("bench", f"{absent} with {there}", f"{there} alone", hint))
+    check_outputs([options.output], [options.model])
+    # Late: no other command needs it. And before any engine loads, which reads its threads then.
+    from fastrnn.benchmark.engines import limit_threads
+
+    limit_threads(1)
+    model, _ = load_model(options.model, options)
+    result, show = _bench_model(model, options) if options.block is None else _bench_block(model, options)
+    if options.output is not None:
+        with replacing(options.output) as draft, open(draft, "w") as file:
+            json.dump(result, file, indent=1)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        show(result)
+
+
+def _bench_model(model: fastrnn.Sequential, options: argparse.Namespace) -> Result:
+    from fastrnn.benchmark.model import bench_model, print_result
+
+    with progress("bench") as report:
+        result = bench_model(model, options.steps, options.batch, options.rounds, report=report)
+    return result, print_result
+
+
+def _bench_block(model: fastrnn.Sequential, options: argparse.Namespace) -> Result:
+    from fastrnn.benchmark.block import bench_block, print_block
+
+    name = os.path.basename(options.model)
+    with progress("bench") as report:
+        result = bench_block(model, name, options.block, options.rate, options.rounds, report=report)
+    return result, print_block

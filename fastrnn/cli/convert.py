@@ -1,0 +1,67 @@
+"""``fastrnn convert``: a state dict to a saved model."""
+
+import argparse
+import json
+import sys
+
+from fastrnn.cli.options import (
+    Commands,
+    add_command,
+    add_example,
+    add_loading,
+    check_outputs,
+    load_model,
+    read_example,
+)
+from fastrnn.cli.verify import as_json, print_verification
+from fastrnn.loading.verify import verify
+from fastrnn.loading.written import with_last
+from fastrnn.terminal import print_lines
+
+LAYERS_HELP = """\
+the layers in order, where the file alone does not tell: paths of modules and layers without weights, as
+"embedding, lstm, Last, fc, Sigmoid"; a path with a number in quotes, "'fc.0'"; options in brackets, as
+"LSTM('lstm', batch_first=True), Softmax(dim=-1)"; or the Sequential that `fastrnn info` shows, pasted.
+- reads them from stdin, @FILE from a file. Nothing in them is executed"""
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the parser."""
+    command = add_command(
+        commands, "convert", _convert, "Make a saved model, with its self-test, of a state dict."
+    )
+    command.add_argument("input", help="a state dict: a file, or the folder of one in shards")
+    command.add_argument("output", help="the model (.safetensors)")
+    command.add_argument("--layers", type=_text_of, metavar="LAYERS", help=LAYERS_HELP)
+    command.add_argument(
+        "--last", action="store_true", help="pass on only the last valid time step of the recurrent layer"
+    )
+    add_loading(command)
+    add_example(command, "an example from torch, which the model has to agree with and the file keeps")
+
+
+def _text_of(text: str) -> str:
+    if text == "-":
+        return sys.stdin.read()
+    if text.startswith("@"):
+        try:
+            with open(text[1:]) as file:
+                return file.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _convert(options: argparse.Namespace) -> int:
+    check_outputs([options.output], [options.input])
+    model, _ = load_model(options.input, options)
+    if options.last:
+        model = with_last(model)
+    model.save(options.output, read_example(options, model), tolerance=options.tolerance)
+    result = verify(options.output)
+    if options.json:
+        print(json.dumps({"model": repr(model), **as_json(result)}))
+    else:
+        print_lines(repr(model))
+        print_verification(options.output, result)
+    return 0

@@ -1,0 +1,164 @@
+"""``fastrnn info``: what a file holds."""
+
+import argparse
+import datetime
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+import fastrnn
+from fastrnn.cli.options import Commands, add_command
+from fastrnn.errors import printable, quote
+from fastrnn.importers import Source, StateDict
+from fastrnn.importers.architecture import suggestion
+from fastrnn.importers.parameters import recurrent_prefixes
+from fastrnn.importers.state_dict import describe
+from fastrnn.loading.load import make_model, what_is_open
+from fastrnn.saving.model_file import is_saved
+from fastrnn.terminal import print_lines, print_table
+
+# What is shown of the values beside the weights: levels, items of each, lines in all.
+MAX_LEVELS = 4
+MAX_ITEMS = 20
+MAX_SHOWN = 200
+MAX_VALUES = 100_000  # of all values together, as JSON
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the parser."""
+    command = add_command(
+        commands, "info", _info, "Show what a file holds: tensors, recurrent modules, what else there is."
+    )
+    command.add_argument(
+        "file", help="a state dict (.pt, .safetensors, .npz), a folder of one in shards, or a saved model"
+    )
+    command.add_argument("--key", help="where the state dict lies in a checkpoint")
+
+
+def _info(options: argparse.Namespace) -> None:
+    source = Source(options.file)
+    state_dict = fastrnn.load_state_dict(source, options.key)
+    model = make_model(source, state_dict) if is_saved(state_dict) else None
+    if options.json:
+        print(json.dumps(_as_json(state_dict, model)))
+        return
+    tensors = dict(state_dict)
+    if model is not None:
+        tensors = {name: tensors[name] for name in sorted(tensors) if name.startswith("layers.")}
+    numbers = sum(array.size for array in tensors.values())
+    place = f', under "{state_dict.key}"' if state_dict.key else ""
+    print_lines(f"{state_dict.file_format}{place}: {len(tensors)} tensors, {numbers:,} numbers\n")
+    print_table(
+        ("tensor", "shape", "dtype"),
+        [(name, str(array.shape), str(array.dtype)) for name, array in tensors.items()],
+    )
+    _print_named("Made whole of parts that training left", state_dict.folded)
+    _print_named("Not read", state_dict.unread)
+    if state_dict.others:
+        print_lines(f"\nOther models in this file: {quote(state_dict.others)}")
+    beside = {name: value for name, value in state_dict.left_out.items() if not _is_unread(value)}
+    if beside:
+        lines = list(_folded(beside))
+        print_lines(
+            "\n".join(["", "Beside them:", *lines[:MAX_SHOWN], *["  ..."] * (len(lines) > MAX_SHOWN)])
+        )
+    print()
+    if model is None:
+        print_lines(suggestion(source, state_dict))
+        return
+    print_lines(repr(model))
+    has_example = "example.output" in state_dict
+    if has_example:
+        print_lines("Its file holds an example from torch: `fastrnn verify` compares.")
+    open_ = what_is_open(model.taken_for_granted, has_example)
+    print_lines(open_ or "Nothing is taken for granted.")
+
+
+def _is_unread(value: object) -> bool:
+    return isinstance(value, fastrnn.StandIn) and value.reason != ""
+
+
+def _print_named(title: str, named: dict[str, str]) -> None:
+    if named:
+        lines = [printable(f"  {name}: {what}") for name, what in list(named.items())[:MAX_ITEMS]]
+        rest = ["  ..."] if len(named) > MAX_ITEMS else []
+        print_lines("\n".join(["", f"{title}:", *lines, *rest]))
+
+
+def _folded(values: Any, level: int = 1) -> Iterator[str]:
+    """A line for each value, deeper ones indented; long lists and deep levels are told by their size."""
+    pairs = values.items() if isinstance(values, dict) else enumerate(values)
+    for count, (name, value) in enumerate(pairs):
+        if count == MAX_ITEMS:
+            yield f"{'  ' * level}... {len(values) - MAX_ITEMS} more"
+            return
+        shown = name if isinstance(name, str) else describe(name)
+        yield printable(f"{'  ' * level}{shown}: {_brief(value)}")
+        inner = value.state if isinstance(value, fastrnn.StandIn) else value
+        if level < MAX_LEVELS and isinstance(inner, dict):
+            yield from _folded(inner, level + 1)
+
+
+def _brief(value: Any) -> str:
+    """A value on a line: short lists of numbers and texts as they are."""
+    if isinstance(value, np.ndarray) and value.size <= 8:
+        return f"{describe(value)}: {np.array2string(value.reshape(-1), precision=5, separator=', ')}"
+    text = repr(value) if isinstance(value, (list, tuple, frozenset)) and _is_flat(value) else ""
+    return text if text and len(text) <= 60 else describe(value)
+
+
+def _is_flat(value: Any) -> bool:
+    return len(value) <= MAX_ITEMS and all(isinstance(v, (str, int, float, type(None))) for v in value)
+
+
+# ---------------------------------------------------------------- for scripts
+
+
+def _as_json(state_dict: StateDict, model: fastrnn.Sequential | None) -> dict[str, Any]:
+    return {
+        "format": state_dict.file_format,
+        "key": state_dict.key,
+        "model": None if model is None else repr(model),
+        "taken_for_granted": None if model is None else model.taken_for_granted,
+        "compared": "example.output" in state_dict if model is not None else None,
+        "tensors": {
+            name: {"shape": list(array.shape), "dtype": str(array.dtype)}
+            for name, array in state_dict.items()
+        },
+        "recurrent": recurrent_prefixes(state_dict),
+        "folded": state_dict.folded,
+        "unread": state_dict.unread,
+        "others": list(state_dict.others),
+        "left_out": _plain(dict(state_dict.left_out)),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what it has not, large arrays, and what is too much, in a few words."""
+    room = MAX_VALUES
+
+    def plain(value: Any, level: int) -> Any:
+        nonlocal room
+        room -= 1
+        if isinstance(value, np.generic):
+            value = value.item()
+        if isinstance(value, (bool, str, int, type(None))):
+            return value
+        if isinstance(value, float):
+            return value if np.isfinite(value) else str(value)
+        if isinstance(value, np.ndarray) and value.size <= 1000 and value.dtype.kind in "biufU":
+            value = value.tolist()
+        if level < 2 * MAX_LEVELS and room > 0:
+            if isinstance(value, dict):
+                return {
+                    k if isinstance(k, str) else describe(k): plain(v, level + 1) for k, v in value.items()
+                }
+            if isinstance(value, (list, tuple, frozenset)) and len(value) <= room:
+                return [plain(item, level + 1) for item in value]
+        if isinstance(value, (datetime.date, datetime.time)):
+            return value.isoformat()
+        return value if isinstance(value, (int, float)) else describe(value)
+
+    return plain(value, 0)

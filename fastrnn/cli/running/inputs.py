@@ -1,0 +1,91 @@
+"""Files to recordings. Nothing of a file is executed: arrays of objects are refused."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastrnn.arrays import Array
+from fastrnn.cli.running.kinds import NPY, NPZ, PARQUET, check_input
+from fastrnn.cli.running.recording import Recording, describe_names, state_names
+from fastrnn.cli.running.table import read_table
+from fastrnn.errors import FormatError, message, quote
+from fastrnn.importers.archive import Archive
+from fastrnn.importers.numpy_file import only_real, read_npz
+
+if TYPE_CHECKING:
+    import fastrnn
+
+
+def read_input(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | None = None) -> Recording:
+    """Read a file, as the ending of its name says.
+
+    Parameters
+    ----------
+    path : str
+        A .npy is x, mapped from disk and not read. An .npz is read whole: x, or its only array
+        under any other name, and perhaps lengths and the arrays of an initial state. A .parquet
+        is read whole: its columns are features.
+    model : Sequential
+    columns : sequence of str, optional
+        Of a .parquet, those alone, in this order.
+
+    Raises
+    ------
+    OSError
+        The file is not there or cannot be read.
+    FormatError
+        It is damaged, or no file of its kind.
+    ValueError
+        It holds an array or a column that is not used, or lacks one; or there are columns beside
+        a file that has none.
+    RuntimeError
+        It is a .parquet, and pyarrow is not installed.
+    """
+    kind = check_input(path)
+    where = os.path.basename(path)
+    if columns is not None and kind != PARQUET:
+        raise ValueError(message(where, f"a {PARQUET} file beside --columns", f"a {kind} file"))
+    if kind == NPY:
+        return Recording(_map_npy(where, path))
+    if kind == NPZ:
+        with Archive(path, where) as archive:
+            return sort_arrays(where, only_real(read_npz(archive, where), where), model)
+    return Recording(read_table(path, model, columns))
+
+
+def _map_npy(where: str, path: str) -> Array:
+    try:
+        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+    # NumPy parses the header as Python text, which fails in many ways.
+    except Exception as error:
+        got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
+        raise FormatError(message(where, "a whole .npy file", got)) from error
+    return array
+
+
+def sort_arrays(where: str, arrays: dict[str, Array], model: "fastrnn.Sequential") -> Recording:
+    """The recording that the arrays of an .npz make; each of them has to be of use."""
+    states = state_names(model)
+    known = ["x", "lengths", *states]
+    others = [name for name in arrays if name not in known]
+    if "x" not in arrays and len(others) == 1 and not _is_state(others[0]):
+        arrays = {"x" if name == others[0] else name: array for name, array in arrays.items()}
+        others = []
+    if "x" not in arrays:
+        got = f"the arrays {quote(arrays)}" if arrays else "none"
+        raise ValueError(message(where, "an array x", got))
+    if others:
+        got = f"{quote(others)} as well"
+        raise ValueError(
+            message(where, f"no arrays but {describe_names(model)}", got, "Each has to be used.")
+        )
+    given = [name for name in states if name in arrays]
+    if given and given != states:
+        raise ValueError(message(where, f"all of {quote(states)}, or none", quote(given)))
+    return Recording(arrays["x"], arrays.get("lengths"), tuple(arrays[name] for name in given))
+
+
+def _is_state(name: str) -> bool:
+    return name.removeprefix("state").isdigit() and name.startswith("state")

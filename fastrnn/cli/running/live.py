@@ -1,0 +1,253 @@
+"""A stream of numbers through a model, as it comes: a .npy stream, or raw numbers without a header."""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from math import prod
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.lib import format as npy
+
+from fastrnn.arrays import Array
+from fastrnn.checks import check_tokens
+from fastrnn.cli.running.blocks import (
+    Part,
+    Piece,
+    block_of_rows,
+    block_of_steps,
+    open_stream,
+    set_state,
+    takes_last,
+)
+from fastrnn.cli.running.kinds import NPY_MAGIC
+from fastrnn.cli.running.recording import (
+    Layout,
+    check_layout,
+    flatten_state,
+    input_dtype,
+    with_features,
+)
+from fastrnn.errors import FormatError, message
+
+if TYPE_CHECKING:
+    import fastrnn
+
+WHERE = "stdin"
+MOST_HEADER = 2**16
+_HEADERS = {
+    (1, 0): ("<u2", npy.read_array_header_1_0),
+    (2, 0): ("<u4", npy.read_array_header_2_0),
+}
+
+
+class Header(NamedTuple):
+    """What is known of a stream before its numbers: `shape` as the model takes it, T -1 in a raw stream."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    is_fortran: bool
+    is_raw: bool
+
+
+class Incoming:
+    """A stream of numbers.
+
+    Parameters
+    ----------
+    file : binary file
+        Read by ``read1``, which gives what is there, where it has that; else by ``read``.
+    model : Sequential
+
+    Attributes
+    ----------
+    header : Header
+    layout : Layout
+        Of x, its T 1 where nobody knows it yet.
+    count : int
+        How many items, steps or rows, have been given.
+
+    Raises
+    ------
+    FormatError
+        The stream is empty, or begins as a .npy stream and its header is damaged.
+    ValueError
+        The model does not take numbers of that shape.
+    """
+
+    def __init__(self, file: BinaryIO, model: "fastrnn.Sequential") -> None:
+        self._read = getattr(file, "read1", file.read)
+        self._rest = bytearray()
+        self.count = 0
+        self.model = model
+        self.header = self._read_npy_header() if self._begins_as_npy() else self._raw_header()
+        self.layout = check_layout(WHERE, model, tuple(abs(size) for size in self.header.shape))
+
+    def blocks(self, item: tuple[int, ...], most: int) -> Iterator[Array]:
+        """The numbers as arrays (n, *item), n from 1 to `most`, each as soon as one item is whole.
+
+        Raises
+        ------
+        FormatError
+            The stream ends too soon or too late. Whatever was whole has been given then.
+        """
+        size = prod(item) * self.header.dtype.itemsize
+        wanted = None if self.header.is_raw else prod(self.header.shape) // prod(item)
+        self.count = 0
+        while wanted is None or self.count < wanted:
+            if len(self._rest) < size and not self._receive(size * most):
+                break
+            n = min(len(self._rest) // size, most if wanted is None else min(most, wanted - self.count))
+            if n:
+                array = np.frombuffer(self._take(n * size), self.header.dtype)
+                self.count += n
+                yield array.reshape(n, *item).astype(self.header.dtype.newbyteorder("="), copy=False)
+        self._check_end(wanted, size)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of what has come, as the model takes it."""
+        return (self.count, *self.header.shape[1:]) if self.header.is_raw else self.header.shape
+
+    def spool(self, folder: str | None = None) -> Array:
+        """All the numbers, as an array on a file without a name in a folder."""
+        file: Any
+        with tempfile.TemporaryFile(dir=folder) as file:
+            item = self.header.shape[1:] if self.header.is_raw else ()
+            for block in self.blocks(item, max(1, 2**20 // prod(item))):
+                file.write(block.tobytes())
+            file.flush()
+            dtype = self.header.dtype.newbyteorder("=")
+            shape = self.header.shape
+            if self.header.is_raw:
+                shape = (os.path.getsize(file.fileno()) // (prod(item) * dtype.itemsize), *item)
+            order: Any = "F" if self.header.is_fortran else "C"
+            array: Array = np.memmap(file, dtype, "r", shape=shape, order=order)
+        return array
+
+    def _receive(self, most: int) -> bool:
+        """Wait for more bytes, as many as are there; False at the end of the stream."""
+        data: bytes = self._read(max(1, most - len(self._rest)))
+        self._rest += data
+        return bool(data)
+
+    def _take(self, size: int) -> bytes:
+        taken = bytes(memoryview(self._rest)[:size])
+        del self._rest[:size]
+        return taken
+
+    def _begins_as_npy(self) -> bool:
+        while len(self._rest) < len(NPY_MAGIC) and NPY_MAGIC.startswith(bytes(self._rest)):
+            if not self._receive(2**16):
+                break
+        if not self._rest:
+            raise FormatError(message(WHERE, "a .npy stream, or raw numbers", "nothing"))
+        return self._rest.startswith(NPY_MAGIC)
+
+    def _raw_header(self) -> Header:
+        model, dtype = self.model, input_dtype(self.model)
+        if model.layers[0].takes_tokens:
+            return Header((-1,), np.dtype("<i8"), False, True)
+        if model.features_in is None or dtype is None:
+            hint = "Send a .npy stream, whose header says it."
+            expected = "a model that says what numbers it takes"
+            raise ValueError(message(WHERE, expected, "one of any", hint))
+        return Header((-1, model.features_in), dtype.newbyteorder("<"), False, True)
+
+    def _read_npy_header(self) -> Header:
+        try:
+            self._need(12)
+            version = (self._rest[6], self._rest[7])
+            if version not in _HEADERS:
+                raise ValueError(f"version {version[0]}")
+            kind, read = _HEADERS[version]
+            before = 8 + np.dtype(kind).itemsize
+            size = before + int(np.frombuffer(self._rest, kind, 1, 8)[0])
+            if size > MOST_HEADER:
+                raise ValueError(f"a header of {size} bytes")
+            self._need(size)
+            shape, is_fortran, dtype = read(io.BytesIO(self._rest[8:size]))
+            if min(shape, default=1) < 0:
+                raise ValueError(f"a shape {shape}")
+        # NumPy parses the header as Python text, which fails in many ways.
+        except Exception as error:
+            got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
+            raise FormatError(message(WHERE, "a whole .npy stream", got)) from error
+        if dtype.kind not in "fiub":
+            got = "pickled objects" if dtype.hasobject else f"{dtype}"
+            raise FormatError(message(WHERE, "real numbers", got))
+        self._take(size)
+        return Header(with_features(self.model, shape), dtype, is_fortran and len(shape) > 1, False)
+
+    def _need(self, size: int) -> None:
+        while len(self._rest) < size:
+            if not self._receive(size):
+                raise EOFError(f"{len(self._rest)} bytes of its header")
+
+    def _check_end(self, wanted: int | None, size: int) -> None:
+        if self.count == wanted:
+            if self._rest or self._receive(1):
+                raise FormatError(message(WHERE, "the end behind the array", "more bytes"))
+            return
+        got = f"{self.count}"
+        if self._rest:
+            got += f" and {len(self._rest)} bytes of the next"
+        if wanted is not None:
+            raise FormatError(message(WHERE, f"{wanted} items of {size} bytes, as its header says", got))
+        if self._rest:
+            raise FormatError(message(WHERE, f"whole steps of {size} bytes each", got))
+
+
+def live_pieces(incoming: Incoming) -> Iterator[Piece] | None:
+    """What a stream gives, as it comes; None where its numbers do not come in an order that allows it.
+
+    That is so where the model needs a whole sequence and the sequences do not come one after the
+    other. `Incoming.spool` keeps them all then.
+    """
+    header, model, layout = incoming.header, incoming.model, incoming.layout
+    if header.is_fortran:
+        return None
+    if layout.time_axis == 0:
+        stream = open_stream(model, layout.B)
+        return None if stream is None else _steps(incoming, stream, layout)
+    most = block_of_rows(model, layout)
+    looks_across = any(layer.dim != -1 for layer in model.layers if hasattr(layer, "dim"))
+    return None if looks_across else _rows(incoming, layout, most)
+
+
+def _steps(incoming: Incoming, stream: "fastrnn.Stream", layout: Layout) -> Iterator[Piece]:
+    model, T = incoming.model, incoming.header.shape[0]
+    is_last = takes_last(model)
+    set_state(stream, model, ())
+    done = 0
+    for block in incoming.blocks(layout.shape[1:], block_of_steps(model, layout)):
+        _check_tokens(model, block, done, "step")
+        y = stream.run(block)
+        shape = y.shape[1:] if is_last else (T, *y.shape[1:])
+        place: Any = Ellipsis if is_last else slice(done, done + len(y))
+        done += len(y)
+        part = Part("y", shape, place, y[-1] if is_last else y)
+        yield Piece(done, (part,), tuple(flatten_state(stream.state)))
+
+
+def _rows(incoming: Incoming, layout: Layout, most: int) -> Iterator[Piece]:
+    model, B = incoming.model, layout.shape[0]
+    done = 0
+    for block in incoming.blocks(layout.shape[1:], most):
+        _check_tokens(model, block, done, "row")
+        y, after = model(block)
+        rows = slice(done, done + len(block))
+        done += len(block)
+        parts = [Part("y", (B, *y.shape[1:]), rows, y)]
+        for index, array in enumerate(flatten_state(after)):
+            shape = (array.shape[0], B, *array.shape[2:])
+            parts.append(Part(f"state{index}", shape, (slice(None), rows), array))
+        yield Piece(done, tuple(parts), ())
+
+
+def _check_tokens(model: "fastrnn.Sequential", block: Array, done: int, unit: str) -> None:
+    """Refuse tokens out of range, and say where in the whole stream they came."""
+    layer = model.layers[0]
+    if layer.takes_tokens:
+        check_tokens(f"{WHERE}, from {unit} {done} on", block, layer.num_tokens)

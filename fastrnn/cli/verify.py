@@ -1,0 +1,101 @@
+"""``fastrnn verify``: the tests of a saved model, and a model beside what torch's module gave."""
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from fastrnn.cli.options import (
+    Commands,
+    add_command,
+    add_example,
+    add_loading,
+    load_model,
+    read_example,
+)
+from fastrnn.errors import message
+from fastrnn.loading.load import what_is_open
+from fastrnn.loading.verify import Verification, verify
+from fastrnn.saving.golden import Comparison
+from fastrnn.saving.model_file import is_saved
+from fastrnn.terminal import print_lines
+
+
+def add_to(commands: Commands) -> None:
+    """Add the command to the parser."""
+    command = add_command(
+        commands,
+        "verify",
+        _verify,
+        "See whether this machine computes what a saved model's weights say; with --input and --expect, "
+        "whether a model gives what torch's module gave.",
+    )
+    command.add_argument("model", help="a saved model; beside an example a state dict as well")
+    add_example(command, "an example from torch")
+    command.add_argument(
+        "--keep", action="store_true", help="where it agrees, keep the example in the saved model's file"
+    )
+    add_loading(command)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    if options.example_input is None and options.example_expect is None:
+        for name in ("example_state", "tolerance", "keep", "key", "batch_first", "nonlinearity", "precision"):
+            if getattr(options, name):
+                option = f"--{name.removeprefix('example_').replace('_', '-')}"
+                raise ValueError(message(option, "--input and --expect beside it", "none"))
+        result = verify(options.model)
+        if options.json:
+            print(json.dumps(as_json(result)))
+        else:
+            print_verification(options.model, result)
+        return 0 if result["passed"] else 1
+    model, state_dict = load_model(options.model, options)
+    if options.keep and not is_saved(state_dict):
+        hint = "fastrnn convert makes one, with the example in it."
+        raise ValueError(message("--keep", "a saved model", state_dict.file_format, hint))
+    example = read_example(options, model)
+    assert example is not None
+    found = model.verify(**example, tolerance=options.tolerance)
+    if options.keep and found["passed"]:
+        model.save(options.model, example, tolerance=options.tolerance)
+    if options.json:
+        print(json.dumps(as_json(found)))
+    else:
+        print_lines(_told(found))
+        if options.keep and found["passed"]:
+            print_lines(f"{options.model} keeps the example")
+    return 0 if found["passed"] else 1
+
+
+def print_verification(name: str, result: Verification) -> None:
+    """Print what the tests of a file gave, and that it was never compared with torch if so."""
+    own = "passed" if result["self_test_passed"] else "FAILED"
+    print_lines(f"{own}: self-test beside the reference in NumPy: {_numbers(result)}")
+    if result["example"] is not None:
+        print_lines(f"{_told(result['example'])}, beside torch")
+    open_ = what_is_open(result["taken_for_granted"], result["example"] is not None)
+    if open_:
+        print_lines(open_)
+        print_lines(f"To compare: fastrnn verify {name} --input x.npy --expect y.npy --keep")
+
+
+def _told(result: Comparison) -> str:
+    return f"{'passed' if result['passed'] else 'FAILED'}: {_numbers(result)}"
+
+
+def _numbers(result: Comparison) -> str:
+    hint = f". {result['hint']}" if result["hint"] else ""
+    return (
+        f"{result['values']} values, largest error {result['largest_error']:.2g}, "
+        f"allowed {result['tolerance']:.2g}{hint}"
+    )
+
+
+def as_json(result: Mapping[str, Any]) -> dict[str, Any]:
+    """For JSON, which knows no NaN: an error that is none is null."""
+    error = result["largest_error"]
+    inner = result.get("example")
+    more = {} if "example" not in result else {"example": None if inner is None else as_json(inner)}
+    return {**result, "largest_error": error if math.isfinite(error) else None, **more}

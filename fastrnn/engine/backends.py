@@ -1,0 +1,126 @@
+"""Which backend runs a layer, and what `show_config` tells of it."""
+
+import functools
+import os
+import platform
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from fastrnn._version import __version__
+from fastrnn.checks import BACKENDS, check_choice
+from fastrnn.engine.blas.openblas import openblas_of_scipy
+from fastrnn.engine.threads.limits import pick_threads
+from fastrnn.engine.threads.team import cores
+from fastrnn.errors import message, quote
+
+try:
+    from fastrnn.engine.simd.tables import ISAS
+    from fastrnn.engine.simd.tables import TABLES as SIMD_TABLES
+except ImportError:  # the compiler could not build the kernels
+    ISAS, SIMD_TABLES = (), {}
+
+
+class Backend(NamedTuple):
+    """A backend for one dtype: its table of operations, and how many threads its calls may use."""
+
+    table: Any
+    threads: int = 1
+
+
+def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = None) -> Backend:
+    """Return the Backend that runs layers of a dtype.
+
+    "auto" takes simd where it is built. The instruction set is the widest that the processor has,
+    capped by the environment variable FASTRNN_ISA.
+
+    Raises
+    ------
+    ValueError
+        There is no such backend here, or FASTRNN_ISA names no instruction set of this build.
+    """
+    check_choice(where, "backend", backend, BACKENDS)
+    most = pick_threads(where, threads)
+    name = np.dtype(dtype).name
+    if backend == "simd" and not ISAS:
+        hint = 'The compiler could not build its kernels; "blas" is complete.'
+        raise ValueError(message(where, "a backend that is built", "simd", hint))
+    if backend == "blas" or not ISAS:
+        tables, is_held = _blas()
+        # A BLAS that cannot be told to leave the other cores alone has them to itself.
+        return Backend(tables[name], most if is_held else 1)
+    return Backend(SIMD_TABLES[pick_isa()][name], most)
+
+
+def row_table(dtype: DTypeLike) -> Any:
+    """The table with the functions of rows of a dtype, which simd alone has; None where it is not built."""
+    return SIMD_TABLES[pick_isa()][np.dtype(dtype).name] if ISAS else None
+
+
+_once = threading.Lock()
+
+
+def _blas() -> tuple[dict[str, Any], bool]:
+    """The tables of the blas backend, and whether it keeps BLAS on one thread."""
+    with _once:
+        return _load_blas()
+
+
+@functools.cache
+def _load_blas() -> tuple[dict[str, Any], bool]:
+    # Imported late: it brings scipy.linalg, most of the time of a cold start.
+    from fastrnn.engine.blas.tables import TABLES, hold_threads
+
+    functions = openblas_of_scipy()
+    if functions is not None:
+        hold_threads(*functions)
+    return TABLES, functions is not None
+
+
+def pick_isa() -> str:
+    """The widest instruction set of this processor, at most the one that FASTRNN_ISA names."""
+    cap = os.environ.get("FASTRNN_ISA") or ISAS[-1]
+    if cap not in ISAS:
+        raise ValueError(message("FASTRNN_ISA", f"one of {quote(ISAS)}", repr(cap)))
+    allowed = ISAS[: ISAS.index(cap) + 1]
+    return [isa for isa in allowed if isa in SIMD_TABLES][-1]
+
+
+def config() -> dict[str, str]:
+    """What was picked on this machine, and why, as a dict of texts."""
+    picked = {"backend": "blas: the compiler could not build the kernels of simd"}
+    if ISAS:
+        missing = [isa for isa in ISAS if isa not in SIMD_TABLES]
+        cap = os.environ.get("FASTRNN_ISA")
+        picked = {
+            "backend": f"simd, with {pick_isa()}: "
+            + (
+                f"FASTRNN_ISA={cap}" if cap in SIMD_TABLES else "the widest instruction set of this processor"
+            ),
+            "instruction sets": f"{quote(SIMD_TABLES)}"
+            + (f"; this processor lacks {quote(missing)}" if missing else ""),
+        }
+    return {
+        "fastrnn": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "machine": f"{platform.system()} {platform.machine()}",
+        **picked,
+        "threads": f"at most {_threads()}",
+        "blas": "scipy.linalg.cython_blas, loaded with the first layer that asks for it; "
+        "on one thread while a layer runs, which divides its work itself",
+    }
+
+
+def _threads() -> str:
+    cap, most = os.environ.get("FASTRNN_NUM_THREADS"), pick_threads("FASTRNN_NUM_THREADS", None)
+    reason = f"FASTRNN_NUM_THREADS={cap}" if most < cores() else "the cores that this process may use"
+    return f"{most}: {reason}"
+
+
+def show_config() -> None:
+    """Print what was picked on this machine, and why."""
+    for name, value in config().items():
+        print(f"{name}: {value}")

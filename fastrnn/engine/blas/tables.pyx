@@ -1,0 +1,322 @@
+"""The blas backend: plain row-major weights, BLAS from SciPy, one gate after the other.
+
+Portable and complete, in float32 and float64; what a faster backend is compared with.
+Importing this module imports ``scipy.linalg.cython_blas`` (120 to 150 ms), so it is
+imported when a layer first asks for the backend.
+"""
+
+import os
+
+from cpython.pycapsule cimport PyCapsule_New
+from cpython.pythread cimport (
+    PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
+)
+from libc.stdint cimport uint64_t, uintptr_t
+from libc.math cimport exp, expf, tanh, tanhf
+from libc.string cimport memcpy, memset
+from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
+
+from fastrnn.engine.backend cimport (
+    FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, frnn_backend, frnn_cell, frnn_step,
+)
+
+ctypedef fused floating:
+    float
+    double
+
+
+# ---------------------------------------------------------------- BLAS, row-major, values in
+
+cdef void gemm_nt(
+    Py_ssize_t m, Py_ssize_t n, Py_ssize_t k,
+    const floating *a, Py_ssize_t lda, const floating *b, Py_ssize_t ldb,
+    floating *c, Py_ssize_t ldc,
+) noexcept nogil:
+    """C (m, n) += A (m, k) @ B (n, k).T; a row of C alone is a matrix-vector product."""
+    cdef Py_ssize_t most = 1 << 30  # BLAS counts in 32 bits
+    while m > most:
+        gemm_nt(most, n, k, a, lda, b, ldb, c, ldc)
+        m -= most
+        a += most * lda
+        c += most * ldc
+    # BLAS is column-major and takes no const: C.T (n, m) += (B.T).T @ A.T.
+    cdef int m_ = <int>m, n_ = <int>n, k_ = <int>k
+    cdef int lda_ = <int>lda, ldb_ = <int>ldb, ldc_ = <int>ldc, one_step = 1
+    cdef floating one = 1
+    if m == 1:
+        if floating is float:
+            sgemv(b"T", &k_, &n_, &one, <float *>b, &ldb_, <float *>a, &one_step, &one, c, &one_step)
+        else:
+            dgemv(b"T", &k_, &n_, &one, <double *>b, &ldb_, <double *>a, &one_step, &one, c, &one_step)
+    elif floating is float:
+        sgemm(b"T", b"N", &n_, &m_, &k_, &one, <float *>b, &ldb_, <float *>a, &lda_, &one, c, &ldc_)
+    else:
+        dgemm(b"T", b"N", &n_, &m_, &k_, &one, <double *>b, &ldb_, <double *>a, &lda_, &one, c, &ldc_)
+
+
+# ---------------------------------------------------------------- gates, for one row of H units
+
+cdef inline floating sigmoid(floating x) noexcept nogil:
+    if floating is float:
+        return 1 / (1 + expf(-x))
+    else:
+        return 1 / (1 + exp(-x))
+
+
+cdef inline floating hyperbolic_tangent(floating x) noexcept nogil:
+    if floating is float:
+        return tanhf(x)
+    else:
+        return tanh(x)
+
+
+cdef void lstm_gates(
+    Py_ssize_t H, const floating *gates, floating *c, floating *h,
+) noexcept nogil:
+    """c = f * c + i * g and h = o * tanh(c); gates (4*H) hold i, f, g, o."""
+    cdef Py_ssize_t j
+    cdef floating i, f, g, o
+    for j in range(H):
+        i = sigmoid(gates[j])
+        f = sigmoid(gates[H + j])
+        g = hyperbolic_tangent(gates[2 * H + j])
+        o = sigmoid(gates[3 * H + j])
+        c[j] = f * c[j] + i * g
+        h[j] = o * hyperbolic_tangent(c[j])
+
+
+cdef void gru_gates(
+    Py_ssize_t H, const floating *gates, const floating *hidden,
+    const floating *h_prev, floating *h,
+) noexcept nogil:
+    """h = (1 - z) * n + z * h_prev with n = tanh(gates_n + r * hidden_n).
+
+    gates (3*H) come from x, hidden (3*H) from h_prev; both hold r, z, n.
+    """
+    cdef Py_ssize_t j
+    cdef floating r, z, n
+    for j in range(H):
+        r = sigmoid(gates[j] + hidden[j])
+        z = sigmoid(gates[H + j] + hidden[H + j])
+        n = hyperbolic_tangent(gates[2 * H + j] + r * hidden[2 * H + j])
+        h[j] = (1 - z) * n + z * h_prev[j]
+
+
+cdef void rnn_gate(
+    Py_ssize_t H, bint is_relu, const floating *gate, floating *h,
+) noexcept nogil:
+    """h = relu(gate) or tanh(gate); a NaN stays one."""
+    cdef Py_ssize_t j
+    for j in range(H):
+        if is_relu:
+            h[j] = 0 if gate[j] <= 0 else gate[j]
+        else:
+            h[j] = hyperbolic_tangent(gate[j])
+
+
+# ---------------------------------------------------------------- the two operations
+
+cdef void project(
+    const frnn_cell *cell, Py_ssize_t n, const floating *x, Py_ssize_t ldx,
+    floating *gates, Py_ssize_t ldg,
+) noexcept nogil:
+    cdef Py_ssize_t row, width = cell.gates * cell.hidden_size
+    for row in range(n):
+        memcpy(gates + row * ldg, cell.bias, width * sizeof(floating))
+    gemm_nt(n, width, cell.input_size, x, ldx, <const floating *>cell.w_ih, cell.input_size, gates, ldg)
+
+
+cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) noexcept nogil:
+    """A step, with the gates (n, G*H) of its rows."""
+    cdef Py_ssize_t H = cell.hidden_size, P = cell.output_size, width = cell.gates * cell.hidden_size, row
+    cdef Py_ssize_t n = args.n, ld_prev = args.ld_prev, ld_next = args.ld_next, place
+    cdef const floating *h_prev = <const floating *>args.h_prev
+    cdef floating *h_next = <floating *>args.h_next
+    cdef floating *c = <floating *>args.c
+    cdef floating *scratch = <floating *>args.scratch
+    cdef floating *hidden = gates       # (n, G*H): what h_prev adds to the gates
+    cdef floating *h = h_next           # (n, H): the new h before its projection
+    cdef Py_ssize_t ldh = ld_next
+    if args.x != NULL:
+        project[floating](cell, n, <const floating *>args.x, args.ldx, gates, width)
+    if cell.kind == FRNN_GRU:
+        hidden = scratch
+        memset(hidden, 0, n * width * sizeof(floating))
+        for row in range(n):
+            memcpy(hidden + row * width + 2 * H, cell.bias_hn, H * sizeof(floating))
+    if cell.w_hr != NULL:
+        h = scratch
+        ldh = H
+    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, width)
+    for row in range(n):
+        if cell.kind == FRNN_LSTM:
+            place = row if args.c_order == NULL else args.c_order[row]
+            lstm_gates(H, gates + row * width, c + place * args.ldc, h + row * ldh)
+        elif cell.kind == FRNN_GRU:
+            gru_gates(
+                H, gates + row * width, hidden + row * width,
+                h_prev + row * ld_prev, h + row * ldh,
+            )
+        else:
+            rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * width, h + row * ldh)
+    if cell.w_hr != NULL:
+        for row in range(n):
+            memset(h_next + row * ld_next, 0, P * sizeof(floating))
+        gemm_nt(n, P, H, h, ldh, <const floating *>cell.w_hr, H, h_next, ld_next)
+
+
+cdef size_t scratch_size(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    if cell.kind == FRNN_GRU:
+        return n * cell.gates * cell.hidden_size
+    return 0 if cell.w_hr == NULL else n * cell.hidden_size
+
+
+cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
+    return cell.gates * cell.hidden_size
+
+
+# ---------------------------------------------------------------- the tables that drivers are handed
+
+cdef void project_f32(
+    const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *gates, void *scratch,
+) noexcept nogil:
+    project[float](cell, n, <const float *>x, ldx, <float *>gates, gate_width(cell))
+
+
+cdef void project_f64(
+    const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *gates, void *scratch,
+) noexcept nogil:
+    project[double](cell, n, <const double *>x, ldx, <double *>gates, gate_width(cell))
+
+
+cdef void dense_f32(
+    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *out, Py_ssize_t ldo,
+) noexcept nogil:
+    project[float](cell, n, <const float *>x, ldx, <float *>out, ldo)
+
+
+cdef void dense_f64(
+    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    void *out, Py_ssize_t ldo,
+) noexcept nogil:
+    project[double](cell, n, <const double *>x, ldx, <double *>out, ldo)
+
+
+cdef void step_f32(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
+    step[float](cell, args, <float *>args.gates + args.row * gate_width(cell))
+
+
+cdef void step_f64(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
+    step[double](cell, args, <double *>args.gates + args.row * gate_width(cell))
+
+
+cdef Py_ssize_t part_units(const frnn_cell *cell) noexcept nogil:
+    return cell.hidden_size
+
+
+cdef Py_ssize_t apart(Py_ssize_t n, Py_ssize_t columns) noexcept nogil:
+    return columns
+
+
+# ---------------------------------------------------------------- one thread inside BLAS
+
+# The drivers divide the work: while anybody is in a call, BLAS has one thread for all. In compiled code, so
+# that no exception comes in between.
+cdef PyThread_type_lock lock = PyThread_allocate_lock()
+cdef int inside = 0             # how many calls are under way
+cdef int threads_before = 1     # that BLAS had
+cdef int (*get_threads)() noexcept nogil
+cdef void (*set_threads)(int) noexcept nogil
+
+
+cdef void begin() noexcept nogil:
+    global inside, threads_before
+    PyThread_acquire_lock(lock, WAIT_LOCK)
+    if inside == 0:
+        threads_before = get_threads()
+        if threads_before != 1:
+            set_threads(1)
+    inside += 1
+    PyThread_release_lock(lock)
+
+
+cdef void end() noexcept nogil:
+    global inside
+    PyThread_acquire_lock(lock, WAIT_LOCK)
+    inside -= 1
+    if inside == 0 and threads_before != 1:
+        set_threads(threads_before)
+    PyThread_release_lock(lock)
+
+
+def forget_calls():
+    """In the child of a fork: the calls of the threads that are gone are over."""
+    global lock, inside
+    lock = PyThread_allocate_lock()
+    if inside:
+        inside = 0
+        set_threads(threads_before)
+
+
+def hold_threads(uintptr_t get, uintptr_t set):
+    """Keep BLAS on one thread from now on, with its functions at these addresses: int (), void (int)."""
+    global get_threads, set_threads
+    get_threads = <int (*)() noexcept nogil>get
+    set_threads = <void (*)(int) noexcept nogil>set
+    f32.begin = f64.begin = begin
+    f32.end = f64.end = end
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=forget_calls)
+
+
+cdef uint64_t enter() noexcept nogil:
+    return 0
+
+
+cdef void leave(uint64_t before) noexcept nogil:
+    pass
+
+
+cdef size_t project_bytes(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    return 0
+
+
+cdef size_t step_bytes_f32(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    return scratch_size(cell, n) * sizeof(float)
+
+
+cdef size_t step_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    return scratch_size(cell, n) * sizeof(double)
+
+
+cdef frnn_backend f32
+f32.project = project_f32
+f32.step = step_f32
+f32.dense = dense_f32
+f32.part_units = part_units
+f32.apart = apart
+f32.gate_width = gate_width
+f32.project_bytes = project_bytes
+f32.step_bytes = step_bytes_f32
+f32.enter = enter
+f32.leave = leave
+
+cdef frnn_backend f64
+f64.project = project_f64
+f64.step = step_f64
+f64.dense = dense_f64
+f64.part_units = part_units
+f64.apart = apart
+f64.gate_width = gate_width
+f64.project_bytes = project_bytes
+f64.step_bytes = step_bytes_f64
+f64.enter = enter
+f64.leave = leave
+
+TABLES = {
+    "float32": PyCapsule_New(&f32, "fastrnn.backend", NULL),
+    "float64": PyCapsule_New(&f64, "fastrnn.backend", NULL),
+}

@@ -1,0 +1,82 @@
+"""numpy.savez's files, a zip of .npy entries, and single .npy files."""
+
+import io
+from collections.abc import Mapping
+from math import prod
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from fastrnn.arrays import Array
+from fastrnn.errors import FormatError, brief, message, quote
+from fastrnn.importers.archive import Archive
+from fastrnn.importers.source import Source
+from fastrnn.importers.tensors import Unread, is_shape
+
+MAX_HEADER = 16 * 1024
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def read_npz(archive: Archive, where: str) -> dict[str, Array | Unread]:
+    """Read every array of an archive: names to ndarrays, of real numbers; others are not read."""
+    strange = [name for name in archive.sizes if not name.endswith(".npy")]
+    if strange:
+        raise FormatError(message(where, "entries that are .npy files", quote(strange[:5])))
+    return {name.removesuffix(".npy"): _read_entry(archive.read(name), where, name) for name in archive.sizes}
+
+
+def read_arrays(source: Source) -> dict[str, Array]:
+    """Read every array of an .npz file, or the one of a .npy file by the name "x".
+
+    Raises
+    ------
+    FormatError
+        The file is damaged or of another kind, or holds something else than real numbers.
+    """
+    where = source.where
+    with source.open() as file:
+        head = file.read(6)
+        file.seek(0)
+        if head.startswith(b"PK"):
+            with Archive(file, where) as archive:
+                return only_real(read_npz(archive, where), where)
+        if head == b"\x93NUMPY":
+            data = np.frombuffer(bytearray(file.read()), np.uint8)
+            return only_real({"x": _read_entry(data, where, where)}, where)
+    raise FormatError(message(where, "arrays as .npy or .npz", "a file of another kind"))
+
+
+def only_real(arrays: Mapping[str, Array | Unread], where: str) -> dict[str, Array]:
+    """The arrays, all of which have to be of real numbers; or raise FormatError."""
+    for name, array in arrays.items():
+        if isinstance(array, Unread):
+            raise FormatError(message(where, f"{brief(name)} to hold real numbers", array.reason))
+    return {name: array for name, array in arrays.items() if not isinstance(array, Unread)}
+
+
+def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array | Unread:
+    file = io.BytesIO(data[:MAX_HEADER].tobytes())
+    try:
+        version = npy.read_magic(file)
+        if version not in _HEADERS:
+            raise ValueError(f"version {version}")
+        shape, is_fortran, dtype = _HEADERS[version](file)
+        if not is_shape(shape):
+            raise ValueError(f"a shape {brief(str(shape))}")
+    # NumPy parses the header as Python text, which fails in many ways (TokenError, MemoryError, ...).
+    except Exception as error:
+        got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
+        raise FormatError(message(where, f"a whole array {brief(name)}", got)) from error
+    if dtype.kind not in "fiub":
+        return Unread(
+            "an array of pickled objects"
+            if dtype.hasobject
+            else f"an array of {dtype}, where weights have to hold real numbers"
+        )
+    size = prod(shape) * dtype.itemsize
+    there = len(data) - file.tell()
+    if size != there:
+        raise FormatError(message(where, f"{size} bytes in {brief(name)}", str(there)))
+    elements = data[file.tell() :].view(dtype).astype(dtype.newbyteorder("="), copy=False)
+    return np.require(elements.reshape(shape, order="F" if is_fortran else "C"), requirements="A")

@@ -1,0 +1,93 @@
+"""safetensors files: a header in JSON, and the bytes of the tensors one after the other.
+
+The package of that name writes ours; it reads by mapping the file, which ends the process when somebody
+cuts the file short meanwhile. So this reads by itself, and refuses whatever that package refuses (a test
+compares).
+Source: https://github.com/huggingface/safetensors#format
+"""
+
+import json
+import struct
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from fastrnn.arrays import Array
+from fastrnn.errors import FormatError, brief, message
+from fastrnn.importers.source import Window
+from fastrnn.importers.tensors import Unread, as_elements, is_shape, itemsize
+
+# https://github.com/huggingface/safetensors: safetensors/src/tensor.rs
+DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+MAX_HEADER = 16 * 2**20
+
+
+def read_safetensors(file: Window, where: str) -> tuple[dict[str, Array | Unread], dict[str, str]]:
+    """Read the tensors of a file (names to ndarrays) and its metadata (names to texts)."""
+    (header_size,) = struct.unpack("<Q", file.read(8))
+    if header_size > MAX_HEADER:
+        raise FormatError(message(where, f"a header of at most {MAX_HEADER} bytes", str(header_size)))
+    begin = 8 + header_size
+    try:
+        entries = json.loads(file.read(header_size), object_pairs_hook=_unique)
+        metadata = entries.pop("__metadata__", {})
+        _check_entries(entries, file.size - begin)
+        _check_texts(metadata)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
+        raise FormatError(message(where, "a whole safetensors file", got)) from error
+    tensors = {name: _read_tensor(file, begin, where, name, entry) for name, entry in entries.items()}
+    # Of tensors that are one and the same, safetensors.torch.save_model keeps one, and the other names here.
+    aliases = {
+        name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors
+    }
+    return tensors | aliases, metadata
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) < len(pairs):
+        raise ValueError("a name twice")
+    return entries
+
+
+def _check_texts(metadata: Any) -> None:
+    if not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError("metadata that is not text")
+
+
+def _check_entries(entries: dict[str, dict[str, Any]], size: int) -> None:
+    """Raise, if the tensors do not cover the data from the first byte to the last, each byte once."""
+    place = 0
+    for begin, end, name in sorted((*entry["data_offsets"], name) for name, entry in entries.items()):
+        if type(begin) is not int or type(end) is not int or not place == begin <= end <= size:
+            raise ValueError(f"{brief(name)} from byte {brief(begin)} to {brief(end)}")
+        place = end
+        entry = entries[name]
+        shape, dtype = entry["shape"], DTYPES.get(entry["dtype"])
+        if not isinstance(shape, list) or not is_shape(shape):
+            raise ValueError(f"a shape that fits in memory, not {brief(str(shape)[:80])}")
+        if dtype is not None and prod(shape) * itemsize(dtype) != end - begin:
+            raise ValueError(f"{end - begin} bytes for {brief(name)} of shape {brief(str(shape))}")
+    if place != size:
+        raise ValueError(f"tensors of {place} bytes in a file with {size}")
+
+
+def _read_tensor(file: Window, data: int, where: str, name: str, entry: dict[str, Any]) -> Array | Unread:
+    """The tensor of an entry of the header, after which the data of all begin."""
+    dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
+    if dtype is None:
+        return Unread(f"a tensor of {brief(entry['dtype'])}")
+    begin, end = entry["data_offsets"]
+    file.seek(data + begin)
+    elements = np.empty(end - begin, np.uint8)
+    if file.readinto(elements.data) != end - begin:
+        raise FormatError(message(where, f"the {end - begin} bytes of {brief(name)}", "less"))
+    return as_elements(elements, dtype).reshape(shape)

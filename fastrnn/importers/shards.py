@@ -1,0 +1,263 @@
+"""Models in several files, and in folders: found whole, or refused as a part.
+
+The names are those of Hugging Face's libraries: ``model-00001-of-00002.safetensors`` beside
+``model.safetensors.index.json``, or ``pytorch_model-*.bin``
+(https://huggingface.co/docs/transformers/big_models).
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+
+from fastrnn.arrays import Array
+from fastrnn.errors import FormatError, brief, message, printable, quote
+from fastrnn.importers.kinds import DCP
+from fastrnn.importers.source import Source
+from fastrnn.importers.state_dict import LeftOut, StateDict
+
+MAX_INDEX = 64 * 2**20
+MAX_SHARDS = 10_000
+_SHARD = re.compile(r"(?P<stem>.*?)[-._]?(?P<number>\d{4,6})-of-(?P<count>\d{4,6})(?P<end>\..*)?", re.DOTALL)
+# What training leaves beside the weights in such a folder.
+_OTHER_FILES = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|trainer_state).*", re.DOTALL)
+# Endings of weight files, best first: a folder may hold one model in several formats.
+ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+
+
+def refuse_shard(source: Source) -> None:
+    """Raise, where a file is a part of a model, as its name or an index beside it tells."""
+    match = _SHARD.fullmatch(source.name)
+    if match and int(match["count"]) > 1:
+        got = f"part {int(match['number'])} of {int(match['count'])}"
+        raise FormatError(message(source.where, "a whole model", got, _whole_hint(source)))
+    for index, files in _indices_beside(source).items():
+        if source.name in files and len(files) > 1:
+            got = f"one of the {len(files)} files of {printable(index)}"
+            raise FormatError(message(source.where, "a whole model", got, _whole_hint(source)))
+
+
+def _whole_hint(source: Source) -> str:
+    if source.place is None:
+        return "Put all parts in one folder, and give that."
+    return f"Give the folder: {printable(os.path.dirname(source.place) or '.')}"
+
+
+def _indices_beside(source: Source) -> dict[str, set[str]]:
+    """The indices in a file's folder, and the files of each."""
+    if source.place is None:
+        return {}
+    folder = os.path.dirname(source.place) or "."
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.endswith(".index.json"))
+    except OSError:
+        return {}
+    found = {}
+    for name in names:
+        try:
+            weight_map = _read_index(Source(os.path.join(folder, name)))
+        except (OSError, FormatError):
+            continue  # what is damaged tells nothing of this file
+        if weight_map is not None:
+            found[name] = set(weight_map.values())
+    return found
+
+
+def is_index(head: bytes) -> bool:
+    """Whether a file that begins so may be an index of shards."""
+    return head.lstrip()[:1] == b"{"
+
+
+def _read_index(source: Source) -> dict[str, str] | None:
+    """The files of an index of shards by the names of their tensors; None where it is no such index.
+
+    Raises
+    ------
+    FormatError
+        It is an index, and a damaged one.
+    """
+    with source.open() as file:
+        if file.size > MAX_INDEX or not is_index(file.read(64)):
+            return None
+        file.seek(0)
+        content = file.read()
+    try:
+        weight_map = json.loads(content)["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    if (
+        not isinstance(weight_map, dict)
+        or not weight_map
+        or not all(isinstance(file, str) and _is_plain_file(file) for file in weight_map.values())
+    ):
+        raise FormatError(message(source.where, "an index of the files beside it", brief(weight_map)))
+    return weight_map
+
+
+def _is_plain_file(name: str) -> bool:
+    """Whether a name is that of a file in the same folder."""
+    is_plain = bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0", ":"}
+    return is_plain and not name.endswith(".json")
+
+
+# ---------------------------------------------------------------- whole models
+
+
+def files_of(source: Source) -> list[Source] | dict[str, list[str]]:
+    """What a folder's or an index's model is made of.
+
+    Returns
+    -------
+    list of Source, or dict
+        The one file of a folder, or all of a numbered set; of an index the names of the tensors in each
+        file, by its path.
+    """
+    if not source.is_folder:
+        weight_map = _read_index(source)
+        return {} if weight_map is None else _by_file(source, weight_map)
+    assert source.path is not None
+    names = sorted(os.listdir(source.path))
+    _refuse_folder(source, names)
+    for ending in (".safetensors.index.json", ".index.json"):
+        indices = [name for name in names if name.endswith(ending)]
+        if len(indices) == 1:
+            index = Source(os.path.join(source.path, indices[0]))
+            weight_map = _read_index(index)
+            if weight_map is not None:
+                return _by_file(index, weight_map)
+    return [Source(os.path.join(source.path, name)) for name in _weights_in(source, names)]
+
+
+def _by_file(index: Source, weight_map: dict[str, str]) -> dict[str, list[str]]:
+    assert index.path is not None
+    folder = os.path.dirname(index.path)
+    files: dict[str, list[str]] = {}
+    for name, file in weight_map.items():
+        files.setdefault(os.path.join(folder, file), []).append(name)
+    if len(files) > MAX_SHARDS:
+        raise FormatError(message(index.where, f"an index of at most {MAX_SHARDS} files", str(len(files))))
+    _check_numbers(index, list(weight_map.values()))
+    missing = [os.path.basename(path) for path in files if not os.path.isfile(path)]
+    if missing:
+        got = f"none of the name {quote(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+        raise FormatError(message(index.where, "all its files in the same folder", got))
+    return files
+
+
+def _check_numbers(index: Source, names: list[str]) -> None:
+    """Raise, where the files of an index are numbered, and not all of that many are there."""
+    matches = [match for name in set(names) if (match := _SHARD.fullmatch(name))]
+    if len(matches) < len(set(names)):
+        return
+    for count in {int(match["count"]) for match in matches}:
+        numbers = {int(match["number"]) for match in matches if int(match["count"]) == count}
+        if len(numbers) < count:
+            raise FormatError(message(index.where, f"an index of {count} files", f"one of {len(numbers)}"))
+
+
+def _refuse_folder(source: Source, names: list[str]) -> None:
+    """Raise for the folders that other programs make."""
+    kinds = (
+        (".distcp", "a folder of torch.distributed.checkpoint (DCP)", DCP),
+        ("saved_model.pb", "a TensorFlow SavedModel", "fastrnn reads torch's weights."),
+        (".data-00000-of-00001", "a TensorFlow checkpoint", "fastrnn reads torch's weights."),
+        ("_optim_states.pt", "a DeepSpeed checkpoint, which is divided among its files",
+         "In that folder: python zero_to_fp32.py . weights"),
+    )  # fmt: skip
+    for ending, kind, hint in kinds:
+        if any(name.endswith(ending) for name in names):
+            raise FormatError(message(source.where, "a folder with a model's weights", kind, hint))
+
+
+def _weights_in(source: Source, names: list[str]) -> list[str]:
+    """The file with the weights in a folder, or all files of a numbered set; or raise."""
+    expected = "a folder with one file of weights, or all parts of one"
+    weights = [name for name in names if name.endswith(ENDINGS) and not _OTHER_FILES.fullmatch(name)]
+    sets: dict[tuple[str, str, int], dict[int, str]] = {}
+    for name in weights:
+        match = _SHARD.fullmatch(name)
+        if match and int(match["count"]) > 1:
+            key = _stem(f"{match['stem']}.x"), match["end"] or "", int(match["count"])
+            sets.setdefault(key, {})[int(match["number"])] = name
+    parts = {name for numbered in sets.values() for name in numbered.values()}
+    whole = [name for name in weights if name not in parts]
+    stems = {_stem(name) for name in whole} | {stem for stem, _, _ in sets}
+    if len(stems) > 1:
+        got = f"{len(weights)}: {quote(weights[:10])}{' ...' if len(weights) > 10 else ''}"
+        hint = (
+            "Put each model into a folder of its own." if sets else "Give the path of the one that is meant."
+        )
+        raise FormatError(message(source.where, expected, got, hint))
+    for ending in ENDINGS:
+        found = [name for name in whole if name.endswith(ending)]
+        of_set = [(key, numbered) for key, numbered in sets.items() if key[1] == ending]
+        if len(found) == 1 and not of_set:
+            return found
+        if len(of_set) == 1 and not found:
+            (_, _, count), numbered = of_set[0]
+            first = min(numbered)
+            missing = [n for n in range(first, first + count) if n not in numbered]
+            if first > 1 or missing:
+                got = f"{len(numbered)} of {count}, without part {missing[0] if missing else 1}"
+                raise FormatError(message(source.where, expected, got))
+            return [numbered[n] for n in sorted(numbered)]
+        if found or of_set:
+            shown = [*found, *(name for _, numbered in of_set for name in numbered.values())]
+            got = f"{len(shown)}: {quote(shown[:10])}{' ...' if len(shown) > 10 else ''}"
+            hint = (
+                "Put each set into a folder of its own."
+                if of_set
+                else "Give the path of the one that is meant."
+            )
+            raise FormatError(message(source.where, expected, got, hint))
+    got = f"{quote(names[:10])}{' ...' if len(names) > 10 else ''}" if names else "an empty one"
+    raise FormatError(message(source.where, expected, got))
+
+
+def _stem(name: str) -> str:
+    """A file's name without its ending; Hugging Face's libraries have two names for a model."""
+    stem = os.path.splitext(name)[0]
+    return "model" if stem == "pytorch_model" else stem
+
+
+def read_whole(source: Source, read: Callable[[Source], StateDict]) -> StateDict | None:
+    """Read all files of a folder or an index, by `read`; None where the source is neither."""
+    files = files_of(source)
+    if not files:
+        return None
+    parts: list[tuple[Source, set[str] | None]]
+    if isinstance(files, list):
+        parts = [(file, None) for file in files]
+    else:
+        parts = [(Source(path), set(names)) for path, names in files.items()]
+    if len(parts) == 1 and parts[0][1] is None:
+        return read(parts[0][0])
+    return _joined(source, [(file, read(file), names) for file, names in parts])
+
+
+def _joined(source: Source, parts: list[tuple[Source, StateDict, set[str] | None]]) -> StateDict:
+    """One state dict of those of all parts, each with the names that the index gives it (None: all)."""
+    arrays: dict[str, Array] = {}
+    unread: dict[str, str] = {}
+    left_out = LeftOut({})
+    metadata: dict[str, str] = {}
+    given = {name: file for file, _, names in parts for name in names or ()}
+    for file, part, names in parts:
+        if names is not None:
+            missing = sorted(names - part.keys() - part.unread.keys())
+            if missing:
+                got = f"{len(missing)} that are not there, as {quote(missing[:3])}"
+                raise FormatError(message(file.where, f"the tensors that {source.where} says", got))
+        twice = sorted(arrays.keys() & part.keys())
+        if twice and names is None:
+            raise FormatError(message(file.where, "each tensor in one part", f"{quote(twice[:3])} in two"))
+        for name, array in part.items():
+            # What the index does not list is a part of the model all the same.
+            if given.get(name, file) is file:
+                arrays[name] = array
+        unread |= part.unread
+        left_out |= part.left_out
+        metadata |= part.metadata
+    kind = f"{parts[0][1].file_format}, {len(parts)} files"
+    others = tuple(dict.fromkeys(other for _, part, _ in parts for other in part.others))
+    return StateDict(arrays, kind, "", left_out, metadata, unread=unread, others=others)

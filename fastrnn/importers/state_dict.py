@@ -1,0 +1,125 @@
+"""What `load_state_dict` gives: torch's names to arrays, and what else the file holds."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+from fastrnn.arrays import Array
+from fastrnn.errors import brief
+from fastrnn.importers.parameters import unread_error
+from fastrnn.importers.parametrizations import is_parameter
+from fastrnn.importers.values import FrozenDict, StandIn
+
+
+class LeftOut(Mapping[str, Any]):
+    """Values of a file by their places in it, read-only; each is made when it is first asked for.
+
+    Until then the file has to stay as it was: one that was changed or removed meanwhile is an OSError. A copy
+    or pickle holds all values.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Any], makers: Mapping[str, Callable[[], Any]] | None = None
+    ) -> None:
+        self._values = dict(values)
+        self._makers = dict(makers or {})
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._values:
+            self._values[name] = self._makers[name]()
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._makers
+        yield from (name for name in self._values if name not in self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers.keys() | self._values.keys())
+
+    def __or__(self, other: Mapping[str, Any]) -> "LeftOut":
+        if isinstance(other, LeftOut):
+            return LeftOut(self._values | other._values, self._makers | other._makers)
+        return LeftOut(self._values | dict(other), self._makers)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(brief, self))})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LeftOut, (dict(self),)
+
+
+class StateDict(dict[str, Array]):
+    """A dict of torch's names to ndarrays. Its attributes tell what else the file holds.
+
+    Asking for a tensor that is in the file and was not read, by ``[name]`` or ``get``, is a WeightError that
+    says why.
+
+    Attributes
+    ----------
+    file_format : str
+        What kind of file it was.
+    key : str
+        Where in the file the state dict lay; "" at the top.
+    left_out : mapping of str to object
+        Everything else, by its place in the file: plain values as they are, nested, read-only (numbers,
+        texts, lists, dicts, sets, dates, NumPy arrays, tensors as arrays), and a `StandIn` for anything else.
+        Each is read when it is first asked for.
+    unread : dict of str to str
+        The tensors that were not read, and why; ``left_out`` has a `StandIn` of each.
+    folded : dict of str to str
+        The parameters that training held in parts, and in which form: "weight norm".
+    others : tuple of str
+        The places of other weights in the file: state dicts whose names or shapes differ from these, whole
+        modules, dicts and lists that hold a matrix.
+    metadata : dict of str to str
+        The texts of a safetensors file.
+    """
+
+    def __init__(
+        self,
+        arrays: Mapping[str, Array],
+        file_format: str,
+        key: str = "",
+        left_out: Mapping[str, Any] | None = None,
+        metadata: dict[str, str] | None = None,
+        *,
+        unread: Mapping[str, str] | None = None,
+        folded: Mapping[str, str] | None = None,
+        others: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(arrays)
+        self.file_format = file_format
+        self.key = key
+        self.left_out = left_out if isinstance(left_out, LeftOut) else LeftOut(left_out or {})
+        self.unread = FrozenDict(unread or {})
+        self.folded = FrozenDict(folded or {})
+        self.others = others
+        self.metadata = metadata or {}
+
+    def __missing__(self, name: object) -> NoReturn:
+        if isinstance(name, str) and name in self.unread:
+            raise unread_error("state_dict", name, self.unread[name])
+        raise KeyError(name)
+
+    def get(self, name: Any, default: Any = None) -> Any:
+        """The array of a name, or the default where the file has none of that name."""
+        return self[name] if name in self or name in self.unread else default
+
+
+def describe(value: object) -> str:
+    """What a plain value or a stand-in is, in a few words."""
+    if isinstance(value, StandIn):
+        return f"{value.name} (not {'read: ' + value.reason if value.reason else 'made'})"
+    if isinstance(value, np.ndarray):
+        return f"array {value.shape} of {value.dtype}"
+    if isinstance(value, (dict, list, tuple, frozenset)):
+        kind = type(value).__name__.removeprefix("Frozen").lower().replace("frozenset", "set")
+        if isinstance(value, dict) and any(isinstance(name, str) and is_parameter(name) for name in value):
+            kind = "another state dict"
+        return f"{kind} of {len(value)}"
+    if isinstance(value, np.generic):
+        return brief(value.item())
+    if isinstance(value, (complex, slice, range)) or type(value).__module__ in ("datetime", "decimal"):
+        return str(value)
+    return brief(value)

@@ -1,0 +1,295 @@
+"""Tensors in torch's files: a storage, and a view of it by offset, size and stride.
+
+Every number in a view is the file's word, so all are checked, with Python's integers, before
+an array is made. Views of one storage share its memory, as in torch; nothing is copied, so
+that no file can make much more of its bytes than there are.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from fastrnn.arrays import Array
+from fastrnn.errors import FormatError, brief, message
+
+# torch's storage classes: the dtype of their elements as they lie in the file.
+STORAGE_TYPES = {
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    "UntypedStorage": "uint8",
+    # Of quantised tensors: the whole numbers, which scales and zero points go with.
+    "QInt8Storage": "int8",
+    "QUInt8Storage": "uint8",
+    "QInt32Storage": "int32",
+}
+# Storages of other elements, and the bytes of one.
+OTHER_STORAGES = {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}
+
+
+class Float8(NamedTuple):
+    """A float of one byte: sign, exponent, mantissa.
+
+    Source: https://arxiv.org/abs/2209.05433, and for the "fnuz" kinds https://arxiv.org/abs/2206.02915;
+    e8m0fnu: https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf
+    """
+
+    exponent_bits: int
+    mantissa_bits: int
+    bias: int
+    has_infinity: bool = False
+    is_fnuz: bool = False  # no negative zero: its byte is the one NaN
+
+
+FLOAT8 = {
+    "float8_e4m3fn": Float8(4, 3, 7),
+    "float8_e5m2": Float8(5, 2, 15, has_infinity=True),
+    "float8_e4m3fnuz": Float8(4, 3, 8, is_fnuz=True),
+    "float8_e5m2fnuz": Float8(5, 2, 16, is_fnuz=True),
+    "float8_e8m0fnu": Float8(8, 0, 127),
+}
+# What dtypes that NumPy has not arrive as, by their bytes in a file.
+WIDENED = {"bfloat16": 2, **dict.fromkeys(FLOAT8, 1)}
+# dtypes by their names in torch, for tensors on an untyped storage.
+DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), *WIDENED, "uint16", "uint32", "uint64")}
+
+# The dtypes of views of one storage, each of which may need a copy of it.
+MAX_DTYPES = 4
+# Views that share storages may be this many times as large as those together, and FREE_BYTES more.
+MAX_SHARING = 8
+FREE_BYTES = 16 * 2**20
+# A view that takes elements of its storage more often than once: as large as this at most.
+MAX_EXPANDED = 2**28
+
+
+@functools.cache
+def itemsize(dtype: str) -> int:
+    """Bytes of an element of a dtype by its name as it lies in a file."""
+    return WIDENED.get(dtype) or np.dtype(dtype).itemsize
+
+
+def arrives_as(dtype: str) -> str:
+    """The dtype of the array that is made of elements of a dtype by its name."""
+    return "float32" if dtype in WIDENED else dtype
+
+
+def is_shape(sizes: Sequence[object]) -> bool:
+    """Whether sizes that a file gives can be those of an array, empty or not."""
+    if len(sizes) > 32:
+        return False
+    counts = [n for n in sizes if type(n) is int and 0 <= n < 2**48]
+    return len(counts) == len(sizes) and prod(n for n in counts if n) < 2**48
+
+
+def as_elements(data: NDArray[np.uint8], dtype: str, byteorder: str = "little") -> Array:
+    """Bytes (a uint8 array) as an array of a dtype by its name; what NumPy has not becomes float32."""
+    order: Literal["<", ">"] = "<" if byteorder == "little" else ">"
+    if dtype == "bfloat16":
+        bits = data.view(np.dtype(np.uint16).newbyteorder(order)).astype(np.uint32)
+        return (bits << 16).view(np.float32)
+    if dtype in FLOAT8:
+        values: Array = float8_values(dtype)[data]
+        return values
+    elements = data.view(np.dtype(dtype).newbyteorder(order))
+    return elements.astype(np.dtype(dtype), copy=False)
+
+
+@functools.cache
+def float8_values(dtype: str) -> NDArray[np.float32]:
+    """What each of the 256 bytes of a float8 stands for."""
+    kind = FLOAT8[dtype]
+    byte = np.arange(256)
+    if dtype == "float8_e8m0fnu":  # a power of two, without sign
+        values = np.ldexp(1.0, byte - kind.bias)
+        values[255] = np.nan
+        return values.astype(np.float32)
+    mantissa = byte & (2**kind.mantissa_bits - 1)
+    exponent = (byte & 127) >> kind.mantissa_bits
+    sign = np.where(byte < 128, 1.0, -1.0)
+    is_normal = exponent > 0
+    units = mantissa + is_normal * 2**kind.mantissa_bits
+    values = sign * np.ldexp(units, np.maximum(exponent, 1) - kind.bias - kind.mantissa_bits)
+    if kind.is_fnuz:
+        values[128] = np.nan
+    elif kind.has_infinity:
+        is_last = exponent == 2**kind.exponent_bits - 1
+        values[is_last] = np.where(mantissa == 0, sign * np.inf, np.nan)[is_last]
+    else:
+        values[[127, 255]] = np.nan
+    result: NDArray[np.float32] = values.astype(np.float32)
+    return result
+
+
+class Storage:
+    """One storage of a file: its elements, read when they are first wanted.
+
+    `read` gives the bytes, a uint8 array of at least `count` elements, and their byte order. Or it is `count`
+    elements of a `whole` storage from `begin` on.
+    """
+
+    def __init__(
+        self,
+        dtype: str,
+        count: int,
+        read: Callable[[], tuple[NDArray[np.uint8], str]] | None = None,
+        whole: "Storage | None" = None,
+        begin: int = 0,
+    ) -> None:
+        self.dtype = dtype
+        self.count = count
+        self.whole: Storage = whole or self
+        self.begin = begin
+        self.read = read
+        self.by_dtype: dict[str, Array] = {}
+        self._content: tuple[NDArray[np.uint8], str] | None = None  # what `read` gave
+
+    def part(self, begin: int, count: int) -> "Storage":
+        """The storage that is a part of this one, in elements."""
+        return Storage(self.dtype, count, None, self.whole, self.begin + begin)
+
+    def nbytes(self) -> int:
+        """Its bytes in the file."""
+        return self.count * itemsize(self.dtype)
+
+    def elements(self, dtype: str) -> Array:
+        """The elements as an array of a dtype by its name: one array, which all views share."""
+        if self.read is None:
+            begin, rest = divmod(self.begin * itemsize(self.dtype), itemsize(dtype))
+            if rest:
+                raise ValueError("a part of a storage that begins within an element")
+            return self.whole.elements(dtype)[begin : begin + self.nbytes() // itemsize(dtype)]
+        if dtype not in self.by_dtype:
+            self._content = self._content or self.read()
+            data, byteorder = self._content
+            if len(data) < self.nbytes():
+                raise ValueError(f"{len(data)} bytes of a storage of {self.nbytes()}")
+            size = self.nbytes() - self.nbytes() % itemsize(dtype)
+            self.by_dtype[dtype] = as_elements(data[:size], dtype, byteorder)
+        return self.by_dtype[dtype]
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A tensor that is none of NumPy's, or whose numbers do not fit its file: why it was not read."""
+
+    reason: str
+
+
+@dataclass(eq=False)
+class TensorView:
+    """A tensor as the file describes it; `array` makes it, once its numbers are checked.
+
+    `is_negated` is torch's mark of a view whose elements are to be taken with the other sign. Of quantised
+    elements `scale` and `zero_point` are numbers, or views of one for each index of `axis`.
+    """
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str
+    is_negated: bool = False
+    scale: "float | TensorView | None" = None
+    zero_point: "int | TensorView" = 0
+    axis: int = 0
+
+    def array(self, where: str, name: str) -> Array:
+        """The view as an ndarray; on the storage's memory where its elements lie there once each.
+
+        Raises
+        ------
+        FormatError
+            Its numbers are no sizes, or do not fit the storage, or the storage cannot be read.
+        """
+        self._check_numbers(where, name)
+        if 0 in self.size:
+            if not is_shape(self.size):
+                raise FormatError(message(where, f"a tensor {name} that fits in memory", f"{self.size}"))
+            return np.zeros(self.size, "float32" if self.scale is not None else arrives_as(self.dtype))
+        pairs = list(zip(self.size, self.stride, strict=True))
+        last = self.offset + sum((n - 1) * step for n, step in pairs)
+        count = self.storage.nbytes() // itemsize(self.dtype)
+        is_copied = self.is_negated or self.scale is not None
+        most = FREE_BYTES if is_copied else MAX_EXPANDED  # of elements that a storage holds once
+        if last >= count or self.nbytes > max(most, self.storage.nbytes()):
+            raise FormatError(
+                message(
+                    where,
+                    f"a storage with the {prod(self.size)} elements of {name} (element {last} the last)",
+                    f"one of {count}",
+                    "The file is damaged or cut short.",
+                )
+            )
+        if len(self.storage.whole.by_dtype.keys() | {self.dtype}) > MAX_DTYPES:
+            raise FormatError(message(where, f"a storage of at most {MAX_DTYPES} dtypes", "more"))
+        try:
+            elements = self.storage.elements(self.dtype)[self.offset :]
+        except ValueError as error:
+            if isinstance(error, FormatError):
+                raise
+            raise FormatError(message(where, f"a storage that {name} fits", str(error))) from error
+        # The stride of an axis of one is never taken, and may be anything.
+        strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]
+        # Elements that several indices share would be written together.
+        array = as_strided(elements, self.size, strides, writeable=not self.is_expanded())
+        if self.is_negated:
+            array = -array
+        return array if self.scale is None else self._dequantised(array, where, name)
+
+    def _check_numbers(self, where: str, name: str) -> None:
+        numbers = (self.offset, *self.size, *self.stride)
+        if (
+            len(self.size) != len(self.stride)
+            or len(self.size) > 32
+            or not all(type(n) is int and 0 <= n < 2**62 for n in numbers)
+        ):
+            got = f"offset {brief(self.offset)}, {len(self.size)} sizes and {len(self.stride)} strides"
+            hint = "Every one is a whole number from 0."
+            raise FormatError(message(where, f"a tensor {name} of sizes and strides", got, hint))
+        if self.is_negated and (self.dtype == "bool" or self.dtype.startswith("uint")):
+            raise FormatError(message(where, f"numbers with a sign in {name}", f"{self.dtype}, negated"))
+
+    def _dequantised(self, array: Array, where: str, name: str) -> Array:
+        """The numbers that quantised elements stand for, as float32: scale * (element - zero point)."""
+        parts = {"scale": self.scale, "zero point": self.zero_point}
+        scale, zero_point = (
+            part.array(where, f"{name}'s {what}") if isinstance(part, TensorView) else np.float64(part or 0)
+            for what, part in parts.items()
+        )
+        shape = [1] * array.ndim
+        if scale.ndim or zero_point.ndim:
+            if not 0 <= self.axis < array.ndim or not (
+                scale.shape == zero_point.shape == (self.size[self.axis],)
+            ):
+                got = f"{scale.shape} and {zero_point.shape}"
+                raise FormatError(message(where, f"a scale and zero point for each row of {name}", got))
+            shape[self.axis] = -1
+        # As torch does it: the difference of two whole numbers, times the scale, in float32.
+        values: Array = array.astype(np.float32 if array.itemsize == 1 else np.float64)
+        values -= zero_point.reshape(shape).astype(values.dtype)
+        values *= scale.reshape(shape).astype(np.float32)
+        return values.astype(np.float32, copy=False)
+
+    def is_expanded(self) -> bool:
+        """Whether it takes elements of its storage more often than once."""
+        return self.nbytes > self.storage.nbytes()
+
+    @functools.cached_property
+    def nbytes(self) -> int:
+        """The bytes of a copy as the file would hold it, as far as the sizes are numbers."""
+        if not all(type(n) is int and n.bit_length() <= 62 for n in self.size):
+            return 2**62
+        return prod(n for n in self.size if type(n) is int) * itemsize(self.dtype)

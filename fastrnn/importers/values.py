@@ -1,0 +1,414 @@
+"""What a pickle holds beside tensors, as plain values: numbers, texts, lists, dicts, sets, dates, arrays.
+
+`CALLS` has the functions that make them of a pickle's calls; each checks what it is given and makes nothing
+larger than that. `freeze` turns what was read into values that nobody can change. Everything else stays a
+`StandIn`: its name, and what it was to be made of.
+"""
+
+import datetime
+import decimal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NoReturn, TypeVar
+
+import numpy as np
+
+from fastrnn.arrays import Array
+from fastrnn.errors import brief, message, printable
+from fastrnn.importers.tensors import is_shape
+
+# Nested deeper than this, a value is a stand-in.
+MAX_DEPTH = 64
+MAX_KEY_BITS = 64  # of a whole number that is hashed as a key: of larger ones any number have the same hash
+
+Key = TypeVar("Key")
+Item = TypeVar("Item")
+
+
+class Name:
+    """A class or function that a pickle names; text, which is never looked up."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = printable(text)
+
+
+class Foreign:
+    """What a pickle makes by calling a name that no table has: what was asked, for a `StandIn` of it."""
+
+    __slots__ = ("arguments", "items", "name", "state")
+
+    def __init__(self, name: str, arguments: tuple[Any, ...] = ()) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.state: object = None
+        self.items: list[Any] = []
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StandIn:
+    """What a file would have made by calling something of its own; it is not called. Or a tensor not read.
+
+    Attributes
+    ----------
+    name : str
+        What would have been called, as "argparse.Namespace"; "torch.Tensor" of a tensor.
+    arguments : tuple
+        What it would have been given.
+    state : object
+        What it would have been filled with, often a dict of its attributes; None if nothing.
+    items : list
+        What would have been added to it, where it is a list or dict of a class of its own: the items, or
+        the pairs of key and value.
+    reason : str
+        Of a tensor, why it is not read; else "".
+    """
+
+    name: str
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+    items: Any = ()
+    reason: str = ""
+
+    def __getattr__(self, attribute: str) -> NoReturn:
+        where = f"the stand-in for {self.name}" if attribute != "name" else "StandIn"
+        hint = "What the object would have been filled with is in `state`."
+        raise AttributeError(message(where, "one of its own attributes", brief(attribute), hint))
+
+    def __repr__(self) -> str:
+        return f"<stand-in for {self.name}{f': {self.reason}' if self.reason else ''}>"
+
+
+class Odd:
+    """A key that is no text and no number of usual size, kept apart by identity."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+
+class Set(list[Any]):
+    """The items of a set, which may be such as cannot be hashed."""
+
+
+def is_plain_key(key: object) -> bool:
+    """Whether it may be hashed: a deeply nested key would overflow the C stack, many large numbers of one
+    hash take time by their square."""
+    if isinstance(key, int):
+        return key.bit_length() <= MAX_KEY_BITS
+    return isinstance(key, (str, float, bytes, type(None)))
+
+
+# ---------------------------------------------------------------- values that nobody changes
+
+
+def _refuse(self: object, *_: object, **__: object) -> NoReturn:
+    hint = "copy.deepcopy(value) gives one to change."
+    raise TypeError(message("left_out", "values that are only read", "a change", hint))
+
+
+class FrozenList(list[Item]):
+    """A list that cannot be changed."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+class FrozenDict(dict[Key, Item]):
+    """A dict that cannot be changed; ``|`` with another makes a new one."""
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+class Freezer:
+    """Makes values of a file such that nobody can change them, or what they hold.
+
+    Each object once, so that what is shared stays so, and what holds itself comes to an end.
+
+    Parameters
+    ----------
+    tensor : callable
+        From what the reader made of a tensor to the value in its place.
+    """
+
+    def __init__(self, tensor: Callable[[Any], object]) -> None:
+        self.tensor = tensor
+        self.done: dict[int, Any] = {}
+        self.kept: list[object] = []  # whose id() is in `done`
+
+    def freeze(self, value: Any, depth: int = 0) -> Any:
+        """The value as the reader of pickles made it, read-only."""
+        if isinstance(value, (str, int, float, complex, bytes, np.generic, type(None), *_DATES, *_RANGES)):
+            return value
+        if id(value) in self.done:
+            return self.done[id(value)]
+        if depth > MAX_DEPTH - isinstance(value, Foreign):  # whose arguments are a level of their own
+            return StandIn(type(value).__name__, reason=f"it is nested more than {MAX_DEPTH} deep")
+        self.kept.append(value)
+        if isinstance(value, (Set, tuple)):
+            result = self._freeze_items(value, depth)
+        elif isinstance(value, list):
+            result = self.done[id(value)] = FrozenList()
+            list.extend(result, (self.freeze(item, depth + 1) for item in value))
+        elif isinstance(value, dict):
+            result = self.done[id(value)] = FrozenDict()
+            for key, item in value.items():
+                dict.__setitem__(result, self._key(key, depth), self.freeze(item, depth + 1))
+        elif isinstance(value, Foreign):
+            result = self.done[id(value)] = StandIn(value.name)
+            for name in ("arguments", "state", "items"):  # which may hold the stand-in itself
+                object.__setattr__(result, name, self.freeze(getattr(value, name), depth + 1))
+        elif isinstance(value, StandIn):
+            result = value
+        elif isinstance(value, (PickledArray, PickledDtype)):
+            result = self.freeze(value.value(), depth + 1)
+        elif isinstance(value, Name):
+            result = StandIn(value.text)
+        elif isinstance(value, np.dtype):
+            result = StandIn("numpy.dtype", (str(value),))
+        elif isinstance(value, np.ndarray):
+            result = value.view()
+            result.flags.writeable = False
+        else:
+            result = self.tensor(value)
+        self.done[id(value)] = result
+        return result
+
+    def _freeze_items(self, value: Any, depth: int) -> Any:
+        items = tuple(self.freeze(item, depth + 1) for item in value)
+        if not isinstance(value, Set):
+            return items
+        return frozenset(items) if all(map(is_plain_key, items)) else FrozenList(items)
+
+    def _key(self, key: Any, depth: int) -> Any:
+        """A key that is a date or a tuple of plain ones may be one again; any other odd one is a stand-in."""
+        if not isinstance(key, Odd):
+            return key
+        value = self.freeze(key.value, depth + 1)
+        is_plain = isinstance(value, _DATES) or (
+            isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
+        )
+        return value if is_plain or isinstance(value, StandIn) else StandIn(type(value).__name__)
+
+
+# ---------------------------------------------------------------- NumPy's arrays and scalars
+
+
+# Of NumPy's dates.
+_UNITS = frozenset(b"Y M W D h m s ms us ns ps fs as".split())
+
+
+class PickledDtype:
+    """A NumPy dtype that a pickle describes."""
+
+    def __init__(self, code: object) -> None:
+        self.code = code
+        self.order = "="
+        self.unit = ""
+
+    def set_state(self, state: object) -> None:
+        """What follows its code: version, byte order, and so on; of dates their unit."""
+        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
+            raise ValueError(f"the state of a dtype, {brief(state)}")
+        self.order = str(state[1])
+        match state[8:]:
+            case ((_, (bytes(unit), int(count), *_)), *_) if unit in _UNITS and 0 < count < 10**6:
+                self.unit = f"[{count}{unit.decode()}]"
+
+    def value(self) -> Any:
+        """The dtype; a stand-in where it is none of numbers, texts or dates."""
+        code = self.code
+        if isinstance(code, str) and len(code) <= 10 and code[:1] in "biufcSUMm" and code[1:].isdecimal():
+            try:
+                return np.dtype(f"{'' if self.order == '|' else self.order}{code}{self.unit}")
+            except TypeError:
+                pass
+        return Foreign("numpy.dtype", (brief(code),))
+
+
+class PickledArray:
+    """A NumPy array that a pickle describes: its state comes after it."""
+
+    def __init__(self) -> None:
+        self.state: tuple[Any, ...] = ()
+
+    def set_state(self, state: object) -> None:
+        """(version, shape, dtype, is Fortran's, bytes)."""
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise ValueError(f"the state of an array, {brief(state)}")
+        self.state = state
+
+    def value(self) -> Any:
+        """The array, read-only; a stand-in where it holds objects, or its numbers do not fit."""
+        if len(self.state) != 5:
+            return Foreign("numpy.ndarray")
+        _, shape, dtype, is_fortran, data = self.state
+        return _array(data, dtype, shape, "F" if is_fortran is True else "C")
+
+
+def _array(data: object, dtype: object, shape: object, order: Any) -> Any:
+    dtype = dtype.value() if isinstance(dtype, PickledDtype) else dtype
+    match data, dtype, shape:
+        case bytes(), np.dtype(), tuple() if is_shape(shape) and dtype.itemsize > 0:
+            if prod(shape) * dtype.itemsize == len(data) and is_shape((*shape, dtype.itemsize)):
+                return np.ndarray(shape, dtype, data, order=order)
+    return Foreign("numpy.ndarray", (shape, dtype))
+
+
+def _reconstruct(*_: object) -> PickledArray:
+    return PickledArray()
+
+
+def _from_buffer(data: object, dtype: object, shape: object, order: object = "C", *_: object) -> Any:
+    return _array(data, dtype, shape, "F" if order == "F" else "C")
+
+
+def _scalar(dtype: object, data: object = b"", *_: object) -> Any:
+    array: Array | Foreign = _array(data, dtype, (), "C")
+    return Foreign("numpy.scalar", (brief(dtype),)) if isinstance(array, Foreign) else array[()]
+
+
+def _dtype(code: object, *_: object) -> PickledDtype:
+    return PickledDtype(code)
+
+
+# ---------------------------------------------------------------- plain values that pickles make by calls
+
+
+_DATES = (datetime.date, datetime.time, datetime.timedelta, datetime.timezone, decimal.Decimal)
+_RANGES = (slice, range)
+
+
+def _encode(text: object, encoding: object = "latin1") -> bytes:
+    """How protocol 2 writes bytes."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8"):
+        raise ValueError(f"bytes as {brief(text)} in {brief(encoding)}")
+    return text.encode(str(encoding))
+
+
+def _bytes(data: object = b"", *_: object) -> bytes:
+    if not isinstance(data, bytes):
+        raise ValueError(f"bytes made of {brief(data)}")
+    return data
+
+
+def _list(items: Iterable[Any] = ()) -> list[Any]:
+    return list(_checked(items))
+
+
+def _set(items: Iterable[Any] = ()) -> Set:
+    return Set(_checked(items))
+
+
+def _tuple(items: Iterable[Any] = ()) -> tuple[Any, ...]:
+    return tuple(_checked(items))
+
+
+def _checked(items: object) -> Iterable[Any]:
+    if not isinstance(items, (list, tuple)):
+        raise ValueError(f"items of {brief(items)}")
+    return items
+
+
+def _dict(items: object = (), *_: object) -> dict[Any, Any]:
+    """A dict of pairs, or of another dict."""
+    if isinstance(items, dict):
+        return dict(items)
+    result = {}
+    for pair in _checked(items):
+        key, value = pair
+        if not is_plain_key(key):
+            raise ValueError("a key that is no text")
+        result[key] = value
+    return result
+
+
+def _empty_dict(*_: object) -> dict[Any, Any]:
+    return {}
+
+
+def _deque(items: Iterable[Any] = (), *_: object) -> list[Any]:
+    return _list(items)
+
+
+def _number(kind: type) -> Callable[..., object]:
+    """Of numbers as they are; never of texts, which may be long."""
+
+    def make(*values: object) -> object:
+        if not all(type(value) in (int, float, bool) for value in values):
+            raise ValueError(f"a {kind.__name__} of {brief(values)}")
+        return kind(*values)
+
+    return make
+
+
+def _range(kind: type) -> Callable[..., object]:
+    def make(*values: object) -> object:
+        if not all(value is None or type(value) is int for value in values):
+            raise ValueError(f"a {kind.__name__} of {brief(values)}")
+        return kind(*values)
+
+    return make
+
+
+def _date(kind: type) -> Callable[..., object]:
+    """Of the bytes, numbers and time zones that the class writes itself as."""
+
+    def make(*values: object) -> object:
+        if len(values) > 8 or not all(
+            type(value) in (int, float, bytes, datetime.timedelta, datetime.timezone) for value in values
+        ):
+            return Foreign(f"datetime.{kind.__name__}", values)
+        return kind(*values)
+
+    return make
+
+
+def _decimal(text: object) -> object:
+    if not isinstance(text, str) or len(text) > 100:
+        raise ValueError(f"a decimal number of {brief(text)}")
+    return decimal.Decimal(text)
+
+
+_BUILTINS: Mapping[str, Callable[..., object]] = {
+    "set": _set,
+    "frozenset": _set,
+    "list": _list,
+    "tuple": _tuple,
+    "dict": _dict,
+    "bytes": _bytes,
+    "bytearray": _bytes,
+    "complex": _number(complex),
+    "int": _number(int),
+    "float": _number(float),
+    "bool": _number(bool),
+    "slice": _range(slice),
+    "range": _range(range),
+    "xrange": _range(range),
+}
+CALLS: Mapping[str, Callable[..., object]] = {
+    **{f"{module}.{name}": make for module in ("builtins", "__builtin__")
+       for name, make in _BUILTINS.items()},
+    "collections.OrderedDict": _dict,
+    "collections.Counter": _dict,
+    "collections.defaultdict": _empty_dict,
+    "collections.deque": _deque,
+    "_codecs.encode": _encode,
+    **{f"datetime.{kind.__name__}": _date(kind) for kind in (
+        datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone)},
+    "decimal.Decimal": _decimal,
+    **{f"numpy.{core}.multiarray.{name}": make for core in ("core", "_core")
+       for name, make in (("_reconstruct", _reconstruct), ("scalar", _scalar))},
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
+    "numpy.dtype": _dtype,
+}  # fmt: skip

@@ -1,0 +1,33 @@
+"""The layers: torch's names, arguments, shapes and numbers; NumPy arrays in and out.
+
+A layer checks its arguments (errors.py), allocates its result, and calls the engine. It is
+immutable once made, so any number of threads and streams may use it.
+"""
+
+from fastrnn.layers.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from fastrnn.layers.base import Layer
+from fastrnn.layers.dropout import Dropout
+from fastrnn.layers.last import Last
+from fastrnn.layers.linear import Linear
+from fastrnn.layers.normalisation import LayerNorm
+from fastrnn.layers.recurrent import GRU, LSTM, RNN, RecurrentLayer
+from fastrnn.layers.tokens import Embedding, OneHot
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Dropout",
+    "Embedding",
+    "Last",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "LogSoftmax",
+    "OneHot",
+    "ReLU",
+    "RecurrentLayer",
+    "Sigmoid",
+    "Softmax",
+    "Tanh",
+]

@@ -1,0 +1,66 @@
+"""The last valid time step of each row."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn.arrays import Floats
+from fastrnn.checks import (
+    check_floats,
+    check_lengths,
+)
+from fastrnn.errors import message
+from fastrnn.layers.base import Layer, time_major
+
+
+class Last(Layer):
+    """The last valid time step of each row: ``output[:, -1]``, or ``output[b, lengths[b] - 1]``.
+
+    In a Sequential the layout and the lengths are those of the model. Of a bidirectional layer
+    it takes both halves at that step, as indexing in torch does. In a stream every step is
+    the last so far.
+
+    Source: the indexing of torch's "output", https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
+    """
+
+    is_last_step = True
+    passes_on = True
+
+    def __call__(
+        self, x: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False
+    ) -> Floats:
+        """Take the last time step of each row.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, shape (T, B, F)
+            (B, T, F) with ``batch_first``; (T, F) is one unbatched sequence.
+        lengths : B integers, optional
+            The time steps of each row, from 1 to T; all T if not given.
+        batch_first : bool
+
+        Returns
+        -------
+        ndarray, shape (B, F)
+            (F,) unbatched; float64 of float64, else float32.
+
+        Raises
+        ------
+        ValueError
+            ``x`` has another number of axes or no element, or a length does not fit.
+        TypeError
+            ``x`` does not hold real numbers, or ``lengths`` no whole ones.
+        """
+        x = check_floats("Last", x)
+        if x.ndim not in (2, 3) or 0 in x.shape:
+            layout = "(B, T, F)" if batch_first else "(T, B, F)"
+            raise ValueError(message("Last", f"x of shape {layout} or, unbatched, (T, F)", f"{x.shape}"))
+        steps = time_major(x, batch_first)
+        T, B = steps.shape[:2]
+        if lengths is None:
+            rows = steps[-1].copy()
+        else:
+            rows = steps[check_lengths("Last", lengths, T, B) - 1, np.arange(B)]
+        result: Floats = rows[0] if x.ndim == 2 else rows
+        return result

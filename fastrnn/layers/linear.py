@@ -1,0 +1,134 @@
+"""Linear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn.arrays import Array, Floats, as_plain
+from fastrnn.checks import (
+    check_last_axis,
+    check_precision,
+    check_threads,
+)
+from fastrnn.engine.backends import pick_backend
+from fastrnn.engine.packing import pack_dense
+from fastrnn.errors import WeightError, message
+from fastrnn.importers.parameters import read_parameters
+from fastrnn.layers.base import Layer, no_weights, own, shown
+from fastrnn.operators.operator import Dense, Link
+from fastrnn.spec import LayerSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class Linear(Layer):
+    """x W^T + b over the last axis: torch's ``nn.Linear``; made by ``Linear.from_state_dict``.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
+    """
+
+    has_backend = True
+    needs_weights = True
+    option_names = ("precision",)
+    in_features: int
+    out_features: int
+    precision: str
+    dtype: np.dtype[np.floating[Any]]
+    tensors: dict[str, Floats]
+    _engine: Dense
+
+    def __init__(self, *sizes: object, **options: object) -> None:
+        raise no_weights(type(self))
+
+    @classmethod
+    def _make(cls, tensors: Mapping[str, Array], precision: str, threads: int | None, backend: str) -> Self:
+        self = cls.__new__(cls)
+        dtype = check_precision("Linear", precision)
+        self.precision = precision
+        self.dtype = dtype
+        self.threads = check_threads("Linear", threads)
+        self.backend = backend
+        self.tensors = {name: own(array, dtype) for name, array in tensors.items()}
+        self.out_features, self.in_features = self.tensors["weight"].shape
+        self.features_out, self.features_in = self.out_features, self.in_features
+        picked = pick_backend("Linear", backend, dtype, self.threads)
+        packed = pack_dense(picked.table, self.tensors["weight"], self.tensors.get("bias"))
+        self._engine = Dense(packed, picked.table, picked.threads)
+        return self
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        precision: str = "float32",
+        threads: int | None = None,
+        backend: str = "auto",
+    ) -> Self:
+        """Make the layer from the weights of torch's module.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            ``weight`` (out, in), and ``bias`` (out,), which may be missing; no other key below ``prefix``.
+        prefix : str
+            The path of the module in the state dict.
+        precision : {"float32", "float64"}
+            The type of weights, inputs and outputs.
+        threads : int, optional
+        backend : {"auto", "simd", "blas"}
+            Both as in `LSTM.from_state_dict`.
+
+        Raises
+        ------
+        WeightError
+            A key is missing, surplus or misshapen.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
+        """
+        tensors = read_parameters("Linear", state_dict, prefix, {"weight": 2, "bias": 1}, optional=("bias",))
+        rows, bias = tensors["weight"].shape[0], tensors.get("bias")
+        if bias is not None and bias.shape != (rows,):
+            raise WeightError(message("Linear", f"bias of shape ({rows},)", f"{bias.shape}"))
+        return cls._make(tensors, precision, threads, backend)
+
+    def spec(self) -> LayerSpec:
+        return LayerSpec("Linear", {"precision": self.precision}, self.tensors)
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, shape (..., in)
+
+        Returns
+        -------
+        ndarray of the layer's dtype, shape (..., out)
+
+        Raises
+        ------
+        ValueError
+            The last axis is not of ``in_features``.
+        TypeError
+            ``x`` does not hold real numbers.
+        """
+        x = check_last_axis("Linear", x, self.dtype, self.in_features)
+        out = np.empty((*x.shape[:-1], self.out_features), self.dtype)
+        if out.size:
+            rows = as_plain(x.reshape(-1, self.in_features))
+            self._engine.run(rows, out.reshape(-1, self.out_features))
+        return out
+
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return self._engine
+
+    def __repr__(self) -> str:
+        bias = "" if "bias" in self.tensors else ", bias=False"
+        return f"Linear({self.in_features}, {self.out_features}{bias}{shown(self.precision)})"

@@ -1,0 +1,146 @@
+"""LayerNorm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn import reference
+from fastrnn.arrays import Array, Floats
+from fastrnn.checks import (
+    check_last_axis,
+    check_number,
+    check_positive,
+    check_precision,
+)
+from fastrnn.engine.backends import row_table
+from fastrnn.errors import WeightError, message
+from fastrnn.importers.parameters import read_parameters
+from fastrnn.layers.base import Layer, apply_rows, own, shown
+from fastrnn.operators.operator import Link, RowFunction
+from fastrnn.spec import LayerSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class LayerNorm(Layer):
+    """Mean 0 and variance 1 over the last axis, then weight and bias: torch's ``nn.LayerNorm``.
+
+    Parameters
+    ----------
+    normalized_shape : int
+        The features of the last axis.
+    eps : float
+        Added to the variance.
+    precision : {"float32", "float64"}
+        The type of weights, inputs and outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of a wrong kind or value.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
+    """
+
+    option_names = ("normalized_shape", "eps", "precision")
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5, precision: str = "float32") -> None:
+        self.normalized_shape = check_positive("LayerNorm", "normalized_shape", normalized_shape)
+        self.features_in = self.features_out = self.normalized_shape
+        self.eps = check_number("LayerNorm", "eps", eps)
+        self.precision = precision
+        self.dtype = check_precision("LayerNorm", precision)
+        self._set({})
+
+    def _set(self, tensors: Mapping[str, Array]) -> None:
+        self.tensors: dict[str, Floats] = {name: own(array, self.dtype) for name, array in tensors.items()}
+        table = row_table(self.dtype)
+        self._function: RowFunction | None = None
+        if table is not None:
+            parts = self.tensors.get("weight"), self.tensors.get("bias")
+            self._function = RowFunction(
+                "LayerNorm", self.dtype.name, table, self.normalized_shape, *parts, self.eps
+            )
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        eps: float = 1e-5,
+        precision: str = "float32",
+    ) -> Self:
+        """Make the layer from the weights of torch's module.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            ``weight`` (features,), and ``bias`` (features,), which may be missing; no other key
+            below ``prefix``.
+        prefix : str
+            The path of the module in the state dict.
+        eps : float
+            As in torch; a state dict does not tell it.
+        precision : {"float32", "float64"}
+            The type of weights, inputs and outputs.
+
+        Raises
+        ------
+        WeightError
+            A key is missing, surplus or misshapen.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
+        """
+        tensors = read_parameters(
+            "LayerNorm", state_dict, prefix, {"weight": 1, "bias": 1}, optional=("bias",)
+        )
+        shapes = {array.shape for array in tensors.values()}
+        if len(shapes) > 1:
+            raise WeightError(message("LayerNorm", "weight and bias of one shape", f"{shapes}"))
+        self = cls(len(tensors["weight"]), eps, precision)
+        self._set(tensors)
+        return self
+
+    def spec(self) -> LayerSpec:
+        options = {"eps": self.eps, "precision": self.precision}
+        if not self.tensors:
+            options["normalized_shape"] = self.normalized_shape
+        return LayerSpec("LayerNorm", options, self.tensors)
+
+    def __call__(self, x: ArrayLike) -> Floats:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, shape (..., features)
+
+        Returns
+        -------
+        ndarray of the layer's dtype, shape (..., features)
+
+        Raises
+        ------
+        ValueError
+            The last axis is not of ``normalized_shape``.
+        TypeError
+            ``x`` does not hold real numbers.
+        """
+        x = check_last_axis("LayerNorm", x, self.dtype, self.normalized_shape)
+        if self._function is None:
+            weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
+            return reference.layer_norm_reference(x, weight, bias, self.eps)
+        return apply_rows(self._function, x)
+
+    def link(self, dtype: np.dtype[Any]) -> Link | None:
+        return self._function
+
+    def __repr__(self) -> str:
+        return f"LayerNorm({self.normalized_shape}, eps={self.eps}{shown(self.precision)})"

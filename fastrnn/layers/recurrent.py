@@ -1,0 +1,306 @@
+"""RNN, GRU and LSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastrnn.arrays import Array, Floats, State, StateLike
+from fastrnn.checks import (
+    check_choice,
+    check_flag,
+    check_lengths,
+    check_out,
+    check_precision,
+    check_sequence,
+    check_state,
+    check_threads,
+)
+from fastrnn.engine.backends import pick_backend
+from fastrnn.engine.packing import pack_recurrent
+from fastrnn.errors import message
+from fastrnn.importers.parameters import read_recurrent
+from fastrnn.layers.base import Layer, no_weights, own, time_major
+from fastrnn.operators.operator import Link, Recurrent
+from fastrnn.spec import LayerSpec, RecurrentSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# The state of a kind of layer.
+LayerState = TypeVar("LayerState", bound=State)
+
+
+class RecurrentLayer(Layer, Generic[LayerState]):
+    """What RNN, GRU and LSTM share."""
+
+    is_recurrent = True
+    has_backend = True
+    needs_weights = True
+    option_names: ClassVar[tuple[str, ...]] = ("batch_first", "precision")
+    shape: RecurrentSpec
+    batch_first: bool
+    precision: str
+    dtype: np.dtype[np.floating[Any]]
+    tensors: dict[str, Floats]
+    features_in: int
+    features_out: int
+    engine: Recurrent
+
+    def __init__(self, *sizes: object, **options: object) -> None:
+        raise no_weights(type(self))
+
+    @classmethod
+    def _make(
+        cls,
+        shape: RecurrentSpec,
+        tensors: Mapping[str, Array],
+        batch_first: bool,
+        precision: str,
+        threads: int | None,
+        backend: str,
+    ) -> Self:
+        self = cls.__new__(cls)
+        where = cls.__name__
+        dtype = check_precision(where, precision)
+        self.batch_first = check_flag(where, "batch_first", batch_first)
+        self.threads = check_threads(where, threads)
+        self.backend = backend
+        self.precision = precision
+        self.dtype = dtype
+        self.shape = shape
+        self.tensors = {name: own(array, dtype) for name, array in tensors.items()}
+        self.features_in = shape.input_size
+        self.features_out = shape.directions * shape.output_size
+        picked = pick_backend(where, backend, dtype, self.threads)
+        cells = [
+            pack_recurrent(
+                picked.table,
+                shape.cell,
+                self.tensors[f"weight_ih{suffix}"],
+                self.tensors[f"weight_hh{suffix}"],
+                *(self.tensors.get(part + suffix) for part in ("bias_ih", "bias_hh", "weight_hr")),
+            )
+            for suffix in shape.suffixes()
+        ]
+        self.engine = Recurrent(cells, shape.directions, picked.table, picked.threads)
+        return self
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        batch_first: bool = False,
+        precision: str = "float32",
+        threads: int | None = None,
+        backend: str = "auto",
+    ) -> Self:
+        """Make the layer from the weights of torch's module of the same name.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            torch's names to arrays or torch tensors; sizes, layers, directions, projection
+            and bias are read off its keys and shapes. The keys of a cell (``weight_ih``) make
+            a one-layer layer.
+        prefix : str
+            The path of the module in the state dict, with or without the closing dot. Every
+            key below it must belong to the module.
+        batch_first : bool
+            Inputs and outputs are (B, T, ...) in place of (T, B, ...); states stay as they are.
+        precision : {"float32", "float64"}
+            The type of weights, inputs, outputs and states.
+        threads : int, optional
+            How many cores a call may use at most. None: as many as pay for this layer and batch, of
+            those that the process may run on; small work stays on one. The bits never depend on it
+            (``blas``: to rounding). ``FASTRNN_NUM_THREADS`` caps it.
+        backend : {"auto", "simd", "blas"}
+
+        Raises
+        ------
+        WeightError
+            A key is missing, surplus or misshapen, or the weights are another kind of cell's.
+        TypeError
+            ``state_dict`` is no mapping of names to arrays, or an option is of a wrong kind.
+        ValueError
+            An option has a wrong value.
+
+        Notes
+        -----
+        Source: https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
+        """
+        shape, tensors = read_recurrent(cls.__name__, cls.__name__, state_dict, prefix)
+        return cls._make(shape, tensors, batch_first, precision, threads, backend)
+
+    # The sizes by torch's names.
+    input_size = property(lambda self: self.shape.input_size)
+    hidden_size = property(lambda self: self.shape.hidden_size)
+    num_layers = property(lambda self: self.shape.num_layers)
+    bidirectional = property(lambda self: self.shape.bidirectional)
+    proj_size = property(lambda self: self.shape.proj_size)
+    bias = property(lambda self: self.shape.bias)
+
+    def spec(self) -> LayerSpec:
+        options = {"batch_first": self.batch_first, "precision": self.precision}
+        return LayerSpec(type(self).__name__, options, self.tensors)
+
+    def __call__(
+        self,
+        x: ArrayLike,
+        state: StateLike = None,
+        *,
+        lengths: ArrayLike | None = None,
+        out: Floats | None = None,
+    ) -> tuple[Floats, LayerState]:
+        """Run the layer over whole sequences.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, shape (T, B, I)
+            (B, T, I) with ``batch_first``; (T, I) is one unbatched sequence. Brought to the
+            layer's dtype, float32 or float64 as its ``precision`` says.
+        state : array-like or pair of them, optional
+            h of shape (L*D, B, P), or (h, c) with c (L*D, B, H) for an LSTM; without B where
+            x has none. Zeros if not given.
+        lengths : B integers, optional
+            The time steps of each row, in any order, from 1 to T. Outputs beyond a row's
+            length are 0, states are those behind its own last step, and the reverse direction
+            begins there.
+        out : ndarray, optional
+            C-contiguous, of the output's shape and dtype; written in place and returned. Such
+            a call allocates nothing once the layer has seen the shape; on a free-threaded
+            Python its states are new arrays.
+
+        Returns
+        -------
+        output : ndarray of the layer's dtype, shape (T, B, D*P)
+            (B, T, D*P) with ``batch_first``, (T, D*P) unbatched.
+        state : ndarray or pair of them
+            Shaped as ``state`` is.
+
+        Raises
+        ------
+        ValueError
+            A shape, a length or ``out`` does not fit.
+        TypeError
+            An argument does not hold real numbers.
+        """
+        if lengths is None:
+            plain = self.engine.call(x, state, out, self.batch_first)
+            if plain is not None:
+                return plain
+        where = type(self).__name__
+        x = check_sequence(where, x, self.dtype, self.input_size, self.batch_first)
+        is_batched = x.ndim == 3
+        steps = time_major(x, self.batch_first)
+        T, B = steps.shape[:2]
+        shapes = self.shape.state_shapes(B if is_batched else None)
+        given = [] if state is None else check_state(where, state, shapes)
+        if lengths is not None:
+            if not is_batched:
+                hint = "Leave them out, or give x an axis of rows."
+                raise ValueError(message(where, "a batch beside lengths", f"x of shape {x.shape}", hint))
+            lengths = check_lengths(where, lengths, T, B)
+        shape = (*x.shape[:-1], self.features_out)
+        if out is None:
+            output = np.empty(shape, self.dtype)
+            states: list[Floats] = [np.empty(size, self.dtype) for size in shapes.values()]
+        else:
+            output = check_out(where, out, shape, self.dtype, (x, *given))
+            states = [self.engine.spare(size) for size in shapes.values()]
+        for index, array in enumerate(states):
+            array[...] = given[index] if given else 0
+        self.advance(steps, states, time_major(output, self.batch_first), lengths)
+        return output if out is None else out, self.pack_state(states)
+
+    def advance(
+        self, x: Array, states: list[Floats], out: Array, lengths: NDArray[np.intp] | None = None
+    ) -> None:
+        """Run checked arrays: x (T, B, I) into out (T, B, D*P), the states in place."""
+        c = states[1] if len(states) == 2 else None
+        self.engine.run(x, states[0], c, lengths, out)
+
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return self.engine
+
+    def pack_state(self, states: list[Floats]) -> LayerState:
+        """The state as callers see it: (h, c) of an LSTM, h of the others."""
+        return cast(LayerState, tuple(states) if len(states) == 2 else states[0])
+
+    def __repr__(self) -> str:
+        return self.shape.describe(batch_first=self.batch_first, precision=self.precision)
+
+
+class LSTM(RecurrentLayer[tuple[Floats, Floats]]):
+    """Long short-term memory: torch's ``nn.LSTM`` or ``nn.LSTMCell``.
+
+    ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``; made by ``LSTM.from_state_dict``.
+    x is (T, B, I), output (T, B, D*P), h (L*D, B, P), c (L*D, B, H); float32 or float64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
+    """
+
+
+class GRU(RecurrentLayer[Floats]):
+    """Gated recurrent unit: torch's ``nn.GRU`` or ``nn.GRUCell``.
+
+    ``output, h_n = gru(x, h_0)``; made by ``GRU.from_state_dict``.
+    x is (T, B, I), output (T, B, D*H), h (L*D, B, H); float32 or float64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
+    """
+
+
+class RNN(RecurrentLayer[Floats]):
+    """Elman network: torch's ``nn.RNN`` or ``nn.RNNCell``, with tanh or relu.
+
+    ``output, h_n = rnn(x, h_0)``; made by ``RNN.from_state_dict``.
+    x is (T, B, I), output (T, B, D*H), h (L*D, B, H); float32 or float64.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
+    """
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        state_dict: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        nonlinearity: str = "tanh",
+        batch_first: bool = False,
+        precision: str = "float32",
+        threads: int | None = None,
+        backend: str = "auto",
+    ) -> Self:
+        """Make the layer from the weights of torch's RNN or RNNCell.
+
+        Parameters and errors are those of `LSTM.from_state_dict`, and one more:
+
+        Parameters
+        ----------
+        nonlinearity : {"tanh", "relu"}
+            As in torch; a state dict does not say which.
+
+        Raises
+        ------
+        WeightError
+            A key is missing, surplus or misshapen, or the weights are another kind of cell's.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
+        """
+        check_choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
+        shape, tensors = read_recurrent("RNN", "RNN", state_dict, prefix, nonlinearity)
+        return cls._make(shape, tensors, batch_first, precision, threads, backend)
+
+    option_names = ("batch_first", "precision", "nonlinearity")
+    nonlinearity = property(lambda self: self.shape.nonlinearity)
+
+    def spec(self) -> LayerSpec:
+        spec = super().spec()
+        options = {**spec.options, "nonlinearity": self.nonlinearity}
+        return LayerSpec(spec.kind, options, spec.tensors)

@@ -1,0 +1,159 @@
+"""Layers that take tokens: Embedding, OneHot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastrnn.arrays import Array, Floats
+from fastrnn.checks import (
+    check_positive,
+    check_precision,
+    check_tokens,
+)
+from fastrnn.importers.parameters import read_parameters
+from fastrnn.layers.base import Layer, no_weights, own, shown
+from fastrnn.operators.operator import Link, Tokens
+from fastrnn.spec import LayerSpec
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class OneHot(Layer):
+    """1 at each token's place, 0 elsewhere: ``torch.nn.functional.one_hot`` as floats.
+
+    Parameters
+    ----------
+    num_classes : int
+        V: the tokens are from 0 to V - 1.
+    precision : {"float32", "float64"}
+        The type of outputs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is of a wrong kind or value.
+
+    Notes
+    -----
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.one_hot.html
+    """
+
+    takes_tokens = True
+    option_names = ("num_classes", "precision")
+
+    def __init__(self, num_classes: int, precision: str = "float32") -> None:
+        self.num_classes = check_positive("OneHot", "num_classes", num_classes)
+        self.num_tokens = self.features_out = self.num_classes
+        self.precision = precision
+        self.dtype = check_precision("OneHot", precision)
+
+    def spec(self) -> LayerSpec:
+        options = {"num_classes": self.num_classes, "precision": self.precision}
+        return LayerSpec("OneHot", options)
+
+    def __call__(self, tokens: ArrayLike) -> Floats:
+        """Tokens (...), integers from 0 to V - 1, to an array (..., V) of the layer's dtype.
+
+        Raises
+        ------
+        ValueError
+            A token is out of range.
+        TypeError
+            ``tokens`` does not hold whole numbers.
+        """
+        tokens = check_tokens("OneHot", tokens, self.num_classes)
+        out = np.zeros((*tokens.shape, self.num_classes), self.dtype)
+        np.put_along_axis(out, tokens[..., None].astype(np.intp), 1, axis=-1)
+        return out
+
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return Tokens(None, dtype.name, self.num_classes, self.num_classes)
+
+
+class Embedding(Layer):
+    """A row of weights for each token: torch's ``nn.Embedding``; made by ``Embedding.from_state_dict``.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
+    """
+
+    takes_tokens = True
+    needs_weights = True
+    option_names = ("precision",)
+    num_embeddings: int
+    embedding_dim: int
+    precision: str
+    dtype: np.dtype[np.floating[Any]]
+    weight: Floats
+
+    def __init__(self, *sizes: object, **options: object) -> None:
+        raise no_weights(type(self))
+
+    @classmethod
+    def _make(cls, weight: Array, precision: str) -> Self:
+        self = cls.__new__(cls)
+        self.precision = precision
+        self.dtype = check_precision("Embedding", precision)
+        self.weight = own(weight, self.dtype)
+        self.num_embeddings, self.embedding_dim = self.weight.shape
+        self.num_tokens, self.features_out = self.weight.shape
+        return self
+
+    @classmethod
+    def from_state_dict(
+        cls, state_dict: Mapping[str, Any], prefix: str = "", *, precision: str = "float32"
+    ) -> Self:
+        """Make the layer from the weights of torch's module.
+
+        Parameters
+        ----------
+        state_dict : mapping of str to array-like
+            ``weight`` (V, features); no other key below ``prefix``.
+        prefix : str
+            The path of the module in the state dict.
+        precision : {"float32", "float64"}
+            The type of weights and outputs.
+
+        Raises
+        ------
+        WeightError
+            The weight is missing or misshapen, or there is another key.
+        TypeError, ValueError
+            An argument is of a wrong kind or value.
+        """
+        tensors = read_parameters("Embedding", state_dict, prefix, {"weight": 2})
+        return cls._make(tensors["weight"], precision)
+
+    def spec(self) -> LayerSpec:
+        return LayerSpec("Embedding", {"precision": self.precision}, {"weight": self.weight})
+
+    def __call__(self, tokens: ArrayLike) -> Floats:
+        """Look the tokens up.
+
+        Parameters
+        ----------
+        tokens : array-like of integers from 0 to V - 1, shape (...)
+
+        Returns
+        -------
+        ndarray of the layer's dtype, shape (..., features)
+
+        Raises
+        ------
+        ValueError
+            A token is out of range.
+        TypeError
+            ``tokens`` does not hold whole numbers.
+        """
+        rows: Floats = self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
+        return rows
+
+    def link(self, dtype: np.dtype[Any]) -> Link:
+        return Tokens(self.weight, dtype.name, *self.weight.shape)
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.num_embeddings}, {self.embedding_dim}{shown(self.precision)})"

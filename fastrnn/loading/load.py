@@ -1,0 +1,165 @@
+"""`load`: a model of a file."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable
+
+import numpy as np
+
+from fastrnn.checks import BACKENDS, check_choice, check_flag, check_precision, check_threads
+from fastrnn.engine.backends import pick_backend
+from fastrnn.errors import FormatError, join, message
+from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
+from fastrnn.importers.architecture import read_architecture, taken_for_granted
+from fastrnn.layers.registry import LAYERS
+from fastrnn.program.sequential import Sequential, build
+from fastrnn.saving.model_file import SavedModel, is_saved, read_model
+from fastrnn.spec import GRANTED
+
+# The files whose want of a comparison was told already.
+_told: set[object] = set()
+
+
+def load(
+    file: FileLike,
+    *,
+    key: str | None = None,
+    batch_first: bool | None = None,
+    nonlinearity: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
+    """Load a model: a file that `save` wrote, or a state dict whose architecture is plain.
+
+    Plain is one recurrent module, or an Embedding before it and a Linear after it, run on every
+    step. A state dict tells neither activations nor the layout nor whether only the last step
+    counts: a model that has more than these layers is written out as a Sequential.
+
+    Parameters
+    ----------
+    file : path, bytes, or file open for reading bytes
+        Of a model in several files the folder, or its ``*.index.json``.
+    key : str, optional
+        Where the state dict lies in the file; see `load_state_dict`.
+    batch_first : bool, optional
+        The layout, which no state dict tells; False if not given.
+    nonlinearity : {"tanh", "relu"}, optional
+        That of an RNN, which no state dict tells.
+    precision : {"float32", "float64"}, optional
+        As the file was saved; "float32" for a state dict.
+    threads : int, optional
+    backend : {"auto", "simd", "blas"}
+        Both as in `LSTM.from_state_dict`.
+
+    Returns
+    -------
+    Sequential
+
+    Warns
+    -----
+    UserWarning
+        Once a file: the saved model was read off a state dict and never compared with torch's output.
+
+    Raises
+    ------
+    OSError
+        The file is not there or cannot be read.
+    FormatError
+        The file is damaged, hostile, of no known kind or a part of a model.
+    WeightError
+        What the layers of the state dict do is not plain: the message shows the Sequential to
+        write. Or a tensor could not be read.
+    ValueError
+        A saved model was given an option that its file holds, or an option has a wrong value.
+    TypeError
+        An option is of a wrong kind.
+    """
+    source = Source(file)
+    state_dict = load_state_dict(source, key)
+    model = make_model(
+        source,
+        state_dict,
+        batch_first=batch_first,
+        nonlinearity=nonlinearity,
+        precision=precision,
+        threads=threads,
+        backend=backend,
+    )
+    if is_saved(state_dict) and model.taken_for_granted is not None:
+        _tell_once(source, state_dict, model)
+    return model
+
+
+def _tell_once(source: Source, state_dict: StateDict, model: Sequential) -> None:
+    # Of content in memory the place says nothing: its own texts and test do.
+    content = state_dict.metadata["fastrnn"], state_dict["golden.output"].tobytes()
+    place = hash(content) if source.path is None else os.path.realpath(source.path)
+    if place not in _told:
+        _told.add(place)
+        told = what_is_open(model.taken_for_granted, "example.output" in state_dict)
+        warnings.warn(f"{source.where}: {told} `fastrnn verify` compares.", stacklevel=3)
+
+
+def what_is_open(granted: Iterable[str] | None, has_example: bool) -> str:
+    """What is told of a model whose example from torch, or the want of one, leaves something open."""
+    words = [GRANTED[name] for name in granted or ()]
+    if has_example:
+        text = "Its example from torch fits other choices too. Still taken for granted"
+        return f"{text}: {join(words)}." if words else ""
+    text = "This model was never compared with torch's output."
+    return f"{text} Taken for granted: {join(words)}." if words else text
+
+
+def make_model(
+    source: Source,
+    state_dict: StateDict,
+    *,
+    batch_first: bool | None = None,
+    nonlinearity: str | None = None,
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
+    """Make the model of a state dict that was read already; see `load`."""
+    where = source.where
+    if precision is not None:
+        check_precision(where, precision)
+    if batch_first is not None:
+        check_flag(where, "batch_first", batch_first)
+    check_threads(where, threads)
+    check_choice(where, "backend", backend, BACKENDS)
+    if is_saved(state_dict):
+        for name, value in (("batch_first", batch_first), ("nonlinearity", nonlinearity)):
+            if value is not None:
+                got = f"{name}={value!r}"
+                raise ValueError(message(where, "no options that the saved model holds", got))
+        saved = read_saved(where, state_dict)
+        model = build_saved(where, saved, precision, threads, backend)
+        model.taken_for_granted = saved.taken_for_granted
+        return model
+    specs = read_architecture(source, state_dict, bool(batch_first), nonlinearity)
+    model = build(specs, precision, threads, backend)
+    model.taken_for_granted = taken_for_granted(batch_first)
+    return model
+
+
+def build_saved(
+    where: str,
+    saved: SavedModel,
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Sequential:
+    # What the caller or the environment asks for is not the file's fault.
+    pick_backend("load", backend, np.float32, threads)
+    try:
+        return build(saved.specs, precision, threads, backend)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
+
+
+def read_saved(where: str, state_dict: StateDict) -> SavedModel:
+    return read_model(where, state_dict, {kind: cls.option_names for kind, cls in LAYERS.items()})

@@ -1,0 +1,185 @@
+"""The definition of every layer, in plain NumPy: slow, obvious, in float64.
+
+The kernels are tested against these functions, and these against torch. A saved model's
+self-test is their output. Equations: https://docs.pytorch.org/docs/stable/nn.html
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastrnn.importers.parameters import read_recurrent
+from fastrnn.spec import LayerSpec, RecurrentSpec
+
+Array: TypeAlias = NDArray[Any]
+# A step: what x gives, what h gives, h, c and the nonlinearity, to the new h and c.
+Step: TypeAlias = Callable[[Array, Array, Array, Any, str], tuple[Array, Any]]
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + exp(-x)), without overflow."""
+    small: Array = np.exp(-np.abs(x))
+    result: Array = np.where(x >= 0, 1, small) / (1 + small)
+    return result
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0); a NaN stays one."""
+    result: Array = np.maximum(x, 0)
+    return result
+
+
+def softmax_reference(x: Array, dim: int = -1) -> Array:
+    """Exponentials over their sum along axis `dim`."""
+    powers: Array = np.exp(x - x.max(axis=dim, keepdims=True))
+    result: Array = powers / powers.sum(axis=dim, keepdims=True)
+    return result
+
+
+def log_softmax_reference(x: Array, dim: int = -1) -> Array:
+    """The logarithm of the softmax along axis `dim`."""
+    shifted = x - x.max(axis=dim, keepdims=True)
+    result: Array = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
+    return result
+
+
+def layer_norm_reference(
+    x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
+) -> Array:
+    """Mean 0 and variance 1 over the axes of `weight` (the last, without one), then affine."""
+    axes = tuple(range(-1 if weight is None else -weight.ndim, 0))
+    centred = x - x.mean(axis=axes, keepdims=True)
+    x = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + eps)
+    if weight is not None:
+        x = x * weight
+    return x if bias is None else x + bias
+
+
+def rnn_step(gates_x: Array, gates_h: Array, h: Array, c: None, nonlinearity: str) -> tuple[Array, None]:
+    """Elman: h = tanh(x + h), or relu."""
+    total = gates_x + gates_h
+    return (np.tanh(total) if nonlinearity == "tanh" else np.maximum(total, 0)), c
+
+
+def gru_step(gates_x: Array, gates_h: Array, h: Array, c: None, nonlinearity: str) -> tuple[Array, None]:
+    """GRU with the reset gate behind the product: n = tanh(x + r * (W h + b))."""
+    x_r, x_z, x_n = np.split(gates_x, 3, axis=-1)
+    h_r, h_z, h_n = np.split(gates_h, 3, axis=-1)
+    r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+    return (1 - z) * np.tanh(x_n + r * h_n) + z * h, c
+
+
+def lstm_step(gates_x: Array, gates_h: Array, h: Array, c: Array, nonlinearity: str) -> tuple[Array, Array]:
+    """LSTM: c = f * c + i * g, h = o * tanh(c)."""
+    i, f, g, o = np.split(gates_x + gates_h, 4, axis=-1)
+    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+    return sigmoid(o) * np.tanh(c), c
+
+
+STEPS: dict[str, Step] = {"RNN": rnn_step, "GRU": gru_step, "LSTM": lstm_step}
+
+
+def recurrent_reference(
+    spec: RecurrentSpec,
+    tensors: Mapping[str, ArrayLike],
+    x: Array,
+    h: ArrayLike,
+    c: ArrayLike | None = None,
+    lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    """Run a stack of recurrent layers.
+
+    Parameters
+    ----------
+    spec : RecurrentSpec
+    tensors : mapping of torch's names to arrays
+    x : array (T, B, I)
+    h : array (L*D, B, P)
+    c : array (L*D, B, H), for an LSTM
+    lengths : sequence of B integers, optional
+
+    Returns
+    -------
+    y : float64 array (T, B, D*P), 0 beyond a row's length
+    h, c : the states behind each row's last step; c is None but for an LSTM
+    """
+    tensors = {name: np.asarray(array, np.float64) for name, array in tensors.items()}
+    T, B = x.shape[:2]
+    lengths = [T] * B if lengths is None else lengths
+    x = np.asarray(x, np.float64)
+    h = np.array(h, np.float64)
+    c = None if c is None else np.array(c, np.float64)
+    make_step = STEPS[spec.kind]
+    for first in range(0, spec.num_layers * spec.directions, spec.directions):
+        y = np.zeros((T, B, spec.directions * spec.output_size))
+        for index in range(first, first + spec.directions):
+            suffix = spec.suffixes()[index]
+            weight_ih, weight_hh = tensors[f"weight_ih{suffix}"], tensors[f"weight_hh{suffix}"]
+            bias_ih = tensors.get(f"bias_ih{suffix}", 0.0)
+            bias_hh = tensors.get(f"bias_hh{suffix}", 0.0)
+            direction = index - first
+            columns = slice(direction * spec.output_size, (direction + 1) * spec.output_size)
+            for b in range(B):
+                times = range(lengths[b])
+                for t in times if direction == 0 else reversed(times):
+                    gates_x = weight_ih @ x[t, b] + bias_ih
+                    gates_h = weight_hh @ h[index, b] + bias_hh
+                    cell = None if c is None else c[index, b]
+                    new, cell = make_step(gates_x, gates_h, h[index, b], cell, spec.nonlinearity)
+                    if spec.proj_size:
+                        new = tensors[f"weight_hr{suffix}"] @ new
+                    if c is not None:
+                        c[index, b] = cell
+                    h[index, b] = y[t, b, columns] = new
+        x = y
+    return y, h, c
+
+
+def sequential_reference(
+    specs: Iterable[LayerSpec], x: ArrayLike, batch_first: bool = False
+) -> NDArray[np.float64]:
+    """Run a chain of LayerSpecs over whole sequences, from zero states; float64.
+
+    x is (T, B, I), or (T, B) of tokens; B and T change places with `batch_first`.
+    """
+    x = np.asarray(x)
+    for spec in specs:
+        tensors = {name: np.asarray(a, np.float64) for name, a in spec.tensors.items()}
+        x = _layer_reference(spec, tensors, x, batch_first)
+    return np.asarray(x, np.float64)
+
+
+def _layer_reference(
+    spec: LayerSpec, tensors: Mapping[str, NDArray[np.float64]], x: Array, batch_first: bool
+) -> Array:
+    kind, options = spec.kind, spec.options
+    if kind in STEPS:
+        nonlinearity = options.get("nonlinearity", "tanh")
+        stack, tensors = read_recurrent("reference", kind, tensors, "", nonlinearity)
+        steps = x.swapaxes(0, 1) if batch_first else x
+        states = {name: np.zeros(shape) for name, shape in stack.state_shapes(steps.shape[1]).items()}
+        y, _, _ = recurrent_reference(stack, tensors, steps, states["h"], states.get("c"))
+        return y.swapaxes(0, 1) if batch_first else y
+    if kind == "Embedding":
+        rows: Array = tensors["weight"][x]
+        return rows
+    if kind == "OneHot":
+        is_hot: Array = x[..., None] == np.arange(options["num_classes"])
+        return is_hot.astype(np.float64)
+    if kind == "Linear":
+        return x @ tensors["weight"].T + tensors.get("bias", 0.0)
+    if kind == "LayerNorm":
+        return layer_norm_reference(x, tensors.get("weight"), tensors.get("bias"), options["eps"])
+    if kind == "Last":
+        return x[:, -1] if batch_first else x[-1]
+    simple: dict[str, Callable[[Array], Array]] = {
+        "Dropout": lambda x: x,
+        "ReLU": relu,
+        "Tanh": np.tanh,
+        "Sigmoid": sigmoid,
+        "Softmax": lambda x: softmax_reference(x, options["dim"]),
+        "LogSoftmax": lambda x: log_softmax_reference(x, options["dim"]),
+    }
+    return simple[kind](x)

@@ -1,0 +1,120 @@
+"""The tests that a model carries: a seeded input beside the reference's output, and examples from torch.
+
+A self-test compares the engine with this package's own reference: it shows that a machine computes what the
+weights say, and not that the layers are those of the torch module. An example does: its input and output came
+from that module.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastrnn.arrays import Array, Floats, State
+from fastrnn.reference import sequential_reference
+from fastrnn.spec import LayerSpec
+
+SEED = 20240229
+STEPS = 12
+ROWS = 2
+# How far an output may be from the one that is wanted: SHARE of the largest value, plus ROUNDINGS times the
+# change of the output when every weight is rounded to a neighbouring number.
+SHARE = {"float32": 1e-5, "float64": 1e-11}
+ROUNDINGS = 32
+
+
+class Comparison(TypedDict):
+    """What a test gives: the errors are absolute, `values` is how many were compared.
+
+    `hint`: a change that would make the output agree; "" if it agrees, or none was found.
+    """
+
+    passed: bool
+    largest_error: float
+    tolerance: float
+    values: int
+    hint: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """An input and the output that torch's module gave for it.
+
+    Attributes
+    ----------
+    x, y : ndarray
+        As ``model(x, state, lengths=lengths)`` takes and gives them.
+    state : state, optional
+        The initial one.
+    lengths : ndarray of int, optional
+    tolerance : float, optional
+        How far outputs may be from y, as an absolute number; as far as rounding takes them if not given.
+    """
+
+    x: Array
+    y: Array
+    state: Any = None
+    lengths: Array | None = None
+    tolerance: float | None = None
+
+
+def golden_output(
+    specs: Sequence[LayerSpec], x: Array, batch_first: bool, precision: str
+) -> tuple[NDArray[np.float64], float]:
+    """The reference's output for an input, and how far a model's may be from it."""
+    wanted = np.ascontiguousarray(sequential_reference(specs, x, batch_first))
+    with np.errstate(over="ignore", invalid="ignore"):
+        moved = sequential_reference(rounded(specs), x, batch_first)
+    return wanted, tolerance(wanted, moved, precision)
+
+
+def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
+    """The layers with every weight rounded to a number beside it, up or down."""
+    random = np.random.default_rng(SEED)
+    return [
+        LayerSpec(
+            spec.kind,
+            spec.options,
+            {
+                name: array * (1 + np.finfo(array.dtype).eps * random.choice((-0.5, 0.5), array.shape))
+                for name, array in spec.tensors.items()
+            },
+        )
+        for spec in specs
+    ]
+
+
+def tolerance(wanted: Array, moved: Array, precision: str) -> float:
+    """How far an output may be from the one that is wanted; `moved` is that of weights rounded otherwise."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        movement = np.abs(moved - wanted)
+    finite = np.isfinite(wanted) & np.isfinite(movement)
+    scale = np.abs(wanted[finite]).max(initial=1.0)
+    return float(SHARE[precision] * scale + ROUNDINGS * movement[finite].max(initial=0.0))
+
+
+def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:
+    """Compare an output with the one that is wanted, of the same shape."""
+    with np.errstate(over="ignore"):
+        wanted = wanted.astype(output.dtype).astype(np.float64)
+    finite = np.isfinite(wanted)
+    same = np.array_equal(output[~finite], wanted[~finite], equal_nan=True)
+    error = np.abs(output[finite] - wanted[finite]).max(initial=0.0)
+    return {
+        "passed": bool(same and error <= tolerance),
+        "largest_error": float(error),
+        "tolerance": tolerance,
+        "values": int(wanted.size),
+        "hint": "",
+    }
+
+
+def state_arrays(state: State | None) -> list[Array]:
+    """The arrays of a state in order: h, c of the first recurrent layer, and so on."""
+    if state is None:
+        return []
+    if isinstance(state, (tuple, list)):
+        return [array for part in state for array in state_arrays(part)]
+    return [np.asarray(state)]

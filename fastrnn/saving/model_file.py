@@ -1,0 +1,160 @@
+"""The one file that keeps a model: tensors, architecture, its self-test, and an example from torch.
+
+It is a safetensors file. Its metadata have one text, "fastrnn", in JSON: the version, the layers with their
+options, the tolerance of the self-test, and what was taken for granted when the model was read off a state
+dict. Here are specifications and arrays; what makes a model of them stands above.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from fastrnn.arrays import Array
+from fastrnn.checks import check_number
+from fastrnn.errors import FormatError, brief, join, message
+from fastrnn.importers import StateDict
+from fastrnn.importers.parameters import unread_error
+from fastrnn.saving.golden import Example, state_arrays
+from fastrnn.saving.whole_files import replacing
+from fastrnn.spec import GRANTED, LayerSpec
+
+FILE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """What a file keeps.
+
+    Attributes
+    ----------
+    specs : sequence of LayerSpec
+    golden_input, golden_output : ndarray or None
+        The self-test: a seeded input, and the reference's output in float64.
+    tolerance : float
+        How far an output may be from that.
+    example : Example or None
+        What torch's module gave for an input. None: the model was never compared with it.
+    taken_for_granted : tuple of str or None
+        What no state dict told and no example decided, by the names in `spec.GRANTED`, of a model that was
+        read off one. None: it was written out, or compared.
+    """
+
+    specs: Sequence[LayerSpec]
+    golden_input: Array | None
+    golden_output: Array | None
+    tolerance: float
+    example: Example | None = None
+    taken_for_granted: tuple[str, ...] | None = None
+
+
+def is_saved(state_dict: StateDict) -> bool:
+    """Whether `write_model` wrote the file that it was read from."""
+    return "fastrnn" in state_dict.metadata
+
+
+def write_model(path: str, model: SavedModel) -> None:
+    """Write a model; the file appears whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    tensors: dict[str, Any] = {"golden.input": model.golden_input, "golden.output": model.golden_output}
+    for index, spec in enumerate(model.specs):
+        tensors |= {f"layers.{index}.{name}": array for name, array in spec.tensors.items()}
+    description: dict[str, Any] = {
+        "version": FILE_VERSION,
+        "tolerance": model.tolerance,
+        "layers": [{"kind": spec.kind, "options": dict(spec.options)} for spec in model.specs],
+    }
+    if model.taken_for_granted is not None:
+        description["taken_for_granted"] = list(model.taken_for_granted)
+    if model.example is not None:
+        tensors |= {f"example.{name}": array for name, array in _example_arrays(model.example).items()}
+        description["example_tolerance"] = model.example.tolerance
+    with replacing(path) as draft:
+        try:
+            save_file(tensors, draft, {"fastrnn": json.dumps(description)})
+        except SafetensorError as error:  # which is no OSError, though the disk is full
+            raise OSError(message("save", "room to write in", str(error))) from error
+
+
+def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Sequence[str]]) -> SavedModel:
+    """Read a model out of the arrays and texts of its file.
+
+    Parameters
+    ----------
+    where : str
+        The file's name, for messages.
+    state_dict : StateDict
+    option_names : mapping of str to sequence of str
+        The kinds of layers that there are, and the options that each may have.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, or of another release.
+    """
+    for name, why in state_dict.unread.items():
+        raise FormatError(str(unread_error(where, name, why)))
+    try:
+        description = json.loads(state_dict.metadata["fastrnn"])
+        version, entries = description["version"], description["layers"]
+        tolerance = check_number(where, "tolerance", description["tolerance"])
+        granted = description.get("taken_for_granted")
+        if version != FILE_VERSION:
+            hint = "It was written by another release of fastrnn."
+            raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
+        if granted is not None and not (isinstance(granted, list) and set(granted) <= GRANTED.keys()):
+            raise TypeError(f"taken_for_granted is {brief(granted)}")
+        parts: dict[str, dict[str, Array]] = {
+            "golden": {},
+            "example": {},
+            **{f"layers.{index}": {} for index in range(len(entries))},
+        }
+        for name, array in state_dict.items():
+            path, _, key = name.rpartition(".")
+            parts[path][key] = array
+        specs = []
+        for index, entry in enumerate(entries):
+            kind, options = entry["kind"], entry["options"]
+            if kind not in option_names:
+                raise FormatError(message(where, "layers of fastrnn", brief(kind)))
+            strange = [brief(name) for name in options if name not in option_names[kind]]
+            if strange:
+                raise FormatError(message(where, f"options of {kind}", join(strange)))
+            specs.append(LayerSpec(kind, options, parts[f"layers.{index}"]))
+        example = _read_example(parts["example"], description.get("example_tolerance"))
+    except FormatError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        got = f"{type(error).__name__}: {error}"
+        raise FormatError(message(where, "the description of a saved model", got)) from error
+    golden = parts["golden"]
+    granted = None if granted is None else tuple(granted)
+    return SavedModel(specs, golden.get("input"), golden.get("output"), tolerance, example, granted)
+
+
+def _example_arrays(example: Example) -> dict[str, Array]:
+    arrays = {"input": example.x, "output": example.y}
+    if example.lengths is not None:
+        arrays["lengths"] = example.lengths
+    return arrays | {f"state{index}": array for index, array in enumerate(state_arrays(example.state))}
+
+
+def _read_example(arrays: Mapping[str, Array], tolerance: Any) -> Example | None:
+    """The example; its state as a flat tuple of arrays, which `Sequential` brings into shape."""
+    if not arrays:
+        return None
+    states = [arrays[f"state{index}"] for index in range(len(arrays)) if f"state{index}" in arrays]
+    unknown = arrays.keys() - {"input", "output", "lengths", *(f"state{i}" for i in range(len(states)))}
+    if unknown:
+        raise ValueError(f"an example with {join(sorted(unknown))}")
+    if tolerance is not None:
+        tolerance = check_number("example", "tolerance", tolerance)
+    return Example(arrays["input"], arrays["output"], tuple(states) or None, arrays.get("lengths"), tolerance)

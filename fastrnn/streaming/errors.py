@@ -1,0 +1,59 @@
+"""The errors that streams and pools raise."""
+
+import numpy as np
+
+from fastrnn.errors import message
+
+# ---------------------------------------------------------------- streams and pools
+
+
+def taken_stream(where: str, is_torn: bool) -> RuntimeError:
+    """A second thread is at a stream; or one was, when the process was forked."""
+    if not is_torn:
+        return RuntimeError(message(where, "one thread at a time", "a second one"))
+    got = "one in the middle of a step"
+    hint = "reset() or a state that is assigned makes it whole."
+    return RuntimeError(message(where, "a stream that no thread was using at the fork", got, hint))
+
+
+def bound_twice(where: str) -> RuntimeError:
+    """``__init__`` of an object that has its layers already."""
+    return RuntimeError(message(where, "one call of __init__", "a second one"))
+
+
+def unmade_pool(where: str) -> RuntimeError:
+    """A pool whose ``__init__`` was never called, or failed."""
+    return RuntimeError(message(where, "a pool that is made", "one without layers"))
+
+
+def torn_pool(where: str) -> RuntimeError:
+    """Another thread was changing states when the process was forked."""
+    got = "one in the middle of a step"
+    return RuntimeError(message(where, "a pool that no thread was using at the fork", got, "Make a new one."))
+
+
+def nested_turn(where: str) -> RuntimeError:
+    """A thread calls a pool from within a call of the same pool."""
+    return RuntimeError(message(where, "one call at a time in a thread", "one inside another"))
+
+
+def no_memory(where: str, what: str) -> MemoryError:
+    """There is no memory for something."""
+    return MemoryError(message(where, what, "no memory"))
+
+
+def wrong_ids(where: str, ids: object, index: int | None = None) -> TypeError:
+    """Ids are no sequence of whole numbers; or the one at an index is none."""
+    got = f"{ids.dtype} of shape {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
+    if index is not None:
+        return TypeError(message(where, "ids to be whole numbers", f"{got} at index {index}"))
+    return TypeError(message(where, "ids to be whole numbers in a sequence", got))
+
+
+def wrong_id(where: str, id: int, index: int, is_repeated: bool, is_closed: bool) -> ValueError:
+    """An id is given twice, or belongs to no open stream."""
+    shown = f"{id}" if -(2**64) < id < 2**64 else "a number beyond 64 bits"
+    if is_repeated:
+        return ValueError(message(where, "each id once", f"{shown} again at index {index}"))
+    hint = "It is closed." if is_closed else "open() gives one."
+    return ValueError(message(where, "ids of open streams", f"{shown} at index {index}", hint))
