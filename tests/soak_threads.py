@@ -13,7 +13,7 @@ import time
 import numpy as np
 
 import fastrnn
-from fastrnn.operators.operator import PLANS
+from fastrnn.operators.recurrent import DIVISIONS
 from fastrnn.spec import RecurrentSpec
 
 CALLERS = 8
@@ -23,9 +23,9 @@ def make_cases():
     """Layers of every plan and of the planner's own choice, each with an input and the right output."""
     random = np.random.default_rng(0)
     cases = []
-    for plan in (None, *PLANS[1:]):
+    for plan in (None, *DIVISIONS[1:]):
         for kind, size, T, B in (("LSTM", 96, 40, 9), ("GRU", 130, 30, 1), ("RNN", 64, 50, 20)):
-            spec = RecurrentSpec(kind, 12, size, 2, plan == "directions")
+            spec = RecurrentSpec(kind, 12, size, 2, plan == "direction")
             tensors = {
                 name: random.uniform(-0.1, 0.1, shape).astype(np.float32)
                 for name, shape in spec.tensor_shapes().items()
@@ -34,7 +34,7 @@ def make_cases():
             make = getattr(fastrnn, kind).from_state_dict
             layer = make(tensors)
             if plan is not None:
-                layer.engine.take_plan(plan, int(random.integers(2, 5)))
+                layer._divide(plan, int(random.integers(2, 5)))
             cases.append((layer, x, make(tensors, threads=1)(x)[0]))
     return cases
 

@@ -21,7 +21,7 @@ from fastrnn import reference
 from fastrnn.engine import packing
 from fastrnn.engine.backends import pick_isa
 from fastrnn.engine.packing import arrange_panels
-from fastrnn.operators.operator import RowFunction
+from fastrnn.operators.stateless import RowFunction
 
 simd = pytest.importorskip("fastrnn.engine.simd.tables")
 
@@ -40,7 +40,7 @@ def isa(request, monkeypatch):
 def activate(isa, name, x, y=None):
     """An activation of an instruction set, into memory that was full of NaN."""
     y = np.full_like(x, np.nan) if y is None else y
-    RowFunction(name.title(), x.dtype.name, simd.TABLES[isa][x.dtype.name]).run(x[None], y[None])
+    RowFunction(name.title(), x.dtype.name, simd.TABLES[isa][x.dtype.name]).apply(x[None], y[None])
     return y
 
 

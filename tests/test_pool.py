@@ -154,14 +154,14 @@ def test_pool_stream_and_sequence_agree(kind, hidden_size, backend, is_deep, has
 @pytest.mark.parametrize("threads", (1, 2, 3))
 @pytest.mark.parametrize(
     "plan, kind",
-    (("alone", "GRU"), ("alone", "LSTM"), ("rows", "LSTM"), ("panels", "LSTM"), ("pipeline", "LSTM")),
+    (("alone", "GRU"), ("alone", "LSTM"), ("rows", "LSTM"), ("units", "LSTM"), ("pipeline", "LSTM")),
 )
 def test_blocks_and_threads_of_a_step_do_not_change_a_bit(rng, count, threads, plan, kind):
     """However the states lie: in the order of their records or another."""
     model = random_model(rng, kind, 70)
     for layer in model.layers:
         if hasattr(layer, "engine"):
-            layer.engine.take_plan(plan, threads)
+            layer._divide(plan, threads)
     pool = model.pool()
     ids = np.array([pool.open() for _ in range(count)])
     X = rng.standard_normal((4, count, 5)).astype(np.float32)

@@ -17,7 +17,7 @@ import fastrnn
 from fastrnn.engine.blas.openblas import openblas_of_scipy
 from fastrnn.engine.threads import team
 from fastrnn.engine.threads.limits import group_cores, pick_threads
-from fastrnn.operators.operator import PLANS
+from fastrnn.operators.recurrent import DIVISIONS
 from fastrnn.spec import RecurrentSpec
 
 KINDS = ("LSTM", "GRU", "RNN")
@@ -42,7 +42,7 @@ def run(layer, x, lengths=None):
 @given(st.data())
 def test_every_plan_gives_the_bits_of_one_thread(data):
     kind = data.draw(st.sampled_from(KINDS))
-    plan = data.draw(st.sampled_from(PLANS))
+    plan = data.draw(st.sampled_from(DIVISIONS))
     threads = data.draw(st.integers(1, 5))
     input_size = data.draw(st.sampled_from([5, 512]))
     H = data.draw(st.sampled_from([1, 16, 17, 40, 70, 130, 256]))
@@ -68,7 +68,7 @@ def test_every_plan_gives_the_bits_of_one_thread(data):
     if data.draw(st.booleans()):
         lengths = data.draw(st.lists(st.integers(1, T), min_size=B, max_size=B))
     wanted = run(layer, x, lengths)
-    layer.engine.take_plan(plan, threads)
+    layer._divide(plan, threads)
     for _ in range(2):
         for got, want in zip(run(layer, x, lengths), wanted, strict=True):
             if layer.backend == "simd":
@@ -79,22 +79,22 @@ def test_every_plan_gives_the_bits_of_one_thread(data):
 
 @pytest.mark.skipif(team.cores() < 2, reason="one core")
 @pytest.mark.parametrize("batch_first", (False, True))
-@pytest.mark.parametrize("plan", ("rows", "panels", "pipeline"))
+@pytest.mark.parametrize("plan", ("rows", "units", "pipeline"))
 def test_work_is_divided_whichever_axis_comes_first(rng, plan, batch_first):
     layer = make("LSTM", 256, 256, 2, batch_first=batch_first)
     x = rng.standard_normal((60, 20, 256)).astype(np.float32)
-    layer.engine.take_plan(plan, 2)
+    layer._divide(plan, 2)
     own, everyone = time.thread_time(), time.process_time()
     assert any(
         layer(x) and time.process_time() - everyone > 1.1 * (time.thread_time() - own) for _ in range(50)
     )
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", DIVISIONS)
 @pytest.mark.parametrize("offset", (0, 1, 12))
 def test_outputs_may_lie_anywhere(rng, plan, offset):
     """Within a cache line that two threads share, too: all of it is written, and nothing beside it."""
-    B, bidirectional = 9 if plan == "rows" else 1, plan == "directions"
+    B, bidirectional = 9 if plan == "rows" else 1, plan == "direction"
     layer = make("GRU", 7, 48, 2, bidirectional, threads=1)
     x = rng.standard_normal((70, B, 7)).astype(np.float32)
     wanted = run(layer, x)
@@ -102,20 +102,20 @@ def test_outputs_may_lie_anywhere(rng, plan, offset):
     begin = 16 - memory.ctypes.data // memory.itemsize % 16 + offset
     end = begin + wanted[0].size
     out = memory[begin:end].reshape(wanted[0].shape)
-    layer.engine.take_plan(plan, 2)
+    layer._divide(plan, 2)
     _, h_n = layer(x, out=out)
     np.testing.assert_array_equal(out, wanted[0])
     np.testing.assert_array_equal(h_n, wanted[1])
     assert np.isnan(memory[:begin]).all() and np.isnan(memory[end:]).all()
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("plan", DIVISIONS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch_first", (False, True))
 def test_crowded_rows_are_those_of_each_row_alone(rng, kind, plan, batch_first):
     """Rows of h and c that share cache sets are kept apart meanwhile, over several blocks of time."""
     B, T, H = 9, 40, 512
-    layer = make(kind, 24, H, 2, plan == "directions", batch_first=batch_first, threads=1)
+    layer = make(kind, 24, H, 2, plan == "direction", batch_first=batch_first, threads=1)
     x = rng.standard_normal((B, T, 24) if batch_first else (T, B, 24)).astype(np.float32)
     shape = (2 * (1 + layer.bidirectional), B, H)
     h_0, c_0 = (rng.uniform(-1, 1, shape).astype(np.float32) for _ in "hc")
@@ -129,19 +129,19 @@ def test_crowded_rows_are_those_of_each_row_alone(rng, kind, plan, batch_first):
     axis = 0 if batch_first else 1
     for of in (None, lengths):
         alone = [call(x.take([b], axis), [b], None if of is None else of[[b]]) for b in range(B)]
-        layer.engine.take_plan(plan, 2)
+        layer._divide(plan, 2)
         together = call(x, slice(None), of)
-        layer.engine.take_plan("alone", 1)
+        layer._divide("alone", 1)
         for i, (got, want) in enumerate(zip(together, zip(*alone, strict=True), strict=True)):
             np.testing.assert_array_equal(got, np.concatenate(want, axis if i == 0 else 1))
 
 
-@pytest.mark.parametrize("plan", ("panels", "pipeline"))
+@pytest.mark.parametrize("plan", ("units", "pipeline"))
 def test_streams_step_in_every_plan(rng, plan):
     layer = make("LSTM", 7, 90, 2)
     x = rng.standard_normal((20, 7)).astype(np.float32)
     wanted = layer(x)[0]
-    layer.engine.take_plan(plan, 3)
+    layer._divide(plan, 3)
     stream = layer.stream()
     np.testing.assert_array_equal([stream.step(row) for row in x], wanted)
 
@@ -151,10 +151,10 @@ def test_a_projection_as_wide_as_h_is_not_divided_by_panels(rng):
     layer = make("LSTM", 5, 200, proj_size=200, threads=1)
     x = rng.standard_normal((20, 1, 5)).astype(np.float32)
     wanted = run(layer, x)
-    layer.engine.take_plan("panels", 2)
+    layer._divide("units", 2)
     for got, want in zip(run(layer, x), wanted, strict=True):
         np.testing.assert_array_equal(got, want)
-    assert layer.engine.plan(20, 1, False, 2, 150, 1)[0] == "alone"
+    assert layer._operator.plan(20, 1, False, 2, 150, 1)[0] == "alone"
 
 
 def test_rows_with_lengths_are_divided_by_their_sum(rng):
@@ -163,7 +163,7 @@ def test_rows_with_lengths_are_divided_by_their_sum(rng):
     x = rng.standard_normal((200, 24, 5)).astype(np.float32)
     lengths = [200, *rng.integers(1, 10, 23)]
     wanted = run(layer, x, lengths)
-    layer.engine.take_plan("rows", 3)
+    layer._divide("rows", 3)
     for got, want in zip(run(layer, x, lengths), wanted, strict=True):
         np.testing.assert_array_equal(got, want)
 
@@ -180,7 +180,7 @@ random = np.random.default_rng(0)
 weights = {f"weight_{name}_l0": random.uniform(-0.1, 0.1, (512, 128)) for name in ("ih", "hh")}
 alone = fastrnn.LSTM.from_state_dict(weights, threads=1)
 both = fastrnn.LSTM.from_state_dict(weights)
-both.engine.take_plan("panels", 2)
+both._divide("units", 2)
 x = random.standard_normal((20, 1, 128)).astype(np.float32)
 wanted = alone(x)[0]
 libm, UPWARD = ctypes.CDLL("libm.so.6"), 0x800
@@ -204,28 +204,28 @@ print(sum(not np.array_equal(output, wanted) for output in got))
         ("LSTM", 16, 1, False, 100, 1, False, "alone"),
         ("LSTM", 64, 1, False, 1, 1, False, "alone"),
         ("LSTM", 128, 1, False, 1, 1, False, "alone"),
-        ("LSTM", 1024, 1, False, 1, 1, False, "panels"),
-        ("LSTM", 256, 1, False, 100, 1, False, "panels"),
-        ("LSTM", 512, 1, False, 100, 1, False, "panels"),
+        ("LSTM", 1024, 1, False, 1, 1, False, "units"),
+        ("LSTM", 256, 1, False, 100, 1, False, "units"),
+        ("LSTM", 512, 1, False, 100, 1, False, "units"),
         ("LSTM", 256, 1, False, 100, 32, True, "rows"),
         ("LSTM", 64, 3, False, 1000, 1, False, "pipeline"),
-        ("LSTM", 64, 1, True, 1000, 1, False, "directions"),
-        ("LSTM", 256, 1, True, 100, 1, True, "directions"),
+        ("LSTM", 64, 1, True, 1000, 1, False, "direction"),
+        ("LSTM", 256, 1, True, 100, 1, True, "direction"),
     ],
 )
 def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B, lengths, wanted):
-    engine = make(kind, size, size, layers, bidirectional).engine
+    engine = make(kind, size, size, layers, bidirectional)._operator
     assert engine.plan(T, B, lengths, 2, 150, 1)[0] == wanted
     assert engine.plan(T, B, lengths, 1, 150, 1)[:2] == ("alone", 1)
 
 
 @pytest.mark.parametrize(
     "size, phase, work, wanted",
-    [(64, 150, 1, "panels"), (64, 500, 1, "alone"), (256, 500, 1, "panels"), (256, 50, 2, "alone")],
+    [(64, 150, 1, "units"), (64, 500, 1, "alone"), (256, 500, 1, "units"), (256, 50, 2, "alone")],
 )
 def test_the_cost_model_knows_what_company_costs(size, phase, work, wanted):
     """Cores that are far apart are for long steps, and two threads of one core for none."""
-    assert make("LSTM", size, size).engine.plan(100, 1, False, 2, phase, work)[0] == wanted
+    assert make("LSTM", size, size)._operator.plan(100, 1, False, 2, phase, work)[0] == wanted
 
 
 @pytest.mark.skipif(team.cores() < 2, reason="one core is never in company")
@@ -236,7 +236,7 @@ import time, fastrnn, numpy as np
 from fastrnn.engine.threads import team
 assert team.tried(2) == (0, 0)
 rnn = fastrnn.RNN.from_state_dict({"weight_ih_l0": np.ones((512, 512)), "weight_hh_l0": np.ones((512, 512))})
-rnn.engine.take_plan("panels", 2)
+rnn._divide("units", 2)
 x, end, told = np.ones((100, 1, 512), np.float32), time.monotonic() + 60, (0, 0)
 while told == (0, 0) and time.monotonic() < end:
     rnn(x)
@@ -257,7 +257,7 @@ def test_a_shape_that_was_seen_allocates_nothing_whatever_sharing_costs(data):
     engine = make(
         data.draw(st.sampled_from(KINDS)), 64, data.draw(st.sampled_from([16, 64, 200, 512])),
         data.draw(st.integers(1, 3)), data.draw(st.booleans()),
-    ).engine  # fmt: skip
+    )._operator  # fmt: skip
     T, B = data.draw(st.sampled_from([1, 3, 100, 1000])), data.draw(st.sampled_from([1, 4, 33]))
     is_ragged, most = data.draw(st.booleans()), data.draw(st.integers(1, 5))
     threads, phase = data.draw(st.integers(1, most)), data.draw(st.floats(0, 2000))
@@ -291,7 +291,7 @@ def layer(threads=None):
 x = np.random.default_rng(1).standard_normal((300, 1, 30)).astype(np.float32)
 wanted = layer(1)(x)[0]
 shared = layer()
-shared.engine.take_plan("panels", 2)
+shared._divide("units", 2)
 def is_right(layer): return np.array_equal(layer(x)[0], wanted)
 def workers(): return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
 """
@@ -422,9 +422,9 @@ random = np.random.default_rng(0)
 rnn = fastrnn.RNN.from_state_dict(
     {name: random.uniform(-.3, .3, shape) for name, shape in spec.items()}, nonlinearity="tanh")
 x = random.standard_normal((2, 40, 5)).astype(np.float32)
-rnn.engine.take_plan("alone", 1)
+rnn._divide("alone", 1)
 wanted = rnn(x)[0]
-rnn.engine.take_plan("rows", 8)
+rnn._divide("rows", 8)
 print(np.array_equal(rnn(x)[0], wanted))
 """
     assert [child(script) for _ in range(3)] == [["True"]] * 3

@@ -15,7 +15,8 @@ from fastrnn.checks import (
 from fastrnn.engine.backends import row_table
 from fastrnn.errors import message
 from fastrnn.layers.base import Layer, apply_rows
-from fastrnn.operators.operator import Link, RowFunction
+from fastrnn.operators.operator import Operator
+from fastrnn.operators.stateless import RowFunction
 from fastrnn.spec import LayerSpec
 
 
@@ -32,7 +33,7 @@ class _RowLayer(Layer):
             if (table := row_table(dtype)) is not None
         }
 
-    def link(self, dtype: np.dtype[Any]) -> Link | None:
+    def operator(self, dtype: np.dtype[Any]) -> Operator | None:
         return self._functions.get(dtype)
 
 
@@ -94,8 +95,8 @@ class _OverAxis(_RowLayer):
     def spec(self) -> LayerSpec:
         return LayerSpec(type(self).__name__, {"dim": self.dim})
 
-    def link(self, dtype: np.dtype[Any]) -> Link | None:
-        return super().link(dtype) if self.dim == -1 else None
+    def operator(self, dtype: np.dtype[Any]) -> Operator | None:
+        return super().operator(dtype) if self.dim == -1 else None
 
     def __call__(self, x: ArrayLike) -> Floats:
         """x of any shape to an array of that shape: float64 of float64, else float32.

@@ -10,7 +10,8 @@ from numpy.typing import DTypeLike
 
 from fastrnn.arrays import Array, Floats, as_plain
 from fastrnn.errors import WeightError, message, quote
-from fastrnn.operators.operator import Link, RowFunction
+from fastrnn.operators.operator import Operator
+from fastrnn.operators.signature import Signature, Trait
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming.pool import StreamPool
 from fastrnn.streaming.stream import Stream
@@ -66,8 +67,14 @@ class Layer:
             return cast("Self", make(spec.tensors, **spec.options, **runtime))
         return cls(**spec.options, **runtime)
 
-    def link(self, dtype: np.dtype[Any]) -> Link | None:
-        """What streams in compiled code run in place of the layer, at a dtype; None: the layer is called."""
+    @property
+    def signature(self) -> Signature:
+        """What the layer takes, gives and keeps."""
+        dtype = getattr(self, "dtype", None)
+        return Signature(Trait.ROWWISE, self.features_in, self.features_out, dtype=dtype)
+
+    def operator(self, dtype: np.dtype[Any]) -> Operator | None:
+        """What computes the layer in compiled code, at a dtype; None: it has to be called."""
         return None
 
     def stream(self, batch_size: int | None = None) -> Stream:
@@ -122,10 +129,10 @@ def shown(precision: str) -> str:
     return "" if precision == "float32" else f", precision={precision!r}"
 
 
-def apply_rows(function: RowFunction, x: Floats) -> Floats:
+def apply_rows(function: Operator, x: Floats) -> Floats:
     """What a function makes of the rows of x (..., features)."""
     out = np.empty(x.shape, x.dtype)
     if out.size:
         rows = as_plain(x.reshape(-1, x.shape[-1]))
-        function.run(rows, out.reshape(rows.shape))
+        function.apply(rows, out.reshape(rows.shape))
     return out

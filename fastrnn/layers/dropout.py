@@ -8,6 +8,7 @@ from fastrnn.checks import (
     check_number,
 )
 from fastrnn.layers.base import Layer
+from fastrnn.operators.signature import Signature, Trait
 from fastrnn.spec import LayerSpec
 
 # What Dropout passes on.
@@ -32,6 +33,10 @@ class Dropout(Layer):
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_number("Dropout", "p", p)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(Trait.IDENTITY)
 
     def spec(self) -> LayerSpec:
         return LayerSpec("Dropout", {"p": self.p})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -12,6 +14,8 @@ from fastrnn.checks import (
 )
 from fastrnn.errors import message
 from fastrnn.layers.base import Layer, time_major
+from fastrnn.operators.signature import Signature, Trait
+from fastrnn.operators.stateless import LastStep
 
 
 class Last(Layer):
@@ -26,6 +30,13 @@ class Last(Layer):
 
     is_last_step = True
     passes_on = True
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(Trait.LAST, gives_last=True)
+
+    def operator(self, dtype: np.dtype[Any]) -> LastStep:
+        return LastStep(dtype.name)
 
     def __call__(
         self, x: ArrayLike, *, lengths: ArrayLike | None = None, batch_first: bool = False

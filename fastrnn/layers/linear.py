@@ -19,7 +19,7 @@ from fastrnn.engine.packing import pack_dense
 from fastrnn.errors import WeightError, message
 from fastrnn.importers.parameters import read_parameters
 from fastrnn.layers.base import Layer, no_weights, own, shown
-from fastrnn.operators.operator import Dense, Link
+from fastrnn.operators.stateless import Dense
 from fastrnn.spec import LayerSpec
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Linear(Layer):
     precision: str
     dtype: np.dtype[np.floating[Any]]
     tensors: dict[str, Floats]
-    _engine: Dense
+    _operator: Dense
 
     def __init__(self, *sizes: object, **options: object) -> None:
         raise no_weights(type(self))
@@ -58,7 +58,7 @@ class Linear(Layer):
         self.features_out, self.features_in = self.out_features, self.in_features
         picked = pick_backend("Linear", backend, dtype, self.threads)
         packed = pack_dense(picked.table, self.tensors["weight"], self.tensors.get("bias"))
-        self._engine = Dense(packed, picked.table, picked.threads)
+        self._operator = Dense(packed, picked.table, picked.threads)
         return self
 
     @classmethod
@@ -123,11 +123,11 @@ class Linear(Layer):
         out = np.empty((*x.shape[:-1], self.out_features), self.dtype)
         if out.size:
             rows = as_plain(x.reshape(-1, self.in_features))
-            self._engine.run(rows, out.reshape(-1, self.out_features))
+            self._operator.apply(rows, out.reshape(-1, self.out_features))
         return out
 
-    def link(self, dtype: np.dtype[Any]) -> Link:
-        return self._engine
+    def operator(self, dtype: np.dtype[Any]) -> Dense:
+        return self._operator
 
     def __repr__(self) -> str:
         bias = "" if "bias" in self.tensors else ", bias=False"

@@ -20,7 +20,8 @@ from fastrnn.engine.backends import row_table
 from fastrnn.errors import WeightError, message
 from fastrnn.importers.parameters import read_parameters
 from fastrnn.layers.base import Layer, apply_rows, own, shown
-from fastrnn.operators.operator import Link, RowFunction
+from fastrnn.operators.operator import Operator
+from fastrnn.operators.stateless import RowFunction
 from fastrnn.spec import LayerSpec
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ class LayerNorm(Layer):
             return reference.layer_norm_reference(x, weight, bias, self.eps)
         return apply_rows(self._function, x)
 
-    def link(self, dtype: np.dtype[Any]) -> Link | None:
+    def operator(self, dtype: np.dtype[Any]) -> Operator | None:
         return self._function
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastrnn.arrays import Array, Floats, State, StateLike
+from fastrnn.arrays import Array, Floats, State, StateLike, as_plain
 from fastrnn.checks import (
     check_choice,
     check_flag,
@@ -24,7 +24,9 @@ from fastrnn.engine.packing import pack_recurrent
 from fastrnn.errors import message
 from fastrnn.importers.parameters import read_recurrent
 from fastrnn.layers.base import Layer, no_weights, own, time_major
-from fastrnn.operators.operator import Link, Recurrent
+from fastrnn.operators.recurrent import Recurrent
+from fastrnn.operators.runner import Runner
+from fastrnn.operators.signature import Signature, Trait
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
 if TYPE_CHECKING:
@@ -48,7 +50,8 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     tensors: dict[str, Floats]
     features_in: int
     features_out: int
-    engine: Recurrent
+    _operator: Recurrent
+    _runner: Runner
 
     def __init__(self, *sizes: object, **options: object) -> None:
         raise no_weights(type(self))
@@ -86,8 +89,17 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self.engine = Recurrent(cells, shape.directions, picked.table, picked.threads)
+        self._use(Recurrent(cells, shape.directions, picked.table, picked.threads))
         return self
+
+    def _use(self, operator: Recurrent) -> None:
+        self._operator = operator
+        self._runner = Runner([operator])
+
+    def _divide(self, division: str, threads: int) -> None:
+        """Divide every call in that way where it can be, among this many threads: for tests and
+        measurements."""
+        self._use(self._operator.divided(division, threads))
 
     @classmethod
     def from_state_dict(
@@ -190,43 +202,55 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         TypeError
             An argument does not hold real numbers.
         """
-        if lengths is None:
-            plain = self.engine.call(x, state, out, self.batch_first)
-            if plain is not None:
-                return plain
+        plain = self._runner.call(x, state, out, lengths, self.batch_first)
+        if plain is None:
+            return self.run(x, state, out, lengths, self.batch_first)
+        return plain
+
+    def run(
+        self, x: ArrayLike, state: StateLike, out: Floats | None, lengths: ArrayLike | None, batch_first: bool
+    ) -> tuple[Floats, LayerState]:
+        """A call in either layout, of arguments that need not be plain."""
+        plain = self._check(x, state, out, lengths, batch_first)
+        result = self._runner.call(*plain, batch_first)
+        assert result is not None
+        y, after = result
+        return y if out is None else out, after
+
+    def _check(
+        self, x: ArrayLike, state: StateLike, out: Floats | None, lengths: ArrayLike | None, batch_first: bool
+    ) -> tuple[Array, State | None, Array | None, NDArray[np.intp] | None]:
+        """The arguments of a call as plain arrays; or raise."""
         where = type(self).__name__
-        x = check_sequence(where, x, self.dtype, self.input_size, self.batch_first)
+        x = check_sequence(where, x, self.dtype, self.input_size, batch_first)
         is_batched = x.ndim == 3
-        steps = time_major(x, self.batch_first)
-        T, B = steps.shape[:2]
-        shapes = self.shape.state_shapes(B if is_batched else None)
-        given = [] if state is None else check_state(where, state, shapes)
+        T, B = time_major(x, batch_first).shape[:2]
+        arrays: list[Array] = []
+        if state is not None:
+            arrays = check_state(where, state, self.signature.state_shapes(B if is_batched else None))
         if lengths is not None:
             if not is_batched:
                 hint = "Leave them out, or give x an axis of rows."
                 raise ValueError(message(where, "a batch beside lengths", f"x of shape {x.shape}", hint))
             lengths = check_lengths(where, lengths, T, B)
-        shape = (*x.shape[:-1], self.features_out)
-        if out is None:
-            output = np.empty(shape, self.dtype)
-            states: list[Floats] = [np.empty(size, self.dtype) for size in shapes.values()]
-        else:
-            output = check_out(where, out, shape, self.dtype, (x, *given))
-            states = [self.engine.spare(size) for size in shapes.values()]
-        for index, array in enumerate(states):
-            array[...] = given[index] if given else 0
-        self.advance(steps, states, time_major(output, self.batch_first), lengths)
-        return output if out is None else out, self.pack_state(states)
+        if out is not None:
+            out = check_out(where, out, (*x.shape[:-1], self.features_out), self.dtype, (x, *arrays))
+        plain = [as_plain(array, self.dtype) for array in arrays]
+        return x, self.pack_state(plain) if plain else None, out, lengths
 
-    def advance(
-        self, x: Array, states: list[Floats], out: Array, lengths: NDArray[np.intp] | None = None
-    ) -> None:
-        """Run checked arrays: x (T, B, I) into out (T, B, D*P), the states in place."""
-        c = states[1] if len(states) == 2 else None
-        self.engine.run(x, states[0], c, lengths, out)
+    @property
+    def signature(self) -> Signature:
+        shapes = self.shape.state_shapes(None)
+        return Signature(
+            Trait.WHOLE if self.bidirectional else Trait.STEPWISE,
+            self.features_in,
+            self.features_out,
+            dtype=self.dtype,
+            states={name: (layers, columns) for name, (layers, columns) in shapes.items()},
+        )
 
-    def link(self, dtype: np.dtype[Any]) -> Link:
-        return self.engine
+    def operator(self, dtype: np.dtype[Any]) -> Recurrent:
+        return self._operator
 
     def pack_state(self, states: list[Floats]) -> LayerState:
         """The state as callers see it: (h, c) of an LSTM, h of the others."""

@@ -16,7 +16,8 @@ from fastrnn.checks import (
 )
 from fastrnn.importers.parameters import read_parameters
 from fastrnn.layers.base import Layer, no_weights, own, shown
-from fastrnn.operators.operator import Link, Tokens
+from fastrnn.operators.signature import Signature, Trait
+from fastrnn.operators.stateless import TokenRows
 from fastrnn.spec import LayerSpec
 
 if TYPE_CHECKING:
@@ -71,8 +72,14 @@ class OneHot(Layer):
         np.put_along_axis(out, tokens[..., None].astype(np.intp), 1, axis=-1)
         return out
 
-    def link(self, dtype: np.dtype[Any]) -> Link:
-        return Tokens(None, dtype.name, self.num_classes, self.num_classes)
+    @property
+    def signature(self) -> Signature:
+        return Signature(
+            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_tokens, dtype=self.dtype
+        )
+
+    def operator(self, dtype: np.dtype[Any]) -> TokenRows:
+        return TokenRows(None, dtype.name, self.num_classes, self.num_classes)
 
 
 class Embedding(Layer):
@@ -152,8 +159,14 @@ class Embedding(Layer):
         rows: Floats = self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
         return rows
 
-    def link(self, dtype: np.dtype[Any]) -> Link:
-        return Tokens(self.weight, dtype.name, *self.weight.shape)
+    @property
+    def signature(self) -> Signature:
+        return Signature(
+            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_tokens, dtype=self.dtype
+        )
+
+    def operator(self, dtype: np.dtype[Any]) -> TokenRows:
+        return TokenRows(self.weight, dtype.name, *self.weight.shape)
 
     def __repr__(self) -> str:
         return f"Embedding({self.num_embeddings}, {self.embedding_dim}{shown(self.precision)})"

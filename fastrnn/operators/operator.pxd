@@ -1,64 +1,88 @@
-"""What layers compute with, as the chains of streams see it."""
+"""The contract of operators: what the runner knows of each, and what each can do."""
 
 cimport numpy as cnp
 
-from fastrnn.engine.backend cimport frnn_backend, frnn_cell, frnn_rows
-from fastrnn.engine.plan cimport Stack, States
-
-cdef extern from *:
-    """
-    #ifdef Py_GIL_DISABLED
-    #define FRNN_HAS_GIL 0
-    #else
-    #define FRNN_HAS_GIL 1
-    #endif
-    """
-    # Of the build, not of the moment: a free-threaded Python has one while it loads a module.
-    const bint HAS_GIL "FRNN_HAS_GIL"
+from fastrnn.engine.call cimport Order, States
 
 
-cdef enum LinkKind:
-    STACK        # recurrent layers: `stack`
-    DENSE        # a projection: `cell`
-    ROWS         # what is done to each row by itself: `rows`
-    TABLE        # a row of `table` for each token
-    ONE_HOT      # 1 at a token's place
+cdef enum Trait:
+    ROWWISE     # each row by itself
+    STEPWISE    # step by step, with a state: time may be cut anywhere
+    WHOLE       # over whole sequences, as in both directions
+    LAST        # the last step of each row; in a stream every step is the last so far
 
 
-cdef struct LinkWork:
-    # What one layer of a chain computes with; read by all threads.
-    LinkKind kind
-    const frnn_backend *backend
-    const Stack *stack
-    const frnn_cell *cell
-    frnn_rows rows
-    const char *table           # (tokens, features_out)
-    Py_ssize_t tokens           # how many there are; 0: the layer takes none
-    Py_ssize_t features_in      # 0: any, as many as it gives
+cdef enum:
+    MOST_STATES = 2
+
+
+cdef struct Extent:
+    # How many steps and rows go through operators together, and how they lie.
+    Py_ssize_t T, B
+    bint is_batch_first         # as (B, T, features), else as (T, B, features)
+    const Order *order          # of the rows of a ragged batch; NULL: all have T steps
+    # Of the first operator alone: x is no C-contiguous array, and has these strides.
+    bint is_strided
+    Py_ssize_t x_step, x_row    # bytes from one time step to the next, from one row to the next
+
+
+cdef struct StateShape:
+    # An array of a state: (layers, B, columns).
+    Py_ssize_t layers, columns
+
+
+cdef struct OperatorInfo
+
+
+# What every operator can do. `use` is its own memory for one use, of `use_bytes`: planned, laid out and told
+# where its states lie before it runs. NULL: there is nothing to do.
+ctypedef size_t (*plan_function)(
+    const OperatorInfo *self, void *use, const Extent *extent, int threads) noexcept nogil
+ctypedef size_t (*room_function)(const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil
+ctypedef void (*lay_out_function)(const OperatorInfo *self, void *use, char *memory) noexcept nogil
+ctypedef void (*place_function)(const OperatorInfo *self, void *use, const States *states) noexcept nogil
+ctypedef void (*run_function)(
+    const OperatorInfo *self, void *use, const Extent *extent, const char *x, char *y) noexcept nogil
+ctypedef double (*cost_function)(const OperatorInfo *self, const Extent *extent) noexcept nogil
+ctypedef bint (*may_share_function)(
+    const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil
+
+
+cdef struct Contract:
+    plan_function plan              # for these threads at most; the bytes of memory that it wants
+    room_function room              # the bytes that any such plan wants at most
+    lay_out_function lay_out        # in memory of that size
+    place_function place            # its states, in order, which a run changes in place
+    run_function run                # x to y, which are C-contiguous
+    cost_function cost              # nanoseconds of one core
+    may_share_function may_share    # whether it may use several threads, if all are free
+
+
+cdef struct OperatorInfo:
+    # Read by all threads.
+    const Contract *can
+    const void *data                # what its functions work on
+    Trait trait
+    bint is_in_place                # y may be x
+    Py_ssize_t tokens               # how many there are; 0: it takes numbers
+    Py_ssize_t features_in          # 0: any, as many as it gives
     Py_ssize_t features_out
-    Py_ssize_t itemsize
-    int threads                 # that may be used at most
+    Py_ssize_t itemsize             # of what it gives
+    Py_ssize_t weight_bytes         # that a step reads
+    int threads                     # that it may use at most
+    int states                      # how many arrays its state has
+    StateShape state[MOST_STATES]
+    size_t use_bytes
 
 
-cdef class Workspace:
-    cdef void *memory
-    cdef char *data
-    cdef size_t size
+cdef class Operator:
+    cdef OperatorInfo info
+    cdef object owner               # of the memory that `info` points into
+    cdef int type_number            # NumPy's, of what it gives
 
-    cdef int reserve(self, size_t size) except -1
-    cdef bint is_large(self) noexcept
-
-
-cdef class Link:
-    cdef LinkWork work
-    cdef object owner           # of the memory that `work` points into
-    cdef int type_number        # of NumPy
-
-    cdef int begin(self, LinkKind kind, backend, Py_ssize_t itemsize) except -1
+    cdef int begin(self, const Contract *can, Trait trait, dtype) except -1
 
 
-cdef bint is_plain(object array, int axes, const cnp.npy_intp *shape, int type_number) noexcept
-cdef bint is_whole(object x) noexcept
-cdef bint are_tokens(object x, int axes, const cnp.npy_intp *shape, Py_ssize_t tokens) noexcept
-cdef bint is_apart(cnp.ndarray a, cnp.ndarray b) noexcept
-cdef States states_of(cnp.ndarray array, Py_ssize_t B)
+cdef inline size_t aligned(size_t size) noexcept nogil:
+    """A size that ends with a cache line."""
+    return (size + 63) & ~<size_t>63

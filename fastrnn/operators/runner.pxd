@@ -1,61 +1,79 @@
-"""Chains of layers in compiled code: what streams run."""
+"""The runner: rows in, rows out, through every operator of a model."""
 
-from fastrnn.operators.operator cimport LinkWork, Workspace
-from fastrnn.engine.plan cimport Call
+cimport numpy as cnp
+
+from fastrnn.engine.call cimport States
+from fastrnn.engine.workspace cimport Spares, Workspace
+from fastrnn.operators.operator cimport Extent, OperatorInfo
 
 
 cdef enum:
-    # Rows that go through several layers together: enough to use the weights that they read, few enough
-    # that what lies between two layers stays in a cache.
-    FLOW_ROWS = 1024
+    # Rows that go through several operators together: enough to use the weights that they read, few enough
+    # that what lies between two operators stays in a cache.
+    SWEEP_ROWS = 1024
 
 
-cdef struct ChainWork:
-    # The layers of a chain, in order; read by all threads.
-    LinkWork *links
+cdef struct Path:
+    # Operators in order; read by all threads.
+    OperatorInfo *operators
     int count
-    int stacks                  # how many are recurrent
-    Py_ssize_t widest           # bytes of the widest row between two layers
-    Py_ssize_t in_bytes         # of a row that the chain takes; a token is a Py_ssize_t
+    int stateful                # how many have a state
+    Py_ssize_t widest           # bytes of the widest row between two operators
+    Py_ssize_t in_bytes         # of a row that the path takes; a token is a Py_ssize_t
     Py_ssize_t out_bytes
+    size_t use_bytes            # of what the operators use
 
 
-cdef struct Flow:
-    # T steps of B rows on their way through a chain.
-    Py_ssize_t T, B
+cdef struct Run:
+    # Rows on their way along a path.
+    Extent extent
     int threads
-    Call *calls                 # one a recurrent layer, which says where its states lie
-    size_t *sizes               # of the calls' memory
+    char **arrays               # the states of all operators in order, where those are in arrays
+    char *uses                  # each operator's own memory, one after the other
+    size_t *sizes               # (count,): what each one wants besides
     char *between[2]            # (T*B, widest)
 
 
-cdef class Chain:
-    cdef ChainWork work
-    cdef tuple links
-    cdef int type_number        # of NumPy: of what the chain gives
+cdef class RunSpace
+
+
+cdef class Runner:
+    cdef Path path
+    cdef readonly tuple operators
+    cdef int type_number        # NumPy's, of what it gives
     cdef Py_ssize_t features_in, features_out, tokens, weight_bytes
     cdef int threads
+    cdef bint gives_last        # of each row the last step alone
+    cdef list spaces            # RunSpaces that no call is using
+    cdef Spares spares
+
+    cdef bint takes(self, object x, int axes, Extent *extent) noexcept
+    cdef bint takes_state(self, object state, int axes, Py_ssize_t B, object out)
+    cdef object new_state(self, object state, int axes, Py_ssize_t B, bint is_new, Run *run)
+    cdef int run(
+        self, RunSpace space, cnp.ndarray x, cnp.ndarray y, object lengths, Extent *extent,
+    ) except -1
 
 
-cdef class FlowSpace:
-    cdef Chain chain
-    cdef Flow flow
+cdef class RunSpace:
+    cdef Run run
     cdef Workspace workspace
 
     cdef int reserve(self, size_t size) except -1
     cdef int shrink(self) except -1
 
 
-cdef size_t plan_flow(
-    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads,
+cdef size_t plan_steps(
+    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads,
 ) noexcept nogil
-cdef size_t flow_room(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil
-cdef void fit_flow(
-    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
+cdef size_t steps_room(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil
+cdef void fit_steps(
+    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
 ) noexcept nogil
-cdef bint is_divided(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil
-cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) noexcept nogil
-cdef double flow_ns(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B) noexcept nogil
-cdef void place_states(
-    const ChainWork *chain, Flow *flow, char *records, Py_ssize_t record_bytes, const Py_ssize_t *slots,
+cdef bint may_share(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil
+cdef void run_path(const Path *path, Run *run, const char *x, char *y) noexcept nogil
+cdef double steps_ns(const Path *path, Py_ssize_t T, Py_ssize_t B) noexcept nogil
+cdef void place_arrays(const Path *path, Run *run, Py_ssize_t B) noexcept nogil
+cdef void place_records(
+    const Path *path, Run *run, char *records, Py_ssize_t record_bytes, const Py_ssize_t *slots,
 ) noexcept nogil

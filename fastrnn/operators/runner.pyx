@@ -1,101 +1,273 @@
-"""Chains of layers in compiled code: rows in, rows out, through every layer without the GIL.
+"""The runner: rows in, rows out, through every operator of a model, without the GIL.
 
-A chain is planned and laid out like a call (_plan.pyx): `flow_room` says how much memory some steps of some
-rows want, `fit_flow` plans them and gives it to them, `run_flow` runs them. Inputs and outputs lie as
-(T, B, features), C-contiguous. Nothing here checks its arguments, and nothing allocates but a FlowSpace.
-"""
+Whole calls (`Runner.call`), streams and pools run on it. A run is planned and laid out as a call of the
+engine is: `plan_run` says how much memory some steps of some rows want, `lay_out_run` gives it to them,
+`run_path` runs them. Nothing here checks an argument but for what makes a call plain, and only a RunSpace
+allocates. """
 
+cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
-from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from fastrnn.engine.drivers cimport execute, run_dense
-from fastrnn.operators.operator cimport DENSE, ROWS, STACK, TABLE, Link, Workspace
-from fastrnn.engine.backend cimport frnn_cell
-from fastrnn.engine.plan cimport (
-    ALONE, LEAST, Rows, Stack, States, choose, dense_ns, lay_out, plan, room, stack_ns,
+from fastrnn.engine.call cimport Order, States
+from fastrnn.engine.divisions cimport sort_rows
+from fastrnn.engine.layout cimport lay_out_order, order_bytes
+from fastrnn.engine.plain cimport are_in_range, are_tokens, is_apart, is_plain
+from fastrnn.engine.workspace cimport Spares, Workspace
+from fastrnn.operators.operator cimport (
+    LAST, MOST_STATES, Extent, Operator, OperatorInfo, aligned,
 )
 
+cnp.import_array()
 
-cdef class Chain:
-    """The layers of a stream that runs in compiled code; immutable, shared by streams and threads."""
 
-    def __cinit__(self, links):
-        """links are the Links of layers that fit, of one dtype; all run forward. The first one says how
-        many features it takes, or takes tokens."""
-        cdef ChainWork *chain = &self.work
-        cdef LinkWork *work
-        cdef Py_ssize_t features, row_bytes
-        cdef Link link
+cdef class Runner:
+    """Operators in order, in compiled code; immutable, shared by streams and threads."""
+
+    def __cinit__(self, operators):
+        """Operators that fit one another and give one dtype. The first one says how many features it takes,
+        or takes tokens."""
+        cdef Path *path = &self.path
+        cdef OperatorInfo *info
+        cdef Py_ssize_t features = 0, row_bytes
+        cdef Operator operator
         cdef int i
-        self.links = tuple(links)
-        chain.count = <int>len(self.links)
-        chain.links = <LinkWork *>PyMem_RawCalloc(chain.count, sizeof(LinkWork))
-        if chain.links == NULL:
+        self.operators = tuple(operators)
+        path.count = <int>len(self.operators)
+        path.operators = <OperatorInfo *>PyMem_RawCalloc(path.count, sizeof(OperatorInfo))
+        if path.operators == NULL:
             raise MemoryError
         self.threads = 1
-        features = 0
-        for i in range(chain.count):
-            link = <Link?>self.links[i]
-            work = &chain.links[i]
-            work[0] = link.work
+        for i in range(path.count):
+            operator = <Operator?>self.operators[i]
+            info = &path.operators[i]
+            info[0] = operator.info
             if i == 0:
-                self.features_in = work.features_in
-                self.tokens = work.tokens
-                chain.in_bytes = (
-                    work.features_in * work.itemsize if work.tokens == 0 else <Py_ssize_t>sizeof(Py_ssize_t))
-            if work.features_out == 0:
-                work.features_in = work.features_out = features
-            work.rows.features = features = work.features_out
-            row_bytes = features * work.itemsize
-            chain.widest = max(chain.widest, row_bytes)
-            chain.out_bytes = row_bytes
-            if work.kind == STACK:
-                chain.stacks += 1
-            self.weight_bytes += weight_bytes(work)
-            self.threads = max(self.threads, work.threads)
+                self.features_in = info.features_in
+                self.tokens = info.tokens
+                path.in_bytes = (
+                    info.features_in * info.itemsize if info.tokens == 0 else <Py_ssize_t>sizeof(Py_ssize_t))
+            if info.features_out == 0:
+                info.features_in = info.features_out = features
+            features = info.features_out
+            row_bytes = features * info.itemsize
+            path.widest = max(path.widest, row_bytes)
+            path.out_bytes = row_bytes
+            path.use_bytes += aligned(info.use_bytes)
+            if info.states > 0:
+                path.stateful += 1
+            if info.trait == LAST:
+                self.gives_last = True
+            self.weight_bytes += info.weight_bytes if info.weight_bytes else row_bytes
+            self.threads = max(self.threads, info.threads)
         self.features_out = features
-        self.type_number = link.type_number
+        self.type_number = operator.type_number
+        self.spaces = []
+        self.spares = Spares()
 
     def __dealloc__(self):
-        PyMem_RawFree(self.work.links)
+        PyMem_RawFree(self.path.operators)
+
+    # ------------------------------------------------------------ whole calls
+
+    def call(self, x, state=None, out=None, lengths=None, bint batch_first=False):
+        """Run whole sequences in the plain case: arrays that need neither conversion nor a message.
+
+        x (T, B, features), (B, T, features) with batch_first, or (T, features); tokens without the last
+        axis. It is C-contiguous, but before a recurrent operator only its last axis has to be. state: None
+        for zeros; h, or a pair (h, c), of the one operator that has a state; or a tuple of those. out:
+        None, or of the output's shape. lengths: None, or an array of intp (B,). All are C-contiguous. Gives
+        (output, state). For any other arguments it gives None and does nothing. """
+        cdef cnp.npy_intp shape[3]
+        cdef Extent extent
+        cdef int axes, i
+        cdef cnp.ndarray y
+        cdef RunSpace space
+        if not cnp.PyArray_CheckExact(x):
+            return None
+        axes = cnp.PyArray_NDIM(x) + (self.tokens > 0)
+        if (axes != 2 and axes != 3) or cnp.PyArray_SIZE(x) == 0:
+            return None
+        for i in range(cnp.PyArray_NDIM(x)):
+            shape[i] = cnp.PyArray_DIM(x, i)
+        extent.is_batch_first = batch_first and axes == 3
+        extent.T = shape[extent.is_batch_first]
+        extent.B = 1 if axes == 2 else shape[not extent.is_batch_first]
+        extent.order = NULL
+        extent.is_strided = False
+        if self.tokens:
+            if not are_tokens(x, axes - 1, shape, self.tokens):
+                return None
+        elif not self.takes(x, axes, &extent):
+            return None
+        if lengths is not None and not are_lengths(lengths, axes, &extent):
+            return None
+        if state is not None and not self.takes_state(state, axes, extent.B, out):
+            return None
+        shape[axes - 1] = self.features_out
+        if self.gives_last:
+            shape[0] = extent.B if axes == 3 else self.features_out
+            shape[1] = self.features_out
+        if out is None:
+            y = cnp.PyArray_EMPTY(axes - self.gives_last, shape, self.type_number, 0)
+        elif (
+            is_plain(out, axes - self.gives_last, shape, self.type_number) and cnp.PyArray_ISCARRAY(out)
+            and is_apart(out, x)
+        ):
+            y = out
+        else:
+            return None
+        try:
+            space = self.spaces.pop()
+        except IndexError:
+            space = RunSpace(self)
+        after = self.new_state(state, axes, extent.B, out is None, &space.run)
+        self.run(space, x, y, lengths, &extent)
+        return y, after
+
+    cdef bint takes(self, x, int axes, Extent *extent) noexcept:
+        """Whether x is plain numbers; where it has strides, as the first operator takes it."""
+        cdef int type_number = (<Operator>self.operators[0]).type_number
+        cdef Py_ssize_t features = cnp.PyArray_DIM(x, axes - 1)
+        if cnp.PyArray_TYPE(x) != type_number or (self.features_in and features != self.features_in):
+            return False
+        if cnp.PyArray_ISCARRAY_RO(x):
+            return self.features_in > 0
+        # Only what makes steps itself finds its rows by their strides.
+        if (
+            self.path.operators[0].states == 0 or not cnp.PyArray_ISBEHAVED_RO(x)
+            or (features > 1 and cnp.PyArray_STRIDE(x, axes - 1) != cnp.PyArray_ITEMSIZE(x))
+        ):
+            return False
+        extent.is_strided = True
+        extent.x_step = cnp.PyArray_STRIDE(x, extent.is_batch_first)
+        extent.x_row = 0 if axes == 2 else cnp.PyArray_STRIDE(x, not extent.is_batch_first)
+        return True
+
+    cdef bint takes_state(self, state, int axes, Py_ssize_t B, out):
+        """Whether a state is plain, and apart from out, if that is given."""
+        cdef cnp.npy_intp shape[3]
+        cdef const OperatorInfo *info
+        cdef int i, j, index = 0
+        if self.path.stateful != 1 and (type(state) is not tuple or len(state) != self.path.stateful):
+            return False
+        for i in range(self.path.count):
+            info = &self.path.operators[i]
+            if info.states == 0:
+                continue
+            part = state if self.path.stateful == 1 else state[index]
+            index += 1
+            if info.states > 1 and (type(part) is not tuple or len(part) != info.states):
+                return False
+            for j in range(info.states):
+                array = part[j] if info.states > 1 else part
+                shape[0] = info.state[j].layers
+                shape[1] = B
+                shape[axes - 1] = info.state[j].columns
+                if (
+                    not is_plain(array, axes, shape, (<Operator>self.operators[i]).type_number)
+                    or not cnp.PyArray_ISCARRAY_RO(array)
+                    or (out is not None and not is_apart(out, array))
+                ):
+                    return False
+        return True
+
+    cdef object new_state(self, state, int axes, Py_ssize_t B, bint is_new, Run *run):
+        """A copy of the given state, or zeros: None, that of the one operator that has a state, or a tuple of
+        them. The run finds its arrays there."""
+        cdef cnp.npy_intp shape[3]
+        cdef const OperatorInfo *info
+        cdef cnp.ndarray array, first = None
+        cdef list parts = None
+        cdef int i, j, index = 0, type_number
+        cdef char **arrays = run.arrays
+        given = made = None
+        for i in range(self.path.count):
+            info = &self.path.operators[i]
+            if info.states == 0:
+                continue
+            if state is not None:
+                given = state if self.path.stateful == 1 else state[index]
+            type_number = (<Operator>self.operators[i]).type_number
+            for j in range(info.states):
+                shape[0] = info.state[j].layers
+                shape[1] = B
+                shape[axes - 1] = info.state[j].columns
+                if is_new:
+                    array = cnp.PyArray_EMPTY(axes, shape, type_number, 0)
+                else:
+                    array = self.spares.take(axes, shape, type_number)
+                arrays[0] = cnp.PyArray_BYTES(array)
+                arrays += 1
+                if given is None:
+                    memset(cnp.PyArray_DATA(array), 0, cnp.PyArray_NBYTES(array))
+                else:
+                    initial = given[j] if info.states > 1 else given
+                    memcpy(cnp.PyArray_DATA(array), cnp.PyArray_DATA(initial), cnp.PyArray_NBYTES(array))
+                if j == 0:
+                    first = array
+            made = first if info.states == 1 else (first, array)
+            if self.path.stateful > 1:
+                parts = [made] if parts is None else [*parts, made]
+            index += 1
+        return made if parts is None else tuple(parts)
+
+    cdef int run(self, RunSpace space, cnp.ndarray x, cnp.ndarray y, lengths, Extent *extent) except -1:
+        """Run plain arrays; the states, which the run knows, in place."""
+        cdef Run *run = &space.run
+        cdef Order order
+        cdef size_t head = 0, size
+        cdef const char *source = cnp.PyArray_BYTES(x)
+        cdef char *target = cnp.PyArray_BYTES(y)
+        if lengths is not None:
+            head = order_bytes(extent.B)
+            space.reserve(head)
+        while True:
+            if lengths is not None:
+                lay_out_order(&order, extent.B, space.workspace.data)
+                sort_rows(&order, extent.T, extent.B, <const Py_ssize_t *>cnp.PyArray_DATA(lengths))
+                extent.order = &order
+            run.extent = extent[0]
+            run.threads = self.threads
+            size = head + plan_run(&self.path, run)
+            if size <= space.workspace.size:
+                break
+            # What was laid out is lost.
+            space.reserve(max(size, head + run_room(&self.path, extent, self.threads)))
+        with nogil:
+            place_arrays(&self.path, run, extent.B)
+            lay_out_run(&self.path, run, space.workspace.data + head)
+            run_path(&self.path, run, source, target)
+        if not space.workspace.is_large():
+            self.spaces.append(space)
+        return 0
 
 
-cdef Py_ssize_t weight_bytes(const LinkWork *work) noexcept nogil:
-    """That a step reads."""
-    cdef const frnn_cell *cell
-    cdef Py_ssize_t i, total = 0
-    if work.kind == STACK:
-        for i in range(work.stack.L):
-            cell = work.stack.cells[i]
-            total += cell.gates * cell.hidden_size * (cell.input_size + cell.output_size)
-            if cell.w_hr != NULL:
-                total += cell.hidden_size * cell.output_size
-    elif work.kind == DENSE:
-        total = work.cell.hidden_size * work.cell.input_size
-    else:
-        total = work.features_out
-    return total * work.itemsize
+cdef bint are_lengths(lengths, int axes, const Extent *extent) noexcept:
+    cdef cnp.npy_intp B = extent.B
+    return (
+        axes == 3 and is_plain(lengths, 1, &B, cnp.NPY_INTP) and cnp.PyArray_ISCARRAY_RO(lengths)
+        and are_in_range(lengths, 1, extent.T + 1))
 
 
-# ---------------------------------------------------------------- a flow
+# ---------------------------------------------------------------- a run
 
-cdef class FlowSpace:
-    """A flow through a chain, and its memory, which is kept."""
+cdef class RunSpace:
+    """A run along a path, and its memory, which is kept."""
 
-    def __cinit__(self, Chain chain not None):
-        cdef int stacks = chain.work.stacks
-        self.chain = chain
+    def __cinit__(self, Runner runner not None):
+        cdef size_t sizes = aligned(runner.path.count * sizeof(size_t))
+        cdef size_t arrays = aligned(runner.path.stateful * MOST_STATES * sizeof(char *))
         self.workspace = Workspace()
-        # What does not depend on how many steps and rows there are: one piece, calls first.
-        self.flow.calls = <Call *>PyMem_RawCalloc(
-            max(stacks, 1), sizeof(Call) + sizeof(size_t))
-        if self.flow.calls == NULL:
+        # What does not depend on how many steps and rows there are: one piece, sizes first.
+        self.run.sizes = <size_t *>PyMem_RawCalloc(1, sizes + arrays + runner.path.use_bytes)
+        if self.run.sizes == NULL:
             raise MemoryError
-        self.flow.sizes = <size_t *>(self.flow.calls + stacks)
+        self.run.arrays = <char **>(<char *>self.run.sizes + sizes)
+        self.run.uses = <char *>self.run.sizes + sizes + arrays
 
     def __dealloc__(self):
-        PyMem_RawFree(self.flow.calls)
+        PyMem_RawFree(self.run.sizes)
 
     cdef int reserve(self, size_t size) except -1:
         return self.workspace.reserve(size)
@@ -107,193 +279,187 @@ cdef class FlowSpace:
         return 0
 
 
-cdef size_t plan_flow(
-    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads,
-) noexcept nogil:
-    """Plan T steps of B rows on so many threads at most, and give the memory that they want."""
-    cdef int i, stack = 0
-    cdef size_t total
-    cdef const LinkWork *work
-    flow.T = T
-    flow.B = B
-    flow.threads = threads
-    total = 2 * between_bytes(chain, T * B)
-    for i in range(chain.count):
-        work = &chain.links[i]
-        if work.kind == STACK:
-            flow.sizes[stack] = plan(work.stack, &flow.calls[stack], T, B, False, min(threads, work.threads))
-            total += aligned(flow.sizes[stack])
-            stack += 1
-    return total
-
-
-cdef size_t flow_room(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
-    """The memory that T steps of B rows want, whoever is free and whatever sharing costs then."""
-    cdef size_t total = 2 * between_bytes(chain, T * B)
+cdef size_t plan_run(const Path *path, Run *run) noexcept nogil:
+    """Plan the extent of a run, and give the memory that it wants."""
+    cdef size_t total = 2 * between_bytes(path, &run.extent)
+    cdef char *use = run.uses
+    cdef const OperatorInfo *info
     cdef int i
-    cdef const LinkWork *work
-    for i in range(chain.count):
-        work = &chain.links[i]
-        if work.kind == STACK:
-            total += aligned(room(work.stack, T, B, False, min(threads, work.threads)))
+    for i in range(path.count):
+        info = &path.operators[i]
+        if info.can.plan != NULL:
+            run.sizes[i] = info.can.plan(info, use, &run.extent, run.threads)
+            total += aligned(run.sizes[i])
+        use += aligned(info.use_bytes)
     return total
 
 
-cdef void lay_out_flow(const ChainWork *chain, Flow *flow, char *memory) noexcept nogil:
-    cdef int i, stack = 0
-    cdef const LinkWork *work
+cdef size_t run_room(const Path *path, const Extent *extent, int threads) noexcept nogil:
+    """The memory that such runs want at most, whoever is free and whatever sharing costs then."""
+    cdef size_t total = 2 * between_bytes(path, extent)
+    cdef const OperatorInfo *info
+    cdef int i
+    for i in range(path.count):
+        info = &path.operators[i]
+        if info.can.room != NULL:
+            total += aligned(info.can.room(info, extent, threads))
+    return total
+
+
+cdef void lay_out_run(const Path *path, Run *run, char *memory) noexcept nogil:
+    """Give a run that is planned its memory."""
+    cdef char *use = run.uses
+    cdef const OperatorInfo *info
+    cdef int i
     for i in range(2):
-        flow.between[i] = memory
-        memory += between_bytes(chain, flow.T * flow.B)
-    for i in range(chain.count):
-        work = &chain.links[i]
-        if work.kind == STACK:
-            lay_out(work.stack, &flow.calls[stack], memory, False)
-            memory += aligned(flow.sizes[stack])
-            stack += 1
+        run.between[i] = memory
+        memory += between_bytes(path, &run.extent)
+    for i in range(path.count):
+        info = &path.operators[i]
+        if info.can.lay_out != NULL:
+            info.can.lay_out(info, use, memory)
+            memory += aligned(run.sizes[i])
+        use += aligned(info.use_bytes)
 
 
-cdef inline size_t aligned(size_t size) noexcept nogil:
-    return (size + 63) & ~<size_t>63
+cdef inline size_t between_bytes(const Path *path, const Extent *extent) noexcept nogil:
+    return aligned(extent.T * extent.B * path.widest) if path.count > 1 else 0
 
 
-cdef inline size_t between_bytes(const ChainWork *chain, Py_ssize_t rows) noexcept nogil:
-    return aligned(rows * chain.widest) if chain.count > 1 else 0
+cdef void run_path(const Path *path, Run *run, const char *x, char *y) noexcept nogil:
+    """x through all operators into y. The states hold those before, and then those after the last step."""
+    cdef Extent extent = run.extent
+    cdef const char *source = x
+    cdef char *target
+    cdef char *use = run.uses
+    cdef const OperatorInfo *info
+    cdef int i, turn = 0
+    for i in range(path.count):
+        info = &path.operators[i]
+        if i == path.count - 1:
+            target = y
+        elif info.is_in_place and i > 0:
+            target = <char *>source
+        else:
+            target = run.between[turn]
+            turn ^= 1
+        info.can.run(info, use, &extent, source, target)
+        use += aligned(info.use_bytes)
+        source = target
+        extent.is_strided = False
+        if info.trait == LAST:
+            extent.T = 1
+            extent.order = NULL
 
 
-cdef void fit_flow(
-    const ChainWork *chain, Flow *flow, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
+# ---------------------------------------------------------------- steps of streams
+
+cdef inline void of_steps(Run *run, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+    """Let a run be T steps of B rows, in the order of time, on this many threads at most."""
+    run.extent.T = T
+    run.extent.B = B
+    run.extent.is_batch_first = False
+    run.extent.order = NULL
+    run.extent.is_strided = False
+    run.threads = threads
+
+
+cdef size_t steps_room(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+    cdef Run run
+    of_steps(&run, T, B, threads)
+    return run_room(path, &run.extent, threads)
+
+
+cdef size_t plan_steps(
+    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads,
 ) noexcept nogil:
-    """Plan and lay out in memory of a size that is enough for one thread at least; that one does it all where
-    there is not enough for more."""
-    if plan_flow(chain, flow, T, B, threads) > size:
-        plan_flow(chain, flow, T, B, 1)
-    lay_out_flow(chain, flow, memory)
+    """Plan them, and give the memory that they want."""
+    of_steps(run, T, B, threads)
+    return plan_run(path, run)
 
 
-cdef bint is_divided(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
-    """Whether a recurrent layer may be divided among threads, if all of them are free and close."""
-    cdef Call call
+cdef void fit_steps(
+    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
+) noexcept nogil:
+    """Plan and lay out in memory of a size that is enough for one thread at least. Where there is not enough
+    for more, that one does it all."""
+    if plan_steps(path, run, T, B, threads) > size:
+        plan_steps(path, run, T, B, 1)
+    lay_out_run(path, run, memory)
+
+
+cdef bint may_share(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+    """Whether an operator may use several threads, if all of them are free and close."""
+    cdef Run run
+    cdef const OperatorInfo *info
     cdef int i
-    for i in range(chain.count):
-        if chain.links[i].kind == STACK:
-            choose(chain.links[i].stack, &call, T, B, False, min(threads, chain.links[i].threads), &LEAST)
-            if call.kind != ALONE:
-                return True
+    of_steps(&run, T, B, threads)
+    for i in range(path.count):
+        info = &path.operators[i]
+        if info.can.may_share != NULL and info.can.may_share(info, &run.extent, threads):
+            return True
     return False
 
 
-cdef double flow_ns(const ChainWork *chain, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
+cdef double steps_ns(const Path *path, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
     """The time of one core, by the cost model."""
     cdef double total = 0
+    cdef Run run
+    cdef const OperatorInfo *info
     cdef int i
-    for i in range(chain.count):
-        if chain.links[i].kind == STACK:
-            total += stack_ns(chain.links[i].stack, T, B, 1)
-        elif chain.links[i].kind == DENSE:
-            total += dense_ns(chain.links[i].cell, T * B)
+    of_steps(&run, T, B, 1)
+    for i in range(path.count):
+        info = &path.operators[i]
+        if info.can.cost != NULL:
+            total += info.can.cost(info, &run.extent)
     return total
 
 
-cdef void run_flow(const ChainWork *chain, Flow *flow, const char *x, char *y) noexcept nogil:
-    """x (T, B, features) through all layers into y; the calls' h and c hold the states before, then those
-    behind."""
-    cdef Py_ssize_t n = flow.T * flow.B
-    cdef const char *source = x
-    cdef char *target
-    cdef int i, stack = 0, turn = 0
-    cdef uint64_t before
-    cdef const LinkWork *work
-    for i in range(chain.count):
-        work = &chain.links[i]
-        if i == chain.count - 1:
-            target = y
-        elif work.kind == ROWS and i > 0:
-            target = <char *>source  # in place
-        else:
-            target = flow.between[turn]
-            turn ^= 1
-        if work.kind == STACK:
-            run_stack(work, flow, &flow.calls[stack], source, target)
-            stack += 1
-        elif work.kind == DENSE:
-            run_dense(work.backend, work.cell, n, source, target, min(flow.threads, work.threads))
-        elif work.kind == ROWS:
-            before = work.backend.enter()
-            work.backend.rows(&work.rows, n, source, target)
-            work.backend.leave(before)
-        else:
-            look_up(work, n, <const Py_ssize_t *>source, target)
-        source = target
+# ---------------------------------------------------------------- where states lie
+
+cdef void place_arrays(const Path *path, Run *run, Py_ssize_t B) noexcept nogil:
+    """Let the states of a run be in its arrays, (layers, B, columns), C-contiguous."""
+    cdef const OperatorInfo *info
+    cdef States states[MOST_STATES]
+    cdef char *use = run.uses
+    cdef char **arrays = run.arrays
+    cdef int i, j
+    for i in range(path.count):
+        info = &path.operators[i]
+        for j in range(info.states):
+            states[j].data = arrays[j]
+            states[j].row = info.state[j].columns * info.itemsize
+            states[j].layer = B * states[j].row
+            states[j].order = NULL
+        if info.can.place != NULL:
+            info.can.place(info, use, states)
+        arrays += info.states
+        use += aligned(info.use_bytes)
 
 
-cdef void run_stack(
-    const LinkWork *work, Flow *flow, Call *call, const char *source, char *target,
+cdef void place_records(
+    const Path *path, Run *run, char *records, Py_ssize_t record_bytes, const Py_ssize_t *slots,
 ) noexcept nogil:
-    cdef Rows x, y
-    x.first = y.first = 0
-    x.order = y.order = NULL
-    x.data = <char *>source
-    y.data = target
-    x.row = work.features_in * work.itemsize
-    y.row = work.features_out * work.itemsize
-    x.step = flow.B * x.row
-    y.step = flow.B * y.row
-    execute(work.stack, call, x, y, NULL)
-    call.parity = (call.parity + flow.T) % 2
-
-
-cdef void look_up(const LinkWork *work, Py_ssize_t n, const Py_ssize_t *tokens, char *out) noexcept nogil:
-    cdef Py_ssize_t i, token, row = work.features_out * work.itemsize
-    for i in range(n):
-        # Checked already; another thread may have written to the caller's array since.
-        token = min(max(tokens[i], 0), work.tokens - 1)
-        if work.kind == TABLE:
-            memcpy(out + i * row, work.table + token * row, row)
-            continue
-        memset(out + i * row, 0, row)
-        if work.itemsize == 4:
-            (<float *>(out + i * row))[token] = 1
-        else:
-            (<double *>(out + i * row))[token] = 1
-
-
-# ---------------------------------------------------------------- states of many streams
-
-cdef void place_states(
-    const ChainWork *chain, Flow *flow, char *records, Py_ssize_t record_bytes, const Py_ssize_t *slots,
-) noexcept nogil:
-    """Let row b's states be those in record slots[b]: each recurrent layer's h and then its c."""
-    cdef int i, stack = 0
+    """Let row b's states be those in record slots[b]: the arrays of all operators, one after the other."""
+    cdef const OperatorInfo *info
+    cdef States states[MOST_STATES]
+    cdef char *use = run.uses
+    cdef int i, j
     cdef Py_ssize_t b = 1
-    cdef const LinkWork *work
-    cdef Call *call
-    while b < flow.B and slots[b] == slots[0] + b:
+    while b < run.extent.B and slots[b] == slots[0] + b:
         b += 1
-    if b == flow.B:
-        # One behind the other, they need no order: a step of 1,024 streams, LSTM of 128 units, takes 0.97 of
-        # the time (Zen 3, builds in turns).
+    if b == run.extent.B:
+        # Records in a row need no order: a step of 1,024 streams, LSTM of 128 units, takes 0.97 of the time.
         records += slots[0] * record_bytes
         slots = NULL
-    for i in range(chain.count):
-        work = &chain.links[i]
-        if work.kind == STACK:
-            call = &flow.calls[stack]
-            records = place(
-                &call.h, records, work.stack, work.stack.output_size, record_bytes, slots)
-            if work.stack.has_cell_state:
-                records = place(
-                    &call.c, records, work.stack, work.stack.hidden_size, record_bytes, slots)
-            stack += 1
-
-
-cdef inline char *place(
-    States *states, char *data, const Stack *stack, Py_ssize_t columns, Py_ssize_t row,
-    const Py_ssize_t *order,
-) noexcept nogil:
-    """Let the states of all layers, one behind the other, lie there; give the place behind them."""
-    states.data = data
-    states.layer = columns * stack.itemsize
-    states.row = row
-    states.order = order
-    return data + stack.L * states.layer
+    for i in range(path.count):
+        info = &path.operators[i]
+        for j in range(info.states):
+            states[j].data = records
+            states[j].layer = info.state[j].columns * info.itemsize
+            states[j].row = record_bytes
+            states[j].order = slots
+            records += info.state[j].layers * states[j].layer
+        if info.can.place != NULL:
+            info.can.place(info, use, states)
+        use += aligned(info.use_bytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,10 +14,9 @@ from fastrnn.checks import check_array, check_lengths, check_number, check_path
 from fastrnn.errors import brief, message
 from fastrnn.layers import (
     Layer,
-    RecurrentLayer,
 )
 from fastrnn.layers.registry import make_layers
-from fastrnn.operators.chain import chain_features, check_layers, join_state, output_dtype, split_state
+from fastrnn.operators.chain import Chain, join_state
 from fastrnn.program.self_test import compare_example, golden_input, undecided
 from fastrnn.saving.golden import Comparison, Example, compare, golden_output
 from fastrnn.saving.model_file import SavedModel, write_model
@@ -39,6 +38,8 @@ class Sequential:
     Attributes
     ----------
     layers : tuple of layers
+    signature : Signature
+        What it takes, gives and keeps.
     features_in, features_out : int or None
         The last axis of what it takes and gives. None in: any, or tokens; None out: as it came in.
     batch_first : bool
@@ -72,13 +73,11 @@ class Sequential:
             if not isinstance(layer, (Layer, Sequential)):
                 raise TypeError(message("Sequential", "layers of fastrnn", brief(layer)))
             flat += layer.layers if isinstance(layer, Sequential) else [layer]
-        self.layers: tuple[Layer, ...] = check_layers("Sequential", flat)
-        self._recurrent = cast(
-            "tuple[RecurrentLayer[State], ...]", tuple(layer for layer in flat if layer.is_recurrent)
-        )
-        self.features_in, self.features_out = chain_features("Sequential", flat)
-        self._dtype = output_dtype(flat)
-        layouts = {layer.batch_first for layer in self._recurrent}
+        self._chain = Chain("Sequential", flat)
+        self.layers: tuple[Layer, ...] = self._chain.layers
+        self.signature = self._chain.signature
+        self.features_in, self.features_out = self.signature.features_in, self.signature.features_out
+        layouts = {layer.batch_first for layer in self._chain.stateful}
         if len(layouts) > 1:
             got = "both"
             raise ValueError(message("Sequential", "one batch_first for all layers", got))
@@ -114,25 +113,21 @@ class Sequential:
         TypeError
             An argument does not hold real numbers (of tokens and lengths: whole ones).
         """
-        before = iter(split_state("Sequential", self._recurrent, state))
+        runner = self._chain.runner
+        if runner is not None:
+            plain = runner.call(x, state, None, lengths, self.batch_first)
+            if plain is not None:
+                return plain
+        before = self._chain.split_state("Sequential", state)
         if lengths is not None:
             lengths = self._check_lengths(x, lengths)
-        behind = []
-        y: Any = x
-        for layer in self.layers:
-            if layer.is_recurrent:
-                y, after = layer(y, next(before), lengths=lengths)
-                behind.append(after)
-            elif layer.is_last_step:
-                y = layer(y, lengths=lengths, batch_first=self.batch_first)
-            else:
-                y = layer(y)
-        return y, join_state(behind)
+        y, after = self._chain.run_each("Sequential", x, before, lengths, self.batch_first)
+        return y, join_state(after)
 
     def _check_lengths(self, x: ArrayLike, lengths: ArrayLike) -> NDArray[np.intp]:
         """The lengths, checked before any layer runs."""
         shape = check_array("Sequential", "x", x).shape
-        axes = shape[: None if self.layers[0].takes_tokens else -1]
+        axes = shape[: None if self.signature.takes_tokens else -1]
         if len(axes) != 2:
             raise ValueError(message("Sequential", "a batch beside lengths", f"x of shape {shape}"))
         T, B = axes[::-1] if self.batch_first else axes
@@ -243,7 +238,7 @@ class Sequential:
 
     @property
     def _precision(self) -> str:
-        return "float64" if self._dtype == np.float64 else "float32"
+        return "float64" if self.signature.dtype == np.float64 else "float32"
 
     def _example(self, example: Any, tolerance: float | None = None) -> Example:
         """An example of checked arrays; or raise."""
@@ -260,7 +255,7 @@ class Sequential:
         if lengths is not None:
             lengths = self._check_lengths(x, lengths)
         if state is not None:
-            split_state("Sequential", self._recurrent, state)
+            self._chain.split_state("Sequential", state)
         if tolerance is not None:
             tolerance = check_number("Sequential", "tolerance", tolerance)
         return Example(x, y, state, lengths, tolerance)
@@ -286,13 +281,10 @@ def nest_state(model: Sequential, arrays: Sequence[Floats]) -> State | None:
     ValueError
         There are more or fewer than the layers have.
     """
-    layers = [cast("RecurrentLayer[State]", layer) for layer in model.layers if layer.is_recurrent]
-    counts = [len(layer.shape.state_shapes(None)) for layer in layers]
-    if len(arrays) != sum(counts):
-        raise ValueError(message("Sequential", f"a state of {sum(counts)} arrays", f"{len(arrays)}"))
-    rest = iter(arrays)
-    states = [[next(rest) for _ in range(count)] for count in counts]
-    return join_state([layer.pack_state(part) for layer, part in zip(layers, states, strict=True)])
+    count = len(model.signature.states)
+    if len(arrays) != count:
+        raise ValueError(message("Sequential", f"a state of {count} arrays", f"{len(arrays)}"))
+    return model._chain.nest_state(arrays)
 
 
 def build(

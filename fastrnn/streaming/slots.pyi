@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self, disjoint_base
 
-from fastrnn.operators.runner import Chain
+from fastrnn.operators.runner import Runner
 
 _Result = TypeVar("_Result")
 
@@ -14,7 +14,7 @@ class Slots:
     capacity: int
     def __new__(cls, *args: Any, **options: Any) -> Self: ...
     def _bind(
-        self, chain: Chain | None, columns: list[tuple[int, int, np.dtype[Any]]], capacity: int
+        self, chain: Runner | None, columns: list[tuple[int, int, np.dtype[Any]]], capacity: int
     ) -> None: ...
     def __len__(self) -> int: ...
     def _in_turn(self, method: str, function: Callable[[], _Result]) -> _Result: ...

@@ -21,11 +21,14 @@ from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
 from fastrnn.operators.runner cimport (
-    FLOW_ROWS, Chain, ChainWork, Flow, FlowSpace, fit_flow, flow_ns, flow_room, place_states, run_flow,
+    SWEEP_ROWS, Runner, Path, Run, RunSpace, fit_steps, steps_ns, steps_room, place_records, run_path,
 )
-from fastrnn.engine.drivers cimport longest_first
-from fastrnn.operators.operator cimport Workspace, are_tokens, is_apart, is_plain, is_whole
-from fastrnn.engine.plan cimport Row, count, rows_before, slices_of
+from fastrnn.engine.divisions cimport longest_first
+from fastrnn.engine.plain cimport are_tokens, is_apart, is_plain, is_whole
+from fastrnn.engine.workspace cimport Workspace
+from fastrnn.engine.call cimport RowLength
+from fastrnn.engine.plan cimport slices_of
+from fastrnn.engine.shape cimport count, rows_before
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share
 from fastrnn.arrays import as_plain
 from fastrnn.streaming.errors import (
@@ -62,7 +65,7 @@ cdef enum Fault:
 
 cdef struct Part:
     # What one stream does in a call.
-    Row row                     # its steps, and its place with the caller; first, for longest_first
+    RowLength row                     # its steps, and its place with the caller; first, for longest_first
     Py_ssize_t slot
     const char *source          # (steps, features)
     char *target
@@ -70,7 +73,7 @@ cdef struct Part:
 
 cdef struct Share:
     # A call for many streams, divided into blocks of them.
-    const ChainWork *chain
+    const Path *chain
     char *records
     Py_ssize_t record_bytes
     const Part *parts           # (n,), longest first
@@ -80,7 +83,7 @@ cdef struct Share:
     int slices
     int threads                 # that the steps of a block may use
     bint is_dense               # one step of each, rows in the order of the caller behind one another
-    Flow **flows                # one a slice
+    Run **flows                # one a slice
     char **memory               # one a slice
     size_t size                 # of the memory
 
@@ -105,7 +108,7 @@ cdef class Slots:
     never comes back.
     """
 
-    cdef Chain chain            # None: the subclass makes all steps, on copies of the states
+    cdef Runner chain            # None: the subclass makes all steps, on copies of the states
     cdef list columns           # (L, columns, dtype) of each array of a stream's state
     cdef Workspace records      # (capacity, record_bytes)
     cdef Py_ssize_t record_bytes
@@ -136,7 +139,7 @@ cdef class Slots:
         self.tag = int.from_bytes(os.urandom(3), "little") >> 4 | 1
         self.records = Workspace()
 
-    def _bind(self, Chain chain, list columns, Py_ssize_t capacity):
+    def _bind(self, Runner chain, list columns, Py_ssize_t capacity):
         """Make room for so many streams, with no one open; columns: (L, columns, dtype) of each array of a
         state, in the order of a chain's records."""
         cdef Py_ssize_t n, size = 0
@@ -146,10 +149,10 @@ cdef class Slots:
         # step of 256 streams, LSTM of 512 units, then takes 1.04 to 1.07 times as long (Zen 3, in turns).
         self.record_bytes = (size + 63) & ~63 | 64
         if chain is not None:
-            self.spaces = [FlowSpace(chain) for _ in range(chain.threads)]
+            self.spaces = [RunSpace(chain) for _ in range(chain.threads)]
             for n in range(1, POOL_ROWS + 1):
                 self.block_size = max(
-                    self.block_size, flow_room(&chain.work, steps_of(n), n, chain.threads))
+                    self.block_size, steps_room(&chain.path, steps_of(n), n, chain.threads))
         self.grow(capacity)
         self.chain = chain
         self.columns = columns  # from now on there is a pool
@@ -544,7 +547,7 @@ cdef class Slots:
         MemoryError
             There is not enough for the step.
         """
-        cdef Chain chain = self.chain
+        cdef Runner chain = self.chain
         cdef cnp.ndarray numbers, x, y
         cdef Py_ssize_t n, i, index
         cdef Fault fault
@@ -577,8 +580,8 @@ cdef class Slots:
             if fault == NONE:
                 for i in range(n):
                     self.parts[i].row.length = 1
-                    self.parts[i].source = cnp.PyArray_BYTES(x) + i * chain.work.in_bytes
-                    self.parts[i].target = cnp.PyArray_BYTES(y) + i * chain.work.out_bytes
+                    self.parts[i].source = cnp.PyArray_BYTES(x) + i * chain.path.in_bytes
+                    self.parts[i].target = cnp.PyArray_BYTES(y) + i * chain.path.out_bytes
                 self.advance(n, n, True)
         finally:
             self.leave()
@@ -609,12 +612,12 @@ cdef class Slots:
     cdef int advance(self, Py_ssize_t n, Py_ssize_t total, bint is_dense) except -1:
         """Run the parts, which have so many steps together."""
         cdef Share turn
-        cdef Flow *flows[FRNN_MOST_THREADS]
+        cdef Run *flows[FRNN_MOST_THREADS]
         cdef char *memory[FRNN_MOST_THREADS]
-        cdef const ChainWork *chain = &self.chain.work
+        cdef const Path *chain = &self.chain.path
         cdef double time
         cdef Py_ssize_t i
-        cdef FlowSpace space
+        cdef RunSpace space
         if n == 0:
             return 0
         if not is_dense:
@@ -625,7 +628,7 @@ cdef class Slots:
                 return 0
             for i in range(n):
                 self.slots[i] = self.parts[i].slot
-        time = flow_ns(chain, 1, n) * total / n
+        time = steps_ns(chain, 1, n) * total / n
         turn.chain = chain
         turn.records = self.records.data
         turn.record_bytes = self.record_bytes
@@ -641,8 +644,8 @@ cdef class Slots:
         turn.memory = memory
         for i in range(turn.slices):
             space = self.spaces[i]
-            space.reserve(self.block_size + FLOW_ROWS * (chain.in_bytes + chain.out_bytes))
-            flows[i] = &space.flow
+            space.reserve(self.block_size + SWEEP_ROWS * (chain.in_bytes + chain.out_bytes))
+            flows[i] = &space.run
             memory[i] = space.workspace.data
         self.is_moving = True
         with nogil:
@@ -708,7 +711,7 @@ cdef cnp.ndarray as_ids(str method, ids):
 
 cdef inline Py_ssize_t steps_of(Py_ssize_t n) noexcept nogil:
     """How many steps n streams of a block make together at most."""
-    return max(1, FLOW_ROWS // n)
+    return max(1, SWEEP_ROWS // n)
 
 
 cdef void run_blocks(void *context, Py_ssize_t phase, int slice) noexcept nogil:
@@ -723,26 +726,26 @@ cdef void run_blocks(void *context, Py_ssize_t phase, int slice) noexcept nogil:
 
 cdef void run_block(const Share *turn, int slice, Py_ssize_t first, Py_ssize_t last) noexcept nogil:
     """Take some streams through all of their steps."""
-    cdef const ChainWork *chain = turn.chain
-    cdef Flow *flow = turn.flows[slice]
+    cdef const Path *chain = turn.chain
+    cdef Run *flow = turn.flows[slice]
     cdef const Part *parts = turn.parts + first
     cdef char *inputs = turn.memory[slice] + turn.size
-    cdef char *outputs = inputs + FLOW_ROWS * chain.in_bytes
+    cdef char *outputs = inputs + SWEEP_ROWS * chain.in_bytes
     cdef Py_ssize_t n = last - first, t = 0, steps, s, i
     while n > 0:
         # As long as all of them go on.
         steps = min(parts[n - 1].row.length - t, steps_of(n))
-        fit_flow(chain, flow, steps, n, turn.threads, turn.memory[slice], turn.size)
-        place_states(chain, flow, turn.records, turn.record_bytes, turn.slots + first)
+        fit_steps(chain, flow, steps, n, turn.threads, turn.memory[slice], turn.size)
+        place_records(chain, flow, turn.records, turn.record_bytes, turn.slots + first)
         if turn.is_dense:
-            run_flow(chain, flow, parts[0].source, parts[0].target)
+            run_path(chain, flow, parts[0].source, parts[0].target)
         else:
             for s in range(steps):
                 for i in range(n):
                     memcpy(
                         inputs + (s * n + i) * chain.in_bytes, parts[i].source + (t + s) * chain.in_bytes,
                         chain.in_bytes)
-            run_flow(chain, flow, inputs, outputs)
+            run_path(chain, flow, inputs, outputs)
             for s in range(steps):
                 for i in range(n):
                     memcpy(

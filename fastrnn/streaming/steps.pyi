@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from typing_extensions import Self, disjoint_base
 
-from fastrnn.operators.runner import Chain
+from fastrnn.operators.runner import Runner
 
 def copy_arrays(source: list[NDArray[Any]], target: list[NDArray[Any]]) -> None: ...
 
@@ -21,7 +21,7 @@ class Alone:
 class Stepper:
     def _bind(
         self,
-        chain: Chain,
+        chain: Runner,
         states: list[tuple[NDArray[Any], NDArray[Any] | None]],
         batch_size: int | None,
     ) -> None: ...

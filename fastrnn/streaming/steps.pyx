@@ -10,9 +10,10 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from fastrnn.operators.runner cimport (
-    FLOW_ROWS, Chain, FlowSpace, fit_flow, flow_room, is_divided, plan_flow, run_flow,
+    SWEEP_ROWS, Runner, RunSpace, fit_steps, steps_room, may_share, place_arrays, plan_steps, run_path,
 )
-from fastrnn.operators.operator cimport HAS_GIL, are_tokens, is_apart, is_plain, is_whole, states_of
+from fastrnn.engine.plain cimport are_tokens, is_apart, is_plain, is_whole
+from fastrnn.engine.workspace cimport HAS_GIL
 from fastrnn.streaming.errors import taken_stream
 
 cnp.import_array()
@@ -90,9 +91,9 @@ cdef class Alone:
 cdef class Stepper:
     """Steps of one sequence, or of rows that go in step, on states of its own."""
 
-    cdef Chain chain            # None: no step is plain
-    cdef FlowSpace steps        # planned for one step
-    cdef FlowSpace chunks
+    cdef Runner chain            # None: no step is plain
+    cdef RunSpace steps        # planned for one step
+    cdef RunSpace chunks
     cdef list states
     cdef Py_ssize_t B
     cdef int axes
@@ -102,11 +103,11 @@ cdef class Stepper:
     cdef bint is_divided        # a step may use several threads, whenever they are free
     cdef long taken             # 0: by nobody; else the generation of the process that took it
 
-    def _bind(self, Chain chain not None, list states, batch_size):
+    def _bind(self, Runner chain not None, list states, batch_size):
         """Step these states from now on, in place: of each recurrent layer h (L, B, P), and c (L, B, H) or
         None, without B where batch_size is None; C-contiguous, of the chain's dtype."""
-        cdef FlowSpace space
-        cdef int i
+        cdef RunSpace space
+        cdef Py_ssize_t i
         self.states = states
         self.B = 1 if batch_size is None else batch_size
         self.axes = 1 if batch_size is None else 2
@@ -115,20 +116,21 @@ cdef class Stepper:
             self.x_shape[self.axes - 1] = chain.features_in
         self.y_shape[self.axes - 1] = chain.features_out
         self.is_short = self.B * chain.weight_bytes <= SHORT_BYTES
-        self.is_divided = is_divided(&chain.work, 1, self.B, chain.threads)
-        self.steps = FlowSpace(chain)
-        self.chunks = FlowSpace(chain)
+        self.is_divided = may_share(&chain.path, 1, self.B, chain.threads)
+        self.steps = RunSpace(chain)
+        self.chunks = RunSpace(chain)
+        arrays = [array for pair in states for array in pair if array is not None]
         for space in (self.steps, self.chunks):
-            for i in range(chain.work.stacks):
-                space.flow.calls[i].h = states_of(states[i][0], self.B)
-                space.flow.calls[i].c = states_of(states[i][1], self.B)
-        self.steps.reserve(flow_room(&chain.work, 1, self.B, chain.threads))
+            for i in range(len(arrays)):
+                space.run.arrays[i] = cnp.PyArray_BYTES(arrays[i])
+            place_arrays(&chain.path, &space.run, self.B)
+        self.steps.reserve(steps_room(&chain.path, 1, self.B, chain.threads))
         self.chain = chain
         self.plan_step()
 
     cdef void plan_step(self) noexcept nogil:
-        fit_flow(
-            &self.chain.work, &self.steps.flow, 1, self.B, self.chain.threads, self.steps.workspace.data,
+        fit_steps(
+            &self.chain.path, &self.steps.run, 1, self.B, self.chain.threads, self.steps.workspace.data,
             self.steps.workspace.size)
 
     cdef int take(self, str method, bint heals) except -1:
@@ -166,7 +168,7 @@ cdef class Stepper:
         cdef cnp.ndarray y
         cdef Py_ssize_t token
         cdef const char *source
-        cdef Chain chain = self.chain
+        cdef Runner chain = self.chain
         if chain is None:
             return self._step_checked(x, out)
         if chain.tokens == 0:
@@ -195,12 +197,12 @@ cdef class Stepper:
         if not frnn_take(&self.taken, generation):
             self.take("step", False)
         if self.is_short:
-            run_flow(&chain.work, &self.steps.flow, source, cnp.PyArray_BYTES(y))
+            run_path(&chain.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
         else:
             with nogil:
                 if self.is_divided:
                     self.plan_step()
-                run_flow(&chain.work, &self.steps.flow, source, cnp.PyArray_BYTES(y))
+                run_path(&chain.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
         frnn_give(&self.taken)
         return y
 
@@ -216,33 +218,33 @@ cdef class Stepper:
             frnn_give(&self.taken)
 
     cdef int run_blocks(self, Py_ssize_t T, const char *source, char *target) except -1:
-        cdef Chain chain = self.chain
-        cdef FlowSpace space = self.chunks
+        cdef Runner chain = self.chain
+        cdef RunSpace space = self.chunks
         cdef Py_ssize_t steps, rest, planned = 0
         if T == 0:
             return 0
-        steps = T if chain.work.count == 1 else min(T, max(1, FLOW_ROWS // self.B))
+        steps = T if chain.path.count == 1 else min(T, max(1, SWEEP_ROWS // self.B))
         rest = T % steps
         # All memory first: a state that has moved cannot go back.
-        cdef size_t size = plan_flow(&chain.work, &space.flow, steps, self.B, chain.threads)
+        cdef size_t size = plan_steps(&chain.path, &space.run, steps, self.B, chain.threads)
         if rest:
-            size = max(size, plan_flow(&chain.work, &space.flow, rest, self.B, chain.threads))
+            size = max(size, plan_steps(&chain.path, &space.run, rest, self.B, chain.threads))
         if size > space.workspace.size:
-            size = max(size, flow_room(&chain.work, steps, self.B, chain.threads))
+            size = max(size, steps_room(&chain.path, steps, self.B, chain.threads))
             if rest:
-                size = max(size, flow_room(&chain.work, rest, self.B, chain.threads))
+                size = max(size, steps_room(&chain.path, rest, self.B, chain.threads))
             space.reserve(size)
         with nogil:
             while T > 0:
                 steps = min(steps, T)
                 if steps != planned:
-                    fit_flow(
-                        &chain.work, &space.flow, steps, self.B, chain.threads, space.workspace.data,
+                    fit_steps(
+                        &chain.path, &space.run, steps, self.B, chain.threads, space.workspace.data,
                         space.workspace.size)
                     planned = steps
-                run_flow(&chain.work, &space.flow, source, target)
-                source += steps * self.B * chain.work.in_bytes
-                target += steps * self.B * chain.work.out_bytes
+                run_path(&chain.path, &space.run, source, target)
+                source += steps * self.B * chain.path.in_bytes
+                target += steps * self.B * chain.path.out_bytes
                 T -= steps
         space.shrink()
         return 0

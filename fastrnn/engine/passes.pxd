@@ -1,0 +1,14 @@
+"""Passes: one direction of one layer over a block of time."""
+
+from fastrnn.engine.call cimport Call, Pass, Scratch
+from fastrnn.engine.stack cimport Stack
+
+
+cdef Pass pass_of(
+    const Stack *stack, const Call *call, Py_ssize_t layer, Py_ssize_t direction,
+    Py_ssize_t begin, Py_ssize_t end, Scratch *scratch,
+) noexcept nogil
+cdef void gather_inputs(const Stack *stack, const Call *call, const Pass *pass_) noexcept nogil
+cdef void run_steps(const Stack *stack, const Call *call, const Pass *pass_) noexcept nogil
+cdef void run_pass(const Stack *stack, const Call *call, const Pass *pass_) noexcept nogil
+cdef void run_sweep(const Stack *stack, const Call *call, Py_ssize_t begin, Py_ssize_t end) noexcept nogil

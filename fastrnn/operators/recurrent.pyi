@@ -1,0 +1,24 @@
+from collections.abc import Iterable
+
+from typing_extensions import CapsuleType, Self, disjoint_base
+
+from fastrnn.engine.packing import PackedCell
+from fastrnn.operators.operator import Operator
+
+DIVISIONS: tuple[str, ...]
+
+@disjoint_base
+class Recurrent(Operator):
+    def __new__(
+        cls,
+        packed: Iterable[PackedCell],
+        directions: int,
+        backend: CapsuleType,
+        threads: int = 1,
+        division: str | None = None,
+    ) -> Self: ...
+    def divided(self, division: str, threads: int) -> Recurrent: ...
+    def plan(
+        self, T: int, B: int, is_ragged: bool, threads: int, phase: float, work: float
+    ) -> tuple[str, int, int]: ...
+    def room(self, T: int, B: int, is_ragged: bool, threads: int) -> int: ...
