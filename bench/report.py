@@ -135,7 +135,7 @@ def start_table(result):
     for name, times in result["cold_start"].items():
         size = result["installed"].get(name)
         sizes = (_megabytes(size["own"]), _megabytes(size["all"])) if size else ("", "")
-        rows.append((name, f"{times['median']:.0f} ms", *sizes))
+        rows.append((TITLES.get(name, name), f"{times['median']:.0f} ms", *sizes))
     return ("cold start", "new process to first result", "own size", "with all it requires"), rows
 
 
