@@ -52,7 +52,7 @@ def _parser():
     )
     show = add("show", _show, "Print the table of a result.")
     show.add_argument("result")
-    text = add("markdown", _markdown, "Print the README's tables of a result.")
+    text = add("markdown", _markdown, "Print the tables of docs/speed.md.")
     text.add_argument("result")
     text.add_argument("--all", action="store_true", help="every case, with what is wanted")
     plots = add("plot", _plot, "Draw a result: time per step, and the roofline.")

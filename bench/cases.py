@@ -206,7 +206,7 @@ POOLS = [
 GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG, *POOLS)
 GRID_OF_THREADS = (*STEPS, *SEQUENCES, *FOR_THREADS)
 
-# The rows of the README's tables.
+# The rows of the tables in docs/speed.md.
 SHOWN = (
     *(f"{kind} {size}->{size}, step" for kind in KINDS for size in (32, 128, 512)),
     *(f"LSTM {size}->{size}, 100x1" for size in (64, 256, 1024)),

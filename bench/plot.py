@@ -17,7 +17,7 @@ ENGINES = {
     "fastrnn": ("fastrnn", "#D55E00", "o"),
     "onnxruntime": ("ONNX Runtime", "#009E73", "s"),
     "openvino": ("OpenVINO", "#0072B2", "^"),
-    "torch": ("torch", "#CC79A7", "D"),
+    "torch": ("PyTorch", "#CC79A7", "D"),
 }
 WORKS = {
     "one step": ("#D55E00", "o"),
@@ -85,7 +85,7 @@ def steps_figure(result):
                 text = f"{entry['peer_ratio']:.1f}x"
                 _note(panel, text, at, (0, -8), color=ENGINES["fastrnn"][1], ha="center", va="top")
         panel.set_title(kind, loc="left")
-        panel.set_xlabel("hidden size (input of the same size)")
+        panel.set_xlabel("hidden size = input size")
         panel.set_xscale("log", base=2)
         panel.set_yscale("log")
         sizes = [entry["hidden_size"] for entry in chosen]
@@ -97,12 +97,12 @@ def steps_figure(result):
         panel.margins(x=0.07)
     low, high = panels[0].get_ylim()
     panels[0].set_ylim(low / 1.7, high)  # room for the ratios under the lowest line
-    panels[0].set_ylabel("time of one step, one sequence")
+    panels[0].set_ylabel("time of one step of one sequence")
     versions = result["engines"]
     handles, labels = panels[0].get_legend_handles_labels()
     names = {label: f"{label} {versions[name]}" for name, (label, *_) in ENGINES.items() if name in versions}
     _legend(figure, handles[::-1], [names[label] for label in labels[::-1]])
-    _caption(figure, result, "Medians, lower is better; beside our points: the best peer's time over ours")
+    _caption(figure, result, "Medians, lower is better. Numbers: speed-up over the fastest other engine")
     return figure
 
 
@@ -130,7 +130,7 @@ def _engine_line(panel, entries, name, label, color, marker):
 
 def _round_duration(microseconds):
     number, unit = duration(microseconds).split()
-    return f"{float(number):g} {unit}"
+    return f"{float(number):g} {unit.replace('us', 'µs')}"
 
 
 # ---------------------------------------------------------------- roofline
@@ -155,7 +155,7 @@ def roofline_figure(result):
             if chosen:
                 _points(panel, chosen, work, color, marker)
         panel.set_title(kind, loc="left")
-        panel.set_xlabel("operations for each byte that must move")
+        panel.set_xlabel("operations per byte read or written")
         panel.set_xscale("log", base=2)
         panel.set_yscale("log", base=2)
         panel.set_xlim(left, right)
@@ -165,7 +165,7 @@ def roofline_figure(result):
     panels[0].set_ylabel("GFLOP/s")
     handles, labels = panels[0].get_legend_handles_labels()
     _legend(figure, handles, labels)
-    words = "Higher is better, the grey roofs are what the core can do; the numbers are hidden sizes"
+    words = "Higher is better. Grey lines: limits of the core. Labels: hidden sizes"
     _caption(figure, result, words)
     return figure
 

@@ -1,4 +1,4 @@
-"""A result as people read it: the table of a run, and the tables of the README in Markdown."""
+"""A result as people read it: the table of a run, and the tables of docs/speed.md in Markdown."""
 
 import math
 
@@ -6,7 +6,7 @@ from bench.cases import RTNEURAL, SHOWN, SHOWN_OF_THREADS
 from fastrnn.benchmark.table import duration, left_out_notes, missing_notes, time_cell
 from fastrnn.terminal import print_table
 
-TITLES = {"torch": "torch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", RTNEURAL: "RTNeural"}
+TITLES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", RTNEURAL: "RTNeural"}
 
 
 def print_report(result):
@@ -15,7 +15,7 @@ def print_report(result):
     for line in missing_notes(result):
         print(line)
     if result["cases"]:
-        print("medians; ratio: the best peer's time over ours, or torch's or RTNeural's where that counts\n")
+        print("Medians. ratio: the time of the fastest other engine, or of the one named, divided by ours.\n")
         print_table(*case_table(result, result["cases"]), width=None)
         print()
         for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["cases"]}):
@@ -26,7 +26,7 @@ def print_report(result):
             print(line)
     pools = [entry for entry in result["cases"] if entry["mode"] == "pool"]
     if pools:
-        print("\npools: microseconds a stream, and how many times as much as in one step of the pool\n")
+        print("\nPools: the time for each stream, and how many times as long as in one step of the pool.\n")
         print_table(*pool_table(pools), width=None)
     if "cold_start" in result:
         print()
@@ -34,7 +34,7 @@ def print_report(result):
 
 
 def markdown(result, has_all=False):
-    """The tables of the README, or with `has_all` that of every case, as Markdown."""
+    """The tables of docs/speed.md, or with `has_all` that of every case, as Markdown."""
     shown = SHOWN if result["threads"] == 1 else SHOWN_OF_THREADS
     entries = [entry for entry in result["cases"] if has_all or entry["name"] in shown]
     columns, rows = case_table(result, entries) if has_all else short_table(result, entries)
@@ -42,9 +42,9 @@ def markdown(result, has_all=False):
     summary = result["summary"]
     if summary["geometric_mean"]:
         lines.append(
-            f"The best peer's time over ours: geometric mean {summary['geometric_mean']:.2f} over the "
+            f"Speed-up: geometric mean {summary['geometric_mean']:.2f} over the "
             f"{summary['geometric_mean_of']} cases that all engines run, lowest of all "
-            f"{len(result['cases'])} {summary['minimum']:.2f} ({summary['minimum_case']})."
+            f"{len(result['cases'])} cases {summary['minimum']:.2f} ({summary['minimum_case']})."
         )
     pools = [entry for entry in result["cases"] if entry["mode"] == "pool"]
     if pools:
@@ -55,16 +55,16 @@ def markdown(result, has_all=False):
 
 
 def case_table(result, entries):
-    """Columns and rows with everything: times, p99 of steps, ratio and target, share of the limit and the
-    ratio that all of it would give."""
+    """Columns and rows with everything: times, p99 of steps, ratio and target, share of the limit, and the
+    ratio of an engine that reaches the limit."""
     engines = [name for name in result["engines"] if name != "fastrnn"]
     if any(RTNEURAL in entry["engines"] for entry in entries):
         engines.append(RTNEURAL)
     has_steps = any("p99" in entry["engines"]["fastrnn"] for entry in entries)
     p99_column = ("its p99",) if has_steps else ()
     has_threads = result["threads"] > 1
-    threads_columns = ("one thread", "faster than on one") if has_threads else ()
-    limit_columns = () if result["limits"] is None else ("of the machine's limit", "ratio there")
+    threads_columns = ("one thread", "scaling") if has_threads else ()
+    limit_columns = () if result["limits"] is None else ("share of the limit", "ratio at the limit")
     columns = (
         "case", "fastrnn", *p99_column, *engines, "ratio", "wanted", *threads_columns, *limit_columns,
     )  # fmt: skip
@@ -87,11 +87,11 @@ def case_table(result, entries):
 
 
 def short_table(result, entries):
-    """Columns and rows for the README: what every engine takes, and the ratio."""
+    """Columns and rows for docs/speed.md: what every engine takes, and the speed-up."""
     engines = [name for name in result["engines"] if name != "fastrnn"]
     has_threads = result["threads"] > 1
-    last = ("fastrnn, one thread", "times one thread's speed") if has_threads else ()
-    columns = ("", "fastrnn", *(TITLES[name] for name in engines), "best / fastrnn", *last)
+    last = ("fastrnn, one thread", "scaling") if has_threads else ()
+    columns = ("", "fastrnn", *(TITLES[name] for name in engines), "speed-up", *last)
     rows = [
         (
             entry["name"],
@@ -106,7 +106,7 @@ def short_table(result, entries):
 
 
 def pool_table(entries):
-    """Columns and rows of pools: what a stream's step takes in a pool of so many, and in other ways."""
+    """Columns and rows of pools: what a step takes for each stream, in the pool and in other ways."""
     names = ["in random order", "a lone stream", "streams one by one"]
     names += [*TITLES, "onnxruntime by hand", "onnxruntime one by one"]
     names = [name for name in names if any(name in entry["pool"] for entry in entries)]
@@ -135,7 +135,7 @@ def start_table(result):
     for name, times in result["cold_start"].items():
         size = result["installed"].get(name)
         sizes = (_megabytes(size["own"]), _megabytes(size["all"])) if size else ("", "")
-        rows.append((name, f"{times['median']:.0f} ms", *sizes))
+        rows.append((TITLES.get(name, name), f"{times['median']:.0f} ms", *sizes))
     return ("cold start", "new process to first result", "own size", "with all it requires"), rows
 
 
@@ -156,12 +156,12 @@ def summary_lines(summary):
             f"wanted {summary['minimum_wanted']:.2f} everywhere"
         )
     for key, words in (
-        ("missed", "ratios below what is wanted"),
-        ("missed_within_limit", "of these, what is wanted lies within the machine's limit"),
-        ("below_minimum", "slower than the lowest that is allowed"),
-        ("missed_pool", "pools that miss what is wanted"),
-        ("missed_scaling", "less faster than on one thread than wanted"),
-        ("below_limit", "below the share of the machine's limit that is wanted"),
+        ("missed", "cases below the wanted ratio"),
+        ("missed_within_limit", "of these, the machine's limit allows the wanted ratio"),
+        ("below_minimum", "cases below the lowest ratio allowed"),
+        ("missed_pool", "pools below a wanted ratio"),
+        ("missed_scaling", "cases below the wanted scaling"),
+        ("below_limit", "cases below the wanted share of the limit"),
     ):
         names = summary[key]
         if names is None:
@@ -182,7 +182,7 @@ def _limits_line(result):
         return f"limits of the machine not measured: {result['no_limits']}"
     speeds = dict(limits["bandwidth"])
     reading = ", ".join(
-        f"{speeds[size]:.0f} GB/s of {_bytes(size)}"
+        f"{speeds[size]:.0f} GB/s from {_bytes(size)}"
         for size in (2**15, 2**19, 2**23, 2**28)
         if size in speeds
     )
@@ -226,4 +226,4 @@ def _markdown_table(columns, rows):
     yield f"| {' | '.join(columns)} |"
     yield f"|---{'|---:' * (len(columns) - 1)}|"
     for row in rows:
-        yield f"| {' | '.join(row)} |"
+        yield f"| {' | '.join(row)} |".replace(" us", " µs")

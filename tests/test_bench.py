@@ -532,13 +532,13 @@ def test_run_on_two_threads_stands_beside_one(monkeypatch, capsys, is_busy):
     assert summary["sequence_mean"] == (pytest.approx(batch["ratio"]) if batch["ratio"] else None)
     print_report(found)
     out = capsys.readouterr().out
-    assert f"less faster than on one thread than wanted: {1 + is_busy}: " in out
+    assert f"cases below the wanted scaling: {1 + is_busy}: " in out
     if is_busy:
-        assert found["limits"] is None and step["limit"] is None and "ratio there" not in out
+        assert found["limits"] is None and step["limit"] is None and "ratio at the limit" not in out
     else:
         assert batch["gflops"] == pytest.approx(400 * batch["limit"]["share"])
-        assert "ratio there" in out and "limits of one core" in out
-    assert "times one thread's speed" in markdown(found)
+        assert "ratio at the limit" in out and "limits of one core" in out
+    assert "| scaling |" in markdown(found)
 
 
 def test_run_without_a_compiler(monkeypatch):
