@@ -36,7 +36,7 @@ def test_a_hint_names_a_key_that_works(tmp_path, content, key):
     torch.save(content(weights), tmp_path / "a.pt")
     with pytest.raises(fastrnn.FormatError, match="one state_dict, got 2") as caught:
         fastrnn.load_state_dict(tmp_path / "a.pt")
-    assert '. Pick one with key=, as key="' in str(caught.value)
+    assert '. Pick one with key=, for example key="' in str(caught.value)
     hinted = str(caught.value).partition('key="')[2].partition('"')[0]
     for name in (key, hinted):
         found = fastrnn.load_state_dict(tmp_path / "a.pt", name)
@@ -88,8 +88,8 @@ def test_tensors_without_names_are_named_for_what_they_are(tmp_path):
             "a Git LFS pointer",
             "git lfs pull",
         ),
-        (b"<!DOCTYPE html>\n<html>", "an HTML page", "download it again"),
-        (b"\n <html><body>404", "an HTML page", "download it again"),
+        (b"<!DOCTYPE html>\n<html>", "an HTML page", "Download it again"),
+        (b"\n <html><body>404", "an HTML page", "Download it again"),
         (b"<?xml version='1.0'?>", "an XML file", ""),
         (b"\x1f\x8b\x08" + bytes(20), "a gzip file", "Unpack it first"),
         (b"BZh91AY", "a bzip2 file", "Unpack it first"),

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn.importers import Source
 from fastrnn.importers.architecture import suggestion
+from fastrnn.loading.expression import make_from_expression
 from fastrnn.loading.verify import verify
-from fastrnn.loading.written import make_written
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_options_of_the_command_are_those_of_layers_without(run, path, tmp_path)
         (
             "embedding, GRU('rnn', batch_first=False)",
             ("--batch-first",),
-            "batch_first=True, as was asked for",
+            "batch_first=True, as requested",
         ),
         ("embedding, rnn", ("--nonlinearity", "relu"), "a layer that takes nonlinearity, got none"),
         ("norm", ("--batch-first",), "a layer that takes batch_first, got none"),
@@ -101,7 +101,7 @@ def test_options_of_the_command_are_never_passed_over(run, path, tmp_path, layer
 @pytest.mark.parametrize(
     "text, options, words",
     (
-        ("rnn", (), 'nonlinearity="tanh" or "relu" of RNN, which no file tells'),
+        ("rnn", (), 'nonlinearity="tanh" or "relu" for RNN, which no file says'),
         ("RNN('rnn', nonlinearity='tanh')", ("--nonlinearity", "relu"), "got RNN with nonlinearity='tanh'"),
         ("RNN('rnn', nonlinearity='relu')", ("--nonlinearity", "relu"), ""),
         ("rnn", ("--nonlinearity", "relu"), ""),
@@ -134,7 +134,7 @@ def test_what_a_text_does_not_say_is_taken_for_granted(run, path, tmp_path):
         ("", "at least one layer"),
         ("embedding; rnn", "2 statements"),
         ("def f(): pass", "a program of other statements"),
-        ("embedding,, rnn", "no Python"),
+        ("embedding,, rnn", "not Python"),
         (
             "nothing",
             'a layer, or one of the modules "embedding", "fc.0", "fc.2", "norm" and "rnn", got "nothing"',
@@ -146,7 +146,7 @@ def test_what_a_text_does_not_say_is_taken_for_granted(run, path, tmp_path):
         ("GRU('rnn', **{})", "options of GRU"),
         ("GRU('nothing')", 'keys that begin with "nothing."'),
         ("LSTM('rnn')", "the weights of LSTM, got those of GRU"),
-        ("Softmax(open('x'))", "names of layers and modules, numbers and texts, got open"),
+        ("Softmax(open('x'))", "names of layers and modules, numbers and strings, got open"),
         ("__import__('os').system('touch mark')", "one of .*system"),
         ("rnn + rnn", "names of layers and modules"),
         ("[x for x in rnn]", "names of layers and modules"),
@@ -173,7 +173,7 @@ def test_any_text_is_layers_or_a_value_error(text):
     )
     with np.errstate(all="ignore"):
         try:
-            make_written(Source(b""), state_dict, text)
+            make_from_expression(Source(b""), state_dict, text)
         except (ValueError, TypeError):
             pass
 
@@ -247,7 +247,7 @@ def test_info_prints_a_program_that_runs(run, path, tmp_path):
     # What it shows may be given back.
     assert run("convert", path, tmp_path / "m", "--layers", program)[0] == 0
     assert "    # fc.1 has no weights: perhaps an activation\n" in program
-    assert '# fastrnn.LayerNorm.from_state_dict(sd, "norm"),  # does not follow' in program
+    assert '# fastrnn.LayerNorm.from_state_dict(sd, "norm"),  # does not fit' in program
     assert "fastrnn.Last()" in program and "batch_first=True" in program and "fastrnn.Sigmoid()" in program
 
 

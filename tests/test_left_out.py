@@ -18,7 +18,7 @@ from helpers import WAYS, save
 from test_importers import legacy_of, tensor_pickle, zip_of
 
 import fastrnn
-from fastrnn.importers.hostile import is_hostile
+from fastrnn.importers.dangerous_names import is_dangerous
 from fastrnn.importers.tensors import Storage
 from fastrnn.importers.values import StandIn
 
@@ -111,12 +111,12 @@ def test_stand_ins_tell_what_they_would_have_been(tmp_path):
 def test_hostile_names_stay_hostile(name):
     module, _, last = name.partition(".")
     if module == "numpy":
-        assert is_hostile("numpy", "os.system")
+        assert is_dangerous("numpy", "os.system")
     elif name == "os.path.os.system":
-        assert is_hostile("os.path", "os.system")
+        assert is_dangerous("os.path", "os.system")
     else:
-        assert is_hostile(module, last)
-        assert is_hostile("some.module", name)
+        assert is_dangerous(module, last)
+        assert is_dangerous("some.module", name)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_hostile_names_stay_hostile(name):
     ),
 )
 def test_harmless_names_are_not_hostile(module, name):
-    assert not is_hostile(module, name)
+    assert not is_dangerous(module, name)
 
 
 def values():
@@ -219,7 +219,7 @@ def test_values_of_a_file_cannot_be_changed(tmp_path):
         lambda: found["nested"]["a"].clear(), lambda: found["list"].__setitem__(0, 1),
         lambda: found["keys"].setdefault("new", 1), lambda: found["list"][1].sort(),
     ):  # fmt: skip
-        with pytest.raises(TypeError, match=r"values that are only read, got a change. copy.deepcopy"):
+        with pytest.raises(TypeError, match=r"read-only use of a value, got a change. copy.deepcopy"):
             change()
     with pytest.raises(ValueError, match="read-only"):
         found["array"][0, 0] = 1
@@ -321,7 +321,7 @@ def test_keys_of_every_kind_keep_their_values(tmp_path):
 
 def test_a_stand_in_says_where_its_attributes_are():
     stand_in = StandIn("argparse.Namespace", state={"hidden": 4})
-    with pytest.raises(AttributeError, match=r"the stand-in for argparse\.Namespace: .* is in `state`"):
+    with pytest.raises(AttributeError, match=r"the stand-in for argparse\.Namespace: .* are in `state`"):
         _ = stand_in.hidden
     assert copy.copy(stand_in).state == {"hidden": 4} == pickle.loads(pickle.dumps(stand_in)).state
 

@@ -118,7 +118,7 @@ def test_the_raw_weight_is_the_weight(rng, tmp_path, form):
         np.testing.assert_array_equal(layer(x)[0], wanted)
     assert fastrnn.load_state_dict(tmp_path / "a.npz").folded == {"rnns.0.module.weight_hh_l0": "weight drop"}
     np.testing.assert_array_equal(fastrnn.load(tmp_path / "a.npz")(x)[0], wanted)
-    with pytest.raises(fastrnn.WeightError, match=r'"rnns.0.module"; name one with prefix='):
+    with pytest.raises(fastrnn.WeightError, match=r'"rnns.0.module"\. Name one with prefix='):
         fastrnn.LSTM.from_state_dict(found, "rnns.0")
 
 
@@ -139,10 +139,10 @@ def in_parts(rng, change):
         (lambda w: {"weight_hh_l0_orig": w, "weight_hh_l0_u": w[:, 0], "weight_hh_l0_v": w[:, 0]},
          "spectral norm (vectors of shape"),
         (lambda w: {"weight_hh_l0_g": w[:, :1], "weight_hh_l0_v": w, "weight_hh_l0": w},
-         "its parts stand beside a weight_hh_l0"),
+         "its parts are beside a whole weight_hh_l0"),
         (lambda w: {"parametrizations.weight_hh_l0.original": w}, "torch.nn.utils.parametrize was given"),
         (lambda w: {"parametrizations.weight_hh_l0.original": w, "parametrizations.weight_hh_l0.0.base": w},
-         "an orthogonal parametrization (no file tells its map"),
+         "an orthogonal parametrization (no file says which map"),
         (lambda w: {"parametrizations.weight_hh_l0.original": w, "parametrizations.weight_hh_l0.0.lora_A": w},
          "what torch.nn.utils.parametrize was given"),
         (lambda w: {"parametrizations.weight_hh_l0.original0": w[:, :1],
@@ -252,7 +252,7 @@ def test_the_axis_of_a_spectral_norm_is_found(tmp_path, kind, dim, shape):
 def test_an_axis_that_nothing_tells_is_refused(rng):
     weight, u, v = (rng.standard_normal(n).astype(np.float32) for n in ((4, 4), 4, 4))
     found = {"weight_orig": weight, "weight_u": u, "weight_v": v}
-    with pytest.raises(fastrnn.WeightError, match=r"spectral norm .no file tells its dim"):
+    with pytest.raises(fastrnn.WeightError, match=r"spectral norm .no file says its dim"):
         fastrnn.Linear.from_state_dict(found)
 
 
