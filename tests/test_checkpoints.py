@@ -1,4 +1,4 @@
-"""Where the weights lie in a file, what a file may be, and what it is named for where it is none."""
+"""Where the weights are in a file, what a file may be, and the names of files that are not read."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import fastrnn
 
-# ---------------------------------------------------------------- where it lies in the file
+# ---------------------------------------------------------------- where the weights are
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_bytes_are_content_and_no_path(golden):
 @settings(max_examples=300)
 @given(st.data())
 def test_safetensors_that_the_package_refuses_are_refused(data):
-    """Of headers near good ones: what we read, it reads."""
+    """With headers that are almost right: what we read, the package reads as well."""
     number = st.integers(-1, 40)
     entry = st.fixed_dictionaries(
         {"dtype": st.sampled_from(["F32", "F16", "I64", "BOOL", "F8_E4M3", "NO"]),

@@ -1,4 +1,4 @@
-"""Layers that somebody writes down, and the program that info shows."""
+"""Layers written as text, and the program that `fastrnn info` shows."""
 
 import re
 
@@ -17,7 +17,7 @@ from fastrnn.loading.verify import verify
 
 @pytest.fixture
 def path(rng, tmp_path):
-    """A classifier whose file does not tell its order: safetensors and many modules sort their names."""
+    """A classifier whose file does not show the order of its layers, since its names are sorted."""
     arrays = {
         "embedding.weight": rng.standard_normal((11, 5)),
         "fc.0.weight": rng.standard_normal((7, 6)),
@@ -182,7 +182,7 @@ def test_any_text_is_layers_or_a_value_error(text):
 
 
 def modules_of(data, rng):
-    """The tensors of some modules that may follow one another, or not."""
+    """The tensors of some modules, which may or may not fit one after another."""
     size = st.integers(1, 4)
     arrays = {}
     for index in range(data.draw(st.integers(0, 6))):
@@ -225,7 +225,7 @@ def test_the_program_that_info_shows_runs_as_it_stands(data, tmp_path_factory):
         re.fullmatch(r"\s+fastrnn\.\w+\.from_state_dict\(.*", line) is not None for line in text.split("\n")
     )
     assert len(scope["model"].layers if "model" in scope else ()) == wanted
-    # Every module is there, in the program or in a comment.
+    # Every module is in the program or in a comment.
     for key in arrays:
         path = key.rpartition(".")[0]
         assert (
@@ -244,7 +244,7 @@ def test_info_prints_a_program_that_runs(run, path, tmp_path):
     assert repr(scope["model"]).startswith(
         "Sequential(Embedding(11, 5), GRU(5, 6), Linear(6, 7), Linear(7, 3"
     )
-    # What it shows may be given back.
+    # The program can be passed back as the layers.
     assert run("convert", path, tmp_path / "m", "--layers", program)[0] == 0
     assert "    # fc.1 has no weights: perhaps an activation\n" in program
     assert '# fastrnn.LayerNorm.from_state_dict(sd, "norm"),  # does not fit' in program
@@ -260,7 +260,7 @@ def test_an_error_keeps_its_lines(run, path):
 
 
 def test_the_order_is_that_in_which_modules_fit(tmp_path, rng):
-    """safetensors sorts names: fc before lstm."""
+    """safetensors sorts names, so fc comes before lstm."""
     arrays = {
         "fc.weight": rng.standard_normal((6, 6)),
         "fc.bias": rng.standard_normal(6),

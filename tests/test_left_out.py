@@ -1,4 +1,4 @@
-"""What lies beside the weights: plain values as they are, stand-ins for the rest, nothing called."""
+"""What lies beside the weights: plain values stay as they are, the rest is stand-ins, nothing is called."""
 
 import copy
 import datetime
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import WAYS, save
-from test_importers import legacy_of, tensor_pickle, zip_of
+from pickles import legacy_of, tensor_pickle, zip_of
 
 import fastrnn
 from fastrnn.importers.dangerous_names import is_dangerous
@@ -58,7 +58,9 @@ FOREIGN = {
 def test_foreign_names_beside_the_weights_are_inert(tmp_path, wrap, name, protocol):
     inner = tensor_pickle()[2:].removeprefix(b"}").removesuffix(b"s.")
     beside = pickle.dumps(FOREIGN[name], protocol=protocol)
-    beside = beside[2 if protocol == 2 else 11 : -1]  # without its head (of 4, a frame's as well) and end
+    beside = beside[
+        2 if protocol == 2 else 11 : -1
+    ]  # without its beginning (for protocol 4 that of a frame, too) and end
     pickled = b"\x80" + bytes([protocol]) + b"}X\5\0\0\0extra" + beside + b"s" + inner + b"s."
     data = np.arange(4, dtype=np.float32).tobytes()
     content = (
@@ -108,7 +110,7 @@ def test_stand_ins_tell_what_they_would_have_been(tmp_path):
         "types.FunctionType",
     ),
 )
-def test_hostile_names_stay_hostile(name):
+def test_dangerous_names_are_known(name):
     module, _, last = name.partition(".")
     if module == "numpy":
         assert is_dangerous("numpy", "os.system")
@@ -135,12 +137,12 @@ def test_hostile_names_stay_hostile(name):
         ("models.system", "System"),
     ),
 )
-def test_harmless_names_are_not_hostile(module, name):
+def test_harmless_names_are_not_dangerous(module, name):
     assert not is_dangerous(module, name)
 
 
 def values():
-    """Plain values as scripts keep them beside the weights."""
+    """Plain values, as scripts save them beside the weights."""
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     return {
         "number": 7,
@@ -254,7 +256,7 @@ def test_values_that_hold_themselves_come_to_an_end(tmp_path):
 
 
 def test_a_pandas_table_is_a_stand_in(tmp_path):
-    """Whatever is no plain value keeps its name and what it would have been made of."""
+    """A value that is not plain keeps its name and what it would have been made from."""
     pandas_like = b"cpandas.core.frame\nDataFrame\n)\x81}X\x01\0\0\0aK\x01sb"
     pickled = tensor_pickle()[:-1] + b"X\x05\0\0\0table" + pandas_like + b"s."
     found = fastrnn.load_state_dict(zip_of(pickled, {"0": bytes(16)}))
@@ -264,7 +266,7 @@ def test_a_pandas_table_is_a_stand_in(tmp_path):
 
 
 def test_values_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
-    """Loading reads no tensor of an optimizer; asking for one opens the file again."""
+    """Loading reads no tensor of an optimizer. Asking for one opens the file again."""
     torch = pytest.importorskip("torch")
     module = torch.nn.Linear(200, 300)
     optimizer = torch.optim.Adam(module.parameters())

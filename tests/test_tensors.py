@@ -1,4 +1,4 @@
-"""Tensors of every kind that files hold: their numbers, or why they are not read."""
+"""Every kind of tensor in a file: its numbers, or why it is not read."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 from helpers import WAYS, assert_close, check_layer, save
-from test_importers import tensor_pickle, zip_of
+from pickles import tensor_pickle, zip_of
 
 import fastrnn
 from fastrnn.importers.tensors import FLOAT8, float8_values
@@ -84,7 +84,7 @@ def test_float8_is_what_torch_makes_of_it(tmp_path, name):
 
 
 def test_float8_of_a_few_bytes():
-    """Without torch: the least, the largest, one and what is no number."""
+    """Without torch: the smallest and largest values, 1, and what is not a number."""
     table = float8_values("float8_e4m3fn")
     assert [table[b] for b in (0x00, 0x01, 0x38, 0x7E, 0xFE)] == [0, 2.0**-9, 1, 448, -448] and math.isnan(
         table[127]
@@ -132,7 +132,7 @@ def test_packed_weights_of_dynamic_quantisation_are_read(tmp_path, kind, options
     torch.save(packed.state_dict(), tmp_path / "a.pt")
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     assert sorted(found) == sorted(module.state_dict()) and not found.unread
-    for name, tensor in module.state_dict().items():  # a step is 1/127 of the largest
+    for name, tensor in module.state_dict().items():  # a quantisation step is 1/127 of the largest weight
         assert_close(found[name], tensor.numpy(), 0.51 * 2 * tensor.abs().max().item() / 255 + 1e-6)
     weight, bias = packed[1]._packed_params._weight_bias()
     np.testing.assert_array_equal(found["1.weight"], weight.dequantize().numpy())
@@ -163,7 +163,7 @@ def test_packed_weights_of_cells_and_halves_are_read(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_layers_and_directions_of_packed_weights_are_not_guessed(tmp_path):
-    """Two packed cells that each take what they give: two layers, or both directions of one."""
+    """Two packed cells whose input is as wide as their output: two layers, or two directions of one."""
     torch = pytest.importorskip("torch")
     for options in ({"num_layers": 2}, {"bidirectional": True}):
         module = torch.nn.Sequential(torch.nn.LSTM(4, 4, **options))
@@ -182,7 +182,7 @@ def test_an_expanded_buffer_is_a_value(tmp_path, way):
     found = fastrnn.load_state_dict(save(torch, content, tmp_path / "a.pt", way))
     for name, tensor in content.items():
         np.testing.assert_array_equal(found[name], tensor.numpy())
-        # Indices that share an element would be written together.
+        # A write to an element that several indices share would change all of them.
         assert found[name].flags.writeable is (name == "weight")
 
 
@@ -259,7 +259,7 @@ def test_a_parameter_that_is_a_list_is_not_passed_over(tmp_path):
 
 
 def test_expanded_buffers_cost_nobody_else_anything(tmp_path, rng):
-    """Three of 16 MB, and one that no memory would hold."""
+    """Three of 16 MB each, and one that no memory could hold."""
     torch = pytest.importorskip("torch")
     module = torch.nn.GRU(3, 4)
     content = {
