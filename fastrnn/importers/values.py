@@ -29,6 +29,9 @@ Key = TypeVar("Key")
 Item = TypeVar("Item")
 
 
+# ---------------------------------------------------------------- what pickle_reader keeps
+
+
 class Name:
     """A class or function that a pickle names: text, which is never looked up."""
 
@@ -108,106 +111,6 @@ def is_plain_key(key: object) -> bool:
     if isinstance(key, int):
         return key.bit_length() <= MAX_KEY_BITS
     return isinstance(key, (str, float, bytes, type(None)))
-
-
-# ---------------------------------------------------------------- values that nobody can change
-
-
-def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    hint = "copy.deepcopy(value) makes one that can be changed."
-    raise TypeError(message("left_out", "read-only use of a value", "a change", hint))
-
-
-class FrozenList(list[Item]):
-    """A list that cannot be changed."""
-
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-
-class FrozenDict(dict[Key, Item]):
-    """A dict that cannot be changed. ``|`` makes a new one."""
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-class Freezer:
-    """Turns what a reader made into read-only values, all the way down.
-
-    Each object is frozen once. So shared objects stay shared, and an object that holds itself is no endless
-    loop.
-
-    Parameters
-    ----------
-    tensor : callable
-        Returns the read-only value for what the reader made of a tensor.
-    """
-
-    def __init__(self, tensor: Callable[[Any], object]) -> None:
-        self.tensor = tensor
-        self.done: dict[int, Any] = {}
-        self.kept: list[object] = []  # keeps the ids in `done` valid
-
-    def freeze(self, value: Any, depth: int = 0) -> Any:
-        """Return the read-only form of a value that the reader of pickles made."""
-        if isinstance(value, (str, int, float, complex, bytes, np.generic, type(None), *_DATES, *_RANGES)):
-            return value
-        if id(value) in self.done:
-            return self.done[id(value)]
-        if depth > MAX_DEPTH - isinstance(value, Foreign):  # its arguments are one more level
-            return StandIn(type(value).__name__, reason=f"it is nested more than {MAX_DEPTH} deep")
-        self.kept.append(value)
-        if isinstance(value, (Set, tuple)):
-            result = self._freeze_items(value, depth)
-        elif isinstance(value, list):
-            result = self.done[id(value)] = FrozenList()
-            list.extend(result, (self.freeze(item, depth + 1) for item in value))
-        elif isinstance(value, dict):
-            result = self.done[id(value)] = FrozenDict()
-            for key, item in value.items():
-                dict.__setitem__(result, self._key(key, depth), self.freeze(item, depth + 1))
-        elif isinstance(value, Foreign):
-            result = self.done[id(value)] = StandIn(value.name)
-            for name in ("arguments", "state", "items"):  # they may hold the stand-in itself
-                object.__setattr__(result, name, self.freeze(getattr(value, name), depth + 1))
-        elif isinstance(value, StandIn):
-            result = value
-        elif isinstance(value, (PickledArray, PickledDtype)):
-            result = self.freeze(value.value(), depth + 1)
-        elif isinstance(value, Name):
-            result = StandIn(value.text)
-        elif isinstance(value, np.dtype):
-            result = StandIn("numpy.dtype", (str(value),))
-        elif isinstance(value, np.ndarray):
-            result = value.view()
-            result.flags.writeable = False
-        else:
-            result = self.tensor(value)
-        self.done[id(value)] = result
-        return result
-
-    def _freeze_items(self, value: Any, depth: int) -> Any:
-        items = tuple(self.freeze(item, depth + 1) for item in value)
-        if not isinstance(value, Set):
-            return items
-        return frozenset(items) if all(map(is_plain_key, items)) else FrozenList(items)
-
-    def _key(self, key: Any, depth: int) -> Any:
-        """Return a hashable key. Dates and short tuples of plain keys stay; another odd key is a stand-in."""
-        if not isinstance(key, OddKey):
-            return key
-        value = self.freeze(key.value, depth + 1)
-        is_plain = isinstance(value, _DATES) or (
-            isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
-        )
-        return value if is_plain or isinstance(value, StandIn) else StandIn(type(value).__name__)
 
 
 # ---------------------------------------------------------------- NumPy's arrays and scalars
@@ -420,3 +323,103 @@ CALLS: Mapping[str, Callable[..., object]] = {
     **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
     "numpy.dtype": _dtype,
 }  # fmt: skip
+
+
+# ---------------------------------------------------------------- values that nobody can change
+
+
+def _refuse(self: object, *_: object, **__: object) -> NoReturn:
+    hint = "copy.deepcopy(value) makes one that can be changed."
+    raise TypeError(message("left_out", "read-only use of a value", "a change", hint))
+
+
+class FrozenList(list[Item]):
+    """A list that cannot be changed."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+class FrozenDict(dict[Key, Item]):
+    """A dict that cannot be changed. ``|`` makes a new one."""
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+class Freezer:
+    """Turns what a reader made into read-only values, all the way down.
+
+    Each object is frozen once. So shared objects stay shared, and an object that holds itself is no endless
+    loop.
+
+    Parameters
+    ----------
+    tensor : callable
+        Returns the read-only value for what the reader made of a tensor.
+    """
+
+    def __init__(self, tensor: Callable[[Any], object]) -> None:
+        self.tensor = tensor
+        self.done: dict[int, Any] = {}
+        self.kept: list[object] = []  # keeps the ids in `done` valid
+
+    def freeze(self, value: Any, depth: int = 0) -> Any:
+        """Return the read-only form of a value that the reader of pickles made."""
+        if isinstance(value, (str, int, float, complex, bytes, np.generic, type(None), *_DATES, *_RANGES)):
+            return value
+        if id(value) in self.done:
+            return self.done[id(value)]
+        if depth > MAX_DEPTH - isinstance(value, Foreign):  # its arguments are one more level
+            return StandIn(type(value).__name__, reason=f"it is nested more than {MAX_DEPTH} deep")
+        self.kept.append(value)
+        if isinstance(value, (Set, tuple)):
+            result = self._freeze_items(value, depth)
+        elif isinstance(value, list):
+            result = self.done[id(value)] = FrozenList()
+            list.extend(result, (self.freeze(item, depth + 1) for item in value))
+        elif isinstance(value, dict):
+            result = self.done[id(value)] = FrozenDict()
+            for key, item in value.items():
+                dict.__setitem__(result, self._key(key, depth), self.freeze(item, depth + 1))
+        elif isinstance(value, Foreign):
+            result = self.done[id(value)] = StandIn(value.name)
+            for name in ("arguments", "state", "items"):  # they may hold the stand-in itself
+                object.__setattr__(result, name, self.freeze(getattr(value, name), depth + 1))
+        elif isinstance(value, StandIn):
+            result = value
+        elif isinstance(value, (PickledArray, PickledDtype)):
+            result = self.freeze(value.value(), depth + 1)
+        elif isinstance(value, Name):
+            result = StandIn(value.text)
+        elif isinstance(value, np.dtype):
+            result = StandIn("numpy.dtype", (str(value),))
+        elif isinstance(value, np.ndarray):
+            result = value.view()
+            result.flags.writeable = False
+        else:
+            result = self.tensor(value)
+        self.done[id(value)] = result
+        return result
+
+    def _freeze_items(self, value: Any, depth: int) -> Any:
+        items = tuple(self.freeze(item, depth + 1) for item in value)
+        if not isinstance(value, Set):
+            return items
+        return frozenset(items) if all(map(is_plain_key, items)) else FrozenList(items)
+
+    def _key(self, key: Any, depth: int) -> Any:
+        """Return a hashable key. Dates and short tuples of plain keys stay; another odd key is a stand-in."""
+        if not isinstance(key, OddKey):
+            return key
+        value = self.freeze(key.value, depth + 1)
+        is_plain = isinstance(value, _DATES) or (
+            isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
+        )
+        return value if is_plain or isinstance(value, StandIn) else StandIn(type(value).__name__)
