@@ -1,4 +1,8 @@
-"""Every check of a user's argument: it raises, or returns what it checked, ready for use."""
+"""Every check of a user's argument. A ``check_*`` function raises, or returns what it checked, ready for use.
+
+`where` is the caller's name, with which every message begins. What a file says about itself is not checked
+here but where it is read (`importers`, `saving`).
+"""
 
 import errno
 import os
@@ -12,7 +16,7 @@ from numpy.typing import NDArray
 from fastrnn.arrays import Array, Floats
 from fastrnn.errors import FormatError, brief, message, quote
 
-# The dtype of inputs, outputs and states at each precision; weights may be kept narrower.
+# The dtype of inputs, outputs and states at each precision. Weights may be stored in a narrower type.
 PRECISIONS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
 BACKENDS = ("auto", "simd", "blas")
 
@@ -21,19 +25,19 @@ BACKENDS = ("auto", "simd", "blas")
 
 
 def check_choice(where: str, name: str, value: object, choices: Collection[str]) -> str:
-    """Return value if it is one of the choices (strings)."""
+    """Return value if it is one of the choices, which are strings."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(message(where, f"{name} to be one of {quote(choices)}", brief(value)))
     return value
 
 
 def check_precision(where: str, precision: object) -> np.dtype[np.floating[Any]]:
-    """Return the dtype of inputs, outputs and states at a precision."""
+    """Return the dtype of inputs, outputs and states at this precision."""
     return np.dtype(PRECISIONS[check_choice(where, "precision", precision, PRECISIONS)])
 
 
 def check_positive(where: str, name: str, value: object) -> int:
-    """Return value as an int, if it is one and at least 1."""
+    """Return value as an int if it is a whole number of at least 1."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(message(where, f"{name} to be a whole number", brief(value)))
     number: int = value.__index__()
@@ -45,12 +49,12 @@ def check_positive(where: str, name: str, value: object) -> int:
 
 
 def check_threads(where: str, threads: object) -> int | None:
-    """Return None (as many as pay) or a number of threads; beyond 2^31 - 1 there is no difference."""
+    """Return None (as many threads as pay off) or a number of threads, capped at 2^31 - 1."""
     return None if threads is None else min(check_positive(where, "threads", threads), 2**31 - 1)
 
 
 def check_number(where: str, name: str, value: Any) -> float:
-    """Return value as a float, if it is a finite real number."""
+    """Return value as a float if it is a finite real number."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -68,14 +72,14 @@ def check_text(where: str, name: str, value: object) -> str:
 
 
 def check_path(where: str, path: object) -> str:
-    """Return a path as text, if it is a str or path object."""
+    """Return the path as a str if it is a str or a path object."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(message(where, "a path", brief(path)))
     return os.fsdecode(path)
 
 
 def check_flag(where: str, name: str, value: object) -> bool:
-    """Return value as a bool, if it is one."""
+    """Return value as a bool if it is one."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(message(where, f"{name} to be True or False", brief(value)))
     return bool(value)
@@ -85,9 +89,9 @@ def check_flag(where: str, name: str, value: object) -> bool:
 
 
 def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None = None) -> Array:
-    """Return value (an array-like, or a torch tensor) as a real ndarray, of dtype if given."""
+    """Return value, an array-like or a torch tensor, as an ndarray of real numbers, of dtype if given."""
     try:
-        if hasattr(value, "detach"):  # a torch tensor, perhaps one that requires a gradient
+        if hasattr(value, "detach"):  # a torch tensor, which may require a gradient
             value = value.detach().cpu()
             if str(value.dtype) in ("torch.bfloat16", "torch.float16"):
                 value = value.float()
@@ -99,7 +103,7 @@ def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None =
     except (TypeError, RuntimeError):
         raise TypeError(message(where, f"{name} to be an array", brief(value))) from None
     if isinstance(value, np.ma.MaskedArray):
-        hint = "Fill it, or give the lengths of rows."
+        hint = "Fill it, or pass the lengths of the rows."
         raise TypeError(message(where, f"{name} to be a plain array", "a masked one", hint))
     if array.dtype.kind not in "fiub":
         raise TypeError(message(where, f"{name} to hold real numbers", f"an array of {array.dtype}"))
@@ -109,13 +113,13 @@ def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None =
 
 
 def check_floats(where: str, x: object) -> Floats:
-    """Return x as an array of floats: of its own type where that is float32 or float64, else float32."""
+    """Return x as a float64 array if it is one, else as a float32 array."""
     x = check_array(where, "x", x)
     return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
 
 
 def check_last_axis(where: str, x: object, dtype: np.dtype[Any], features: int, hint: str = "") -> Array:
-    """Return x (..., features) as an array of dtype."""
+    """Return x as an array (..., features) of dtype."""
     x = check_array(where, "x", x, dtype)
     if x.ndim == 0 or x.shape[-1] != features:
         raise ValueError(message(where, f"x of shape (..., {features})", f"{x.shape}", hint))
@@ -123,7 +127,7 @@ def check_last_axis(where: str, x: object, dtype: np.dtype[Any], features: int, 
 
 
 def check_sequence(where: str, x: object, dtype: np.dtype[Any], input_size: int, batch_first: bool) -> Array:
-    """Return x as an array of dtype, (T, B, I), (B, T, I) or (T, I), with a contiguous last axis."""
+    """Return x as an aligned array (T, B, I), (B, T, I) or (T, I) of dtype, with a contiguous last axis."""
     x = check_array(where, "x", x, dtype)
     layout = "(B, T, {})" if batch_first else "(T, B, {})"
     expected = f"x of shape {layout.format(input_size)} or, unbatched, (T, {input_size})"
@@ -140,7 +144,7 @@ def check_sequence(where: str, x: object, dtype: np.dtype[Any], input_size: int,
 
 
 def check_state(where: str, state: object, shapes: Mapping[str, tuple[int, ...]]) -> list[Array]:
-    """Return the arrays of the state, in the order of `shapes` (name to shape)."""
+    """Return the arrays of a state in the order of `shapes`, which maps their names to their shapes."""
     names = tuple(shapes)
     if len(names) == 1:
         state = (state,)
@@ -155,7 +159,7 @@ def check_state(where: str, state: object, shapes: Mapping[str, tuple[int, ...]]
 
 
 def check_lengths(where: str, lengths: object, T: int, B: int) -> NDArray[np.intp]:
-    """Return lengths as a contiguous intp array (B,) of values from 1 to T."""
+    """Return lengths as a contiguous intp array (B,) with values from 1 to T."""
     lengths = check_array(where, "lengths", lengths)
     if lengths.dtype.kind not in "iu":
         raise TypeError(message(where, "lengths to be whole numbers", f"{lengths.dtype}"))
@@ -170,7 +174,7 @@ def check_lengths(where: str, lengths: object, T: int, B: int) -> NDArray[np.int
 
 
 def check_rows(where: str, rows: object, B: int) -> NDArray[np.intp]:
-    """Return the numbers of rows: of one, a sequence of them, or B bools."""
+    """Return the indices of rows as an intp array, given one index, a sequence of them, or B bools."""
     rows = check_array(where, "rows", rows)
     if rows.dtype.kind == "b" and rows.shape == (B,):
         return np.flatnonzero(rows)
@@ -188,11 +192,11 @@ def check_rows(where: str, rows: object, B: int) -> NDArray[np.intp]:
 def check_out(
     where: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | None, apart_from: Iterable[Array]
 ) -> Array:
-    """Return out as a plain ndarray, if it is writable, C-contiguous and overlaps nothing in `apart_from`."""
+    """Return out as a plain ndarray if it is writable, C-contiguous and overlaps none of `apart_from`."""
     expected = f"out to be a C-contiguous {dtype} array of shape {shape}"
     if not isinstance(out, np.ndarray):
         raise TypeError(message(where, expected, brief(out)))
-    # A subclass may tell or index what it likes.
+    # A subclass may report any shape or dtype, and index in its own way.
     out = np.ndarray.view(out, np.ndarray)
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(message(where, expected, f"{out.dtype} of shape {out.shape}"))
@@ -207,7 +211,7 @@ def check_out(
 
 
 def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -> NDArray[np.integer[Any]]:
-    """Return tokens as an integer array with every value from 0 to count - 1."""
+    """Return tokens as an integer array with values from 0 to count - 1."""
     tokens = check_array(where, name, tokens)
     if tokens.dtype.kind not in "iu":
         raise TypeError(message(where, f"{name} to be whole numbers", f"{tokens.dtype}"))
@@ -215,8 +219,8 @@ def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -
         low, high = tokens.min(), tokens.max()
         if low < 0 or high >= count:
             worst = low if low < 0 else high
-            places = np.argwhere(tokens == worst)  # none, if another thread writes to them meanwhile
-            place = f" at index {tuple(map(int, places[0]))}" if len(places) else ""
+            indices = np.argwhere(tokens == worst)  # empty if another thread writes to the array meanwhile
+            place = f" at index {tuple(map(int, indices[0]))}" if len(indices) else ""
             expected = f"{'' if name == 'tokens' else f'{name} to hold '}tokens from 0 to {count - 1}"
             raise ValueError(message(where, expected, f"{worst}{place}"))
     return tokens
@@ -225,18 +229,18 @@ def check_tokens(where: str, tokens: object, count: int, name: str = "tokens") -
 # ---------------------------------------------------------------- files
 
 
-def check_name(path: str) -> None:
-    """Raise OSError for a path that no file can have: with a NUL, or not of the file system's encoding."""
+def check_file_name(path: str) -> None:
+    """Raise OSError for a path that no file can have: it holds a NUL, or the file system cannot encode it."""
     try:
         os.lstat(path)
     except ValueError as error:
-        raise OSError(errno.EINVAL, "No name of a file", path) from error
+        raise OSError(errno.EINVAL, "Not a valid file name", path) from error
     except OSError:
-        pass  # there is none, which whoever opens it is told
+        pass  # no such file: whoever opens it will report that
 
 
 def check_regular(where: str, path: str) -> None:
-    """Refuse a pipe or a device, which ends once or never; a folder fails when it is opened."""
+    """Raise FormatError for a pipe, which can be read once, or a device. A folder fails when it is opened."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise FormatError(message(where, "a regular file", "a pipe or a device"))

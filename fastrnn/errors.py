@@ -1,39 +1,45 @@
-"""The errors, and every check that raises one.
+"""The exceptions that fastrnn raises, and the pieces that their messages are made of.
 
     ValueError
     ├── FormatError    a file is damaged, hostile, or of no known kind
     └── WeightError    the tensors do not make that layer
 
-A wrong shape or value is a ValueError, a thing of a wrong kind a TypeError. All messages have
-one grammar: *where: expected X, got Y. Hint.* A ``check_*`` function raises or returns what
-it checked, ready for use.
+A wrong shape or value is a ValueError, an argument of the wrong type a TypeError. All messages have
+one grammar: *where: expected X, got Y. Hint.*
+
+Nothing is checked here, and nothing else of the package is imported. The checks are in `checks`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+# ---------------------------------------------------------------- exceptions
 
 
 class FormatError(ValueError):
     """The file is damaged, hostile, or of no kind that fastrnn reads.
 
-    Example: a file that holds a whole pickled module, where a ``state_dict`` is wanted.
+    Example: a file that holds a whole pickled module, where a ``state_dict`` is expected.
     """
 
 
 class WeightError(ValueError):
-    """The tensors do not make the layer that was asked for.
+    """The tensors do not make the requested layer.
 
     Example: ``GRU.from_state_dict`` on the weights of an LSTM, or a missing bias.
     """
 
 
+# ---------------------------------------------------------------- messages
+
+
 def message(where: str, expected: str, got: str, hint: str = "") -> str:
-    """One sentence in the grammar of all messages, and a hint behind it."""
+    """Return one sentence in the grammar of all messages, followed by the hint."""
     text = f"{where}: expected {expected}, got {got}."
     return f"{text} {hint}" if hint else text
 
 
 def brief(value: object, limit: int = 60) -> str:
-    """A short text for a value of any kind and size."""
+    """Describe a value of any type and size in a few words."""
     if isinstance(value, (bool, float, str, type(None))) or (
         isinstance(value, int) and -(10**18) < value < 10**18
     ):
@@ -44,23 +50,33 @@ def brief(value: object, limit: int = 60) -> str:
     return f"{name} of shape {shape}" if isinstance(shape, tuple) else name
 
 
+def brief_error(error: BaseException) -> str:
+    """Return the type and the beginning of the text of an error that damaged content caused."""
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
 def printable(text: str) -> str:
-    """A text of anyone as one line: "?" for what would begin another one or steer a terminal."""
+    """Return a text from an untrusted source as one line: "?" replaces control characters and line breaks."""
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def literal(text: str) -> str:
-    """A text as a program has it, in double quotes where that is plain."""
+    """Return a text as a Python literal, in double quotes if nothing in it needs an escape."""
     is_plain = text.isprintable() and not set(text) & {'"', "\\"}
     return f'"{text}"' if is_plain else repr(text)
 
 
 def join(words: Iterable[str]) -> str:
-    """'a', 'a and b', 'a, b and c'."""
+    """Return 'a', 'a and b' or 'a, b and c'."""
     words = list(words)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def quote(names: Iterable[str]) -> str:
-    """Names as a list in quotes, for a message."""
+    """Return names as a quoted list: '"a", "b" and "c"'."""
     return join(map(literal, names))
+
+
+def quote_first(names: Collection[str], most: int) -> str:
+    """Return the first names as a quoted list, with " ..." if there are more than `most`."""
+    return f"{quote(list(names)[:most])}{' ...' if len(names) > most else ''}"

@@ -1,7 +1,9 @@
-"""The definition of every layer, in plain NumPy: slow, obvious, in float64.
+"""The definition of every layer in plain NumPy: slow, obvious, in float64.
 
-The kernels are tested against these functions, and these against torch. A saved model's
-self-test is their output. Equations: https://docs.pytorch.org/docs/stable/nn.html
+The kernels are tested against these functions, and these functions against torch. Their output is the
+self-test of a saved model. They never run a user's model, and never call a kernel.
+
+Equations: https://docs.pytorch.org/docs/stable/nn.html
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,36 +12,38 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fastrnn.arrays import Array
 from fastrnn.importers.parameters import read_recurrent
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
-Array: TypeAlias = NDArray[Any]
-# A step: what x gives, what h gives, h, c and the nonlinearity, to the new h and c.
+# One step of a cell, from (gates of x, gates of h, h, c, nonlinearity) to the new (h, c).
 Step: TypeAlias = Callable[[Array, Array, Array, Any, str], tuple[Array, Any]]
+
+# ---------------------------------------------------------------- activations and normalisation
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow."""
+    """Return 1 / (1 + exp(-x)), without overflow."""
     small: Array = np.exp(-np.abs(x))
     result: Array = np.where(x >= 0, 1, small) / (1 + small)
     return result
 
 
 def relu(x: Array) -> Array:
-    """max(x, 0); a NaN stays one."""
+    """Return max(x, 0). A NaN stays a NaN."""
     result: Array = np.maximum(x, 0)
     return result
 
 
 def softmax_reference(x: Array, dim: int = -1) -> Array:
-    """Exponentials over their sum along axis `dim`."""
+    """Return exp(x), divided by its sum along axis `dim`."""
     powers: Array = np.exp(x - x.max(axis=dim, keepdims=True))
     result: Array = powers / powers.sum(axis=dim, keepdims=True)
     return result
 
 
 def log_softmax_reference(x: Array, dim: int = -1) -> Array:
-    """The logarithm of the softmax along axis `dim`."""
+    """Return the logarithm of the softmax along axis `dim`."""
     shifted = x - x.max(axis=dim, keepdims=True)
     result: Array = shifted - np.log(np.exp(shifted).sum(axis=dim, keepdims=True))
     return result
@@ -48,7 +52,7 @@ def log_softmax_reference(x: Array, dim: int = -1) -> Array:
 def layer_norm_reference(
     x: Array, weight: Array | None = None, bias: Array | None = None, eps: float = 1e-5
 ) -> Array:
-    """Mean 0 and variance 1 over the axes of `weight` (the last, without one), then affine."""
+    """Normalise x over the axes of `weight`, or the last axis, to mean 0 and variance 1; scale and shift."""
     axes = tuple(range(-1 if weight is None else -weight.ndim, 0))
     centred = x - x.mean(axis=axes, keepdims=True)
     x = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + eps)
@@ -57,14 +61,17 @@ def layer_norm_reference(
     return x if bias is None else x + bias
 
 
+# ---------------------------------------------------------------- recurrent layers
+
+
 def rnn_step(gates_x: Array, gates_h: Array, h: Array, c: None, nonlinearity: str) -> tuple[Array, None]:
-    """Elman: h = tanh(x + h), or relu."""
+    """Elman cell: h = tanh(W x + W h), or relu."""
     total = gates_x + gates_h
-    return (np.tanh(total) if nonlinearity == "tanh" else np.maximum(total, 0)), c
+    return (np.tanh(total) if nonlinearity == "tanh" else relu(total)), c
 
 
 def gru_step(gates_x: Array, gates_h: Array, h: Array, c: None, nonlinearity: str) -> tuple[Array, None]:
-    """GRU with the reset gate behind the product: n = tanh(x + r * (W h + b))."""
+    """GRU whose reset gate is applied after the product: n = tanh(W x + r * (W h + b))."""
     x_r, x_z, x_n = np.split(gates_x, 3, axis=-1)
     h_r, h_z, h_n = np.split(gates_h, 3, axis=-1)
     r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
@@ -72,7 +79,7 @@ def gru_step(gates_x: Array, gates_h: Array, h: Array, c: None, nonlinearity: st
 
 
 def lstm_step(gates_x: Array, gates_h: Array, h: Array, c: Array, nonlinearity: str) -> tuple[Array, Array]:
-    """LSTM: c = f * c + i * g, h = o * tanh(c)."""
+    """LSTM cell: c = f * c + i * g, h = o * tanh(c)."""
     i, f, g, o = np.split(gates_x + gates_h, 4, axis=-1)
     c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
     return sigmoid(o) * np.tanh(c), c
@@ -94,16 +101,23 @@ def recurrent_reference(
     Parameters
     ----------
     spec : RecurrentSpec
-    tensors : mapping of torch's names to arrays
+    tensors : mapping of str to array
+        The weights by torch's names.
     x : array (T, B, I)
     h : array (L*D, B, P)
-    c : array (L*D, B, H), for an LSTM
+    c : array (L*D, B, H), optional
+        For an LSTM only.
     lengths : sequence of B integers, optional
+        T for every row if not given.
 
     Returns
     -------
-    y : float64 array (T, B, D*P), 0 beyond a row's length
-    h, c : the states behind each row's last step; c is None but for an LSTM
+    y : float64 array (T, B, D*P)
+        0 beyond a row's length.
+    h : float64 array (L*D, B, P)
+        The state after each row's last step.
+    c : float64 array (L*D, B, H), or None
+        The same of an LSTM, else None.
     """
     tensors = {name: np.asarray(array, np.float64) for name, array in tensors.items()}
     T, B = x.shape[:2]
@@ -137,12 +151,25 @@ def recurrent_reference(
     return y, h, c
 
 
+# ---------------------------------------------------------------- whole models
+
+
 def sequential_reference(
     specs: Iterable[LayerSpec], x: ArrayLike, batch_first: bool = False
 ) -> NDArray[np.float64]:
-    """Run a chain of LayerSpecs over whole sequences, from zero states; float64.
+    """Run layers in order over whole sequences, from zero states, in float64.
 
-    x is (T, B, I), or (T, B) of tokens; B and T change places with `batch_first`.
+    Parameters
+    ----------
+    specs : iterable of LayerSpec
+    x : array (T, B, I), or (T, B) of tokens
+        (B, T, I) or (B, T) with `batch_first`.
+    batch_first : bool
+
+    Returns
+    -------
+    float64 array
+        The output of the last layer.
     """
     x = np.asarray(x)
     for spec in specs:

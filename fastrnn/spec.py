@@ -1,4 +1,4 @@
-"""Specifications: what a layer is, apart from how it is run.
+"""Specifications: what a layer is, as immutable data that can be saved. Never how it is run.
 
 Shape letters, the same everywhere:
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-# What no state dict tells of a model, and is taken for granted when one is read off it: by name, in words.
+# What a state dict does not say about a model, and what is therefore taken for granted: name to words.
 GRANTED = {
     "time_first": "time first",
     "every_step": "an output for every step",
@@ -23,7 +23,17 @@ GRANTED = {
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """One layer as importers give it and as files keep it: `fastrnn.<kind>`, made of these."""
+    """One layer, as importers produce it and files keep it.
+
+    Attributes
+    ----------
+    kind : str
+        The name of the class: ``fastrnn.<kind>``.
+    options : mapping of str to object
+        The options that the class is made with.
+    tensors : mapping of str to array-like
+        The weights by torch's names, without a prefix.
+    """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -32,7 +42,10 @@ class LayerSpec:
 
 @dataclass(frozen=True)
 class RecurrentSpec:
-    """The shape of a stack of recurrent layers, in torch's words."""
+    """The shape of a stack of recurrent layers, in torch's words.
+
+    Source: https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
+    """
 
     kind: str
     input_size: int
@@ -45,21 +58,21 @@ class RecurrentSpec:
 
     @property
     def directions(self) -> int:
-        """D: 1 or 2."""
+        """D, which is 1 or 2."""
         return 2 if self.bidirectional else 1
 
     @property
     def output_size(self) -> int:
-        """P: the columns of h, and of each direction's output."""
+        """P, the columns of h and of each direction's output."""
         return self.proj_size or self.hidden_size
 
     @property
     def cell(self) -> str:
-        """The name of the cell: rnn_tanh, rnn_relu, gru or lstm."""
+        """The name of the cell: "rnn_tanh", "rnn_relu", "gru" or "lstm"."""
         return f"rnn_{self.nonlinearity}" if self.kind == "RNN" else self.kind.lower()
 
     def describe(self, **more: object) -> str:
-        """The call that makes such a module in torch: "LSTM(3, 4, num_layers=2)"; and `more` options."""
+        """Return the call that makes it in torch, "LSTM(3, 4, num_layers=2)", with `more` options."""
         options = {
             "num_layers": self.num_layers,
             "bias": self.bias,
@@ -73,12 +86,12 @@ class RecurrentSpec:
         return f"{self.kind}({', '.join([str(self.input_size), str(self.hidden_size), *shown])})"
 
     def suffixes(self) -> list[str]:
-        """The endings of the keys of each layer and direction: _l0, _l0_reverse, _l1, ..."""
+        """Return the endings of the keys of each layer and direction: _l0, _l0_reverse, _l1, ..."""
         ends = ("", "_reverse") if self.bidirectional else ("",)
         return [f"_l{layer}{end}" for layer in range(self.num_layers) for end in ends]
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Every tensor of the stack by its key, with its shape."""
+        """Return the shape of every tensor of the stack by its key."""
         rows = GATES[self.kind] * self.hidden_size
         shapes: dict[str, tuple[int, ...]] = {}
         for index, suffix in enumerate(self.suffixes()):
@@ -93,7 +106,10 @@ class RecurrentSpec:
         return shapes
 
     def state_shapes(self, batch_size: int | None) -> dict[str, tuple[int, ...]]:
-        """The arrays of a state by name, with their shapes; batch_size None is unbatched."""
+        """Return the shape of each array of a state by its name: "h", and "c" of an LSTM.
+
+        `batch_size` is None for an unbatched state.
+        """
         first: tuple[int, ...] = (self.num_layers * self.directions,)
         if batch_size is not None:
             first += (batch_size,)

@@ -1,11 +1,11 @@
-"""Random layers and plain comparisons for the tests."""
+"""Random layers and comparisons for the tests."""
 
 import numpy as np
 
 import fastrnn
 from fastrnn.spec import RecurrentSpec
 
-# The name of a cell as tests call it: class, and what goes with it.
+# The cells as tests name them, with their class and its options.
 CELLS = {
     "rnn_tanh": ("RNN", {"nonlinearity": "tanh"}),
     "rnn_relu": ("RNN", {"nonlinearity": "relu"}),
@@ -16,14 +16,14 @@ CELLS = {
 
 
 def random_spec(cell, input_size, hidden_size, num_layers=1, bidirectional=False, bias=True):
-    """A RecurrentSpec; the projected LSTM has about half as many outputs as units."""
+    """A RecurrentSpec. The projected LSTM has about half as many outputs as units."""
     kind, options = CELLS[cell]
     proj_size = (hidden_size + 1) // 2 if cell == "lstm_proj" else 0
     return RecurrentSpec(kind, input_size, hidden_size, num_layers, bidirectional, proj_size, bias, **options)
 
 
 def random_tensors(rng, spec, dtype=np.float64):
-    """Weights of torch's usual scale for a spec, by torch's names."""
+    """Weights for a spec at the scale of torch's initial ones, by torch's names."""
     bound = 1 / np.sqrt(spec.hidden_size)
     return {
         name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in spec.tensor_shapes().items()
@@ -38,7 +38,7 @@ def random_state(rng, spec, batch_size, dtype=np.float64):
 
 
 def make_layer(spec, tensors, **options):
-    """The layer of a spec and its weights."""
+    """The layer with this spec and these weights."""
     if spec.kind == "RNN":
         options["nonlinearity"] = spec.nonlinearity
     return getattr(fastrnn, spec.kind).from_state_dict(tensors, **options)
@@ -62,7 +62,7 @@ def arrays_of(state):
 
 
 def assert_close(got, wanted, tolerance):
-    """Every number within an absolute tolerance; shapes equal; a NaN is a failure."""
+    """Check that shapes are equal and every number is within an absolute tolerance. A NaN fails."""
     got, wanted = np.asarray(got), np.asarray(wanted)
     assert got.shape == wanted.shape
     error = np.abs(got - wanted).max(initial=0.0)
@@ -70,7 +70,7 @@ def assert_close(got, wanted, tolerance):
 
 
 def assert_states_close(got, wanted, tolerance):
-    """The same for states."""
+    """Check the arrays of two states in the same way."""
     got, wanted = arrays_of(got), arrays_of(wanted)
     assert len(got) == len(wanted)
     for one, other in zip(got, wanted, strict=True):
@@ -82,13 +82,13 @@ WAYS = ("zip", "legacy")
 
 
 def save(torch, content, path, way="zip"):
-    """Write what torch saves, in one of its formats; the path."""
+    """Write content with torch.save in one of its formats, and return the path."""
     torch.save(content, path, **({"_use_new_zipfile_serialization": False} if way == "legacy" else {}))
     return path
 
 
 def check_layer(torch, module, state_dict, **options):
-    """The layer of a state dict gives what torch's module gives in eval()."""
+    """Check that the layer of a state dict gives what torch's module gives in eval()."""
     layer = getattr(fastrnn, type(module).__name__).from_state_dict(state_dict, **options)
     x = torch.randn(7, 2, module.input_size)
     with torch.no_grad():

@@ -1,11 +1,17 @@
-"""Pickles of torch's files written opcode by opcode, as no program would write them."""
+"""torch's files and their pickles, written opcode by opcode, as no program would write them."""
 
+import io
 import pickle
 import struct
+import zipfile
+
+from fastrnn.importers.torch_file import LEGACY_MAGIC
+
+# ---------------------------------------------------------------- parts of pickles
 
 
 def number(value):
-    """What pickles a plain value: text, number, None, bool."""
+    """The opcodes that push a plain value: text, number, None, bool."""
     return pickle.dumps(value, protocol=2)[2:-1]
 
 
@@ -30,7 +36,7 @@ def call(function, *parts):
 
 
 def keep(place):
-    """Remember the top of the stack in the memo, and take it away."""
+    """Put the top of the stack into the memo, and take it off the stack."""
     return b"r" + struct.pack("<I", place) + b"0"
 
 
@@ -57,7 +63,7 @@ def quantised(scheme, size=(1,), count=16):
 
 
 def array(dtype, shape, data, unit=b""):
-    """A NumPy array; `unit` is that of dates."""
+    """A NumPy array. `unit` is the unit of dates."""
     state = [number(4), number("<"), b"N", b"N", b"N", number(0), number(0), number(0)]
     if unit:
         content = b"C" + bytes([len(unit)]) + unit
@@ -68,6 +74,34 @@ def array(dtype, shape, data, unit=b""):
     return made + tuple_of(number(1), tuple_of(*map(number, shape)), kind, b"\x89", content) + b"b"
 
 
+# ---------------------------------------------------------------- pickles and files
+
+
 def whole(*parts):
-    """The pickle of these parts."""
+    """The pickle that consists of these parts."""
     return b"\x80\x02" + b"".join(parts) + b"."
+
+
+def zip_of(pickled, storages=None, compression=zipfile.ZIP_STORED):
+    """The content of a file in torch's zip format with this pickle."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("archive/data.pkl", pickled)
+        for key, data in (storages or {}).items():
+            archive.writestr(f"archive/data/{key}", data)
+    return file.getvalue()
+
+
+def legacy_of(pickled, keys=(), storages=b""):
+    """The content of a file in torch's legacy format with this pickle."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}
+    head = [pickle.dumps(part, protocol=2) for part in (LEGACY_MAGIC, 1001, system)]
+    return b"".join(head) + pickled + pickle.dumps(list(keys), protocol=2) + storages
+
+
+def tensor_pickle(offset=0, size=(2, 2), stride=(2, 1), count=4, kind="FloatStorage", key="0"):
+    """A pickle of {"weight": tensor} with these numbers."""
+    numbers = number(offset) + number(size) + number(stride)
+    arguments = storage(count, kind, key) + numbers + b"\x89ccollections\nOrderedDict\n)R"
+    function = name("torch._utils", "_rebuild_tensor_v2")
+    return b"\x80\x02}" + number("weight") + function + b"(" + arguments + b"tRs."

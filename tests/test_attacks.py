@@ -1,4 +1,7 @@
-"""Files made to harm: what they cost, what they reach, what they hide; and what long honest ones cost."""
+"""Small files that cost much, mislead the reader of a message, or hide a part of a model.
+
+Files whose single numbers or opcodes are wrong are in test_hostile_files.
+"""
 
 import json
 import struct
@@ -13,6 +16,7 @@ from pickles import (
     dict_of,
     keep,
     kept,
+    legacy_of,
     list_of,
     name,
     number,
@@ -20,9 +24,9 @@ from pickles import (
     tensor,
     tuple_of,
     whole,
+    zip_of,
 )
 from safetensors.numpy import save as save_bytes
-from test_importers import legacy_of, zip_of
 
 import fastrnn
 from fastrnn.importers.values import StandIn
@@ -35,7 +39,7 @@ def load(*parts, storages=CONTENT, **options):
     return fastrnn.load_state_dict(zip_of(whole(*parts), storages, **options))
 
 
-# ---------------------------------------------------------------- memory that is not the file's
+# ---------------------------------------------------------------- storages and arrays of other kinds
 
 
 @pytest.mark.parametrize("count", (1, 100_000))
@@ -63,7 +67,7 @@ def test_arrays_of_other_things_than_numbers_are_no_weights(dtype):
     assert list(state_dict) == ["weight"] and list(state_dict.unread) == ["bias"]
 
 
-# ---------------------------------------------------------------- work and memory that a small file makes
+# ---------------------------------------------------------------- work and memory that a small file causes
 
 
 def test_scales_that_are_quantised_themselves_are_not_followed():
@@ -105,7 +109,7 @@ SHARED = {
 
 @pytest.mark.parametrize("kind", SHARED)
 def test_lists_of_lists_of_one_list_end(kind, run, tmp_path):
-    """Sixty times two of the one before: 2^60 items for whoever counts each."""
+    """Each of 60 lists holds the one before twice: 2^60 items for a reader that visits each."""
     parts = [b"]", keep(0)]
     for place in range(60):
         parts += [SHARED[kind](kept(place), kept(place)), keep(place + 1)]
@@ -171,7 +175,7 @@ def test_texts_that_are_encoded_again_and_again_are_refused():
     text = number("\u0100" * 60_000)
     encode = call(name("_codecs", "encode"), kept(1), number("utf-8"))
     parts = (text, keep(1), dict_of({"weight": tensor(), "o": list_of(*[encode] * 2000)}))
-    with pytest.raises(fastrnn.FormatError, match="texts that are used a few times"):
+    with pytest.raises(fastrnn.FormatError, match="texts that are reused a few times"):
         load(*parts)
 
 
@@ -193,11 +197,11 @@ def test_a_name_of_a_great_many_wrappers_is_a_name():
     assert list(state_dict) == [f"w{i}" for i in range(20)]
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- names in messages
 
 
 def test_names_do_not_make_lines():
-    """Whoever reads a message or a table reads lines that are the program's own."""
+    """No name from a file begins a line of a message, which could pass for the program's own words."""
     tensors = {f"a\nb: fine{end}": ONE for end in (".weight_ih_l0", ".weight_hh_l0")}
     with pytest.raises(fastrnn.WeightError, match="fits before") as error:
         fastrnn.load(save_bytes({**tensors, "x\r\ny.weight": ONE}))
@@ -209,7 +213,7 @@ def test_names_do_not_make_lines():
 
 def test_a_path_with_a_nul_is_an_os_error():
     for function in (fastrnn.load_state_dict, fastrnn.load):
-        with pytest.raises(OSError, match="No name of a file"):
+        with pytest.raises(OSError, match="Not a valid file name"):
             function("a\0b.pt")
 
 
@@ -282,7 +286,7 @@ def test_a_counter_in_a_wrapper_is_left_out(tmp_path):
 
 @pytest.mark.parametrize(("path", "is_embedding"), (("ensemble", False), ("emb", True), ("word_embed", True)))
 def test_an_embedding_is_told_by_words_not_by_letters(stack, path, is_embedding):
-    """A square matrix: as a Linear it fits before the LSTM as well."""
+    """The matrix is square, so as a Linear it would fit before the LSTM as well."""
     tensors = {f"lstm.{key}": value for key, value in stack.items()}
     data = save_bytes({f"{path}.weight": np.ones((3, 3), np.float32), **tensors})
     with pytest.raises(fastrnn.WeightError, match="expected a plain architecture") as error:

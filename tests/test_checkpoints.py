@@ -1,4 +1,4 @@
-"""Where the weights lie in a file, what a file may be, and what it is named for where it is none."""
+"""Where the weights are in a file, what a file may be, and the names of files that are not read."""
 
 import io
 import json
@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 import fastrnn
 
-# ---------------------------------------------------------------- where it lies in the file
+# ---------------------------------------------------------------- where the weights are
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_hint_names_a_key_that_works(tmp_path, content, key):
     torch.save(content(weights), tmp_path / "a.pt")
     with pytest.raises(fastrnn.FormatError, match="one state_dict, got 2") as caught:
         fastrnn.load_state_dict(tmp_path / "a.pt")
-    assert '. Pick one with key=, as key="' in str(caught.value)
+    assert '. Pick one with key=, for example key="' in str(caught.value)
     hinted = str(caught.value).partition('key="')[2].partition('"')[0]
     for name in (key, hinted):
         found = fastrnn.load_state_dict(tmp_path / "a.pt", name)
@@ -88,8 +88,8 @@ def test_tensors_without_names_are_named_for_what_they_are(tmp_path):
             "a Git LFS pointer",
             "git lfs pull",
         ),
-        (b"<!DOCTYPE html>\n<html>", "an HTML page", "download it again"),
-        (b"\n <html><body>404", "an HTML page", "download it again"),
+        (b"<!DOCTYPE html>\n<html>", "an HTML page", "Download it again"),
+        (b"\n <html><body>404", "an HTML page", "Download it again"),
         (b"<?xml version='1.0'?>", "an XML file", ""),
         (b"\x1f\x8b\x08" + bytes(20), "a gzip file", "Unpack it first"),
         (b"BZh91AY", "a bzip2 file", "Unpack it first"),
@@ -175,7 +175,7 @@ def test_bytes_are_content_and_no_path(golden):
 @settings(max_examples=300)
 @given(st.data())
 def test_safetensors_that_the_package_refuses_are_refused(data):
-    """Of headers near good ones: what we read, it reads."""
+    """With headers that are almost right: what we read, the package reads as well."""
     number = st.integers(-1, 40)
     entry = st.fixed_dictionaries(
         {"dtype": st.sampled_from(["F32", "F16", "I64", "BOOL", "F8_E4M3", "NO"]),

@@ -85,7 +85,7 @@ def test_verify_fails_with_status_1(run, model, tmp_path, wrong):
         (["verify", "lstm.pt"], "expected a model that fastrnn saved, got torch zip. fastrnn convert makes"),
         (["convert", "lstm.pt", "no/such/folder/m"], "No such folder to write in: 'no/such/folder/m'"),
         (["convert", "lstm.pt", "lstm.pt"], "another file than the input, got lstm.pt"),
-        (["convert", "lstm.pt", "m", "--nonlinearity", "tanh"], "an RNN beside nonlinearity, got LSTM"),
+        (["convert", "lstm.pt", "m", "--nonlinearity", "tanh"], "an RNN to go with nonlinearity, got LSTM"),
     ),
 )  # fmt: skip
 def test_errors_are_one_line_and_status_2(run, model, golden, tmp_path, monkeypatch, arguments, words):

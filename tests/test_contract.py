@@ -26,7 +26,7 @@ LAYERING = {
     "spec": set(),
     "terminal": {"errors"},
     "importers": {"arrays", "checks", "errors", "spec"},
-    "reference": {"spec", "importers"},
+    "reference": {"arrays", "spec", "importers"},
     "engine.backend": set(),
     "engine.threads": {"checks", "errors"},
     "engine.simd": {"engine.backend"},

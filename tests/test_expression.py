@@ -1,4 +1,4 @@
-"""Layers that somebody writes down, and the program that info shows."""
+"""Layers written as text, and the program that `fastrnn info` shows."""
 
 import re
 
@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn.importers import Source
 from fastrnn.importers.architecture import suggestion
+from fastrnn.loading.expression import make_from_expression
 from fastrnn.loading.verify import verify
-from fastrnn.loading.written import make_written
 
 
 @pytest.fixture
 def path(rng, tmp_path):
-    """A classifier whose file does not tell its order: safetensors and many modules sort their names."""
+    """A classifier whose file does not show the order of its layers, since its names are sorted."""
     arrays = {
         "embedding.weight": rng.standard_normal((11, 5)),
         "fc.0.weight": rng.standard_normal((7, 6)),
@@ -87,7 +87,7 @@ def test_options_of_the_command_are_those_of_layers_without(run, path, tmp_path)
         (
             "embedding, GRU('rnn', batch_first=False)",
             ("--batch-first",),
-            "batch_first=True, as was asked for",
+            "batch_first=True, as requested",
         ),
         ("embedding, rnn", ("--nonlinearity", "relu"), "a layer that takes nonlinearity, got none"),
         ("norm", ("--batch-first",), "a layer that takes batch_first, got none"),
@@ -101,7 +101,7 @@ def test_options_of_the_command_are_never_passed_over(run, path, tmp_path, layer
 @pytest.mark.parametrize(
     "text, options, words",
     (
-        ("rnn", (), 'nonlinearity="tanh" or "relu" of RNN, which no file tells'),
+        ("rnn", (), 'nonlinearity="tanh" or "relu" for RNN, which no file says'),
         ("RNN('rnn', nonlinearity='tanh')", ("--nonlinearity", "relu"), "got RNN with nonlinearity='tanh'"),
         ("RNN('rnn', nonlinearity='relu')", ("--nonlinearity", "relu"), ""),
         ("rnn", ("--nonlinearity", "relu"), ""),
@@ -134,7 +134,7 @@ def test_what_a_text_does_not_say_is_taken_for_granted(run, path, tmp_path):
         ("", "at least one layer"),
         ("embedding; rnn", "2 statements"),
         ("def f(): pass", "a program of other statements"),
-        ("embedding,, rnn", "no Python"),
+        ("embedding,, rnn", "not Python"),
         (
             "nothing",
             'a layer, or one of the modules "embedding", "fc.0", "fc.2", "norm" and "rnn", got "nothing"',
@@ -146,7 +146,7 @@ def test_what_a_text_does_not_say_is_taken_for_granted(run, path, tmp_path):
         ("GRU('rnn', **{})", "options of GRU"),
         ("GRU('nothing')", 'keys that begin with "nothing."'),
         ("LSTM('rnn')", "the weights of LSTM, got those of GRU"),
-        ("Softmax(open('x'))", "names of layers and modules, numbers and texts, got open"),
+        ("Softmax(open('x'))", "names of layers and modules, numbers and strings, got open"),
         ("__import__('os').system('touch mark')", "one of .*system"),
         ("rnn + rnn", "names of layers and modules"),
         ("[x for x in rnn]", "names of layers and modules"),
@@ -173,7 +173,7 @@ def test_any_text_is_layers_or_a_value_error(text):
     )
     with np.errstate(all="ignore"):
         try:
-            make_written(Source(b""), state_dict, text)
+            make_from_expression(Source(b""), state_dict, text)
         except (ValueError, TypeError):
             pass
 
@@ -182,7 +182,7 @@ def test_any_text_is_layers_or_a_value_error(text):
 
 
 def modules_of(data, rng):
-    """The tensors of some modules that may follow one another, or not."""
+    """The tensors of some modules, which may or may not fit one after another."""
     size = st.integers(1, 4)
     arrays = {}
     for index in range(data.draw(st.integers(0, 6))):
@@ -225,7 +225,7 @@ def test_the_program_that_info_shows_runs_as_it_stands(data, tmp_path_factory):
         re.fullmatch(r"\s+fastrnn\.\w+\.from_state_dict\(.*", line) is not None for line in text.split("\n")
     )
     assert len(scope["model"].layers if "model" in scope else ()) == wanted
-    # Every module is there, in the program or in a comment.
+    # Every module is in the program or in a comment.
     for key in arrays:
         path = key.rpartition(".")[0]
         assert (
@@ -244,10 +244,10 @@ def test_info_prints_a_program_that_runs(run, path, tmp_path):
     assert repr(scope["model"]).startswith(
         "Sequential(Embedding(11, 5), GRU(5, 6), Linear(6, 7), Linear(7, 3"
     )
-    # What it shows may be given back.
+    # The program can be passed back as the layers.
     assert run("convert", path, tmp_path / "m", "--layers", program)[0] == 0
     assert "    # fc.1 has no weights: perhaps an activation\n" in program
-    assert '# fastrnn.LayerNorm.from_state_dict(sd, "norm"),  # does not follow' in program
+    assert '# fastrnn.LayerNorm.from_state_dict(sd, "norm"),  # does not fit' in program
     assert "fastrnn.Last()" in program and "batch_first=True" in program and "fastrnn.Sigmoid()" in program
 
 
@@ -260,7 +260,7 @@ def test_an_error_keeps_its_lines(run, path):
 
 
 def test_the_order_is_that_in_which_modules_fit(tmp_path, rng):
-    """safetensors sorts names: fc before lstm."""
+    """safetensors sorts names, so fc comes before lstm."""
     arrays = {
         "fc.weight": rng.standard_normal((6, 6)),
         "fc.bias": rng.standard_normal(6),

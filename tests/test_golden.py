@@ -1,4 +1,4 @@
-"""torch's recorded numbers, for where torch is not installed."""
+"""Layers against torch's recorded outputs, so that they are tested where torch is not installed."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ OTHERS = {
 
 
 def part_of(path, name):
-    """The arrays of one case in a golden file, and its weights apart."""
+    """Return the weights of one case in a golden file, and its other arrays."""
     with np.load(path) as file:
         arrays = {key.removeprefix(f"{name}/"): file[key] for key in file if key.startswith(f"{name}/")}
     weights = {key.removeprefix("weights/"): arrays.pop(key) for key in list(arrays) if "/" in key}

@@ -1,4 +1,4 @@
-"""What lies beside the weights: plain values as they are, stand-ins for the rest, nothing called."""
+"""What lies beside the weights: plain values stay as they are, the rest is stand-ins, nothing is called."""
 
 import copy
 import datetime
@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers import WAYS, save
-from test_importers import legacy_of, tensor_pickle, zip_of
+from pickles import legacy_of, tensor_pickle, zip_of
 
 import fastrnn
-from fastrnn.importers.hostile import is_hostile
+from fastrnn.importers.dangerous_names import is_dangerous
 from fastrnn.importers.tensors import Storage
 from fastrnn.importers.values import StandIn
 
@@ -58,7 +58,9 @@ FOREIGN = {
 def test_foreign_names_beside_the_weights_are_inert(tmp_path, wrap, name, protocol):
     inner = tensor_pickle()[2:].removeprefix(b"}").removesuffix(b"s.")
     beside = pickle.dumps(FOREIGN[name], protocol=protocol)
-    beside = beside[2 if protocol == 2 else 11 : -1]  # without its head (of 4, a frame's as well) and end
+    beside = beside[
+        2 if protocol == 2 else 11 : -1
+    ]  # without its beginning (for protocol 4 that of a frame, too) and end
     pickled = b"\x80" + bytes([protocol]) + b"}X\5\0\0\0extra" + beside + b"s" + inner + b"s."
     data = np.arange(4, dtype=np.float32).tobytes()
     content = (
@@ -108,15 +110,15 @@ def test_stand_ins_tell_what_they_would_have_been(tmp_path):
         "types.FunctionType",
     ),
 )
-def test_hostile_names_stay_hostile(name):
+def test_dangerous_names_are_known(name):
     module, _, last = name.partition(".")
     if module == "numpy":
-        assert is_hostile("numpy", "os.system")
+        assert is_dangerous("numpy", "os.system")
     elif name == "os.path.os.system":
-        assert is_hostile("os.path", "os.system")
+        assert is_dangerous("os.path", "os.system")
     else:
-        assert is_hostile(module, last)
-        assert is_hostile("some.module", name)
+        assert is_dangerous(module, last)
+        assert is_dangerous("some.module", name)
 
 
 @pytest.mark.parametrize(
@@ -135,12 +137,12 @@ def test_hostile_names_stay_hostile(name):
         ("models.system", "System"),
     ),
 )
-def test_harmless_names_are_not_hostile(module, name):
-    assert not is_hostile(module, name)
+def test_harmless_names_are_not_dangerous(module, name):
+    assert not is_dangerous(module, name)
 
 
 def values():
-    """Plain values as scripts keep them beside the weights."""
+    """Plain values, as scripts save them beside the weights."""
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     return {
         "number": 7,
@@ -219,7 +221,7 @@ def test_values_of_a_file_cannot_be_changed(tmp_path):
         lambda: found["nested"]["a"].clear(), lambda: found["list"].__setitem__(0, 1),
         lambda: found["keys"].setdefault("new", 1), lambda: found["list"][1].sort(),
     ):  # fmt: skip
-        with pytest.raises(TypeError, match=r"values that are only read, got a change. copy.deepcopy"):
+        with pytest.raises(TypeError, match=r"read-only use of a value, got a change. copy.deepcopy"):
             change()
     with pytest.raises(ValueError, match="read-only"):
         found["array"][0, 0] = 1
@@ -254,7 +256,7 @@ def test_values_that_hold_themselves_come_to_an_end(tmp_path):
 
 
 def test_a_pandas_table_is_a_stand_in(tmp_path):
-    """Whatever is no plain value keeps its name and what it would have been made of."""
+    """A value that is not plain keeps its name and what it would have been made from."""
     pandas_like = b"cpandas.core.frame\nDataFrame\n)\x81}X\x01\0\0\0aK\x01sb"
     pickled = tensor_pickle()[:-1] + b"X\x05\0\0\0table" + pandas_like + b"s."
     found = fastrnn.load_state_dict(zip_of(pickled, {"0": bytes(16)}))
@@ -264,7 +266,7 @@ def test_a_pandas_table_is_a_stand_in(tmp_path):
 
 
 def test_values_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
-    """Loading reads no tensor of an optimizer; asking for one opens the file again."""
+    """Loading reads no tensor of an optimizer. Asking for one opens the file again."""
     torch = pytest.importorskip("torch")
     module = torch.nn.Linear(200, 300)
     optimizer = torch.optim.Adam(module.parameters())
@@ -321,7 +323,7 @@ def test_keys_of_every_kind_keep_their_values(tmp_path):
 
 def test_a_stand_in_says_where_its_attributes_are():
     stand_in = StandIn("argparse.Namespace", state={"hidden": 4})
-    with pytest.raises(AttributeError, match=r"the stand-in for argparse\.Namespace: .* is in `state`"):
+    with pytest.raises(AttributeError, match=r"the stand-in for argparse\.Namespace: .* are in `state`"):
         _ = stand_in.hidden
     assert copy.copy(stand_in).state == {"hidden": 4} == pickle.loads(pickle.dumps(stand_in)).state
 

@@ -382,7 +382,7 @@ def test_doubtful_architectures_show_what_to_write(rng, tmp_path, state_dict, ex
 
 def test_nonlinearity_is_for_an_rnn(rng, tmp_path):
     np.savez(tmp_path / "a", **random_tensors(rng, random_spec("lstm", 3, 4)))
-    with pytest.raises(ValueError, match="an RNN beside nonlinearity, got LSTM"):
+    with pytest.raises(ValueError, match="an RNN to go with nonlinearity, got LSTM"):
         fastrnn.load(tmp_path / "a.npz", nonlinearity="tanh")
 
 

@@ -1,4 +1,4 @@
-"""Parameters that training left in parts are those of torch's eval() module, or refused by name."""
+"""Parameters that training kept in parts become those of torch's eval() module, or are refused by name."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ import fastrnn
 
 
 def parametrized(torch, how, kind="LSTM"):
-    """A module of which some parameters are held in parts, after a step of training, in eval()."""
+    """A module in eval() with some parameters in parts, after one step of training."""
     import torch.nn.utils.prune
 
     nn, utils = torch.nn, torch.nn.utils
@@ -78,7 +78,7 @@ def test_parameters_in_parts_are_folded(tmp_path, how, kind):
 
 
 class WeightDrop:
-    """The keys of AWD-LSTM's, torchnlp's and fastai's weight drop after a training pass."""
+    """State dicts with the weight drop of AWD-LSTM, torchnlp and fastai, after a training pass."""
 
     def __init__(self, rng):
         self.tensors = random_tensors(rng, random_spec("lstm", 3, 4), np.float32)
@@ -118,7 +118,7 @@ def test_the_raw_weight_is_the_weight(rng, tmp_path, form):
         np.testing.assert_array_equal(layer(x)[0], wanted)
     assert fastrnn.load_state_dict(tmp_path / "a.npz").folded == {"rnns.0.module.weight_hh_l0": "weight drop"}
     np.testing.assert_array_equal(fastrnn.load(tmp_path / "a.npz")(x)[0], wanted)
-    with pytest.raises(fastrnn.WeightError, match=r'"rnns.0.module"; name one with prefix='):
+    with pytest.raises(fastrnn.WeightError, match=r'"rnns.0.module"\. Name one with prefix='):
         fastrnn.LSTM.from_state_dict(found, "rnns.0")
 
 
@@ -139,10 +139,10 @@ def in_parts(rng, change):
         (lambda w: {"weight_hh_l0_orig": w, "weight_hh_l0_u": w[:, 0], "weight_hh_l0_v": w[:, 0]},
          "spectral norm (vectors of shape"),
         (lambda w: {"weight_hh_l0_g": w[:, :1], "weight_hh_l0_v": w, "weight_hh_l0": w},
-         "its parts stand beside a weight_hh_l0"),
+         "its parts are beside a whole weight_hh_l0"),
         (lambda w: {"parametrizations.weight_hh_l0.original": w}, "torch.nn.utils.parametrize was given"),
         (lambda w: {"parametrizations.weight_hh_l0.original": w, "parametrizations.weight_hh_l0.0.base": w},
-         "an orthogonal parametrization (no file tells its map"),
+         "an orthogonal parametrization (no file says which map"),
         (lambda w: {"parametrizations.weight_hh_l0.original": w, "parametrizations.weight_hh_l0.0.lora_A": w},
          "what torch.nn.utils.parametrize was given"),
         (lambda w: {"parametrizations.weight_hh_l0.original0": w[:, :1],
@@ -153,7 +153,7 @@ def in_parts(rng, change):
 def test_parts_that_do_not_tell_enough_are_refused_by_name(rng, tmp_path, change, words):
     found = in_parts(rng, change)
     np.savez(tmp_path / "a.npz", **{f"rnn.{name}": array for name, array in found.items()})
-    state_dict = fastrnn.load_state_dict(tmp_path / "a.npz")  # the others are there
+    state_dict = fastrnn.load_state_dict(tmp_path / "a.npz")  # the others are read
     assert "rnn.weight_ih_l0" in state_dict and list(state_dict.unread) == ["rnn.weight_hh_l0"]
     for make in (
         lambda: fastrnn.GRU.from_state_dict(found),
@@ -193,7 +193,7 @@ def test_names_that_look_like_parts_are_left_alone(tmp_path):
 
 
 def test_weight_norm_of_zeros_is_what_torch_makes_of_it(rng):
-    """NaN, without a warning."""
+    """It is NaN, without a warning."""
     weight = np.zeros((12, 4), np.float32)
     found = in_parts(rng, lambda _: {"weight_hh_l0_g": weight[:, :1], "weight_hh_l0_v": weight})
     assert np.isnan(fastrnn.GRU.from_state_dict(found).tensors["weight_hh_l0"]).all()
@@ -228,7 +228,7 @@ def test_an_averaged_model_is_the_model(tmp_path):
 @pytest.mark.parametrize("dim", (0, 1))
 @pytest.mark.parametrize("shape", ((4, 4), (6, 6), (4, 7)))
 def test_the_axis_of_a_spectral_norm_is_found(tmp_path, kind, dim, shape):
-    """Of a square weight no shape tells it; the vectors do."""
+    """For a square weight the shapes do not show it, but the vectors do."""
     torch = pytest.importorskip("torch")
     torch.manual_seed(dim + shape[1])
     utils = torch.nn.utils
@@ -252,7 +252,7 @@ def test_the_axis_of_a_spectral_norm_is_found(tmp_path, kind, dim, shape):
 def test_an_axis_that_nothing_tells_is_refused(rng):
     weight, u, v = (rng.standard_normal(n).astype(np.float32) for n in ((4, 4), 4, 4))
     found = {"weight_orig": weight, "weight_u": u, "weight_v": v}
-    with pytest.raises(fastrnn.WeightError, match=r"spectral norm .no file tells its dim"):
+    with pytest.raises(fastrnn.WeightError, match=r"spectral norm .no file says its dim"):
         fastrnn.Linear.from_state_dict(found)
 
 

@@ -1,6 +1,6 @@
-"""Files that people reported trouble with elsewhere; each names the report or what it is like.
+"""Files with which people reported trouble. Each test names the report or says what the file is like.
 
-Where a report was of another library, the file is made here as that program makes it.
+If a report is about another library, the file is made here as that library makes it.
 """
 
 import argparse
@@ -12,8 +12,8 @@ from collections import OrderedDict, UserDict
 import numpy as np
 import pytest
 from helpers import check_layer, random_spec, random_tensors, save
+from pickles import legacy_of, tensor_pickle, zip_of
 from safetensors.numpy import save_file
-from test_importers import legacy_of, tensor_pickle, zip_of
 
 import fastrnn
 from fastrnn.importers.torch_file import LEGACY_MAGIC
@@ -25,7 +25,7 @@ def load_both(content, tmp_path):
 
 
 def test_names_of_one_tensor_are_found_in_the_metadata(tmp_path, rng):
-    """safetensors.torch.save_model keeps one of tied weights, and the other names as texts
+    """safetensors.torch.save_model writes tied weights once, and the other names as metadata
     (huggingface/transformers#38870, keras-team/keras-hub#3075)."""
     arrays = {f"rnn.{k}": v for k, v in random_tensors(rng, random_spec("lstm", 8, 8), np.float32).items()}
     arrays["decoder.bias"] = rng.standard_normal(20).astype(np.float32)
@@ -38,14 +38,14 @@ def test_names_of_one_tensor_are_found_in_the_metadata(tmp_path, rng):
 
 
 def test_a_pickled_module_beside_a_state_dict_is_not_passed_over(tmp_path):
-    """{"model": Module, "ema": state_dict}: the module is what the file is about (tracel-ai/burn#5766)."""
+    """{"model": Module, "ema": state_dict}: the module is the model (tracel-ai/burn#5766)."""
     torch = pytest.importorskip("torch")
     module = torch.nn.LSTM(2, 3)
     torch.save({"model": module, "ema": module.state_dict()}, tmp_path / "a.pt")
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     assert found.key == "ema" and found.others == ("model",) and "LSTM" in found.left_out["model"].name
     with pytest.raises(
-        fastrnn.WeightError, match=r'one model, got "ema" and "model". key="ema" takes the first'
+        fastrnn.WeightError, match=r'one model, got "ema" and "model". key="ema" loads the first'
     ):
         fastrnn.load(tmp_path / "a.pt")
 
@@ -97,7 +97,7 @@ def test_metrics_and_callbacks_are_no_second_model(tmp_path):
 
 @pytest.mark.parametrize("dtype", ("int8", "uint8", "bool", "int16"))
 def test_whole_numbers_are_no_weights(rng, tmp_path, dtype):
-    """int8 weights whose scale lies elsewhere (pytorch/pytorch#31468)."""
+    """int8 weights whose scale is elsewhere (pytorch/pytorch#31468)."""
     tensors = random_tensors(rng, random_spec("gru", 3, 4), np.float32)
     tensors["weight_hh_l0"] = (tensors["weight_hh_l0"] * 100).astype(dtype)
     np.savez(tmp_path / "a.npz", **tensors)
@@ -110,16 +110,16 @@ def test_whole_numbers_are_no_weights(rng, tmp_path, dtype):
 
 
 def test_two_archives_in_one_file_are_refused(tmp_path):
-    """torch.save twice into a file: torch reads the first, zip readers the last (pytorch/pytorch#45136)."""
+    """Two torch.save into one file: torch reads the first, zip readers the last (pytorch/pytorch#45136)."""
     one, two = (zip_of(tensor_pickle(), {"0": np.full(4, n, np.float32).tobytes()}) for n in (1, 2))
-    with pytest.raises(fastrnn.FormatError, match=r"an archive that begins the file.*Several files"):
+    with pytest.raises(fastrnn.FormatError, match=r"an archive at the beginning of the file.*Several files"):
         load_both(one + two, tmp_path)
 
 
 @pytest.mark.parametrize("protocol", (1, 2, 3, 4, 5))
 @pytest.mark.parametrize("way", ("zip", "legacy"))
 def test_every_protocol_of_pickles_is_read(tmp_path, protocol, way):
-    """Readers that knew protocol 2 alone (tracel-ai/burn#3605)."""
+    """Other readers know only protocol 2 (tracel-ai/burn#3605)."""
     torch = pytest.importorskip("torch")
     module = torch.nn.GRU(2, 3)
     options = {"pickle_protocol": protocol, "_use_new_zipfile_serialization": way == "zip"}
@@ -139,7 +139,7 @@ def test_a_legacy_file_of_another_machine_is_little_endian_all_the_same(tmp_path
 
 
 def test_storages_that_are_parts_of_others_are_read(tmp_path):
-    """As in files of torch 0.1: a storage with the key of a part, its offset and its count."""
+    """In files of torch 0.1 a storage may have the key of a part, its offset and its count."""
     whole = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04"
     pickled = tensor_pickle(size=(2,), stride=(1,), count=4)
     place = pickled.index(b"(X\x07")
@@ -155,7 +155,7 @@ def test_storages_that_are_parts_of_others_are_read(tmp_path):
 
 
 class Settings(dict):
-    """As addict, easydict and omegaconf make them: a dict with attributes."""
+    """A dict with attributes, as addict, easydict and omegaconf have it."""
 
     def __getattr__(self, name):
         return self[name]
@@ -184,12 +184,10 @@ def test_other_kinds_of_dicts_are_looked_into(tmp_path, wrap):
 
 
 def test_a_method_that_was_not_called_is_named(tmp_path):
-    """torch.save(model.state_dict) without the brackets (trushkin-ilya/face-anti-spoofer#13)."""
+    """torch.save(model.state_dict) without the parentheses (trushkin-ilya/face-anti-spoofer#13)."""
     torch = pytest.importorskip("torch")
     torch.save(torch.nn.GRU(2, 3).state_dict, tmp_path / "a.pt")
-    with pytest.raises(
-        fastrnn.FormatError, match=r"model.state_dict, which was not called. Save what it gives"
-    ):
+    with pytest.raises(fastrnn.FormatError, match=r"model.state_dict, which was not called. Call it"):
         fastrnn.load(tmp_path / "a.pt")
 
 
@@ -206,7 +204,7 @@ def test_counters_of_operations_are_no_weights(tmp_path):
 
 
 def test_a_large_vocabulary_beside_the_weights_is_read(tmp_path):
-    """600,000 words and their numbers (OpenNMT/OpenNMT-py#2030)."""
+    """600,000 words and their indices (OpenNMT/OpenNMT-py#2030)."""
     torch = pytest.importorskip("torch")
     words = [f"w{index}" for index in range(600_000)]
     content = {
@@ -228,13 +226,13 @@ def test_parameters_whose_numbers_lie_elsewhere_are_named(tmp_path):
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     assert "fc.weight" in found.unread and len(found) == 4
     with pytest.raises(
-        fastrnn.WeightError, match=r"fc.weight is in the file, and was not read: it has no numbers"
+        fastrnn.WeightError, match=r"fc.weight is in the file but was not read: it has no numbers"
     ):
         fastrnn.load(tmp_path / "a.pt")
 
 
 def test_a_number_left_out_of_a_sequential_is_a_doubt(rng, tmp_path):
-    """nn.Sequential numbers its modules: "0" and "2" have something without weights between them."""
+    """nn.Sequential numbers its modules. Between "0" and "2" there is a module without weights."""
     tensors = random_tensors(rng, random_spec("gru", 3, 4))
     head = {"weight": rng.standard_normal((2, 4)), "bias": np.zeros(2)}
     for path, words in (("2", '"1"'), ("3", '"1"'), ("0.1", '"0.0"'), ("fc.1", '"fc.0"')):
@@ -254,10 +252,10 @@ def test_a_number_left_out_of_a_sequential_is_a_doubt(rng, tmp_path):
 @pytest.mark.parametrize(
     "path, shape, wanted",
     (
-        ("encoder", (20, 3), "Embedding(20, 3)"),  # fits as nothing else
+        ("encoder", (20, 3), "Embedding(20, 3)"),  # fits nowhere else
         ("lookup", (20, 3), "Embedding(20, 3)"),
         ("embed", (20, 3), "Embedding(20, 3)"),
-        ("embed", (3, 5), "beside the recurrent module"),  # a Linear of that name
+        ("embed", (3, 5), "beside the recurrent module"),  # a Linear with this name
         ("emb", (3, 3), "may be an Embedding or a Linear"),
         ("decoder", (20, 4), "Linear(4, 20, bias=False)"),
         ("decoder", (3, 4), "which fits before"),

@@ -127,7 +127,7 @@ def test_nothing_but_a_file_is_replaced(run, model, rng, tmp_path):
     (tmp_path / "link.npy").symlink_to(tmp_path / "pipe.npy")
     for output in ("pipe.npy", "link.npy"):
         status, _, err = run("run", saved, tmp_path / "x.npy", "-o", tmp_path / output)
-        assert status == 2 and "No regular file, so it is not replaced" in err
+        assert status == 2 and "Not a regular file, so it is not replaced" in err
     assert (tmp_path / "pipe.npy").is_fifo()
     (tmp_path / "other.npy").symlink_to(tmp_path / "y.npy")
     status, _, _ = run("run", saved, tmp_path / "x.npy", "-o", tmp_path / "other.npy")
@@ -182,7 +182,7 @@ def test_a_replaced_file_keeps_its_permissions(run, model, tmp_path, monkeypatch
     assert run(*command)[0] == 0 and output.stat().st_mode & 0o777 == 0o600
     monkeypatch.setattr(os, "access", lambda path, mode: path != str(output))
     status, _, err = run(*command)
-    assert status == 2 and "The file may not be written" in err
+    assert status == 2 and "No permission to write this file" in err
 
 
 def test_a_message_names_the_command_once(run, model, tmp_path, monkeypatch):
@@ -226,7 +226,7 @@ def test_a_folder_that_may_not_be_written_in_is_refused_before_the_work(run, mod
     np.save(tmp_path / "x.npy", np.ones((5, 3)))
     monkeypatch.setattr(os, "access", lambda *_: False)  # whoever is root may write anywhere
     status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert status == 2 and "The folder may not be written in" in err
+    assert status == 2 and "No permission to write in this folder" in err
     assert not (tmp_path / "y.npy").exists()
 
 
@@ -287,8 +287,8 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("wrong.npy -o y.npy --state no/s", "No such folder"),
         ("lengths.npz -o y.npy", "lengths of shape (2,), got ()"),
         ("header.npy -o y.npy", "a whole .npy file"),
-        ("right.npy -o .", "A folder, which no file replaces: '.'"),
-        ("right.npy -o y.npy --state=", "No name of a file"),
+        ("right.npy -o .", "A folder cannot be replaced by a file: '.'"),
+        ("right.npy -o y.npy --state=", "Not a valid file name"),
         ("right.npy -o y.npy --state s.npy", "--state: expected a name that ends in .npz, got s.npy"),
         ("right.npy -o " + "y" * 999, "File name too long"),
         ("lens.npz -o y.npy", 'lens.npz: expected no arrays but x, lengths, state0 and state1, '

@@ -1,4 +1,4 @@
-"""A model beside what torch's module gave: examples, what would agree, and what was never compared."""
+"""Comparing a model with torch's module: examples, what would agree, and what was never compared."""
 
 import json
 import warnings
@@ -14,7 +14,7 @@ from fastrnn.loading.verify import verify
 
 
 def tagger(rng, precision="float32", batch_first=True, kind="LSTM"):
-    """An LSTM and a Linear, as a state dict has them; and the layers."""
+    """Return the state dict of an LSTM and a Linear, and the two layers."""
     lstm = random_layer(rng, kind, 3, 6, precision=precision, batch_first=batch_first)
     fc = {"weight": rng.standard_normal((2, 6)), "bias": np.array([2.0, -2.0])}
     weights = {f"lstm.{name}": array for name, array in lstm.tensors.items()}
@@ -22,7 +22,7 @@ def tagger(rng, precision="float32", batch_first=True, kind="LSTM"):
     return weights, lstm, fastrnn.Linear.from_state_dict(fc, precision=precision)
 
 
-# What a module's forward may do that no state dict tells, and the hint that finds it.
+# What the forward of a module may do that no state dict says, and the hint that names it.
 TAILS = {
     "sigmoid": (
         lambda lstm, fc: [lstm, fc, fastrnn.Sigmoid()],
@@ -40,7 +40,7 @@ TAILS = {
 
 @pytest.mark.parametrize("tail", TAILS)
 @pytest.mark.parametrize("kind", ("LSTM", "GRU"))
-def test_what_no_file_tells_is_found_by_an_example(rng, tmp_path, tail, kind):
+def test_what_no_file_says_is_found_by_an_example(rng, tmp_path, tail, kind):
     weights, lstm, fc = tagger(rng, kind=kind)
     make, hint = TAILS[tail]
     right = fastrnn.Sequential(*make(lstm, fc))
@@ -109,7 +109,9 @@ def test_an_example_of_torch_passes_and_a_wrong_one_fails(tmp_path):
         fastrnn.Linear.from_state_dict(sd, "fc"),
         fastrnn.Sigmoid(),
     )
-    assert right.verify(tokens.numpy(), y)["passed"]  # the axis of one that squeeze took counts nothing
+    assert right.verify(tokens.numpy(), y)[
+        "passed"
+    ]  # the axis of size 1 that squeeze removed does not matter
     off = right.verify(tokens.numpy(), y + 1e-3)
     assert not off["passed"] and off["largest_error"] == pytest.approx(1e-3, rel=0.01)
     assert right.verify(tokens.numpy(), y + 1e-3, tolerance=0.01)["passed"]
@@ -141,7 +143,7 @@ def test_without_an_example_a_model_is_tested_beside_the_reference(rng):
 
 @pytest.mark.parametrize("noise", (0.0, 1e-6))
 def test_networks_that_amplify_rounding_are_allowed_for_it(rng, noise):
-    """Large weights: the float32 output is far from the float64 one, and torch's would be as far."""
+    """With large weights the float32 output is far from the float64 one, as torch's would be."""
     layer = random_layer(rng, "RNN", 3, 40, precision="float32")
     tensors = {name: array * 4 for name, array in layer.tensors.items()}
     model = fastrnn.Sequential(fastrnn.RNN.from_state_dict(tensors))
@@ -267,7 +269,7 @@ def test_wrong_examples_of_the_command_line_are_named(rng, run, tmp_path, monkey
 
 
 def change_tensors(path, change):
-    """Write a saved model again with tensors that are changed."""
+    """Write a saved model again with changed tensors."""
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
     tensors = load_file(path)
@@ -326,14 +328,14 @@ def test_a_wrong_nonlinearity_is_found(rng):
     "x_shape, open_",
     (
         ((4, 9, 3), ()),
-        ((9, 3), ("time_first",)),  # without rows both layouts are the same
+        ((9, 3), ("time_first",)),  # an unbatched sequence fits both layouts
         ((1, 1, 3), ("time_first", "every_step")),
         ((1, 4, 3), ("every_step",)),  # one step: its output is the last
     ),
 )
 def test_what_an_example_does_not_decide_stays_open(rng, run, tmp_path, x_shape, open_):
     weights, _, _ = tagger(rng)
-    weights["fc.bias"] = np.array([5, -5], np.float32)  # which no activation leaves as they are
+    weights["fc.bias"] = np.array([5, -5], np.float32)  # every activation changes these outputs
     np.savez(tmp_path / "a.npz", **weights)
     model = fastrnn.load(tmp_path / "a.npz")
     x = rng.standard_normal(x_shape)

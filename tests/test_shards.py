@@ -1,4 +1,4 @@
-"""Models in several files, and files that are a part of one: whole, or refused by name."""
+"""Models in several files load whole. A file that is only a part of one is refused by name."""
 
 import io
 import json
@@ -14,7 +14,7 @@ import fastrnn
 
 
 def divide(stack, folder, of_second, end="safetensors", write_index=True):
-    """Two shards and their index, as Hugging Face's libraries write them; the paths of the shards."""
+    """Write two shards and their index as Hugging Face's libraries do; return the paths of the shards."""
     parts = [{}, {}]
     for name, array in stack.items():
         parts[of_second(name)][name] = array
@@ -64,11 +64,11 @@ def test_a_renamed_shard_is_told_by_the_index_beside_it(stack, tmp_path, of_seco
     first.rename(tmp_path / "weights.safetensors")
     with pytest.raises(fastrnn.FormatError, match=r"got one of the 2 files of model.safetensors.index.json"):
         fastrnn.load(tmp_path / "weights.safetensors")
-    with open(tmp_path / "weights.safetensors", "rb") as file:  # the index lies beside an open file too
+    with open(tmp_path / "weights.safetensors", "rb") as file:  # the index is found beside an open file too
         with pytest.raises(fastrnn.FormatError, match=r"got one of the 2 files"):
             fastrnn.load(file)
     assert fastrnn.load_state_dict(tmp_path).keys() == stack.keys()
-    save_file(stack, tmp_path / "other.safetensors")  # which the index does not name
+    save_file(stack, tmp_path / "other.safetensors")  # the index does not name this one
     assert fastrnn.load_state_dict(tmp_path / "other.safetensors").keys() == stack.keys()
 
 
@@ -92,17 +92,17 @@ def test_an_index_that_does_not_fit_its_files_is_refused(stack, tmp_path):
         with pytest.raises(fastrnn.FormatError, match=words):
             fastrnn.load_state_dict(tmp_path)
 
-    refuse("says, got 1 that are not there", more=second.name)
-    refuse("all its files in the same folder, got none of the name", more="third.safetensors")
+    refuse("lists, got 1 missing", more=second.name)
+    refuse('all its files in the same folder, got no "third.safetensors"', more="third.safetensors")
     for name in ("../secret", "a/b", "..", "", "C:x", 5):
         refuse("an index of the files beside it", more=name)
-    # A tensor that the index does not list is a part of the model all the same.
+    # A tensor that the index does not list is still a part of the model.
     del good["weight_map"]["bias_hh_l1"]
     index.write_text(json.dumps(good))
     np.testing.assert_array_equal(fastrnn.load_state_dict(tmp_path)["bias_hh_l1"], stack["bias_hh_l1"])
     index.write_text(json.dumps(good))
     second.unlink()
-    with pytest.raises(fastrnn.FormatError, match="none of the name"):
+    with pytest.raises(fastrnn.FormatError, match="got no "):
         fastrnn.load(index)
 
 
@@ -149,7 +149,7 @@ LOST = (
 @pytest.mark.parametrize("name, words", LOST)
 @pytest.mark.parametrize("prefix", ("", "rnn."))
 def test_no_key_of_a_stack_is_lost(rng, tmp_path, name, words, prefix):
-    """A gap, a bias of one direction alone, a direction of one layer alone."""
+    """A gap, the bias of only one direction, a direction of only one layer."""
     tensors = random_tensors(rng, random_spec("gru", 3, 4, num_layers=2, bidirectional=True))
     del tensors[name]
     np.savez(tmp_path / "a.npz", **{prefix + key: array for key, array in tensors.items()})
@@ -180,13 +180,13 @@ def test_a_module_beside_the_chosen_state_dict_is_not_lost(tmp_path):
 
 
 def test_an_archive_with_a_name_twice_is_refused(tmp_path):
-    """Of two entries of one name a reader sees the last."""
+    """A reader would see only the last of two entries with one name."""
     with pytest.warns(UserWarning, match="Duplicate name"), zipfile.ZipFile(tmp_path / "a", "w") as archive:
         for fill in (0.0, 1.0):
             file = io.BytesIO()
             np.save(file, np.full((4, 3), fill))
             archive.writestr("weight_ih_l0.npy", file.getvalue())
-    with pytest.raises(fastrnn.FormatError, match="each entry once"):
+    with pytest.raises(fastrnn.FormatError, match="entries of different names"):
         fastrnn.load_state_dict(tmp_path / "a")
 
 

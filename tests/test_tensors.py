@@ -1,4 +1,4 @@
-"""Tensors of every kind that files hold: their numbers, or why they are not read."""
+"""Every kind of tensor in a file: its numbers, or why it is not read."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 from helpers import WAYS, assert_close, check_layer, save
-from test_importers import tensor_pickle, zip_of
+from pickles import tensor_pickle, zip_of
 
 import fastrnn
 from fastrnn.importers.tensors import FLOAT8, float8_values
@@ -47,7 +47,7 @@ def test_tensors_that_numpy_has_not_are_left_out_by_name(tmp_path, way):
         ("meta", "without numbers"),
     ):
         assert words in found.unread[name] and words in found.left_out[name].reason
-        with pytest.raises(fastrnn.WeightError, match=f"{name} is in the file, and was not read: .*{words}"):
+        with pytest.raises(fastrnn.WeightError, match=f"{name} is in the file but was not read: .*{words}"):
             found[name]
     with pytest.raises(KeyError):
         found["nothing"]
@@ -56,13 +56,13 @@ def test_tensors_that_numpy_has_not_are_left_out_by_name(tmp_path, way):
 
 
 @pytest.mark.parametrize("mark", ("conj", "other"))
-def test_an_unknown_mark_of_a_tensor_is_not_passed_over(tmp_path, mark):
+def test_an_unknown_flag_of_a_tensor_is_not_passed_over(tmp_path, mark):
     pickled = tensor_pickle().replace(
         b"ccollections\nOrderedDict\n)R",
         b"ccollections\nOrderedDict\n)R}" + pickle.dumps(mark, 2)[2:-1] + b"\x88s",
     )
     (tmp_path / "a").write_bytes(zip_of(pickled, {"0": bytes(16)}))
-    with pytest.raises(fastrnn.FormatError, match=f"a tensor with the mark '{mark}'"):
+    with pytest.raises(fastrnn.FormatError, match=f"a tensor with the unknown flag '{mark}'"):
         fastrnn.load_state_dict(tmp_path / "a")
 
 
@@ -84,7 +84,7 @@ def test_float8_is_what_torch_makes_of_it(tmp_path, name):
 
 
 def test_float8_of_a_few_bytes():
-    """Without torch: the least, the largest, one and what is no number."""
+    """Without torch: the smallest and largest values, 1, and what is not a number."""
     table = float8_values("float8_e4m3fn")
     assert [table[b] for b in (0x00, 0x01, 0x38, 0x7E, 0xFE)] == [0, 2.0**-9, 1, 448, -448] and math.isnan(
         table[127]
@@ -132,7 +132,7 @@ def test_packed_weights_of_dynamic_quantisation_are_read(tmp_path, kind, options
     torch.save(packed.state_dict(), tmp_path / "a.pt")
     found = fastrnn.load_state_dict(tmp_path / "a.pt")
     assert sorted(found) == sorted(module.state_dict()) and not found.unread
-    for name, tensor in module.state_dict().items():  # a step is 1/127 of the largest
+    for name, tensor in module.state_dict().items():  # a quantisation step is 1/127 of the largest weight
         assert_close(found[name], tensor.numpy(), 0.51 * 2 * tensor.abs().max().item() / 255 + 1e-6)
     weight, bias = packed[1]._packed_params._weight_bias()
     np.testing.assert_array_equal(found["1.weight"], weight.dequantize().numpy())
@@ -163,12 +163,12 @@ def test_packed_weights_of_cells_and_halves_are_read(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_layers_and_directions_of_packed_weights_are_not_guessed(tmp_path):
-    """Two packed cells that each take what they give: two layers, or both directions of one."""
+    """Two packed cells whose input is as wide as their output: two layers, or two directions of one."""
     torch = pytest.importorskip("torch")
     for options in ({"num_layers": 2}, {"bidirectional": True}):
         module = torch.nn.Sequential(torch.nn.LSTM(4, 4, **options))
         torch.save({"state_dict": quantised(torch, module).state_dict()}, tmp_path / "a.pt")
-        with pytest.raises(fastrnn.FormatError, match="no file tells layers from directions"):
+        with pytest.raises(fastrnn.FormatError, match="which may be two layers or two directions"):
             fastrnn.load(tmp_path / "a.pt")
 
 
@@ -182,7 +182,7 @@ def test_an_expanded_buffer_is_a_value(tmp_path, way):
     found = fastrnn.load_state_dict(save(torch, content, tmp_path / "a.pt", way))
     for name, tensor in content.items():
         np.testing.assert_array_equal(found[name], tensor.numpy())
-        # Indices that share an element would be written together.
+        # A write to an element that several indices share would change all of them.
         assert found[name].flags.writeable is (name == "weight")
 
 
@@ -210,7 +210,7 @@ def test_a_wrong_crc_costs_that_tensor_alone(tmp_path):
     content = content.replace(struct.pack("<3f", 7, 7, 7), struct.pack("<3f", 7, 8, 7))
     found = fastrnn.load_state_dict(content)
     assert list(found) == ["good", "fc.bias"] and "Bad CRC-32" in found.unread["bad"]
-    with pytest.raises(fastrnn.WeightError, match=r"bad is in the file, and was not read: .*Bad CRC-32"):
+    with pytest.raises(fastrnn.WeightError, match=r"bad is in the file but was not read: .*Bad CRC-32"):
         found["bad"]
 
 
@@ -228,7 +228,7 @@ def test_a_missing_storage_costs_that_tensor_alone(tmp_path, rng):
     assert len(found) == 7 and list(found.unread) == ["weight_ih_l1"]
     for make in (lambda: fastrnn.LSTM.from_state_dict(found), lambda: fastrnn.load(tmp_path / "b.pt")):
         with pytest.raises(
-            fastrnn.WeightError, match=r"weight_ih_l1 is in the file, and was not read: .*an entry 'a/data/"
+            fastrnn.WeightError, match=r"weight_ih_l1 is in the file but was not read: .*an entry 'a/data/"
         ):
             make()
 
@@ -241,7 +241,7 @@ def test_a_module_that_could_not_be_read_is_not_passed_over(tmp_path):
         state[name] = state[name].to(torch.complex64)
     torch.save(state, tmp_path / "a.pt")
     with pytest.raises(
-        fastrnn.WeightError, match=r"fc.weight is in the file, and was not read: a tensor on torch.Complex"
+        fastrnn.WeightError, match=r"fc.weight is in the file but was not read: a tensor on torch.Complex"
     ):
         fastrnn.load(tmp_path / "a.pt")
     assert fastrnn.GRU.from_state_dict(fastrnn.load_state_dict(tmp_path / "a.pt"), "rnn").hidden_size == 4
@@ -254,14 +254,12 @@ def test_a_parameter_that_is_a_list_is_not_passed_over(tmp_path):
         if name.endswith("_l1"):
             state[name] = state[name].tolist()
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(
-        fastrnn.WeightError, match="weight_ih_l1 is in the file, and was not read: list of 16"
-    ):
+    with pytest.raises(fastrnn.WeightError, match="weight_ih_l1 is in the file but was not read: list of 16"):
         fastrnn.load(tmp_path / "a.pt")
 
 
 def test_expanded_buffers_cost_nobody_else_anything(tmp_path, rng):
-    """Three of 16 MB, and one that no memory would hold."""
+    """Three of 16 MB each, and one that no memory could hold."""
     torch = pytest.importorskip("torch")
     module = torch.nn.GRU(3, 4)
     content = {
@@ -291,7 +289,7 @@ def test_arrays_of_npz_that_are_no_weights_cost_that_array_alone(rng, tmp_path):
     found = fastrnn.load_state_dict(tmp_path / "a.npz")
     assert list(found) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
     assert list(found.unread) == ["vocab", "objects", "complex"]
-    with pytest.raises(fastrnn.WeightError, match=r"objects is in the file, .* pickled objects"):
+    with pytest.raises(fastrnn.WeightError, match=r"objects is in the file but .* pickled objects"):
         found["objects"]
     with pytest.raises(fastrnn.WeightError, match="vocab is in the file"):
         found.get("vocab")

@@ -14,8 +14,8 @@ from fastrnn.cli.options import (
     read_example,
 )
 from fastrnn.cli.verify import as_json, print_verification
+from fastrnn.loading.expression import with_last
 from fastrnn.loading.verify import verify
-from fastrnn.loading.written import with_last
 from fastrnn.terminal import print_lines
 
 LAYERS_HELP = """\

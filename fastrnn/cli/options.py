@@ -14,8 +14,8 @@ from fastrnn.errors import literal, message, printable, quote
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.expression import key_in
 from fastrnn.importers.numpy_file import read_arrays
+from fastrnn.loading.expression import make_from_expression
 from fastrnn.loading.load import make_model, what_is_open
-from fastrnn.loading.written import make_written
 from fastrnn.program.sequential import nest_state
 from fastrnn.saving.whole_files import check_target
 from fastrnn.terminal import remark
@@ -144,7 +144,7 @@ def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequenti
             source, state_dict, batch_first=options.batch_first, nonlinearity=options.nonlinearity, **loading
         )
     else:
-        model, unused = make_written(
+        model, unused = make_from_expression(
             source,
             state_dict,
             layers,

@@ -1,4 +1,7 @@
-"""Zip archives from anyone, read within bounds."""
+"""Zip archives from untrusted sources, read within bounds.
+
+What the entries mean is not known here. The formats are in `torch_file` and `numpy_file`.
+"""
 
 import os
 import zipfile
@@ -9,32 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
-from fastrnn.importers.source import Window
+from fastrnn.importers.source import BoundedFile
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# torch and numpy.savez store without compression; savez_compressed makes weights 10 % smaller, pruned
-# ones several times, and arrays of zeros a thousand times. More than this is an attack on memory.
+# torch and numpy.savez store without compression. savez_compressed makes weights 10 % smaller, pruned weights
+# several times, and arrays of zeros a thousand times. An archive that unpacks to more than MAX_RATIO times
+# its size, plus FREE_BYTES, is an attack on memory.
 MAX_RATIO = 20
 FREE_BYTES = 16 * 2**20
 
 
 class Archive:
-    """A zip file whose entries cannot be larger than the file lets one expect.
+    """A zip file whose entries together are not much larger than the file.
 
-    `sizes` maps each entry's name to its size in bytes. Use it as a context manager; a Window that was given
-    stays as it is, and may be read from again once it is reopened.
+    `sizes` maps the name of each entry to its size in bytes. Use the archive as a context manager. It closes
+    the file only if it was given a path. A BoundedFile stays with its owner, and entries can be read again
+    whenever the owner has reopened it.
+
+    Raises
+    ------
+    FormatError
+        The archive is damaged or hostile.
+    OSError
+        The file cannot be read.
     """
 
-    def __init__(self, file: str | Window, where: str) -> None:
+    def __init__(self, file: str | BoundedFile, where: str) -> None:
         self.where = where
         self._is_own = isinstance(file, str)
         try:
             self._zip = zipfile.ZipFile(cast("str | IO[bytes]", file))
         except (zipfile.BadZipFile, ValueError, NotImplementedError, OverflowError) as error:
             got = f"a damaged one ({error})"
-            hint = "It may be cut short: copy or download it again."
+            hint = "It may be cut short. Copy or download it again."
             raise FormatError(message(where, "a whole zip archive", got, hint)) from error
         try:
             self._check(os.path.getsize(file) if isinstance(file, str) else file.seek(0, os.SEEK_END))
@@ -47,34 +59,40 @@ class Archive:
         packed = sum(entry.compress_size for entry in entries)
         unpacked = sum(entry.file_size for entry in entries)
         if packed > file_size:
-            got = f"{packed} bytes of them in a file of {file_size}"
-            raise FormatError(message(self.where, "entries that lie one behind the other", got))
+            got = f"{packed} bytes of entries in a file of {file_size}"
+            raise FormatError(message(self.where, "entries that do not overlap", got))
         if unpacked > FREE_BYTES + MAX_RATIO * file_size:
-            got = f"{unpacked} bytes out of a file of {file_size}"
+            got = f"{unpacked} bytes from a file of {file_size}"
             hint = "It looks like a zip bomb."
             raise FormatError(message(self.where, "an archive of weights", got, hint))
         for entry in entries:
             if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or entry.flag_bits & 1:
-                got = f"{brief(entry.filename)} compressed or encrypted in another way"
+                got = f"{brief(entry.filename)}, encrypted or compressed in another way"
                 raise FormatError(message(self.where, "entries stored or deflated", got))
             if entry.CRC == 0:
-                # torch's way to say that none was computed (torch.utils.serialization.config.save);
-                # zipfile compares with what an entry has.
+                # torch writes 0 if it computed none (torch.utils.serialization.config.save). zipfile would
+                # compare with it.
                 del entry.CRC
         self.sizes = {entry.filename: entry.file_size for entry in entries}
         if min((entry.header_offset for entry in entries), default=0):
-            got = "one after something else"
+            got = "something else before it"
             hint = "Several files were written into one."
-            raise FormatError(message(self.where, "an archive that begins the file", got, hint))
+            raise FormatError(message(self.where, "an archive at the beginning of the file", got, hint))
         if len(self.sizes) < len(entries):
-            raise FormatError(message(self.where, "each entry once", "one of a name twice"))
+            raise FormatError(message(self.where, "entries of different names", "one name twice"))
 
     def packed(self, name: str) -> int:
-        """The bytes that an entry takes in the file."""
+        """Return the number of bytes that an entry takes in the file."""
         return self._zip.getinfo(name).compress_size
 
     def read(self, name: str, limit: int | None = None) -> NDArray[np.uint8]:
-        """The bytes of an entry as a writable uint8 array; FormatError beyond `limit` bytes."""
+        """Return the content of an entry as a writable uint8 array.
+
+        Raises
+        ------
+        FormatError
+            The entry is damaged, or longer than `limit` bytes.
+        """
         size = self.sizes[name]
         if limit is not None and size > limit:
             raise FormatError(message(self.where, f"{brief(name)} of at most {limit} bytes", str(size)))

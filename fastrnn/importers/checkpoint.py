@@ -1,4 +1,7 @@
-"""Finds the state dict in what a file holds, reads its arrays within bounds, and keeps the rest."""
+"""From what a file holds to a StateDict: which state dict is chosen, its arrays, and the rest.
+
+No format is parsed here. `torch_file`, `safetensors_file` and `numpy_file` make what `find_state_dict` takes.
+"""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -10,42 +13,42 @@ import numpy as np
 from fastrnn.arrays import Array
 from fastrnn.checks import check_text
 from fastrnn.errors import FormatError, brief, literal, message, quote
-from fastrnn.importers.parameters import is_recurrent_key
-from fastrnn.importers.parametrizations import is_parameter
-from fastrnn.importers.places import (
+from fastrnn.importers.checkpoint_tree import (
     Path,
-    at,
     candidates,
     children,
+    dotted,
     entries,
     find_path,
     is_module,
     is_state_dict,
-    join,
     other_weights,
+    value_at,
     what_is,
 )
+from fastrnn.importers.parameters import is_recurrent_key
+from fastrnn.importers.parametrizations import is_parameter
 from fastrnn.importers.quantised import unpack
-from fastrnn.importers.source import Window
+from fastrnn.importers.source import BoundedFile
 from fastrnn.importers.state_dict import LeftOut, StateDict
 from fastrnn.importers.tensors import (
     FREE_BYTES,
-    MAX_DTYPES,
     MAX_EXPANDED,
     MAX_SHARING,
     TensorView,
     Unread,
+    check_dtypes,
 )
 from fastrnn.importers.values import Foreign, Freezer, PickledArray, StandIn
 
-# Where training scripts put a model's state dict.
+# The keys under which training scripts save a model's state dict.
 USUAL_KEYS = (
     "state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params",
 )  # fmt: skip
 MAX_LEFT_OUT = 1000
 
 
-# ---------------------------------------------------------------- what is in a file
+# ---------------------------------------------------------------- the whole way
 
 
 def find_state_dict(
@@ -54,9 +57,9 @@ def find_state_dict(
     file_format: str,
     key: str | None = None,
     metadata: dict[str, str] | None = None,
-    window: Window | None = None,
+    file: BoundedFile | None = None,
 ) -> StateDict:
-    """Find the state dict in an object of dicts, and make its arrays, by the names that the file gives them.
+    """Find the state dict in what a file holds, and read its arrays. Names stay as they are in the file.
 
     Parameters
     ----------
@@ -66,21 +69,21 @@ def find_state_dict(
         The file's name, for messages.
     file_format : str
     key : str, optional
-        The place of the state dict.
+        The path of the state dict.
     metadata : dict of str to str, optional
-    window : Window, optional
-        The file, where tensors are read from it when they are asked for.
+    file : BoundedFile, optional
+        The file, if tensors beside the state dict are to be read when they are asked for.
 
     Raises
     ------
     FormatError
-        There is none, or there are several and no `key` picks one; or none of its tensors can be read.
+        There is no state dict, or there are several and no `key`, or none of the tensors can be read.
     """
     if key is not None:
         path = _path(root, where, key)
-        found = entries(at(root, path))
+        found = entries(value_at(root, path))
         if not is_state_dict(found):
-            _raise_none(at(root, path), where, f"a state_dict at {quote([key])}")
+            _raise_none(value_at(root, path), where, f"a state_dict at {quote([key])}")
         others: list[Path] = []
     else:
         path, found = _choose(root, where)
@@ -91,31 +94,34 @@ def find_state_dict(
     for name, value in unpack(found).items():
         value = value.value() if isinstance(value, PickledArray) else value
         is_real = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
-        text = name if isinstance(name, str) else join((name,))
+        text = name if isinstance(name, str) else dotted((name,))
         if isinstance(name, str) and (isinstance(value, TensorView) or is_real):
             tensors[name] = value
         elif isinstance(value, Unread):
             unread[text] = value.reason
         elif is_parameter(text) or isinstance(value, TensorView):
-            unread[text] = what_is(value) if isinstance(name, str) else "its name is no text"
+            unread[text] = what_is(value) if isinstance(name, str) else "its name is not text"
         else:
             rest[(*path, name)] = value
     arrays = _read(tensors, unread, where)
-    stand_ins = {join((*path, name)): StandIn("torch.Tensor", reason=why) for name, why in unread.items()}
+    stand_ins = {dotted((*path, name)): StandIn("torch.Tensor", reason=why) for name, why in unread.items()}
     rest |= _beside(root, path)
     return StateDict(
         arrays,
         file_format,
-        join(path),
-        _left_out(rest, where, window) | stand_ins,
+        dotted(path),
+        _left_out(rest, where, file) | stand_ins,
         metadata,
         unread=unread,
-        others=tuple(map(join, others)),
+        others=tuple(map(dotted, others)),
     )
 
 
+# ---------------------------------------------------------------- the arrays of a state dict
+
+
 def _read(tensors: Mapping[str, Any], unread: dict[str, str], where: str) -> dict[str, Array]:
-    """The arrays of tensors; those that cannot be read go to `unread`. It is an error if none can."""
+    """Return arrays of tensors. What cannot be read goes to `unread`. Raise FormatError if nothing can."""
     _check_sharing(tensors, where)
     arrays: dict[str, Array] = {}
     first: FormatError | None = None
@@ -141,50 +147,53 @@ def _read(tensors: Mapping[str, Any], unread: dict[str, str], where: str) -> dic
 
 
 def _check_sharing(tensors: Mapping[str, Any], where: str) -> None:
-    """Refuse views that share storages so often that copies of them would fill the memory."""
+    """Raise FormatError if copies of the views would take far more memory than the storages they share."""
     views = [view for view in tensors.values() if isinstance(view, TensorView) and not view.is_expanded()]
     storages = {id(view.storage.whole): view.storage.whole for view in views}
     there = sum(storage.nbytes() for storage in storages.values())
     wanted = sum(view.nbytes for view in views)
-    if any(len(dtypes) > MAX_DTYPES for dtypes in _dtypes_of(views).values()):
-        raise FormatError(message(where, f"a storage of at most {MAX_DTYPES} dtypes", "more"))
-    # One that does not fit its own storage is named by itself.
+    for dtypes in _dtypes_of(views).values():
+        check_dtypes(where, dtypes)
+    # A single view that does not fit its storage is reported when it is read, by its name.
     if len(views) > 1 and wanted > FREE_BYTES + MAX_SHARING * there:
-        got = f"{len(views)} of {wanted} bytes on storages of {there}"
-        raise FormatError(message(where, "tensors that are mostly their own", got))
+        got = f"{len(views)} of {wanted} bytes in storages of {there} bytes"
+        raise FormatError(message(where, "tensors that share little memory", got))
 
 
 def _dtypes_of(views: list[TensorView]) -> dict[int, set[str]]:
-    """The dtypes in which the views of each storage take it."""
+    """Return the dtypes of the views of each storage, by the id of the storage."""
     dtypes: dict[int, set[str]] = {}
     for view in views:
         dtypes.setdefault(id(view.storage.whole), set()).add(view.dtype)
     return dtypes
 
 
+# ---------------------------------------------------------------- the rest of a file
+
+
 def _beside(root: object, path: Path) -> dict[Path, object]:
-    """What lies beside the way to the state dict."""
+    """Return what lies beside the state dict, and beside each dict on the way to it."""
     rest: dict[Path, object] = {}
     for depth in range(len(path)):
-        for name, value in children(at(root, path[:depth])):
+        for name, value in children(value_at(root, path[:depth])):
             if name != path[depth]:
                 rest[(*path[:depth], name)] = value
     return rest
 
 
-def _left_out(rest: Mapping[Path, object], where: str, window: Window | None) -> LeftOut:
-    """Everything but the arrays, as plain values that nobody can change; each made when it is asked for."""
+def _left_out(rest: Mapping[Path, object], where: str, file: BoundedFile | None) -> LeftOut:
+    """Return the rest as read-only plain values, each of which is made when it is asked for."""
     freezer = Freezer(partial(_frozen_tensor, where))
 
     def make(value: object) -> Any:
-        session: AbstractContextManager[None] = nullcontext() if window is None else window.reopened()
+        session: AbstractContextManager[None] = nullcontext() if file is None else file.reopened()
         with session:
             return freezer.freeze(value)
 
     makers: dict[str, Any] = {}
-    for place, value in list(rest.items())[:MAX_LEFT_OUT]:
-        name = join(place)
-        while name in makers:  # as keys 1 and "1" have it
+    for path, value in list(rest.items())[:MAX_LEFT_OUT]:
+        name = dotted(path)
+        while name in makers:  # the keys 1 and "1" have the same name
             name += "'"
         makers[name] = partial(make, value)
     more = {"...": f"{len(rest) - MAX_LEFT_OUT} more"} if len(rest) > MAX_LEFT_OUT else {}
@@ -192,7 +201,7 @@ def _left_out(rest: Mapping[Path, object], where: str, window: Window | None) ->
 
 
 def _frozen_tensor(where: str, value: object) -> object:
-    """A tensor beside the state dict as a read-only array, or a stand-in."""
+    """Return a tensor beside the state dict as a read-only array or a stand-in."""
     if isinstance(value, TensorView):
         try:
             array = value.array(where, "tensor").view()
@@ -204,21 +213,21 @@ def _frozen_tensor(where: str, value: object) -> object:
     return StandIn("torch.Tensor" if reason else type(value).__name__, reason=reason)
 
 
-# ---------------------------------------------------------------- which state dict it is
+# ---------------------------------------------------------------- which state dict is chosen
 
 
 def _path(root: object, where: str, key: str) -> Path:
-    """The path of a key; or raise."""
+    """Return the path of a key; raise FormatError if there is none."""
     path = find_path(root, check_text(where, "key", key))
     if path is None:
-        names = [join((name,)) for name, _ in children(root)][:20]
+        names = [dotted((name,)) for name, _ in children(root)][:20]
         got = f"only {quote(names)}" if names else "none"
         raise FormatError(message(where, f"the key {brief(key)}", got))
     return path
 
 
 def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any]]:
-    """The one state dict that a file is about: its path and itself."""
+    """Return the path of the only state dict that a file can be meant for, and the state dict."""
     found = candidates(root)
     if not found:
         _raise_none(root, where, "a state_dict")
@@ -232,27 +241,28 @@ def _choose(root: object, where: str) -> tuple[Path, dict[Any, Any]]:
     chosen = [path for path in found if path in best]
     if len(chosen) == 1:
         return chosen[0], found[chosen[0]]
-    names = [join(path) for path in chosen[:20]]
-    keys = [join(path) for path in chosen[:20] if find_path(root, join(path)) == path]
-    hint = f"Pick one with key=, as key={literal(keys[-1])}." if keys else ""
+    names = [dotted(path) for path in chosen[:20]]
+    keys = [dotted(path) for path in chosen[:20] if find_path(root, dotted(path)) == path]
+    hint = f"Pick one with key=, for example key={literal(keys[-1])}." if keys else ""
     raise FormatError(message(where, "one state_dict", f"{len(chosen)}: {quote(names)}", hint))
 
 
 def _raise_none(found: object, where: str, expected: str) -> NoReturn:
+    """Raise the FormatError of a value that holds no state dict, which says what it is instead."""
     module = _first_foreign(found)
     if module is not None:
         if module.name.endswith(".getattr") and _is_text(module.arguments[1:], "state_dict"):
             got = "the method model.state_dict, which was not called"
-            hint = 'Save what it gives: torch.save(model.state_dict(), "weights.pt").'
+            hint = 'Call it: torch.save(model.state_dict(), "weights.pt").'
             raise FormatError(message(where, expected, got, hint))
         hint = (
-            "Such a file needs the code of its class, and runs it. Where you trust it and have "
-            "that code, save its weights once: torch.save(torch.load(path, weights_only=False)"
-            '.state_dict(), "weights.pt") (take the module out of a dict first), and load that file.'
+            "Loading it needs the code of its class, and runs code from the file. If you trust the file and "
+            "have that code, save the weights once: torch.save(torch.load(path, weights_only=False)"
+            '.state_dict(), "weights.pt") (if it is a dict, take the module out first). Then load that file.'
         )
         got = f"a whole pickled module or object ({module.name})"
         raise FormatError(message(where, expected, got, hint))
-    hint = "In the program that made it, save model.state_dict(): its names tell which tensor is which."
+    hint = "In the program that made it, save model.state_dict(). Its names say which tensor is which."
     if isinstance(found, TensorView):
         raise FormatError(message(where, expected, f"a single {what_is(found)}", hint))
     if isinstance(found, (list, tuple)) and any(isinstance(item, (TensorView, Unread)) for item in found):
@@ -265,6 +275,7 @@ def _is_text(arguments: tuple[Any, ...], text: str) -> bool:
 
 
 def _first_foreign(found: object) -> Foreign | None:
+    """Return the value, or the first of its items, that a call of the file's own code would have made."""
     if isinstance(found, Foreign):
         return found
     values = found.values() if isinstance(found, dict) else found if isinstance(found, (list, tuple)) else ()

@@ -1,4 +1,7 @@
-"""From a state dict as a file has it to that of the module itself: whole parameters, plain names."""
+"""From a state dict as a file has it to that of the module itself: whole parameters, names without wrappers.
+
+How parameters in parts become whole is in `parametrizations`. No file is read here.
+"""
 
 from fastrnn.arrays import Array
 from fastrnn.importers.parametrizations import fold, is_parameter
@@ -7,15 +10,15 @@ from fastrnn.importers.values import StandIn
 
 # DataParallel and the like put "module." before every key.
 WRAPPER = "module."
-# What wrappers put before or into a key: torch.compile, FSDP, activation checkpoints, Lightning's Fabric.
+# What torch.compile, FSDP, activation checkpointing and Lightning's Fabric put before or into a key.
 INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-# Counters: of torch.optim.swa_utils.AveragedModel, and in each module whose operations thop counted.
+# Counters of torch.optim.swa_utils.AveragedModel, and of thop, which puts them into every module.
 COUNTERS = ("n_averaged", "total_ops", "total_params")
-EMPTY = "it has no numbers: they lie in other files, as with DeepSpeed's ZeRO stage 3"
+EMPTY = "it has no numbers: they are in other files, as with DeepSpeed's ZeRO stage 3"
 
 
 def clean(where: str, state_dict: StateDict) -> StateDict:
-    """The same with whole parameters, by the names of the module itself."""
+    """Return the state dict with whole parameters and the names of the module itself."""
     counters = {name: array for name, array in state_dict.items() if _is_counter(name, array)}
     if len(counters) == len(state_dict):
         counters = {}
@@ -38,12 +41,12 @@ def clean(where: str, state_dict: StateDict) -> StateDict:
 
 
 def _is_counter(name: str, array: Array) -> bool:
-    """Whether it counts something beside the weights."""
+    """Whether a tensor is a counter, not a weight."""
     return array.size == 1 and name.endswith(COUNTERS) and name.rpartition(".")[2] in COUNTERS
 
 
 def _unwrapped(names: list[str]) -> dict[str, str]:
-    """Each name without what wrappers put into it; as it was, where two would become one."""
+    """Map each name to itself without wrappers. If two would become the same, all stay as they are."""
     everything = "\n".join(names)
     has_inner = any(wrapper in everything for wrapper in INNER_WRAPPERS)
     result = {name: _without_inner(name) if has_inner else name for name in names}
@@ -53,7 +56,7 @@ def _unwrapped(names: list[str]) -> dict[str, str]:
 
 
 def _wrappers_before(name: str) -> int:
-    """How many times the wrapper stands at the beginning of a name."""
+    """Count how often a name begins with the wrapper."""
     count = 0
     while name.startswith(WRAPPER, count * len(WRAPPER)):
         count += 1

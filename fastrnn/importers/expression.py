@@ -1,13 +1,15 @@
-"""Layers that somebody wrote down: a small expression, or a pasted Sequential, read without running it.
+"""Layers written as text: a short expression or a pasted Sequential, read without running it.
 
-The text is parsed as Python and looked through; nothing in it is evaluated. Of a text in these forms
+The text is parsed as Python, and its syntax tree is read. Nothing in it is evaluated, except for literals. It
+may have these forms:
 
     embedding, lstm, Last, fc, Sigmoid
     LSTM("encoder.lstm", batch_first=True), "fc.0", Softmax(dim=-1)
     fastrnn.Sequential(fastrnn.LSTM.from_state_dict(sd, "lstm"), fastrnn.Last(), ...)
 
-a path is that of a module in the state dict, whose kind its tensors tell; a name of a layer without weights
-is that layer. A path with numbers stands in quotes. A whole program is taken for its last Sequential.
+The path of a module in the state dict stands for the layer that its tensors make. The name of a layer without
+weights stands for that layer. A path with numbers is put in quotes. Of a whole program the last Sequential is
+read.
 """
 
 import ast
@@ -22,7 +24,7 @@ from fastrnn.spec import GATES, LayerSpec
 
 WHERE = "layers"
 MAX_TEXT = 100_000
-EXAMPLE = 'As "embedding, lstm, Last, fc, Sigmoid".'
+EXAMPLE = 'For example "embedding, lstm, Last, fc, Sigmoid".'
 
 
 def read_layers(
@@ -32,24 +34,31 @@ def read_layers(
     weighted: Sequence[str],
     defaults: Mapping[str, Any],
 ) -> tuple[list[LayerSpec], set[str]]:
-    """Return the LayerSpecs of a text, in order, and the paths of the modules that it names.
+    """Read the layers of a text.
 
     Parameters
     ----------
     text : str
     state_dict : StateDict
-        Where the weights are.
+        Holds the weights.
     option_names : mapping of str to sequence of str
-        The kinds of layers that there are, and the options of each, in the order of their arguments.
+        The kinds of layers that exist, and the options of each in the order of its arguments.
     weighted : sequence of str
         The kinds that always have weights.
     defaults : mapping of str to object
-        Options of recurrent layers that the text does not give: batch_first, nonlinearity.
+        Options of recurrent layers, for those that the text does not give: batch_first, nonlinearity.
+
+    Returns
+    -------
+    specs : list of LayerSpec
+        In order.
+    paths : set of str
+        The modules of the state dict that the text names.
 
     Raises
     ------
     ValueError
-        The text is none of these forms, or names a module or layer that does not exist.
+        The text has none of these forms, or names a module or layer that does not exist.
     WeightError
         A tensor could not be read.
     """
@@ -70,12 +79,12 @@ def read_layers(
 
 
 def key_in(text: str) -> str | None:
-    """The key that a pasted program gives to load_state_dict; None where it gives none.
+    """Return the key that a pasted program passes to load_state_dict, or None.
 
     Raises
     ------
     ValueError
-        The text is no Python.
+        The text is not Python.
     """
     for node in ast.walk(_parse(text)):
         if isinstance(node, ast.Call) and _last_name(node.func) == "load_state_dict":
@@ -93,12 +102,12 @@ def _parse(text: str) -> ast.Module:
         return ast.parse(text.strip().strip(","), mode="exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         place = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else str(error)
-        got = f"one that is no Python ({printable(place[:100])})"
+        got = f"one that is not Python ({printable(place[:100])})"
         raise ValueError(message(WHERE, "a list of layers", got, EXAMPLE)) from None
 
 
 def _expression_of(tree: ast.Module) -> ast.expr:
-    """The one expression of a text; of a program its last Sequential."""
+    """Return the one expression of a text, or the last Sequential of a program."""
     statements = [node for node in tree.body if not isinstance(node, (ast.Import, ast.ImportFrom))]
     values = [node.value for node in statements if isinstance(node, (ast.Expr, ast.Assign)) and node.value]
     if len(values) < len(statements):
@@ -115,7 +124,7 @@ def _expression_of(tree: ast.Module) -> ast.expr:
 
 
 def _last_name(node: ast.expr) -> str:
-    """The name of a class or function, alone or as a program has it: nn.Tanh; "" of any other."""
+    """Return the name of a class or function, as in Tanh, nn.Tanh or fastrnn.Tanh; else ""."""
     match node:
         case ast.Name(id=name):
             return name
@@ -127,7 +136,7 @@ def _last_name(node: ast.expr) -> str:
 
 
 class _Reader:
-    """From nodes of a parsed text to LayerSpecs."""
+    """Makes LayerSpecs of the nodes of a syntax tree."""
 
     def __init__(
         self,
@@ -143,6 +152,7 @@ class _Reader:
         self.paths: set[str] = set()
 
     def read(self, node: ast.expr) -> Iterator[LayerSpec]:
+        """Yield the layers of a node in order."""
         match node:
             case ast.Tuple(elts=items) | ast.List(elts=items):
                 for item in items:
@@ -160,7 +170,7 @@ class _Reader:
                 self._refuse(node)
 
     def _named(self, node: ast.expr) -> LayerSpec:
-        """A layer by its name alone, or a module by its path."""
+        """Return the layer of a name: that of a kind of layer, or the path of a module."""
         path = str(node.value) if isinstance(node, ast.Constant) else ast.unparse(node)
         kind = _last_name(node)
         if path not in module_paths(self.state_dict) and kind in self.option_names:
@@ -203,13 +213,13 @@ class _Reader:
         return LayerSpec(kind, options, tensors)
 
     def _with_defaults(self, kind: str, options: dict[str, Any]) -> dict[str, Any]:
-        """The options of a recurrent layer: those of the text, and defaults that do not contradict them."""
+        """Return the options of a recurrent layer: the text's and the defaults, which must not contradict."""
         for name in self.option_names[kind]:
             if name in self.defaults and options.setdefault(name, self.defaults[name]) != self.defaults[name]:
                 got = f"{kind} with {name}={options[name]!r}"
-                raise ValueError(message(WHERE, f"{name}={self.defaults[name]!r}, as was asked for", got))
+                raise ValueError(message(WHERE, f"{name}={self.defaults[name]!r}, as requested", got))
         if "nonlinearity" in self.option_names[kind] and "nonlinearity" not in options:
-            expected = f'nonlinearity="tanh" or "relu" of {kind}, which no file tells'
+            expected = f'nonlinearity="tanh" or "relu" for {kind}, which no file says'
             raise ValueError(message(WHERE, expected, "none"))
         return options
 
@@ -221,7 +231,7 @@ class _Reader:
 
     def _refuse(self, node: ast.expr) -> NoReturn:
         raise ValueError(
-            message(WHERE, "names of layers and modules, numbers and texts", _text(node), EXAMPLE)
+            message(WHERE, "names of layers and modules, numbers and strings", _text(node), EXAMPLE)
         )
 
 

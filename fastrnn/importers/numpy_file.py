@@ -1,4 +1,9 @@
-"""numpy.savez's files, a zip of .npy entries, and single .npy files."""
+"""NumPy's files: .npz, which is a zip archive of .npy entries, and single .npy files.
+
+Headers and sizes are checked before an array is made. Pickled objects are never unpickled.
+
+Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+"""
 
 import io
 from collections.abc import Mapping
@@ -9,7 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from fastrnn.arrays import Array
-from fastrnn.errors import FormatError, brief, message, quote
+from fastrnn.errors import FormatError, brief, brief_error, message, quote
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.source import Source
 from fastrnn.importers.tensors import Unread, is_shape
@@ -19,7 +24,13 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 
 
 def read_npz(archive: Archive, where: str) -> dict[str, Array | Unread]:
-    """Read every array of an archive: names to ndarrays, of real numbers; others are not read."""
+    """Read the arrays of an archive by name. Those that hold no real numbers are `Unread`.
+
+    Raises
+    ------
+    FormatError
+        An entry is no .npy file, or is damaged.
+    """
     strange = [name for name in archive.sizes if not name.endswith(".npy")]
     if strange:
         raise FormatError(message(where, "entries that are .npy files", quote(strange[:5])))
@@ -27,12 +38,12 @@ def read_npz(archive: Archive, where: str) -> dict[str, Array | Unread]:
 
 
 def read_arrays(source: Source) -> dict[str, Array]:
-    """Read every array of an .npz file, or the one of a .npy file by the name "x".
+    """Read the arrays of an .npz file by name, or the array of a .npy file under the name "x".
 
     Raises
     ------
     FormatError
-        The file is damaged or of another kind, or holds something else than real numbers.
+        The file is damaged, of another kind, or holds something other than real numbers.
     """
     where = source.where
     with source.open() as file:
@@ -48,7 +59,7 @@ def read_arrays(source: Source) -> dict[str, Array]:
 
 
 def only_real(arrays: Mapping[str, Array | Unread], where: str) -> dict[str, Array]:
-    """The arrays, all of which have to be of real numbers; or raise FormatError."""
+    """Return the arrays if all of them hold real numbers; else raise FormatError."""
     for name, array in arrays.items():
         if isinstance(array, Unread):
             raise FormatError(message(where, f"{brief(name)} to hold real numbers", array.reason))
@@ -64,15 +75,13 @@ def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array | Unrea
         shape, is_fortran, dtype = _HEADERS[version](file)
         if not is_shape(shape):
             raise ValueError(f"a shape {brief(str(shape))}")
-    # NumPy parses the header as Python text, which fails in many ways (TokenError, MemoryError, ...).
+    # NumPy parses the header as Python source, which fails in many ways (TokenError, MemoryError, ...).
     except Exception as error:
-        got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
+        got = f"a damaged one ({brief_error(error)})"
         raise FormatError(message(where, f"a whole array {brief(name)}", got)) from error
     if dtype.kind not in "fiub":
         return Unread(
-            "an array of pickled objects"
-            if dtype.hasobject
-            else f"an array of {dtype}, where weights have to hold real numbers"
+            "an array of pickled objects" if dtype.hasobject else f"an array of {dtype}, not of real numbers"
         )
     size = prod(shape) * dtype.itemsize
     there = len(data) - file.tell()

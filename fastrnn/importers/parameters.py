@@ -1,4 +1,8 @@
-"""The tensors of one module out of a state dict, and the sizes that they tell."""
+"""The tensors of one module from a state dict, checked, and the sizes that their shapes give.
+
+The state dict may be a StateDict or any mapping that a user passes. Which layers a whole state dict makes is
+decided in `architecture`.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -6,7 +10,7 @@ from typing import Any
 
 from fastrnn.arrays import Array
 from fastrnn.checks import check_array, check_text
-from fastrnn.errors import WeightError, literal, message, printable, quote
+from fastrnn.errors import WeightError, literal, message, printable, quote, quote_first
 from fastrnn.importers.parametrizations import fold
 from fastrnn.spec import GATES, RecurrentSpec
 
@@ -15,7 +19,7 @@ _RECURRENT_KEY = re.compile(
 )
 
 
-# ---------------------------------------------------------------- from a state dict
+# ---------------------------------------------------------------- keys and shapes
 
 
 def is_recurrent_key(key: str) -> bool:
@@ -24,12 +28,12 @@ def is_recurrent_key(key: str) -> bool:
 
 
 def recurrent_prefixes(state_dict: Iterable[str]) -> list[str]:
-    """The paths of the recurrent modules in a state dict, in its order."""
+    """Return the paths of the recurrent modules in a state dict, in its order."""
     return list(dict.fromkeys(k.rpartition(".")[0] for k in state_dict if is_recurrent_key(k)))
 
 
 def recurrent_kind(weight_hh: Array, weight_hr: Array | None = None) -> str | None:
-    """RNN, GRU or LSTM, as the shapes tell: rows over columns is the number of gates."""
+    """Return "RNN", "GRU" or "LSTM", given that rows divided by columns is the number of gates; else None."""
     rows, columns = weight_hh.shape
     if 0 in weight_hh.shape:
         return None
@@ -41,11 +45,20 @@ def recurrent_kind(weight_hh: Array, weight_hr: Array | None = None) -> str | No
     return None
 
 
-def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any]:
-    """The entries under a module's path, without the path; at least one, or a WeightError.
+# ---------------------------------------------------------------- the tensors of a module
 
-    Parameters that training left in parts are whole (`fold`); one that could not be read or made whole is
-    a WeightError that names it.
+
+def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any]:
+    """Return the entries under a module's path, without the path.
+
+    Parameters that training kept in parts become whole (`fold`).
+
+    Raises
+    ------
+    TypeError
+        `state_dict` is no mapping with str keys, or `prefix` no str.
+    WeightError
+        There are no such entries, or one of them could not be read or made whole.
     """
     if not isinstance(state_dict, Mapping):
         got = type(state_dict).__name__
@@ -54,7 +67,7 @@ def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any
     for key in (key for key in state_dict if not isinstance(key, str)):
         check_text(where, "every key of state_dict", key)
     path = f"{check_text(where, 'prefix', prefix).removesuffix('.')}." if prefix else ""
-    # A part may lie beside the module: fastai's raw weight is beside "module".
+    # A part may lie beside the module: fastai keeps the raw weight beside "module".
     scope = path.removesuffix("module.")
     folded = fold(where, {key: state_dict[key] for key in state_dict if key.startswith(scope)}, path)
     for name, why in {**getattr(state_dict, "unread", {}), **folded.refused}.items():
@@ -65,33 +78,54 @@ def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any
         hint = ""
         found = sorted({key.rpartition(".")[0] for key in state_dict})
         if found:
-            hint = f"The modules here are {quote(found[:20])}{' ...' if len(found) > 20 else ''}."
+            hint = f"The modules here are {quote_first(found, 20)}."
         raise WeightError(message(where, f"keys that begin with {quote([path])}", "none", hint))
     return tensors
 
 
 def _weights(where: str, name: str, value: Any) -> Array:
-    """An array of weights; or raise, where it is one of whole numbers as quantised weights are."""
+    """Return an array of weights. Raise WeightError if it looks like quantised weights."""
     array = check_array(where, printable(name), value)
     if array.dtype.kind in "iub" and array.itemsize < 4:
-        hint = "Quantised weights are a number only with their scale: multiply it in first."
+        hint = "Quantised weights mean nothing without their scale. Multiply by it first."
         raise WeightError(message(where, f"{printable(name)} to be floats", f"{array.dtype}", hint))
     return array
 
 
 def unread_error(where: str, name: str, why: str) -> WeightError:
-    """The error of a tensor that is in a file and was not read."""
-    text = f"{where}: {printable(name)} is in the file, and was not read: {printable(why)}"
+    """Return the error for a tensor that is in a file but was not read."""
+    text = f"{where}: {printable(name)} is in the file but was not read: {printable(why)}"
     return WeightError(text if text.endswith(".") else f"{text}.")
+
+
+# ---------------------------------------------------------------- recurrent modules
 
 
 def read_recurrent(
     where: str, kind: str, state_dict: Mapping[str, Any], prefix: str, nonlinearity: str = "tanh"
 ) -> tuple[RecurrentSpec, dict[str, Array]]:
-    """Read the shape of a recurrent module off its tensors, and check every one.
+    """Read the shape of a recurrent module from its tensors, and check each of them.
 
-    Returns the RecurrentSpec and the tensors by torch's names, those of a cell
-    (``weight_ih``) renamed as a layer's (``weight_ih_l0``).
+    Parameters
+    ----------
+    where : str
+        Who asks, for messages.
+    kind : {"RNN", "GRU", "LSTM"}
+    state_dict : mapping of str to array-like
+    prefix : str
+        The path of the module.
+    nonlinearity : {"tanh", "relu"}
+
+    Returns
+    -------
+    spec : RecurrentSpec
+    tensors : dict of str to ndarray
+        By torch's names. Those of a cell (``weight_ih``) are named as a layer's (``weight_ih_l0``).
+
+    Raises
+    ------
+    WeightError
+        A tensor is missing, surplus or of the wrong shape, or the weights are those of another kind.
     """
     entries = take_prefix(where, state_dict, prefix)
     if "weight_ih" in entries or "weight_hh" in entries:
@@ -111,13 +145,20 @@ def read_recurrent(
         if key in tensors and tensors[key].shape != shape
     ]
     if problems:
-        hint = ""
-        others = [found for found in recurrent_prefixes(state_dict) if found != prefix.removesuffix(".")]
-        if not prefix and others:
-            hint = f"Recurrent modules here: {quote(others)}; name one with prefix={literal(others[0])}."
+        others = _other_recurrent(state_dict, prefix)
+        hint = "" if prefix or not others else _prefix_hint(others, literal(others[0]))
         wanted = f"the tensors of {spec.describe()}"
         raise WeightError(message(where, wanted, "; ".join(problems), hint))
     return spec, {key: tensors[key] for key in shapes}
+
+
+def _other_recurrent(state_dict: Iterable[str], prefix: str) -> list[str]:
+    """Return the paths of the recurrent modules other than the one at `prefix`."""
+    return [path for path in recurrent_prefixes(state_dict) if path != prefix.removesuffix(".")]
+
+
+def _prefix_hint(paths: list[str], example: str = "") -> str:
+    return f"Recurrent modules here: {quote(paths)}. Name one with prefix={example}."
 
 
 def _spec_of(
@@ -128,14 +169,14 @@ def _spec_of(
     nonlinearity: str,
     state_dict: Mapping[str, Any],
 ) -> RecurrentSpec:
-    """What the first layer's shapes and the set of keys say."""
+    """Return the spec that the shapes of the first layer and the set of keys give."""
     weight_ih = tensors.get("weight_ih_l0")
     weight_hh = tensors.get("weight_hh_l0")
     weight_hr = tensors.get("weight_hr_l0")
     if weight_ih is None or weight_hh is None:
         missing = quote(k for k in ("weight_ih_l0", "weight_hh_l0") if k not in tensors)
-        others = [found for found in recurrent_prefixes(state_dict) if found != prefix.removesuffix(".")]
-        hint = f"Recurrent modules here: {quote(others)}; name one with prefix=." if others else ""
+        others = _other_recurrent(state_dict, prefix)
+        hint = _prefix_hint(others) if others else ""
         under = f' under "{prefix}"' if prefix else ""
         raise WeightError(message(where, f"weight_ih_l0 and weight_hh_l0{under}", f"no {missing}", hint))
     for name, array in (
@@ -162,13 +203,16 @@ def _spec_of(
         kind=kind,
         input_size=weight_ih.shape[1],
         hidden_size=weight_hh.shape[1] if weight_hr is None else weight_hr.shape[1],
-        # A key of a layer far up is a surplus key, not a hundred million missing ones.
+        # One key of a very high layer is a surplus key, not a hundred million missing ones.
         num_layers=1 + max(layer for layer in layers if layer < len(tensors)),
         bidirectional="weight_ih_l0_reverse" in tensors,
         proj_size=0 if weight_hr is None else weight_hr.shape[0],
         bias="bias_ih_l0" in tensors or "bias_hh_l0" in tensors,
         nonlinearity=nonlinearity,
     )
+
+
+# ---------------------------------------------------------------- other modules
 
 
 def read_parameters(
@@ -180,8 +224,22 @@ def read_parameters(
 ) -> dict[str, Array]:
     """Read the tensors of a module that is not recurrent.
 
-    `dimensions` maps each name to its number of axes; the first is required, and all that
-    are not `optional`. Surplus keys, missing ones and wrong numbers of axes are a WeightError.
+    Parameters
+    ----------
+    where : str
+        Who asks, for messages.
+    state_dict : mapping of str to array-like
+    prefix : str
+        The path of the module.
+    dimensions : mapping of str to int
+        The number of axes of each tensor.
+    optional : collection of str
+        The names that may be missing.
+
+    Raises
+    ------
+    WeightError
+        A tensor is missing, surplus, empty or has another number of axes.
     """
     entries = take_prefix(where, state_dict, prefix)
     problems = [f"{name} is missing" for name in dimensions if name not in entries and name not in optional]

@@ -1,12 +1,13 @@
-"""Weights that a state dict holds in another form, folded into those that torch's ``eval()`` module uses.
+"""Parameters that a state dict holds in parts, made into the weights that torch's ``eval()`` module uses.
 
-Training leaves a parameter in parts: a norm and a direction, a weight and a mask, a raw copy beside one that
-a dropout thinned out. `fold` finds those parts by torch's names for them and puts the weight in their place.
-A form that no file tells enough of is refused by its name.
+Some training methods keep a parameter in parts: a norm and a direction, a weight and a mask, or a raw weight
+beside the copy that dropout was applied to. `fold` finds the parts by torch's names for them and replaces
+them by the weight. If the parts do not determine the weight, the form is refused by name. Nothing is ever
+guessed.
 
 Sources: torch/nn/utils/{weight_norm,spectral_norm,prune,parametrize,parametrizations}.py
 (https://github.com/pytorch/pytorch); weight drop: Merity et al., Regularizing and optimizing LSTM language
-models, 2017 (https://arxiv.org/abs/1708.02182), as AWD-LSTM, torchnlp and fastai keep it.
+models, 2017 (https://arxiv.org/abs/1708.02182), in the forms of AWD-LSTM, torchnlp and fastai.
 """
 
 import re
@@ -22,24 +23,24 @@ from fastrnn.checks import check_array
 from fastrnn.errors import WeightError, printable
 
 PARAMETER = r"(?:weight|bias|(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d{1,6}(?:_reverse)?)?)"
-# Forms may stand one on the other: pruning of weight norm's weight_v leaves weight_v_orig and weight_v_mask.
+# Forms may be nested: pruning the weight_v of weight norm leaves weight_v_orig and weight_v_mask.
 _OLD = re.compile(
     rf"(?P<path>(?:.*\.)?)(?P<name>{PARAMETER}(?:_(?:g|v|orig))*)_(?P<part>g|v|u|orig|mask|raw)", re.DOTALL
 )
-# What one of these is in every such name.
+_NEW = re.compile(r"(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)", re.DOTALL)
+# Every name that matches _OLD has one of the endings; every name that matches _NEW contains the mark.
 _ENDINGS = ("_g", "_v", "_u", "_orig", "_mask", "_raw")
 _MARK = "parametrizations."
 _WHOLE = re.compile(PARAMETER)
 _RECURRENT = re.compile(r"(?:weight|bias)_(?:ih|hh|hr).*")
-_NEW = re.compile(r"(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)", re.DOTALL)
-# What to do where no file tells enough.
+# What to do if the parts do not determine the weight.
 _REMEDY = (
-    "In the program that made it: torch.nn.utils.parametrize.remove_parametrizations(module, {name!r}) (of "
-    "the old kind: torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove), then save its "
-    "state_dict"
+    "In the program that made it, call torch.nn.utils.parametrize.remove_parametrizations(module, {name!r}) "
+    "(older functions: torch.nn.utils.remove_weight_norm, remove_spectral_norm or prune.remove), then "
+    "save its state_dict"
 )
 
-Parts: TypeAlias = dict[str, str]  # of a parameter: "g", "original0" or the like, to the key
+Parts: TypeAlias = dict[str, str]  # of one parameter: "g", "original0" or the like -> the key
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class Folded:
 
     Attributes
     ----------
-    tensors : dict
-        Names to arrays; a folded one stands where its first part stood.
+    tensors : dict of str to array
+        A folded parameter is at the position of its first part.
     forms : dict of str to str
-        The name of each that was folded, and of which form it was.
+        The name of each folded parameter, and the form that it had.
     refused : dict of str to str
-        The name of each that could not be, and why and what to do; its parts are among the tensors as they
-        were.
+        The name of each parameter that could not be folded, with the reason and what to do. Its parts are
+        among the tensors, unchanged.
     """
 
     tensors: dict[str, Any]
@@ -63,12 +64,12 @@ class Folded:
 
 
 def is_parameter(name: str) -> bool:
-    """Whether the last part of a name is that of a parameter of the layers here."""
+    """Whether the last part of a name is the name of a parameter of fastrnn's layers."""
     return _WHOLE.fullmatch(name.rpartition(".")[2]) is not None
 
 
 def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
-    """Fold the parameters under a path (``""``: all) of a state dict.
+    """Make the parameters of a state dict whole.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
         Who asks, for messages.
     state_dict : mapping of str to array-like
     path : str
-        What the names of the parameters begin with.
+        What the names of these parameters begin with; "" for all.
     """
     tensors: dict[str, Any] = dict(state_dict)
     forms: dict[str, str] = {}
@@ -85,7 +86,7 @@ def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
         by_target = {
             target: parts for target, parts in _find_parts(tensors, path).items() if target not in refused
         }
-        # The inner ones first: what they make may be a part of others.
+        # Inner parameters first: what they make may be a part of another.
         inner = {t: p for t, p in by_target.items() if not any(key in by_target for key in p.values())}
         made: dict[str, NDArray[Any]] = {}
         spent: dict[str, str] = {}
@@ -108,12 +109,12 @@ def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
 
 
 def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, form: "_Form") -> Array:
-    """The parameter that parts make; or raise, where they do not tell it."""
+    """Return the weight that parts make. Raise WeightError if they do not determine it."""
     if form.compute is None:
         raise WeightError(form.why)
     if target in tensors and form.name != "weight drop":
-        # A raw weight stands beside the copy that a dropout made; nothing else stands beside another.
-        raise WeightError(f"its parts stand beside a {target.rpartition('.')[2]}")
+        # Only a raw weight may be beside another one: the copy that dropout was applied to.
+        raise WeightError(f"its parts are beside a whole {target.rpartition('.')[2]}")
     arrays = {part: check_array(where, printable(key), tensors[key]) for part, key in parts.items()}
     if any(array.size == 0 for array in arrays.values()):
         raise WeightError("a part without numbers")
@@ -123,7 +124,7 @@ def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, fo
 def _replaced(
     tensors: Mapping[str, Any], made: Mapping[str, Any], spent: Mapping[str, str]
 ) -> dict[str, Any]:
-    """The tensors with those that were made, each where its first part stood."""
+    """Return the tensors with each parameter that was made at the position of its first part."""
     result: dict[str, Any] = {}
     for key, value in tensors.items():
         target = spent.get(key, key)
@@ -135,7 +136,7 @@ def _replaced(
 
 
 def _base_of(target: str) -> str:
-    """The parameter that a part of it is of: "rnn.weight_hh_l0" of "rnn.weight_hh_l0_v"."""
+    """Return the parameter that a part belongs to: "rnn.weight_hh_l0" for "rnn.weight_hh_l0_v"."""
     while (match := _OLD.fullmatch(target)) is not None:
         target = match["path"] + match["name"]
     return target
@@ -147,7 +148,7 @@ def _refusal(target: str, form: "_Form", why: str) -> str:
 
 
 def _find_parts(keys: Iterable[str], path: str) -> dict[str, Parts]:
-    """The parts of each parameter under a path that is held in parts, by its name."""
+    """Return the parts of each parameter under a path that is held in parts, by the parameter's name."""
     every = list(keys)
     keys = [key for key in every if key.endswith(_ENDINGS) or _MARK in key]
     found: dict[str, Parts] = {}
@@ -156,13 +157,13 @@ def _find_parts(keys: Iterable[str], path: str) -> dict[str, Parts]:
         match = _NEW.fullmatch(key) or _OLD.fullmatch(key)
         if match is None:
             continue
-        place, name, part = match["path"], match["name"], match["part"]
+        module, name, part = match["path"], match["name"], match["part"]
         if part == "raw":
-            modules = {name.rpartition(".")[0] for name in every} if modules is None else modules
-            if f"{place}module" in modules:
-                place = f"{place}module."  # fastai's: the raw weight beside the module, not in it
-        if (place + name).startswith(path):
-            found.setdefault(place + name, {})[part] = key
+            modules = {other.rpartition(".")[0] for other in every} if modules is None else modules
+            if f"{module}module" in modules:
+                module = f"{module}module."  # fastai keeps the raw weight beside the module, not in it
+        if (module + name).startswith(path):
+            found.setdefault(module + name, {})[part] = key
     return found
 
 
@@ -171,7 +172,7 @@ def _find_parts(keys: Iterable[str], path: str) -> dict[str, Parts]:
 
 @dataclass(frozen=True)
 class _Form:
-    """How a parameter is held: its name, and what makes the weight of the parts, or why nothing does."""
+    """A form of parameter: its name, and what makes the weight from the parts, or why nothing can."""
 
     name: str
     compute: Callable[[dict[str, Array]], Array] | None = None
@@ -179,7 +180,7 @@ class _Form:
 
 
 def _form_of(target: str, parts: Parts) -> _Form | None:
-    """The form that parts of these names make; None where they are no form but names of their own."""
+    """Return the form that has these parts; None if they only look like parts."""
     names = frozenset(parts)
     if names in _FORMS:
         return _FORMS[names]
@@ -196,29 +197,29 @@ def _form_of(target: str, parts: Parts) -> _Form | None:
 
 
 def _parametrized(names: frozenset[str]) -> _Form:
-    """The forms of torch.nn.utils.parametrize that cannot be folded."""
+    """Return the form of a torch.nn.utils.parametrize parameter that cannot be folded."""
     if any(name.endswith(".base") for name in names):
-        why = "no file tells its map (matrix_exp, cayley or householder)"
+        why = "no file says which map it uses: matrix_exp, cayley or householder"
         return _Form("an orthogonal parametrization", why=why)
-    why = "no file tells what torch.nn.utils.parametrize was given"
+    why = "no file says what torch.nn.utils.parametrize was given"
     return _Form("a parametrization", why=why)
 
 
 def _weight_norm(g: Array, v: Array) -> Array:
-    """w = g v / |v|, a norm for each index of one axis, or one for all."""
+    """Return g v / |v|, with a norm for each index of one axis, or one norm for all."""
     is_one = g.size == 1 and g.ndim in (0, v.ndim)
     axes = [axis for axis, n in enumerate(g.shape) if n > 1]
     if not is_one and (g.ndim != v.ndim or len(axes) != 1 or g.shape[axes[0]] != v.shape[axes[0]]):
         raise WeightError(f"a norm of shape {g.shape} for a weight of shape {v.shape}")
     others = tuple(axis for axis in range(v.ndim) if axis not in axes)
     direction = v.astype(np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):  # of zeros, it is NaN in torch too
+    with np.errstate(invalid="ignore", divide="ignore"):  # a v of zeros gives NaN, as in torch
         norm = np.sqrt((direction**2).sum(axis=others, keepdims=True))
         return np.asarray(direction * (g / norm), v.dtype)
 
 
 def _spectral_norm(weight: Array, u: Array, v: Array) -> Array:
-    """w / sigma, where sigma = u^T W v with one axis of W as rows and the others as one."""
+    """Return W / sigma, where sigma = u^T W v, with one axis of W as rows and all others as columns."""
     fits = [axis for axis, n in enumerate(weight.shape) if u.shape == (n,) and v.shape == (weight.size // n,)]
     if not fits:
         raise WeightError(f"vectors of shape {u.shape} and {v.shape} for a weight of shape {weight.shape}")
@@ -231,8 +232,10 @@ def _spectral_norm(weight: Array, u: Array, v: Array) -> Array:
 
 
 def _axis_of(u: Array, products: list[Array], sigmas: list[float]) -> int:
-    """Which of several axes that fit the norm was taken over; no file tells, but u is W v for that one, but
-    for the last change of W."""
+    """Return which of several fitting axes the norm was taken over.
+
+    No file says it. But for that axis u is W v / |W v|, up to the last training step.
+    """
     if np.allclose(sigmas, sigmas[0], rtol=1e-7, atol=0):
         return 0
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -240,7 +243,7 @@ def _axis_of(u: Array, products: list[Array], sigmas: list[float]) -> int:
     best = int(np.argmin(errors))
     others = [error for index, error in enumerate(errors) if index != best]
     if not errors[best] < 0.5 * min(others):
-        raise WeightError("no file tells its dim, and more than one fits")
+        raise WeightError("no file says its dim, and more than one fits")
     return best
 
 

@@ -1,11 +1,13 @@
-"""Pickles, read without running anything.
+"""Pickles, read without importing or calling anything that they name.
 
-A pickle is a program for a stack machine. `read_pickle` runs that program over a closed set
-of opcodes, and where the program asks for a class or function it gets a `Name`: text, never
-imported. Calling a Name looks it up in a table (plain values, `values.CALLS`; and for torch's files
-the few functions that rebuild a tensor); any other call makes a `Foreign` that remembers what
-was asked. So a file can hold a whole pandas table beside its weights and still be read, and a
-file that asks for ``os.system`` is refused by name.
+A pickle is a program for a stack machine. `read_pickle` runs that program over a closed set of opcodes. Where
+the program asks for a class or function it gets a `Name`, which is only text. A call of a Name is looked up
+in two tables: `values.CALLS`, which makes plain values, and the caller's own table, which for torch's files
+has the few functions that rebuild a tensor. Any other call makes a `Foreign`, which records what was asked
+for.
+
+So a file that holds a pandas table beside its weights can still be read. A file that asks for ``os.system``
+is refused by name.
 """
 
 import os
@@ -14,28 +16,34 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from fastrnn.errors import FormatError, brief, message
-from fastrnn.importers.hostile import is_hostile
+from fastrnn.errors import FormatError, brief, brief_error, message
+from fastrnn.importers.dangerous_names import is_dangerous
 from fastrnn.importers.tensors import Unread
-from fastrnn.importers.values import CALLS, Foreign, Name, Odd, PickledArray, PickledDtype, Set, is_plain_key
+from fastrnn.importers.values import (
+    CALLS,
+    Foreign,
+    Name,
+    OddKey,
+    PickledArray,
+    PickledDtype,
+    Set,
+    is_plain_key,
+)
 
-# The work that a pickle may ask for: opcodes, items in the arguments of its calls, and what its names weigh.
-# A state dict of 70,000 tensors needs as much; memory is bounded to some hundred MB, time to a few seconds.
+# The work that a pickle may cause: its opcodes, the items in the arguments of its calls, the length of names.
+# A state dict of 70,000 tensors needs this much. It bounds memory to a few hundred MB and time to seconds.
 MAX_WORK = 2_000_000
-CHEAP = 0.5  # what a number, a text or a look into the memo weighs
-MAX_NAME = 1000
-NAME_SHARE = 10  # characters of a name that weigh as much as an opcode
-# Characters and bytes that calls are given: as often as the pickle has bytes, and so many more.
+CHEAP = 0.5  # the work of pushing a number or a text, or of using the memo
+MAX_NAME = 1000  # characters
+NAME_SHARE = 10  # characters of a name that count as much as an opcode
+# Characters and bytes in the arguments of calls: at most TEXT_RATIO times the size of the pickle, plus
+# FREE_TEXT.
 TEXT_RATIO = 4
 FREE_TEXT = 2**20
-MAX_BITS = 2**15  # of a whole number
+MAX_BITS = 2**15  # of an integer
 
-
-class _Mark:
-    pass
-
-
-_MARK = _Mark()
+_MARK = object()  # what the opcode MARK pushes
+_CONTAINERS = (list, tuple, dict)
 
 
 def read_pickle(
@@ -44,18 +52,24 @@ def read_pickle(
     functions: Mapping[str, Callable[..., object]],
     persistent: Callable[[Any], object],
 ) -> Any:
-    """Read one pickle from a binary file, and leave the file's position after its STOP.
+    """Read one pickle from a binary file, and leave the file positioned after its STOP.
 
     Parameters
     ----------
     file : binary file
-        With read and readline; a read beyond its end must return what there is.
+        Needs read and readline. A read beyond the end must return what is left.
     where : str
         The file's name, for messages.
     functions : mapping of str to callable
-        What may be called: "module.name" to a function of the call's arguments.
+        What the pickle may call besides `values.CALLS`: "module.name" to a function of the call's arguments.
     persistent : callable
-        From a persistent id to its object.
+        Makes the object of a persistent id.
+
+    Returns
+    -------
+    object
+        What the pickle holds, made of plain values, `Foreign`s and whatever `functions` and `persistent`
+        make.
 
     Raises
     ------
@@ -67,7 +81,7 @@ def read_pickle(
     file.seek(begin)
     try:
         with warnings.catch_warnings():
-            # pickletools decodes escapes of old protocols, and warns of those that it does not know.
+            # pickletools decodes the escapes of old protocols, and warns about unknown ones.
             warnings.simplefilter("ignore", DeprecationWarning)
             for opcode, argument, _ in pickletools.genops(file):
                 name = opcode.name
@@ -88,13 +102,16 @@ def read_pickle(
         LookupError,
         EOFError,
     ) as error:
-        got = f"one that is damaged ({type(error).__name__}: {str(error)[:200]})"
+        got = f"one that is damaged ({brief_error(error)})"
         raise FormatError(message(where, "a whole pickle", got)) from error
     raise FormatError(message(where, "a whole pickle", "one without an end"))
 
 
 class _Machine:
-    """The stack machine: a method for each opcode, in the table `_OPCODES`."""
+    """The stack machine. It has a method for each opcode, which the table `_OPCODES` finds.
+
+    A ``do_<opcode>`` method enters the table by itself. Each takes the opcode's argument.
+    """
 
     def __init__(
         self,
@@ -112,27 +129,30 @@ class _Machine:
         self.work = 0.0
 
     def charge(self, work: float) -> None:
+        """Count work; raise FormatError once it is too much."""
         self.work += work
         if self.work > MAX_WORK:
             raise FormatError(message(self.where, f"a pickle of at most {MAX_WORK} operations", "more"))
 
     def run(self, name: str, argument: Any) -> None:
+        """Execute one opcode."""
         method, work = _OPCODES.get(name, (None, 1))
         if method is None:
-            raise FormatError(message(self.where, "the opcodes of a torch file", f"the opcode {name}"))
+            raise FormatError(message(self.where, "opcodes that torch.save writes", f"the opcode {name}"))
         self.charge(work)
         method(self, argument)
 
     # -- the stack
 
     def pop(self) -> Any:
+        """Take the value on top of the stack."""
         value = self.stack.pop()
         if value is _MARK:
             raise ValueError("a mark where a value should be")
         return value
 
     def pop_to_mark(self) -> list[Any]:
-        """The values above the topmost mark, which goes too."""
+        """Take the values above the topmost mark, and the mark."""
         stack = self.stack
         place = len(stack) - 1
         while stack[place] is not _MARK:
@@ -160,8 +180,8 @@ class _Machine:
 
     def push_literal(self, value: Any) -> None:
         if isinstance(value, int) and value.bit_length() > MAX_BITS:
-            raise ValueError(f"a whole number of {value.bit_length()} bits")
-        # A bytearray is nobody's to change here, and bytes need no copies.
+            raise ValueError(f"an integer of {value.bit_length()} bits")
+        # Nothing here changes a bytearray, and bytes need no copies.
         self.stack.append(bytes(value) if isinstance(value, bytearray) else value)
 
     # -- the memo
@@ -245,28 +265,30 @@ class _Machine:
             raise ValueError(f"a name of {len(module) + len(name)} characters")
         text = f"{module}.{name}"
         self.charge(len(text) // NAME_SHARE)
-        if is_hostile(module, name):
+        if is_dangerous(module, name):
             got = f"one that asks for {brief(text)}"
-            hint = "It would run code when unpickled, so it was refused; nothing of it ran."
+            hint = "Unpickling it would run code. It was refused, and nothing in it ran."
             raise FormatError(message(self.where, "a file of weights", got, hint))
         self.stack.append(Name(text))
 
     def call(self, function: object, arguments: tuple[Any, ...]) -> object:
         if not isinstance(function, Name):
-            # A call on something that was itself the result of a call.
+            # What is called is itself the result of a call.
             return Foreign(getattr(function, "name", type(function).__name__), arguments)
-        # A function may pass its arguments on to another one: what these hold counts too.
+        # A function may pass its arguments on to another one, so what they hold counts too.
         inner = [a for a in arguments if isinstance(a, _CONTAINERS)]
         self.charge(len(arguments) + sum(map(len, inner)))
         self.charge(sum(len(b) for a in inner for b in a if isinstance(b, _CONTAINERS)))
         self.text_room -= sum(len(a) for a in arguments if isinstance(a, (str, bytes)))
         if self.text_room < 0:
-            raise FormatError(message(self.where, "texts that are used a few times", "some used very often"))
+            raise FormatError(
+                message(self.where, "texts that are reused a few times", "some that are reused very often")
+            )
         if function.text in self.functions:
             return self.functions[function.text](*arguments)
         try:
             return CALLS[function.text](*arguments)
-        except (KeyError, ValueError, TypeError, ArithmeticError):  # unknown, or given what it does not take
+        except (KeyError, ValueError, TypeError, ArithmeticError):  # an unknown name, or unsuitable arguments
             return Foreign(function.text, arguments)
 
     def do_reduce(self, _: object) -> None:
@@ -299,7 +321,7 @@ class _Machine:
             target.state = state
         elif isinstance(target, (PickledArray, PickledDtype)):
             target.set_state(state)
-        # Else it sets attributes, such as the _metadata of a state dict: of no use here.
+        # On anything else it sets attributes, such as the _metadata of a state dict, which nothing needs.
 
     def do_binpersid(self, _: object) -> None:
         found = self.persistent(self.pop())
@@ -309,6 +331,7 @@ class _Machine:
 
 
 def _extend(target: object, values: list[Any]) -> None:
+    """Append items to a list, or record them with a Foreign."""
     if isinstance(target, Foreign):
         target = target.items
     if not isinstance(target, list):
@@ -317,12 +340,12 @@ def _extend(target: object, values: list[Any]) -> None:
 
 
 def _fill(target: object, values: list[Any]) -> object:
-    """Set the items (key, value, key, value, ...) of a dict."""
+    """Set the items (key, value, key, value, ...) of a dict, or record them with a Foreign."""
     if len(values) % 2:
         raise ValueError("a key without a value")
     if isinstance(target, dict):
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[key if is_plain_key(key) else Odd(key)] = value
+            target[key if is_plain_key(key) else OddKey(key)] = value
     elif isinstance(target, Foreign):
         target.items.extend(zip(values[::2], values[1::2], strict=True))
     else:
@@ -338,8 +361,7 @@ def _named(names: str, method: Callable[[_Machine, Any], None], work: float) -> 
     return {name: (method, work) for name in names.split()}
 
 
-_CONTAINERS = (list, tuple, dict)
-# Each opcode's method, and the work that it is.
+# Each opcode's method and its work.
 _OPCODES: dict[str, tuple[Callable[[_Machine, Any], None], float]] = {
     **{
         name.removeprefix("do_").upper(): (method, 1)

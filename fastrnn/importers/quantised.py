@@ -1,10 +1,10 @@
-"""The packed weights of torch's dynamic quantisation, as the names and numbers that they were made of.
+"""The packed weights of torch's dynamic quantisation, under the names of the layer that was quantised.
 
-A layer that torch.ao.quantization.quantize_dynamic made keeps its weights in objects of its own. A pickle
-holds their state, which is tensors and tuples: nothing has to run to read it. They arrive as float32, the
-numbers that the whole numbers stand for; torch quantises the activations too, which is left out here.
+A layer from torch.ao.quantization.quantize_dynamic keeps its weights in objects of their own. A pickle holds
+the state of these objects as tensors and tuples, so nothing has to run to read it. The weights arrive as
+float32, dequantised. torch also quantises activations at run time; that is not repeated here.
 
-Source: torch/ao/nn/quantized/dynamic/modules, aten/src/ATen/native/quantized/cpu/qlinear.cpp and
+Sources: torch/ao/nn/quantized/dynamic/modules, aten/src/ATen/native/quantized/cpu/qlinear.cpp and
 aten/src/ATen/native/RNN.cpp (https://github.com/pytorch/pytorch).
 """
 
@@ -17,21 +17,21 @@ from fastrnn.importers.values import Foreign
 
 _STACK = re.compile(r"(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>\d{1,6})\.param", re.DOTALL)
 _LINEAR = re.compile(r"(?P<path>(?:.*\.)?)_packed_params\._packed_params", re.DOTALL)
-_TWICE = "packed weights of quantisation beside others of that name"
-# What one of these is in every such name.
-_MARKS = ("_packed_", "_all_weight_values")
 _CELL = re.compile(r"(?P<path>(?:.*\.)?)_packed_weight_(?P<part>ih|hh)", re.DOTALL)
+# Every name that matches one of these patterns contains one of the marks.
+_MARKS = ("_packed_", "_all_weight_values")
+_TWICE = "packed weights of quantisation beside others of that name"
 
 
 def is_packed(value: object) -> bool:
-    """Whether it would have been an object with packed weights."""
+    """Whether a value would have been an object with packed weights."""
     return isinstance(value, Foreign) and value.name == "torch.ScriptObject"
 
 
 def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A state dict of a pickle, its packed weights as tensors by the names of a layer that is not quantised.
+    """Return a state dict with its packed weights as tensors, under the names of the original layer.
 
-    What tells no weights ("scale", "zero_point" and "dtype" of such a layer) goes.
+    Entries of a quantised layer that are not weights ("scale", "zero_point" and "dtype") are dropped.
     """
     texts = [name for name in found if isinstance(name, str)]
     everything = "\n".join(texts)
@@ -45,7 +45,7 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
         if isinstance(name, str) and (match := _STACK.fullmatch(name)):
             stacks.setdefault(match["path"], []).append((int(match["index"]), value))
             if len(stacks[match["path"]]) == 1:
-                result[match["path"]] = None  # keeps the place
+                result[match["path"]] = None  # keeps its position
         elif isinstance(name, str) and (match := _LINEAR.fullmatch(name)):
             weight, bias = _linear_parts(value)
             for part, tensor in (("weight", weight), ("bias", bias)):
@@ -66,7 +66,7 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
             if sorted(cells) == list(range(len(cells))):
                 ordered |= _stack(name, [cells[index] for index in range(len(cells))])
             else:
-                why = f"packed weights of dynamic quantisation, of the cells {sorted(cells)[:20]} alone"
+                why = f"packed weights of dynamic quantisation, only of the cells {sorted(cells)[:20]}"
                 ordered[f"{name}weight_ih_l0"] = Unread(why)
         else:
             ordered[name] = value
@@ -74,11 +74,11 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
 
 
 def _stack(path: str, cells: list[Any]) -> dict[str, Any]:
-    """The tensors of a stack of layers and directions, by torch's names."""
+    """Return the tensors of a stack of layers and directions by torch's names."""
     parts = [_cell_parts(cell) for cell in cells]
     directions = _directions(parts)
     if directions is None:
-        why = "packed weights of dynamic quantisation, of which no file tells layers from directions"
+        why = "packed weights of dynamic quantisation, which may be two layers or two directions"
         return {f"{path}weight_ih_l0": Unread(why)}
     result: dict[str, Any] = {}
     for index, cell in enumerate(parts):
@@ -88,10 +88,10 @@ def _stack(path: str, cells: list[Any]) -> dict[str, Any]:
 
 
 def _cell_parts(value: Any) -> dict[str, Any]:
-    """weight_ih, weight_hh and the biases of one layer and direction."""
+    """Return weight_ih, weight_hh and the biases of one layer and direction."""
     match value:
         case Foreign(state=(("quantized_dynamic" | "quantized_fp16", *rest), _)):
-            # biases, doubles and integers that tell nothing of weights, and the two packed matrices
+            # the biases, doubles and integers that are not weights, and the two packed matrices
             match rest:
                 case [list(biases), *_, list(packed)] if len(packed) == 2:
                     weights = [_linear_parts(part) for part in packed]
@@ -112,7 +112,7 @@ def _cell_parts(value: Any) -> dict[str, Any]:
 
 
 def _linear_parts(value: Any) -> tuple[Any, Any]:
-    """The weight and the bias (or None) of a packed matrix."""
+    """Return the weight of a packed matrix, and its bias or None."""
     match value:
         case Foreign(state=((TensorView() as weight, *rest), _)) | (TensorView() as weight, *rest):
             bias = rest[0] if rest else None
@@ -121,7 +121,7 @@ def _linear_parts(value: Any) -> tuple[Any, Any]:
 
 
 def _directions(parts: list[dict[str, Any]]) -> int | None:
-    """1 or 2, as the columns tell; None where they would do for both."""
+    """Return the number of directions, 1 or 2, that fits the columns; None if both fit."""
     if any(not isinstance(cell.get("weight_ih"), TensorView) for cell in parts) or len(parts) % 2:
         return 1
     matrices = [cell.get(name) for cell in parts for name in ("weight_ih", "weight_hh")]

@@ -1,8 +1,9 @@
-"""safetensors files: a header in JSON, and the bytes of the tensors one after the other.
+"""safetensors files: a header in JSON, followed by the bytes of the tensors.
 
-The package of that name writes ours; it reads by mapping the file, which ends the process when somebody
-cuts the file short meanwhile. So this reads by itself, and refuses whatever that package refuses (a test
-compares).
+The `safetensors` package writes our files but does not read them. It maps a file into memory, and the process
+would die if another program shortened the file meanwhile. The reader here refuses every file that the package
+refuses; a test compares the two.
+
 Source: https://github.com/huggingface/safetensors#format
 """
 
@@ -14,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.errors import FormatError, brief, message
-from fastrnn.importers.source import Window
+from fastrnn.errors import FormatError, brief, brief_error, message
+from fastrnn.importers.source import BoundedFile
 from fastrnn.importers.tensors import Unread, as_elements, is_shape, itemsize
 
-# https://github.com/huggingface/safetensors: safetensors/src/tensor.rs
+# Source: safetensors/src/tensor.rs in https://github.com/huggingface/safetensors
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
     "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
@@ -29,8 +30,19 @@ DTYPES = {
 MAX_HEADER = 16 * 2**20
 
 
-def read_safetensors(file: Window, where: str) -> tuple[dict[str, Array | Unread], dict[str, str]]:
-    """Read the tensors of a file (names to ndarrays) and its metadata (names to texts)."""
+def read_safetensors(file: BoundedFile, where: str) -> tuple[dict[str, Array | Unread], dict[str, str]]:
+    """Read a file.
+
+    Returns
+    -------
+    tensors : dict of str to ndarray or Unread
+    metadata : dict of str to str
+
+    Raises
+    ------
+    FormatError
+        The file is damaged.
+    """
     (header_size,) = struct.unpack("<Q", file.read(8))
     if header_size > MAX_HEADER:
         raise FormatError(message(where, f"a header of at most {MAX_HEADER} bytes", str(header_size)))
@@ -41,10 +53,10 @@ def read_safetensors(file: Window, where: str) -> tuple[dict[str, Array | Unread
         _check_entries(entries, file.size - begin)
         _check_texts(metadata)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
+        got = f"a damaged one ({brief_error(error)})"
         raise FormatError(message(where, "a whole safetensors file", got)) from error
     tensors = {name: _read_tensor(file, begin, where, name, entry) for name, entry in entries.items()}
-    # Of tensors that are one and the same, safetensors.torch.save_model keeps one, and the other names here.
+    # Of several names for one tensor, safetensors.torch.save_model writes one, and puts the others here.
     aliases = {
         name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors
     }
@@ -64,7 +76,7 @@ def _check_texts(metadata: Any) -> None:
 
 
 def _check_entries(entries: dict[str, dict[str, Any]], size: int) -> None:
-    """Raise, if the tensors do not cover the data from the first byte to the last, each byte once."""
+    """Raise ValueError unless the tensors cover all `size` bytes of data, each byte once."""
     place = 0
     for begin, end, name in sorted((*entry["data_offsets"], name) for name, entry in entries.items()):
         if type(begin) is not int or type(end) is not int or not place == begin <= end <= size:
@@ -80,13 +92,15 @@ def _check_entries(entries: dict[str, dict[str, Any]], size: int) -> None:
         raise ValueError(f"tensors of {place} bytes in a file with {size}")
 
 
-def _read_tensor(file: Window, data: int, where: str, name: str, entry: dict[str, Any]) -> Array | Unread:
-    """The tensor of an entry of the header, after which the data of all begin."""
+def _read_tensor(
+    file: BoundedFile, data_begin: int, where: str, name: str, entry: dict[str, Any]
+) -> Array | Unread:
+    """Read the tensor of one entry of the header. `data_begin` is where the data begins in the file."""
     dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
     if dtype is None:
         return Unread(f"a tensor of {brief(entry['dtype'])}")
     begin, end = entry["data_offsets"]
-    file.seek(data + begin)
+    file.seek(data_begin + begin)
     elements = np.empty(end - begin, np.uint8)
     if file.readinto(elements.data) != end - begin:
         raise FormatError(message(where, f"the {end - begin} bytes of {brief(name)}", "less"))

@@ -1,8 +1,10 @@
-"""Models in several files, and in folders: found whole, or refused as a part.
+"""Models in several files (shards), and folders with a model.
 
-The names are those of Hugging Face's libraries: ``model-00001-of-00002.safetensors`` beside
-``model.safetensors.index.json``, or ``pytorch_model-*.bin``
-(https://huggingface.co/docs/transformers/big_models).
+`read_whole` reads all files of a folder or an index as one state dict. `refuse_shard` refuses a file that is
+only a part of a model. The content of the files is not parsed here, except for the index.
+
+Source: Hugging Face's names, ``model-00001-of-00002.safetensors`` beside ``model.safetensors.index.json``, or
+``pytorch_model-*.bin`` (https://huggingface.co/docs/transformers/big_models).
 """
 
 import json
@@ -11,22 +13,26 @@ import re
 from collections.abc import Callable
 
 from fastrnn.arrays import Array
-from fastrnn.errors import FormatError, brief, message, printable, quote
-from fastrnn.importers.kinds import DCP
+from fastrnn.errors import FormatError, brief, message, printable, quote, quote_first
 from fastrnn.importers.source import Source
 from fastrnn.importers.state_dict import LeftOut, StateDict
+from fastrnn.importers.unsupported import DCP
 
 MAX_INDEX = 64 * 2**20
 MAX_SHARDS = 10_000
 _SHARD = re.compile(r"(?P<stem>.*?)[-._]?(?P<number>\d{4,6})-of-(?P<count>\d{4,6})(?P<end>\..*)?", re.DOTALL)
-# What training leaves beside the weights in such a folder.
+# What training scripts save beside the weights.
 _OTHER_FILES = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|trainer_state).*", re.DOTALL)
-# Endings of weight files, best first: a folder may hold one model in several formats.
+# Endings of weight files. A folder may hold one model in several formats; the first of these is taken.
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
+GIVE_THE_PATH = "Give the path of the one you want."
+
+
+# ---------------------------------------------------------------- files that are a part of a model
 
 
 def refuse_shard(source: Source) -> None:
-    """Raise, where a file is a part of a model, as its name or an index beside it tells."""
+    """Raise FormatError if the name of a file or an index beside it shows that it is a part of a model."""
     match = _SHARD.fullmatch(source.name)
     if match and int(match["count"]) > 1:
         got = f"part {int(match['number'])} of {int(match['count'])}"
@@ -38,16 +44,16 @@ def refuse_shard(source: Source) -> None:
 
 
 def _whole_hint(source: Source) -> str:
-    if source.place is None:
-        return "Put all parts in one folder, and give that."
-    return f"Give the folder: {printable(os.path.dirname(source.place) or '.')}"
+    if source.origin is None:
+        return "Put all parts in one folder, and give the folder."
+    return f"Give the folder: {printable(os.path.dirname(source.origin) or '.')}"
 
 
 def _indices_beside(source: Source) -> dict[str, set[str]]:
-    """The indices in a file's folder, and the files of each."""
-    if source.place is None:
+    """Return the files of each index in the folder of a file, by the name of the index."""
+    if source.origin is None:
         return {}
-    folder = os.path.dirname(source.place) or "."
+    folder = os.path.dirname(source.origin) or "."
     try:
         names = sorted(name for name in os.listdir(folder) if name.endswith(".index.json"))
     except OSError:
@@ -57,24 +63,27 @@ def _indices_beside(source: Source) -> dict[str, set[str]]:
         try:
             weight_map = _read_index(Source(os.path.join(folder, name)))
         except (OSError, FormatError):
-            continue  # what is damaged tells nothing of this file
+            continue  # a damaged index says nothing about this file
         if weight_map is not None:
             found[name] = set(weight_map.values())
     return found
 
 
+# ---------------------------------------------------------------- indices
+
+
 def is_index(head: bytes) -> bool:
-    """Whether a file that begins so may be an index of shards."""
+    """Whether a file that begins with `head` may be an index of shards."""
     return head.lstrip()[:1] == b"{"
 
 
 def _read_index(source: Source) -> dict[str, str] | None:
-    """The files of an index of shards by the names of their tensors; None where it is no such index.
+    """Return the file of each tensor by its name; None if this is not an index of shards.
 
     Raises
     ------
     FormatError
-        It is an index, and a damaged one.
+        It is a damaged index.
     """
     with source.open() as file:
         if file.size > MAX_INDEX or not is_index(file.read(64)):
@@ -95,7 +104,7 @@ def _read_index(source: Source) -> dict[str, str] | None:
 
 
 def _is_plain_file(name: str) -> bool:
-    """Whether a name is that of a file in the same folder."""
+    """Whether a name can only be that of a file in the same folder."""
     is_plain = bool(name) and name not in (".", "..") and not set(name) & {"/", "\\", "\0", ":"}
     return is_plain and not name.endswith(".json")
 
@@ -103,14 +112,79 @@ def _is_plain_file(name: str) -> bool:
 # ---------------------------------------------------------------- whole models
 
 
-def files_of(source: Source) -> list[Source] | dict[str, list[str]]:
-    """What a folder's or an index's model is made of.
+def read_whole(source: Source, read: Callable[[Source], StateDict]) -> StateDict | None:
+    """Read all files of a folder or an index as one state dict.
+
+    Parameters
+    ----------
+    source : Source
+    read : callable
+        Reads one file.
 
     Returns
     -------
-    list of Source, or dict
-        The one file of a folder, or all of a numbered set; of an index the names of the tensors in each
-        file, by its path.
+    StateDict or None
+        None if `source` is neither a folder nor an index.
+
+    Raises
+    ------
+    FormatError
+        Files or tensors are missing, or there are several models.
+    """
+    files = files_of(source)
+    if not files:
+        return None
+    parts: list[tuple[Source, set[str] | None]]
+    if isinstance(files, list):
+        parts = [(file, None) for file in files]
+    else:
+        parts = [(Source(path), set(names)) for path, names in files.items()]
+    if len(parts) == 1 and parts[0][1] is None:
+        return read(parts[0][0])
+    return _joined(source, [(file, read(file), names) for file, names in parts])
+
+
+def _joined(source: Source, parts: list[tuple[Source, StateDict, set[str] | None]]) -> StateDict:
+    """Join the state dicts of all parts. Each has the names that the index gives it, or None for all."""
+    arrays: dict[str, Array] = {}
+    unread: dict[str, str] = {}
+    left_out = LeftOut({})
+    metadata: dict[str, str] = {}
+    given = {name: file for file, _, names in parts for name in names or ()}
+    for file, part, names in parts:
+        if names is not None:
+            missing = sorted(names - part.keys() - part.unread.keys())
+            if missing:
+                got = f"{len(missing)} missing, for example {quote(missing[:3])}"
+                raise FormatError(message(file.where, f"the tensors that {source.where} lists", got))
+        twice = sorted(arrays.keys() & part.keys())
+        if twice and names is None:
+            raise FormatError(message(file.where, "each tensor in one part", f"{quote(twice[:3])} in two"))
+        for name, array in part.items():
+            # A tensor that the index does not list is still a part of the model.
+            if given.get(name, file) is file:
+                arrays[name] = array
+        unread |= part.unread
+        left_out |= part.left_out
+        metadata |= part.metadata
+    kind = f"{parts[0][1].file_format}, {len(parts)} files"
+    others = tuple(dict.fromkeys(other for _, part, _ in parts for other in part.others))
+    return StateDict(arrays, kind, "", left_out, metadata, unread=unread, others=others)
+
+
+def files_of(source: Source) -> list[Source] | dict[str, list[str]]:
+    """Return the files that make up the model of a folder or an index.
+
+    Returns
+    -------
+    list of Source, or dict of str to list of str
+        Without an index, the one file of the folder or all files of a numbered set. With an index, the path
+        of each file and the names of its tensors; empty if `source` is not an index.
+
+    Raises
+    ------
+    FormatError
+        Files are missing, there are several models, or the folder is that of another program.
     """
     if not source.is_folder:
         weight_map = _read_index(source)
@@ -139,13 +213,13 @@ def _by_file(index: Source, weight_map: dict[str, str]) -> dict[str, list[str]]:
     _check_numbers(index, list(weight_map.values()))
     missing = [os.path.basename(path) for path in files if not os.path.isfile(path)]
     if missing:
-        got = f"none of the name {quote(missing[:5])}{' ...' if len(missing) > 5 else ''}"
+        got = f"no {quote_first(missing, 5)}"
         raise FormatError(message(index.where, "all its files in the same folder", got))
     return files
 
 
 def _check_numbers(index: Source, names: list[str]) -> None:
-    """Raise, where the files of an index are numbered, and not all of that many are there."""
+    """Raise FormatError if the files of an index are numbered, and it does not list all of them."""
     matches = [match for name in set(names) if (match := _SHARD.fullmatch(name))]
     if len(matches) < len(set(names)):
         return
@@ -156,13 +230,13 @@ def _check_numbers(index: Source, names: list[str]) -> None:
 
 
 def _refuse_folder(source: Source, names: list[str]) -> None:
-    """Raise for the folders that other programs make."""
+    """Raise FormatError for the folders of other programs."""
     kinds = (
         (".distcp", "a folder of torch.distributed.checkpoint (DCP)", DCP),
         ("saved_model.pb", "a TensorFlow SavedModel", "fastrnn reads torch's weights."),
         (".data-00000-of-00001", "a TensorFlow checkpoint", "fastrnn reads torch's weights."),
-        ("_optim_states.pt", "a DeepSpeed checkpoint, which is divided among its files",
-         "In that folder: python zero_to_fp32.py . weights"),
+        ("_optim_states.pt", "a DeepSpeed checkpoint, which is split among its files",
+         "In that folder, run python zero_to_fp32.py . weights"),
     )  # fmt: skip
     for ending, kind, hint in kinds:
         if any(name.endswith(ending) for name in names):
@@ -170,7 +244,7 @@ def _refuse_folder(source: Source, names: list[str]) -> None:
 
 
 def _weights_in(source: Source, names: list[str]) -> list[str]:
-    """The file with the weights in a folder, or all files of a numbered set; or raise."""
+    """Return the one weight file of a folder, or all files of a numbered set; else raise FormatError."""
     expected = "a folder with one file of weights, or all parts of one"
     weights = [name for name in names if name.endswith(ENDINGS) and not _OTHER_FILES.fullmatch(name)]
     sets: dict[tuple[str, str, int], dict[int, str]] = {}
@@ -183,10 +257,8 @@ def _weights_in(source: Source, names: list[str]) -> list[str]:
     whole = [name for name in weights if name not in parts]
     stems = {_stem(name) for name in whole} | {stem for stem, _, _ in sets}
     if len(stems) > 1:
-        got = f"{len(weights)}: {quote(weights[:10])}{' ...' if len(weights) > 10 else ''}"
-        hint = (
-            "Put each model into a folder of its own." if sets else "Give the path of the one that is meant."
-        )
+        got = f"{len(weights)}: {quote_first(weights, 10)}"
+        hint = "Put each model into its own folder." if sets else GIVE_THE_PATH
         raise FormatError(message(source.where, expected, got, hint))
     for ending in ENDINGS:
         found = [name for name in whole if name.endswith(ending)]
@@ -203,61 +275,14 @@ def _weights_in(source: Source, names: list[str]) -> list[str]:
             return [numbered[n] for n in sorted(numbered)]
         if found or of_set:
             shown = [*found, *(name for _, numbered in of_set for name in numbered.values())]
-            got = f"{len(shown)}: {quote(shown[:10])}{' ...' if len(shown) > 10 else ''}"
-            hint = (
-                "Put each set into a folder of its own."
-                if of_set
-                else "Give the path of the one that is meant."
-            )
+            got = f"{len(shown)}: {quote_first(shown, 10)}"
+            hint = "Put each set into its own folder." if of_set else GIVE_THE_PATH
             raise FormatError(message(source.where, expected, got, hint))
-    got = f"{quote(names[:10])}{' ...' if len(names) > 10 else ''}" if names else "an empty one"
+    got = quote_first(names, 10) if names else "an empty one"
     raise FormatError(message(source.where, expected, got))
 
 
 def _stem(name: str) -> str:
-    """A file's name without its ending; Hugging Face's libraries have two names for a model."""
+    """Return a file's name without its ending. Hugging Face's older name becomes the newer one."""
     stem = os.path.splitext(name)[0]
     return "model" if stem == "pytorch_model" else stem
-
-
-def read_whole(source: Source, read: Callable[[Source], StateDict]) -> StateDict | None:
-    """Read all files of a folder or an index, by `read`; None where the source is neither."""
-    files = files_of(source)
-    if not files:
-        return None
-    parts: list[tuple[Source, set[str] | None]]
-    if isinstance(files, list):
-        parts = [(file, None) for file in files]
-    else:
-        parts = [(Source(path), set(names)) for path, names in files.items()]
-    if len(parts) == 1 and parts[0][1] is None:
-        return read(parts[0][0])
-    return _joined(source, [(file, read(file), names) for file, names in parts])
-
-
-def _joined(source: Source, parts: list[tuple[Source, StateDict, set[str] | None]]) -> StateDict:
-    """One state dict of those of all parts, each with the names that the index gives it (None: all)."""
-    arrays: dict[str, Array] = {}
-    unread: dict[str, str] = {}
-    left_out = LeftOut({})
-    metadata: dict[str, str] = {}
-    given = {name: file for file, _, names in parts for name in names or ()}
-    for file, part, names in parts:
-        if names is not None:
-            missing = sorted(names - part.keys() - part.unread.keys())
-            if missing:
-                got = f"{len(missing)} that are not there, as {quote(missing[:3])}"
-                raise FormatError(message(file.where, f"the tensors that {source.where} says", got))
-        twice = sorted(arrays.keys() & part.keys())
-        if twice and names is None:
-            raise FormatError(message(file.where, "each tensor in one part", f"{quote(twice[:3])} in two"))
-        for name, array in part.items():
-            # What the index does not list is a part of the model all the same.
-            if given.get(name, file) is file:
-                arrays[name] = array
-        unread |= part.unread
-        left_out |= part.left_out
-        metadata |= part.metadata
-    kind = f"{parts[0][1].file_format}, {len(parts)} files"
-    others = tuple(dict.fromkeys(other for _, part, _ in parts for other in part.others))
-    return StateDict(arrays, kind, "", left_out, metadata, unread=unread, others=others)

@@ -1,4 +1,7 @@
-"""What is read: a file by its path, or the content of one in memory."""
+"""What importers read from: a file given by its path, or the content of one in memory.
+
+No format is known here. What a file holds is decided in `fastrnn.importers`.
+"""
 
 import contextlib
 import errno
@@ -7,44 +10,51 @@ import os
 from collections.abc import Callable, Iterator
 from typing import IO, Any, TypeAlias
 
-from fastrnn.checks import check_name, check_regular
+from fastrnn.checks import check_file_name, check_regular
 from fastrnn.errors import brief, message, printable
 
-# A path; a file's content; or an object with read(), open for reading bytes.
+# A path, the content of a file, or an object with read() that is open for reading bytes.
 FileLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 class Source:
-    """A file or its content, to be opened as often as need be.
+    """A file or its content, which can be opened any number of times.
 
     Attributes
     ----------
     where : str
         Its name in messages, on one line.
     path : str or None
-        None: it lies in memory.
+        Where to open it. None if its content is in memory.
     name : str
-        The file's own name, without folders; "" where none is known.
-    place : str or None
-        The path that it has or was opened by, to look for what lies beside it.
+        The name of the file without folders; "" if unknown.
+    origin : str or None
+        The path that it was given or opened by, which tells what lies beside it. None if unknown.
+
+    Raises
+    ------
+    TypeError
+        `file` is no path, content or file, or is a file in text mode.
+    OSError
+        `file` could not be read.
     """
 
     def __init__(self, file: FileLike) -> None:
         self.path: str | None = None
-        self.place: str | None = None
+        self.origin: str | None = None
         self.name = ""
         self._content: bytes | memoryview = b""
         if isinstance(file, (bytes, bytearray, memoryview)):
             self.where = "bytes"
             self._content = _whole(file)
         elif hasattr(file, "read"):
-            name = getattr(file, "name", "")  # of an open file its path; a number where it has none
-            self.place = name if isinstance(name, str) and os.path.isfile(name) else None
+            name = getattr(file, "name", "")  # the path of an open file, or a number if it has none
+            self.origin = name if isinstance(name, str) and os.path.isfile(name) else None
             self.name = os.path.basename(name) if isinstance(name, str) else ""
             self.where = printable(self.name) or "file"
             self._content = _read_whole(file, self.where)
         elif isinstance(file, (str, os.PathLike)):
-            self.path = self.place = os.fsdecode(file)
+            self.path = self.origin = os.fsdecode(file)
             self.name = os.path.basename(os.path.normpath(self.path))
             self.where = printable(self.name)
         else:
@@ -53,32 +63,32 @@ class Source:
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is the path of a folder."""
+        """Whether this is the path of a folder."""
         return self.path is not None and os.path.isdir(self.path)
 
-    def open(self) -> "Window":
+    def open(self) -> "BoundedFile":
         """Open it for reading, at its beginning.
 
         Raises
         ------
         FormatError
-            It is a pipe or a device.
+            The path is that of a pipe or a device.
         OSError
-            It is not there, or may not be read.
+            The file does not exist or cannot be read.
         """
         path = self.path
         if path is None:
-            return Window(self.where, lambda: io.BytesIO(self._content))
-        check_name(path)
+            return BoundedFile(self.where, lambda: io.BytesIO(self._content))
+        check_file_name(path)
         check_regular(self.where, path)
-        return Window(self.where, lambda: open(path, "rb"))
+        return BoundedFile(self.where, lambda: open(path, "rb"))
 
     def __repr__(self) -> str:
         return self.where
 
 
 def _whole(content: bytes | bytearray | memoryview) -> bytes | memoryview:
-    """Content in memory, each byte of it one after the other."""
+    """Return content in memory as contiguous bytes."""
     if isinstance(content, memoryview) and not content.c_contiguous:
         return content.tobytes()
     return content if isinstance(content, bytes) else memoryview(content).cast("B")
@@ -88,17 +98,20 @@ def _read_whole(file: Any, where: str) -> bytes:
     content = file.read()
     if isinstance(content, str):
         hint = 'Open it with open(path, "rb").'
-        raise TypeError(message(where, "a file that is open for reading bytes", "one of text", hint))
+        raise TypeError(
+            message(where, "a file that is open for reading bytes", "one that is open as text", hint)
+        )
     if not isinstance(content, (bytes, bytearray, memoryview)):
-        raise OSError(errno.EIO, f"A file that gave {brief(content)} in place of bytes", where)
+        raise OSError(errno.EIO, f"The file gave {brief(content)} instead of bytes", where)
     return bytes(content)
 
 
-class Window:
-    """A binary file of which nobody reads more at once than there is, whatever number is asked for.
+class BoundedFile:
+    """An open binary file that never reads beyond the size it had when it was opened.
 
-    A file that another program cuts short meanwhile gives less, as at its end. It is open from the start, and
-    after `close` within `reopened`.
+    So a size that the file itself claims can be asked for without allocating it first. If another program
+    shortens the file meanwhile, reads return less, as at the end of any file. The file is open from the
+    start. After `close` it can be opened again with `reopened`.
     """
 
     def __init__(self, where: str, open_file: Callable[[], IO[bytes]]) -> None:
@@ -112,19 +125,19 @@ class Window:
 
     @contextlib.contextmanager
     def reopened(self) -> Iterator[None]:
-        """Open it again for the block, if it is closed.
+        """Open the file again for the block if it is closed.
 
         Raises
         ------
         OSError
-            It cannot be opened, or is another file by now.
+            The file cannot be opened, or was changed or replaced meanwhile.
         """
         if not self.closed:
             yield
             return
         with self._open_file() as self._file:
             if _identity_of(self._file) != self._identity:
-                raise OSError(errno.ESTALE, "A file that changed after it was loaded", self.where)
+                raise OSError(errno.ESTALE, "The file changed after it was loaded", self.where)
             self.closed = False
             try:
                 yield
@@ -159,7 +172,7 @@ class Window:
         self.closed = True
         self._file.close()
 
-    def __enter__(self) -> "Window":
+    def __enter__(self) -> "BoundedFile":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -167,9 +180,9 @@ class Window:
 
 
 def _identity_of(file: IO[bytes]) -> tuple[int, ...]:
-    """What tells a file from another and from itself after a change; nothing of one in memory."""
+    """Return what differs between two files, and when a file changes. () for content in memory."""
     try:
         status = os.fstat(file.fileno())
-    except OSError:  # io.UnsupportedOperation: it lies in memory
+    except OSError:  # io.UnsupportedOperation: the content is in memory
         return ()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,4 +1,7 @@
-"""What `load_state_dict` gives: torch's names to arrays, and what else the file holds."""
+"""What `load_state_dict` returns: arrays by torch's names, and what else the file holds.
+
+No file is read here, except through the makers of `LeftOut`, which the caller passes.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
@@ -13,10 +16,17 @@ from fastrnn.importers.values import FrozenDict, StandIn
 
 
 class LeftOut(Mapping[str, Any]):
-    """Values of a file by their places in it, read-only; each is made when it is first asked for.
+    """Read-only values of a file by their paths in it. Each is made when it is first asked for.
 
-    Until then the file has to stay as it was: one that was changed or removed meanwhile is an OSError. A copy
-    or pickle holds all values.
+    Until then the file must stay as it is. If it was changed or removed meanwhile, asking for a value is an
+    OSError. A copy or a pickle holds all values.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+        Those that are made already.
+    makers : mapping of str to callable, optional
+        A function for each of the others, which makes the value.
     """
 
     def __init__(
@@ -50,30 +60,31 @@ class LeftOut(Mapping[str, Any]):
 
 
 class StateDict(dict[str, Array]):
-    """A dict of torch's names to ndarrays. Its attributes tell what else the file holds.
+    """A dict of ndarrays by torch's names. Its attributes say what else the file holds.
 
-    Asking for a tensor that is in the file and was not read, by ``[name]`` or ``get``, is a WeightError that
+    Asking for a tensor that is in the file but was not read, by ``[name]`` or ``get``, is a WeightError that
     says why.
 
     Attributes
     ----------
     file_format : str
-        What kind of file it was.
+        The format of the file: "torch zip", "torch legacy", "safetensors" or "npz", with the number
+        of files if there are several.
     key : str
-        Where in the file the state dict lay; "" at the top.
+        The path of the state dict in the file; "" at the top.
     left_out : mapping of str to object
-        Everything else, by its place in the file: plain values as they are, nested, read-only (numbers,
-        texts, lists, dicts, sets, dates, NumPy arrays, tensors as arrays), and a `StandIn` for anything else.
-        Each is read when it is first asked for.
+        Everything else by its path in the file. Plain values (numbers, texts, lists, dicts, sets, dates,
+        NumPy arrays, tensors as arrays) are nested as in the file and read-only. Anything else is a
+        `StandIn`. Each is read when it is first asked for.
     unread : dict of str to str
-        The tensors that were not read, and why; ``left_out`` has a `StandIn` of each.
+        The tensors that were not read, and why. ``left_out`` has a `StandIn` for each.
     folded : dict of str to str
-        The parameters that training held in parts, and in which form: "weight norm".
+        The parameters that training kept in parts, and the form, such as "weight norm".
     others : tuple of str
-        The places of other weights in the file: state dicts whose names or shapes differ from these, whole
-        modules, dicts and lists that hold a matrix.
+        The paths of other weights in the file: state dicts with other names or shapes, whole modules, and
+        dicts and lists that hold a matrix.
     metadata : dict of str to str
-        The texts of a safetensors file.
+        The metadata of a safetensors file.
     """
 
     def __init__(
@@ -103,12 +114,12 @@ class StateDict(dict[str, Array]):
         raise KeyError(name)
 
     def get(self, name: Any, default: Any = None) -> Any:
-        """The array of a name, or the default where the file has none of that name."""
+        """Return the array of a name, or the default if the file has no tensor of that name."""
         return self[name] if name in self or name in self.unread else default
 
 
 def describe(value: object) -> str:
-    """What a plain value or a stand-in is, in a few words."""
+    """Describe a plain value or a stand-in in a few words."""
     if isinstance(value, StandIn):
         return f"{value.name} (not {'read: ' + value.reason if value.reason else 'made'})"
     if isinstance(value, np.ndarray):

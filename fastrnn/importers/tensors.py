@@ -1,12 +1,12 @@
-"""Tensors in torch's files: a storage, and a view of it by offset, size and stride.
+"""Tensors as files describe them: storages, and views of a storage by offset, size and stride.
 
-Every number in a view is the file's word, so all are checked, with Python's integers, before
-an array is made. Views of one storage share its memory, as in torch; nothing is copied, so
-that no file can make much more of its bytes than there are.
+Every number in a view comes from the file. All are checked with Python's integers before an array is made.
+Views of one storage share its memory, as in torch. Nothing is copied without need, so no file can take much
+more memory than it has bytes. Formats are not known here.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Literal, NamedTuple
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fastrnn.arrays import Array
 from fastrnn.errors import FormatError, brief, message
 
-# torch's storage classes: the dtype of their elements as they lie in the file.
+# torch's storage classes, and the dtype of their elements in the file.
 STORAGE_TYPES = {
     "FloatStorage": "float32",
     "DoubleStorage": "float64",
@@ -31,20 +31,20 @@ STORAGE_TYPES = {
     "ByteStorage": "uint8",
     "BoolStorage": "bool",
     "UntypedStorage": "uint8",
-    # Of quantised tensors: the whole numbers, which scales and zero points go with.
+    # The integers of quantised tensors, whose scales and zero points are stored elsewhere.
     "QInt8Storage": "int8",
     "QUInt8Storage": "uint8",
     "QInt32Storage": "int32",
 }
-# Storages of other elements, and the bytes of one.
+# Storages of elements that are not read, and the bytes of an element.
 OTHER_STORAGES = {"ComplexFloatStorage": 8, "ComplexDoubleStorage": 16}
 
 
 class Float8(NamedTuple):
-    """A float of one byte: sign, exponent, mantissa.
+    """The layout of a float of one byte: sign, exponent, mantissa.
 
-    Source: https://arxiv.org/abs/2209.05433, and for the "fnuz" kinds https://arxiv.org/abs/2206.02915;
-    e8m0fnu: https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf
+    Sources: https://arxiv.org/abs/2209.05433; for the "fnuz" types https://arxiv.org/abs/2206.02915; for
+    e8m0fnu https://www.opencompute.org/documents/ocp-microscaling-formats-mx-v1-0-spec-final-pdf
     """
 
     exponent_bits: int
@@ -61,41 +61,44 @@ FLOAT8 = {
     "float8_e5m2fnuz": Float8(5, 2, 16, is_fnuz=True),
     "float8_e8m0fnu": Float8(8, 0, 127),
 }
-# What dtypes that NumPy has not arrive as, by their bytes in a file.
+# dtypes that NumPy lacks, and their bytes in a file. They arrive as float32.
 WIDENED = {"bfloat16": 2, **dict.fromkeys(FLOAT8, 1)}
-# dtypes by their names in torch, for tensors on an untyped storage.
+# dtypes by their names in torch, for tensors with an untyped storage.
 DTYPES = {f"torch.{name}": name for name in (*STORAGE_TYPES.values(), *WIDENED, "uint16", "uint32", "uint64")}
 
-# The dtypes of views of one storage, each of which may need a copy of it.
+# How many dtypes the views of one storage may have. Each may need a copy of the storage.
 MAX_DTYPES = 4
-# Views that share storages may be this many times as large as those together, and FREE_BYTES more.
+# Views may together be MAX_SHARING times as large as the storages that they share, plus FREE_BYTES.
 MAX_SHARING = 8
 FREE_BYTES = 16 * 2**20
-# A view that takes elements of its storage more often than once: as large as this at most.
+# Bytes of a view that uses elements of its storage more than once.
 MAX_EXPANDED = 2**28
 
 
 @functools.cache
 def itemsize(dtype: str) -> int:
-    """Bytes of an element of a dtype by its name as it lies in a file."""
+    """Return the bytes that an element of a dtype takes in a file."""
     return WIDENED.get(dtype) or np.dtype(dtype).itemsize
 
 
 def arrives_as(dtype: str) -> str:
-    """The dtype of the array that is made of elements of a dtype by its name."""
+    """Return the dtype of the array that is made of elements of a dtype."""
     return "float32" if dtype in WIDENED else dtype
 
 
 def is_shape(sizes: Sequence[object]) -> bool:
-    """Whether sizes that a file gives can be those of an array, empty or not."""
+    """Whether sizes from a file can be the shape of an array, which may be empty."""
     if len(sizes) > 32:
         return False
     counts = [n for n in sizes if type(n) is int and 0 <= n < 2**48]
     return len(counts) == len(sizes) and prod(n for n in counts if n) < 2**48
 
 
+# ---------------------------------------------------------------- elements
+
+
 def as_elements(data: NDArray[np.uint8], dtype: str, byteorder: str = "little") -> Array:
-    """Bytes (a uint8 array) as an array of a dtype by its name; what NumPy has not becomes float32."""
+    """Return bytes (a uint8 array) as an array of a dtype. A dtype that NumPy lacks becomes float32."""
     order: Literal["<", ">"] = "<" if byteorder == "little" else ">"
     if dtype == "bfloat16":
         bits = data.view(np.dtype(np.uint16).newbyteorder(order)).astype(np.uint32)
@@ -109,10 +112,10 @@ def as_elements(data: NDArray[np.uint8], dtype: str, byteorder: str = "little") 
 
 @functools.cache
 def float8_values(dtype: str) -> NDArray[np.float32]:
-    """What each of the 256 bytes of a float8 stands for."""
+    """Return the value of each of the 256 bytes of a float8 type."""
     kind = FLOAT8[dtype]
     byte = np.arange(256)
-    if dtype == "float8_e8m0fnu":  # a power of two, without sign
+    if dtype == "float8_e8m0fnu":  # a power of two without a sign
         values = np.ldexp(1.0, byte - kind.bias)
         values[255] = np.nan
         return values.astype(np.float32)
@@ -133,11 +136,24 @@ def float8_values(dtype: str) -> NDArray[np.float32]:
     return result
 
 
-class Storage:
-    """One storage of a file: its elements, read when they are first wanted.
+# ---------------------------------------------------------------- storages and views
 
-    `read` gives the bytes, a uint8 array of at least `count` elements, and their byte order. Or it is `count`
-    elements of a `whole` storage from `begin` on.
+
+class Storage:
+    """One storage of a file, whose elements are read when they are first needed.
+
+    Parameters
+    ----------
+    dtype : str
+        Of its elements in the file.
+    count : int
+        The number of elements.
+    read : callable, optional
+        Returns its bytes, a uint8 array of at least `count` elements, and their byte order.
+    whole : Storage, optional
+        The storage that it is a part of, instead of `read`.
+    begin : int
+        Its first element in `whole`.
     """
 
     def __init__(
@@ -154,22 +170,22 @@ class Storage:
         self.begin = begin
         self.read = read
         self.by_dtype: dict[str, Array] = {}
-        self._content: tuple[NDArray[np.uint8], str] | None = None  # what `read` gave
+        self._content: tuple[NDArray[np.uint8], str] | None = None  # what `read` returned
 
     def part(self, begin: int, count: int) -> "Storage":
-        """The storage that is a part of this one, in elements."""
+        """Return a part of this storage: `count` elements from `begin` on."""
         return Storage(self.dtype, count, None, self.whole, self.begin + begin)
 
     def nbytes(self) -> int:
-        """Its bytes in the file."""
+        """Return its size in the file, in bytes."""
         return self.count * itemsize(self.dtype)
 
     def elements(self, dtype: str) -> Array:
-        """The elements as an array of a dtype by its name: one array, which all views share."""
+        """Return the elements as an array of a dtype: one array, which all views share."""
         if self.read is None:
             begin, rest = divmod(self.begin * itemsize(self.dtype), itemsize(dtype))
             if rest:
-                raise ValueError("a part of a storage that begins within an element")
+                raise ValueError("a part of a storage that begins inside an element")
             return self.whole.elements(dtype)[begin : begin + self.nbytes() // itemsize(dtype)]
         if dtype not in self.by_dtype:
             self._content = self._content or self.read()
@@ -183,17 +199,38 @@ class Storage:
 
 @dataclass(frozen=True)
 class Unread:
-    """A tensor that is none of NumPy's, or whose numbers do not fit its file: why it was not read."""
+    """A tensor that NumPy cannot hold, or whose numbers do not fit its file, and why it was not read."""
 
     reason: str
 
 
+def check_dtypes(where: str, dtypes: Collection[str]) -> None:
+    """Raise FormatError if the views of one storage have too many dtypes."""
+    if len(dtypes) > MAX_DTYPES:
+        raise FormatError(
+            message(where, f"a storage of at most {MAX_DTYPES} dtypes", f"one of {len(dtypes)}")
+        )
+
+
 @dataclass(eq=False)
 class TensorView:
-    """A tensor as the file describes it; `array` makes it, once its numbers are checked.
+    """A tensor as the file describes it. `array` checks its numbers and makes it.
 
-    `is_negated` is torch's mark of a view whose elements are to be taken with the other sign. Of quantised
-    elements `scale` and `zero_point` are numbers, or views of one for each index of `axis`.
+    Attributes
+    ----------
+    storage : Storage
+    offset : int
+        Of its first element in the storage.
+    size, stride : tuple of int
+        In elements, one for each axis.
+    dtype : str
+        As which it takes the elements of the storage.
+    is_negated : bool
+        torch's flag of a view whose elements are to be negated.
+    scale, zero_point : number or TensorView
+        Of quantised elements. A view has one number for each index of `axis`. `scale` is None if the elements
+        are not quantised.
+    axis : int
     """
 
     storage: Storage
@@ -207,12 +244,15 @@ class TensorView:
     axis: int = 0
 
     def array(self, where: str, name: str) -> Array:
-        """The view as an ndarray; on the storage's memory where its elements lie there once each.
+        """Return the view as an ndarray.
+
+        It shares the storage's memory unless its elements are negated or quantised. It is read-only if it
+        uses elements of the storage more than once.
 
         Raises
         ------
         FormatError
-            Its numbers are no sizes, or do not fit the storage, or the storage cannot be read.
+            Its numbers are not sizes, or do not fit the storage, or the storage cannot be read.
         """
         self._check_numbers(where, name)
         if 0 in self.size:
@@ -223,27 +263,26 @@ class TensorView:
         last = self.offset + sum((n - 1) * step for n, step in pairs)
         count = self.storage.nbytes() // itemsize(self.dtype)
         is_copied = self.is_negated or self.scale is not None
-        most = FREE_BYTES if is_copied else MAX_EXPANDED  # of elements that a storage holds once
+        most = FREE_BYTES if is_copied else MAX_EXPANDED  # bytes, where the view is larger than its storage
         if last >= count or self.nbytes > max(most, self.storage.nbytes()):
             raise FormatError(
                 message(
                     where,
-                    f"a storage with the {prod(self.size)} elements of {name} (element {last} the last)",
+                    f"a storage with the {prod(self.size)} elements of {name} (up to element {last})",
                     f"one of {count}",
                     "The file is damaged or cut short.",
                 )
             )
-        if len(self.storage.whole.by_dtype.keys() | {self.dtype}) > MAX_DTYPES:
-            raise FormatError(message(where, f"a storage of at most {MAX_DTYPES} dtypes", "more"))
+        check_dtypes(where, self.storage.whole.by_dtype.keys() | {self.dtype})
         try:
             elements = self.storage.elements(self.dtype)[self.offset :]
         except ValueError as error:
             if isinstance(error, FormatError):
                 raise
-            raise FormatError(message(where, f"a storage that {name} fits", str(error))) from error
-        # The stride of an axis of one is never taken, and may be anything.
+            raise FormatError(message(where, f"a storage that fits {name}", str(error))) from error
+        # The stride of an axis of size 1 is never used, and may be any number.
         strides = [step * elements.itemsize if n > 1 else 0 for n, step in pairs]
-        # Elements that several indices share would be written together.
+        # A write to an element that several indices share would change all of them.
         array = as_strided(elements, self.size, strides, writeable=not self.is_expanded())
         if self.is_negated:
             array = -array
@@ -257,13 +296,13 @@ class TensorView:
             or not all(type(n) is int and 0 <= n < 2**62 for n in numbers)
         ):
             got = f"offset {brief(self.offset)}, {len(self.size)} sizes and {len(self.stride)} strides"
-            hint = "Every one is a whole number from 0."
-            raise FormatError(message(where, f"a tensor {name} of sizes and strides", got, hint))
+            hint = "Each is a whole number, 0 or more."
+            raise FormatError(message(where, f"a tensor {name} with valid sizes and strides", got, hint))
         if self.is_negated and (self.dtype == "bool" or self.dtype.startswith("uint")):
-            raise FormatError(message(where, f"numbers with a sign in {name}", f"{self.dtype}, negated"))
+            raise FormatError(message(where, f"signed numbers in {name}, which is negated", self.dtype))
 
     def _dequantised(self, array: Array, where: str, name: str) -> Array:
-        """The numbers that quantised elements stand for, as float32: scale * (element - zero point)."""
+        """Return the float32 values of quantised elements: scale * (element - zero point)."""
         parts = {"scale": self.scale, "zero point": self.zero_point}
         scale, zero_point = (
             part.array(where, f"{name}'s {what}") if isinstance(part, TensorView) else np.float64(part or 0)
@@ -277,19 +316,19 @@ class TensorView:
                 got = f"{scale.shape} and {zero_point.shape}"
                 raise FormatError(message(where, f"a scale and zero point for each row of {name}", got))
             shape[self.axis] = -1
-        # As torch does it: the difference of two whole numbers, times the scale, in float32.
+        # As in torch: the difference of two integers, times the scale, in float32.
         values: Array = array.astype(np.float32 if array.itemsize == 1 else np.float64)
         values -= zero_point.reshape(shape).astype(values.dtype)
         values *= scale.reshape(shape).astype(np.float32)
         return values.astype(np.float32, copy=False)
 
     def is_expanded(self) -> bool:
-        """Whether it takes elements of its storage more often than once."""
+        """Whether it uses elements of its storage more than once."""
         return self.nbytes > self.storage.nbytes()
 
     @functools.cached_property
     def nbytes(self) -> int:
-        """The bytes of a copy as the file would hold it, as far as the sizes are numbers."""
+        """The bytes that a copy would take in the file; 2^62 if its sizes are not valid numbers."""
         if not all(type(n) is int and n.bit_length() <= 62 for n in self.size):
             return 2**62
         return prod(n for n in self.size if type(n) is int) * itemsize(self.dtype)

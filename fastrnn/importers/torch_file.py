@@ -1,7 +1,9 @@
-"""torch.save's files: the zip format, and the legacy one from before torch 1.6.
+"""torch.save's files: the zip format, and the legacy format from before torch 1.6.
 
-Both hold one pickle, whose tensors point at storages by key, and the bytes of the storages:
-a zip entry each, or one after the other at the end of the file.
+Both hold a pickle, whose tensors refer to storages by key, and the bytes of the storages. In the zip format
+each storage is an entry. In the legacy format they follow one another at the end of the file. The tensors
+that come out are TensorViews. Which of them are weights is not decided here.
+
 Source: torch/serialization.py and torch/_utils.py (https://github.com/pytorch/pytorch).
 """
 
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.pickle_reader import read_pickle
-from fastrnn.importers.source import Window
+from fastrnn.importers.source import BoundedFile
 from fastrnn.importers.tensors import (
     DTYPES,
     OTHER_STORAGES,
@@ -31,10 +33,11 @@ from fastrnn.importers.values import CALLS, Foreign, Name
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
-# The pickle in a zip: names, shapes and a program's own small things, not the weights.
+# Bytes of the pickle in a zip archive. It holds names, shapes and small values of the program, not the
+# weights.
 MAX_PICKLE = 256 * 2**20
-# torch stores it as it is; packed again by others it becomes several times smaller, a pickle made to cost
-# much a thousand times.
+# torch stores the pickle without compression. Other programs that compress it make it several times smaller;
+# a pickle that was built to cost memory shrinks a thousand times.
 MAX_PICKLE_RATIO = 20
 FREE_PICKLE = 2**18
 
@@ -42,7 +45,7 @@ Reader: TypeAlias = Callable[[], tuple[NDArray[np.uint8], str]]
 Tensor: TypeAlias = TensorView | Unread
 
 
-# ---------------------------------------------------------------- the functions that torch's pickles call
+# ---------------------------------------------------------------- functions that torch's pickles call
 
 
 def _rebuild_tensor(storage: object, offset: Any, size: object, stride: object) -> Tensor:
@@ -54,7 +57,7 @@ def _rebuild_tensor(storage: object, offset: Any, size: object, stride: object) 
 
 
 def _numbers(values: object) -> tuple[Any, ...]:
-    """Sizes or strides as a tuple, not too many of them; what each is, is checked later."""
+    """Return sizes or strides as a tuple of limited length. `TensorView` checks each of them later."""
     if not isinstance(values, (tuple, list)) or len(values) > 64:
         raise ValueError(f"the sizes {brief(values)}")
     return tuple(values)
@@ -69,19 +72,19 @@ def _rebuild_tensor_v2(
     _hooks: object = None,
     metadata: object = None,
 ) -> Tensor:
-    return _marked(_rebuild_tensor(storage, offset, size, stride), metadata)
+    return _flagged(_rebuild_tensor(storage, offset, size, stride), metadata)
 
 
-def _marked(view: Tensor, metadata: object) -> Tensor:
-    """A tensor with torch's marks: "neg" is that of a view to be taken with the other sign."""
+def _flagged(view: Tensor, metadata: object) -> Tensor:
+    """Apply torch's flags to a tensor. "neg" flags a view whose elements are to be negated."""
     if not metadata or isinstance(view, Unread):
         return view
-    marks = (
+    flags = (
         {str(name) for name, is_set in metadata.items() if is_set} if isinstance(metadata, dict) else {"?"}
     )
-    if marks <= {"neg"}:
-        return replace(view, is_negated="neg" in marks)
-    return Unread(f"a tensor with the mark {brief(min(marks - {'neg'}))}")
+    if flags <= {"neg"}:
+        return replace(view, is_negated="neg" in flags)
+    return Unread(f"a tensor with the unknown flag {brief(min(flags - {'neg'}))}")
 
 
 def _rebuild_tensor_v3(
@@ -100,13 +103,13 @@ def _rebuild_tensor_v3(
         return view
     if name not in DTYPES:
         return Unread(f"a tensor of {name}")
-    return _marked(replace(view, dtype=DTYPES[name]), metadata)
+    return _flagged(replace(view, dtype=DTYPES[name]), metadata)
 
 
 def _rebuild_quantised(
     storage: object, offset: Any, size: object, stride: object, quantiser: object, *_: object
 ) -> Tensor:
-    """A tensor of whole numbers, with a scale and zero point for all of them or for each row."""
+    """Return a tensor of integers with one scale and zero point, or with one of each along an axis."""
     view = _rebuild_tensor(storage, offset, size, stride)
     if isinstance(view, Unread):
         return view
@@ -123,21 +126,17 @@ def _rebuild_quantised(
     return Unread(f"a tensor quantised by {name}")
 
 
-def _rebuild_parameter(data: object, *_: object) -> object:
-    return data
-
-
-def _rebuild_from_numpy(data: object, *_: object) -> object:
-    """A tensor of a device that torch writes by way of NumPy."""
+def _rebuild_as_it_is(data: object, *_: object) -> object:
+    """Return the tensor of a parameter, or of a device from which torch copies it before it writes."""
     return data
 
 
 def _rebuild_from_type(function: object, kind: object, arguments: object, *_: object) -> object:
-    """A tensor of a subclass, or with attributes: the tensor alone."""
+    """Return the tensor alone of one of a subclass, or of one with attributes."""
     known = FUNCTIONS.get(function.text) if isinstance(function, Name) else None
     if known is not None and known is not _rebuild_from_type and isinstance(arguments, tuple):
         return known(*arguments)
-    return Unread(f"a tensor of the class {kind.text if isinstance(kind, Name) else 'of its own'}")
+    return Unread(f"a tensor of {f'the class {kind.text}' if isinstance(kind, Name) else 'an unknown class'}")
 
 
 def _unread(what: str) -> Callable[..., Unread]:
@@ -150,16 +149,16 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor_v2,
     "torch._utils._rebuild_tensor_v3": _rebuild_tensor_v3,
     "torch._utils._rebuild_qtensor": _rebuild_quantised,
-    "torch._utils._rebuild_parameter": _rebuild_parameter,
-    "torch._utils._rebuild_parameter_with_state": _rebuild_parameter,
-    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _rebuild_parameter,
-    "torch._utils._rebuild_device_tensor_from_numpy": _rebuild_from_numpy,
-    "torch._utils._rebuild_xla_tensor": _rebuild_from_numpy,
+    "torch._utils._rebuild_parameter": _rebuild_as_it_is,
+    "torch._utils._rebuild_parameter_with_state": _rebuild_as_it_is,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _rebuild_as_it_is,
+    "torch._utils._rebuild_device_tensor_from_numpy": _rebuild_as_it_is,
+    "torch._utils._rebuild_xla_tensor": _rebuild_as_it_is,
     "torch._utils._rebuild_sparse_tensor": _unread("a sparse tensor"),
     "torch._utils._rebuild_sparse_csr_tensor": _unread("a sparse tensor"),
     "torch._utils._rebuild_nested_tensor": _unread("a nested tensor"),
     "torch._utils._rebuild_meta_tensor_no_storage": _unread('a tensor on the device "meta", without numbers'),
-    "torch._utils._rebuild_wrapper_subclass": _unread("a tensor of a class of its own"),
+    "torch._utils._rebuild_wrapper_subclass": _unread("a tensor of a subclass"),
     "torch._tensor._rebuild_from_type": _rebuild_from_type,
     "torch._tensor._rebuild_from_type_v2": _rebuild_from_type,
     "torch.Size": lambda sizes=(): _numbers(sizes),
@@ -167,18 +166,18 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
 
 
 class _Storages:
-    """The storages that a pickle names, each once."""
+    """Makes the storages that a pickle refers to, each once."""
 
     def __init__(self, reader_of: Callable[[str, int, int], Reader]) -> None:
-        self.reader_of = reader_of  # (key, bytes, elements) -> () -> uint8 array
+        self.reader_of = reader_of  # (key, bytes, elements) -> what reads the storage when it is called
         self.by_key: dict[str, Storage] = {}
-        self.kinds: dict[str, tuple[str, int]] = {}  # and how many elements
+        self.declared: dict[str, tuple[str, int]] = {}  # key -> type and number of elements
 
     def __call__(self, persistent_id: object) -> object:
-        """From ('storage', type, key, location, count, ...) to its Storage."""
+        """Return the Storage of a persistent id: ('storage', type, key, location, count, ...)."""
         if not isinstance(persistent_id, tuple) or not 2 <= len(persistent_id) <= 8:
             raise ValueError(f"the persistent id {brief(persistent_id)}")
-        if persistent_id[0] == "module":  # of a legacy whole module: the class itself
+        if persistent_id[0] == "module":  # a whole module in the legacy format: this is its class
             return persistent_id[1]
         tag, kind, key, _, count, *view = persistent_id
         if tag != "storage":
@@ -187,7 +186,7 @@ class _Storages:
         if type(count) is not int or not 0 <= count < 2**62 or not isinstance(key, (str, int)):
             raise ValueError(f"a storage {brief(key)} of {brief(count)} elements")
         key = str(key)
-        if self.kinds.setdefault(key, (name, count)) != (name, count):
+        if self.declared.setdefault(key, (name, count)) != (name, count):
             raise ValueError(f"the storage {brief(key)} of two kinds or sizes")
         if name not in STORAGE_TYPES:
             self.reader_of(key, count * OTHER_STORAGES.get(name, 1), count)
@@ -200,7 +199,7 @@ class _Storages:
 
 
 def _part(storage: Storage, view: object) -> Storage:
-    """The storage that is a part of another, as in files of torch 0.1: (key, offset, count)."""
+    """Return a part (key, offset, count) of a storage. Files of torch 0.1 have such parts."""
     match view:
         case (_, int(offset), int(count)) if 0 <= offset <= offset + count <= storage.count:
             return storage.part(offset, count)
@@ -214,13 +213,18 @@ def _check_size(where: str, key: str, wanted: int, there: int) -> None:
         raise FormatError(message(where, expected, str(there), hint))
 
 
-# ---------------------------------------------------------------- zip
+# ---------------------------------------------------------------- the zip format
 
 
 def read_zip(archive: Archive, where: str) -> Any:
     """Read the object in an archive of torch's zip format.
 
-    Its tensors are TensorViews, to be made into arrays while the archive is open.
+    Its tensors are TensorViews. Their arrays can be made while the archive is open.
+
+    Raises
+    ------
+    FormatError
+        The archive is damaged or hostile.
     """
     roots = [
         name.removesuffix("data.pkl")
@@ -252,15 +256,19 @@ def read_zip(archive: Archive, where: str) -> Any:
     return read_pickle(pickle, where, FUNCTIONS, _Storages(reader_of))
 
 
-# ---------------------------------------------------------------- legacy
+# ---------------------------------------------------------------- the legacy format
 
 
-def read_legacy(file: Window, where: str) -> Any:
+def read_legacy(file: BoundedFile, where: str) -> Any:
     """Read the object in a legacy file.
 
-    Its tensors are TensorViews, to be made into arrays while the file is open.
-    """
+    Its tensors are TensorViews. Their arrays can be made while the file is open.
 
+    Raises
+    ------
+    FormatError
+        The file is damaged or hostile.
+    """
     pickles = cast("IO[bytes]", file)
 
     def read_plain() -> Any:
@@ -268,16 +276,16 @@ def read_legacy(file: Window, where: str) -> Any:
 
     if read_plain() != LEGACY_MAGIC or read_plain() != LEGACY_PROTOCOL:
         raise FormatError(message(where, "a torch file of protocol 1001", "another"))
-    read_plain()  # of which system it is: elements are little-endian on every one
+    read_plain()  # the system that wrote it; elements are little-endian on every one
 
-    wanted: dict[str, tuple[int, int]] = {}  # bytes and elements
-    places: dict[str, tuple[int, int]] = {}  # of its first byte, and how many
+    wanted: dict[str, tuple[int, int]] = {}  # key -> bytes and elements
+    extents: dict[str, tuple[int, int]] = {}  # key -> offset of its first byte, and bytes
 
     def reader_of(key: str, size: int, count: int) -> Reader:
         wanted[key] = (size, count)
 
         def read() -> tuple[NDArray[np.uint8], str]:
-            begin, size = places[key]
+            begin, size = extents[key]
             data = np.empty(size, np.uint8)
             file.seek(begin)
             _check_size(where, key, size, file.readinto(data.data))
@@ -289,22 +297,22 @@ def read_legacy(file: Window, where: str) -> Any:
     keys = read_plain()
     if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
         raise FormatError(message(where, "a list of storage keys", brief(keys)))
-    # Each storage is its count of elements, in 8 bytes, and the elements.
-    place = file.tell()
+    # Each storage is its number of elements, in 8 bytes, followed by the elements.
+    offset = file.tell()
     for key in map(str, keys):
-        if key not in wanted or key in places:
+        if key not in wanted or key in extents:
             raise FormatError(message(where, "each storage once", f"{brief(key)}", "The file is damaged."))
         size, count = wanted[key]
-        file.seek(place)
+        file.seek(offset)
         head = file.read(8)
         if len(head) < 8 or struct.unpack("<q", head)[0] != count:
-            got = "another count, or the end"
+            got = "another number, or the end of the file"
             raise FormatError(message(where, f"{count} elements in the storage {brief(key)}", got))
-        begin = place + 8
-        place = begin + size
+        begin = offset + 8
+        offset = begin + size
         _check_size(where, key, size, file.size - begin)
-        places[key] = begin, size
-    missing = [key for key in wanted if key not in places]
+        extents[key] = begin, size
+    missing = [key for key in wanted if key not in extents]
     if missing:
         raise FormatError(message(where, f"a storage {brief(missing[0])}", "none", "The file is damaged."))
     return found

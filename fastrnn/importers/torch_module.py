@@ -1,4 +1,7 @@
-"""A live torch.nn module to its layers; torch itself is never imported here."""
+"""From a live torch.nn module to layers. torch itself is never imported here.
+
+Only classes that are known by name are read. A module that might compute anything else is refused.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -21,15 +24,23 @@ SUPPORTED = (
 
 
 def read_module(module: Any) -> list[LayerSpec]:
-    """Return the LayerSpecs of a torch.nn module, in order.
+    """Return the layers of a torch.nn module, in order.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Returns
+    -------
+    list of LayerSpec
 
     Raises
     ------
     TypeError
-        A module, or one inside it, is of another class; a subclass counts as such, since its forward may
-        differ. One that torch.nn.utils.parametrize made of a known class is known.
+        The module, or one inside it, is of another class. A subclass counts as another class, since its
+        forward may differ, unless torch.nn.utils.parametrize made it from a known class.
     ValueError
-        A module has an option that no layer here has, or hooks of somebody's own.
+        A module has an option that no layer of fastrnn has, or a hook or forward of its own.
     """
     leaves = list(_leaves(module))
     dtypes = {str(tensor.dtype) for leaf in leaves for tensor in leaf.state_dict().values()}
@@ -38,9 +49,10 @@ def read_module(module: Any) -> list[LayerSpec]:
 
 
 def _leaves(module: Any) -> Iterator[Any]:
-    """The modules in order, each of a known class and without anything that changes its forward; or raise.
+    """Yield the modules in order. Raise unless each is of a known class with an unchanged forward.
 
-    Nothing of a module is read before that: a quantised one, or one with extra state, has other things there.
+    Nothing of a module is read before. The state dict of a quantised module, or of one with extra state,
+    holds more than tensors.
     """
     kind = None if isinstance(module, type) else _kind_of(module)
     if kind == "Sequential":
@@ -55,7 +67,7 @@ def _leaves(module: Any) -> Iterator[Any]:
 
 
 def _kind_of(module: Any) -> str | None:
-    """The name of a torch.nn class; None of any other."""
+    """Return the name of the module's class if it is one of torch.nn, else None."""
     cls = type(module)
     if cls.__module__ == "torch.nn.utils.parametrize" and cls.__name__.startswith("Parametrized"):
         cls = cls.__mro__[1]
@@ -63,12 +75,12 @@ def _kind_of(module: Any) -> str | None:
 
 
 def _check_forward(module: Any) -> None:
-    """Refuse what makes a module compute something else than its class does."""
+    """Raise ValueError if a module may compute something else than its class does."""
     hooks = [
         hook
         for name in ("_forward_hooks", "_forward_pre_hooks")
         for hook in getattr(module, name, {}).values()
-        # Weight norm, spectral norm and pruning of the old kind: the state dict has their parts.
+        # The older weight norm, spectral norm and pruning are hooks. The state dict has their parts.
         if not type(hook).__module__.startswith("torch.nn.utils.")
     ]
     if hooks or "forward" in vars(module):
@@ -78,13 +90,13 @@ def _check_forward(module: Any) -> None:
 
 
 def _tensors_of(module: Any) -> dict[str, Any]:
-    """The parameters by name, those of torch.nn.utils.parametrize as the module computes them."""
+    """Return the parameters by name, with those of torch.nn.utils.parametrize as the module computes them."""
     tensors = dict(module.state_dict())
     parametrized = getattr(module, "parametrizations", None)
     if parametrized is None:
         return tensors
     if module.training:
-        got = "a parametrized one in training"
+        got = "a parametrized one in training mode"
         raise ValueError(message("from_torch", "a module in eval()", got, "Call its eval() first."))
     whole = {name: getattr(module, name) for name in parametrized}
     return {name: t for name, t in tensors.items() if not name.startswith("parametrizations.")} | whole

@@ -1,8 +1,11 @@
-"""What a pickle holds beside tensors, as plain values: numbers, texts, lists, dicts, sets, dates, arrays.
+"""What a pickle holds besides tensors: numbers, texts, lists, dicts, sets, dates and arrays, as plain values.
 
-`CALLS` has the functions that make them of a pickle's calls; each checks what it is given and makes nothing
-larger than that. `freeze` turns what was read into values that nobody can change. Everything else stays a
-`StandIn`: its name, and what it was to be made of.
+In the order of a file's way through here: `Name`, `Foreign` and other forms in which `pickle_reader` keeps
+what it reads; `CALLS`, the functions with which pickles make plain values; and `Freezer`, which turns all of
+it into values that nobody can change. Whatever is not plain becomes a `StandIn`, which says what it would
+have been.
+
+No function of `CALLS` makes anything larger than its arguments. Nothing that a file names is imported here.
 """
 
 import datetime
@@ -18,16 +21,19 @@ from fastrnn.arrays import Array
 from fastrnn.errors import brief, message, printable
 from fastrnn.importers.tensors import is_shape
 
-# Nested deeper than this, a value is a stand-in.
+# A value that is nested more deeply becomes a stand-in.
 MAX_DEPTH = 64
-MAX_KEY_BITS = 64  # of a whole number that is hashed as a key: of larger ones any number have the same hash
+MAX_KEY_BITS = 64  # of an integer that is hashed as a key: arbitrarily many larger ones share one hash
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
 
 
+# ---------------------------------------------------------------- what pickle_reader keeps
+
+
 class Name:
-    """A class or function that a pickle names; text, which is never looked up."""
+    """A class or function that a pickle names: text, which is never looked up."""
 
     __slots__ = ("text",)
 
@@ -36,7 +42,7 @@ class Name:
 
 
 class Foreign:
-    """What a pickle makes by calling a name that no table has: what was asked, for a `StandIn` of it."""
+    """What a pickle makes by calling a name that no table has: the record from which a `StandIn` is made."""
 
     __slots__ = ("arguments", "items", "name", "state")
 
@@ -49,21 +55,23 @@ class Foreign:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StandIn:
-    """What a file would have made by calling something of its own; it is not called. Or a tensor not read.
+    """Stands for an object that would have needed a call of the file's own code, or for a tensor not read.
+
+    The call was not made.
 
     Attributes
     ----------
     name : str
-        What would have been called, as "argparse.Namespace"; "torch.Tensor" of a tensor.
+        What would have been called, such as "argparse.Namespace"; "torch.Tensor" for a tensor.
     arguments : tuple
-        What it would have been given.
+        The arguments of the call.
     state : object
-        What it would have been filled with, often a dict of its attributes; None if nothing.
+        What the object would have been filled with, often a dict of its attributes; None if nothing.
     items : list
-        What would have been added to it, where it is a list or dict of a class of its own: the items, or
-        the pairs of key and value.
+        What would have been added to it if it is a kind of list or dict: the items, or pairs of key and
+        value.
     reason : str
-        Of a tensor, why it is not read; else "".
+        Why a tensor was not read; "" for anything else.
     """
 
     name: str
@@ -74,15 +82,15 @@ class StandIn:
 
     def __getattr__(self, attribute: str) -> NoReturn:
         where = f"the stand-in for {self.name}" if attribute != "name" else "StandIn"
-        hint = "What the object would have been filled with is in `state`."
+        hint = "The attributes that the object would have had are in `state`."
         raise AttributeError(message(where, "one of its own attributes", brief(attribute), hint))
 
     def __repr__(self) -> str:
         return f"<stand-in for {self.name}{f': {self.reason}' if self.reason else ''}>"
 
 
-class Odd:
-    """A key that is no text and no number of usual size, kept apart by identity."""
+class OddKey:
+    """A key that must not be hashed, see `is_plain_key`. It is equal only to itself."""
 
     __slots__ = ("value",)
 
@@ -91,120 +99,24 @@ class Odd:
 
 
 class Set(list[Any]):
-    """The items of a set, which may be such as cannot be hashed."""
+    """The items of a set, some of which may not be hashable."""
 
 
 def is_plain_key(key: object) -> bool:
-    """Whether it may be hashed: a deeply nested key would overflow the C stack, many large numbers of one
-    hash take time by their square."""
+    """Whether a key may be hashed.
+
+    A deeply nested key would overflow the C stack. Many large integers with the same hash take quadratic
+    time.
+    """
     if isinstance(key, int):
         return key.bit_length() <= MAX_KEY_BITS
     return isinstance(key, (str, float, bytes, type(None)))
 
 
-# ---------------------------------------------------------------- values that nobody changes
-
-
-def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    hint = "copy.deepcopy(value) gives one to change."
-    raise TypeError(message("left_out", "values that are only read", "a change", hint))
-
-
-class FrozenList(list[Item]):
-    """A list that cannot be changed."""
-
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-
-class FrozenDict(dict[Key, Item]):
-    """A dict that cannot be changed; ``|`` with another makes a new one."""
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
-
-
-class Freezer:
-    """Makes values of a file such that nobody can change them, or what they hold.
-
-    Each object once, so that what is shared stays so, and what holds itself comes to an end.
-
-    Parameters
-    ----------
-    tensor : callable
-        From what the reader made of a tensor to the value in its place.
-    """
-
-    def __init__(self, tensor: Callable[[Any], object]) -> None:
-        self.tensor = tensor
-        self.done: dict[int, Any] = {}
-        self.kept: list[object] = []  # whose id() is in `done`
-
-    def freeze(self, value: Any, depth: int = 0) -> Any:
-        """The value as the reader of pickles made it, read-only."""
-        if isinstance(value, (str, int, float, complex, bytes, np.generic, type(None), *_DATES, *_RANGES)):
-            return value
-        if id(value) in self.done:
-            return self.done[id(value)]
-        if depth > MAX_DEPTH - isinstance(value, Foreign):  # whose arguments are a level of their own
-            return StandIn(type(value).__name__, reason=f"it is nested more than {MAX_DEPTH} deep")
-        self.kept.append(value)
-        if isinstance(value, (Set, tuple)):
-            result = self._freeze_items(value, depth)
-        elif isinstance(value, list):
-            result = self.done[id(value)] = FrozenList()
-            list.extend(result, (self.freeze(item, depth + 1) for item in value))
-        elif isinstance(value, dict):
-            result = self.done[id(value)] = FrozenDict()
-            for key, item in value.items():
-                dict.__setitem__(result, self._key(key, depth), self.freeze(item, depth + 1))
-        elif isinstance(value, Foreign):
-            result = self.done[id(value)] = StandIn(value.name)
-            for name in ("arguments", "state", "items"):  # which may hold the stand-in itself
-                object.__setattr__(result, name, self.freeze(getattr(value, name), depth + 1))
-        elif isinstance(value, StandIn):
-            result = value
-        elif isinstance(value, (PickledArray, PickledDtype)):
-            result = self.freeze(value.value(), depth + 1)
-        elif isinstance(value, Name):
-            result = StandIn(value.text)
-        elif isinstance(value, np.dtype):
-            result = StandIn("numpy.dtype", (str(value),))
-        elif isinstance(value, np.ndarray):
-            result = value.view()
-            result.flags.writeable = False
-        else:
-            result = self.tensor(value)
-        self.done[id(value)] = result
-        return result
-
-    def _freeze_items(self, value: Any, depth: int) -> Any:
-        items = tuple(self.freeze(item, depth + 1) for item in value)
-        if not isinstance(value, Set):
-            return items
-        return frozenset(items) if all(map(is_plain_key, items)) else FrozenList(items)
-
-    def _key(self, key: Any, depth: int) -> Any:
-        """A key that is a date or a tuple of plain ones may be one again; any other odd one is a stand-in."""
-        if not isinstance(key, Odd):
-            return key
-        value = self.freeze(key.value, depth + 1)
-        is_plain = isinstance(value, _DATES) or (
-            isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
-        )
-        return value if is_plain or isinstance(value, StandIn) else StandIn(type(value).__name__)
-
-
 # ---------------------------------------------------------------- NumPy's arrays and scalars
 
 
-# Of NumPy's dates.
+# The units of NumPy's dates.
 _UNITS = frozenset(b"Y M W D h m s ms us ns ps fs as".split())
 
 
@@ -217,7 +129,7 @@ class PickledDtype:
         self.unit = ""
 
     def set_state(self, state: object) -> None:
-        """What follows its code: version, byte order, and so on; of dates their unit."""
+        """Take the state that follows the code: the version, the byte order and, for dates, the unit."""
         if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "|", "="):
             raise ValueError(f"the state of a dtype, {brief(state)}")
         self.order = str(state[1])
@@ -226,7 +138,7 @@ class PickledDtype:
                 self.unit = f"[{count}{unit.decode()}]"
 
     def value(self) -> Any:
-        """The dtype; a stand-in where it is none of numbers, texts or dates."""
+        """Return the dtype, or a Foreign if it is not one of numbers, texts or dates."""
         code = self.code
         if isinstance(code, str) and len(code) <= 10 and code[:1] in "biufcSUMm" and code[1:].isdecimal():
             try:
@@ -237,19 +149,19 @@ class PickledDtype:
 
 
 class PickledArray:
-    """A NumPy array that a pickle describes: its state comes after it."""
+    """A NumPy array that a pickle describes. Its state follows it."""
 
     def __init__(self) -> None:
         self.state: tuple[Any, ...] = ()
 
     def set_state(self, state: object) -> None:
-        """(version, shape, dtype, is Fortran's, bytes)."""
+        """Take the state: (version, shape, dtype, whether in Fortran order, bytes)."""
         if not isinstance(state, tuple) or len(state) != 5:
             raise ValueError(f"the state of an array, {brief(state)}")
         self.state = state
 
     def value(self) -> Any:
-        """The array, read-only; a stand-in where it holds objects, or its numbers do not fit."""
+        """Return the array, read-only; a Foreign if it holds objects or its numbers do not fit."""
         if len(self.state) != 5:
             return Foreign("numpy.ndarray")
         _, shape, dtype, is_fortran, data = self.state
@@ -282,15 +194,14 @@ def _dtype(code: object, *_: object) -> PickledDtype:
     return PickledDtype(code)
 
 
-# ---------------------------------------------------------------- plain values that pickles make by calls
-
+# ---------------------------------------------------------------- functions that make plain values
 
 _DATES = (datetime.date, datetime.time, datetime.timedelta, datetime.timezone, decimal.Decimal)
 _RANGES = (slice, range)
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """How protocol 2 writes bytes."""
+    """Return the bytes of a text: protocol 2 writes bytes this way."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1", "utf-8"):
         raise ValueError(f"bytes as {brief(text)} in {brief(encoding)}")
     return text.encode(str(encoding))
@@ -321,14 +232,14 @@ def _checked(items: object) -> Iterable[Any]:
 
 
 def _dict(items: object = (), *_: object) -> dict[Any, Any]:
-    """A dict of pairs, or of another dict."""
+    """Return a dict of pairs, or a copy of a dict."""
     if isinstance(items, dict):
         return dict(items)
     result = {}
     for pair in _checked(items):
         key, value = pair
         if not is_plain_key(key):
-            raise ValueError("a key that is no text")
+            raise ValueError("a key that is not plain")
         result[key] = value
     return result
 
@@ -342,7 +253,7 @@ def _deque(items: Iterable[Any] = (), *_: object) -> list[Any]:
 
 
 def _number(kind: type) -> Callable[..., object]:
-    """Of numbers as they are; never of texts, which may be long."""
+    """Return a maker of a type from numbers, but never from a text, which may be long."""
 
     def make(*values: object) -> object:
         if not all(type(value) in (int, float, bool) for value in values):
@@ -362,7 +273,7 @@ def _range(kind: type) -> Callable[..., object]:
 
 
 def _date(kind: type) -> Callable[..., object]:
-    """Of the bytes, numbers and time zones that the class writes itself as."""
+    """Return a maker of a date class from the bytes, numbers and time zones in which it is pickled."""
 
     def make(*values: object) -> object:
         if len(values) > 8 or not all(
@@ -412,3 +323,103 @@ CALLS: Mapping[str, Callable[..., object]] = {
     **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
     "numpy.dtype": _dtype,
 }  # fmt: skip
+
+
+# ---------------------------------------------------------------- values that nobody can change
+
+
+def _refuse(self: object, *_: object, **__: object) -> NoReturn:
+    hint = "copy.deepcopy(value) makes one that can be changed."
+    raise TypeError(message("left_out", "read-only use of a value", "a change", hint))
+
+
+class FrozenList(list[Item]):
+    """A list that cannot be changed."""
+
+    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+class FrozenDict(dict[Key, Item]):
+    """A dict that cannot be changed. ``|`` makes a new one."""
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+class Freezer:
+    """Turns what a reader made into read-only values, all the way down.
+
+    Each object is frozen once. So shared objects stay shared, and an object that holds itself is no endless
+    loop.
+
+    Parameters
+    ----------
+    tensor : callable
+        Returns the read-only value for what the reader made of a tensor.
+    """
+
+    def __init__(self, tensor: Callable[[Any], object]) -> None:
+        self.tensor = tensor
+        self.done: dict[int, Any] = {}
+        self.kept: list[object] = []  # keeps the ids in `done` valid
+
+    def freeze(self, value: Any, depth: int = 0) -> Any:
+        """Return the read-only form of a value that the reader of pickles made."""
+        if isinstance(value, (str, int, float, complex, bytes, np.generic, type(None), *_DATES, *_RANGES)):
+            return value
+        if id(value) in self.done:
+            return self.done[id(value)]
+        if depth > MAX_DEPTH - isinstance(value, Foreign):  # its arguments are one more level
+            return StandIn(type(value).__name__, reason=f"it is nested more than {MAX_DEPTH} deep")
+        self.kept.append(value)
+        if isinstance(value, (Set, tuple)):
+            result = self._freeze_items(value, depth)
+        elif isinstance(value, list):
+            result = self.done[id(value)] = FrozenList()
+            list.extend(result, (self.freeze(item, depth + 1) for item in value))
+        elif isinstance(value, dict):
+            result = self.done[id(value)] = FrozenDict()
+            for key, item in value.items():
+                dict.__setitem__(result, self._key(key, depth), self.freeze(item, depth + 1))
+        elif isinstance(value, Foreign):
+            result = self.done[id(value)] = StandIn(value.name)
+            for name in ("arguments", "state", "items"):  # they may hold the stand-in itself
+                object.__setattr__(result, name, self.freeze(getattr(value, name), depth + 1))
+        elif isinstance(value, StandIn):
+            result = value
+        elif isinstance(value, (PickledArray, PickledDtype)):
+            result = self.freeze(value.value(), depth + 1)
+        elif isinstance(value, Name):
+            result = StandIn(value.text)
+        elif isinstance(value, np.dtype):
+            result = StandIn("numpy.dtype", (str(value),))
+        elif isinstance(value, np.ndarray):
+            result = value.view()
+            result.flags.writeable = False
+        else:
+            result = self.tensor(value)
+        self.done[id(value)] = result
+        return result
+
+    def _freeze_items(self, value: Any, depth: int) -> Any:
+        items = tuple(self.freeze(item, depth + 1) for item in value)
+        if not isinstance(value, Set):
+            return items
+        return frozenset(items) if all(map(is_plain_key, items)) else FrozenList(items)
+
+    def _key(self, key: Any, depth: int) -> Any:
+        """Return a hashable key. Dates and short tuples of plain keys stay; another odd key is a stand-in."""
+        if not isinstance(key, OddKey):
+            return key
+        value = self.freeze(key.value, depth + 1)
+        is_plain = isinstance(value, _DATES) or (
+            isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
+        )
+        return value if is_plain or isinstance(value, StandIn) else StandIn(type(value).__name__)

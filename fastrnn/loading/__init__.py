@@ -1,4 +1,10 @@
-"""Models of files and of live torch modules: `load`, `verify`, `from_torch`, and layers written as text.
+"""Models from files, from live torch modules and from layers written as text.
 
-Formats are never parsed here (`importers`, `saving`): what they give is made into a model.
+What `importers` and `saving` read is made into a model here. No format is ever parsed here. The modules, in
+the order of reading:
+
+    load         `fastrnn.load`: a model from a file
+    live         `fastrnn.from_torch`: a model from a live torch module
+    expression   a model from a state dict and layers written as text
+    verify       the tests that a saved model carries
 """

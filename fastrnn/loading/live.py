@@ -1,4 +1,4 @@
-"""`from_torch`: a model of a live torch module."""
+"""`from_torch`: a model from a live torch module. How a module is read is in `importers.torch_module`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fastrnn.program.sequential import build
 def from_torch(
     module: Any, *, precision: str | None = None, threads: int | None = None, backend: str = "auto"
 ) -> Any:
-    """Make the layer or model of a live torch.nn module.
+    """Make the layer or model that computes what a live torch.nn module does.
 
     Parameters
     ----------
@@ -21,19 +21,20 @@ def from_torch(
     precision : {"float32", "float64"}, optional
         That of the module's weights if not given.
     threads : int, optional
+        As in `LSTM.from_state_dict`.
     backend : {"auto", "simd", "blas"}
-        Both as in `LSTM.from_state_dict`.
+        As in `LSTM.from_state_dict`.
 
     Returns
     -------
-    A layer; of a torch Sequential, a Sequential.
+    A layer, or a Sequential for a torch Sequential.
 
     Raises
     ------
     TypeError
-        The module, or one inside it, is of another class; a subclass counts as such.
+        The module, or one inside it, is of another class. A subclass counts as another class.
     ValueError
-        A module has an option that no layer here has, or an option of the call a wrong value.
+        A module has an option that no layer of fastrnn has, or an argument has a wrong value.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""`load`: a model of a file."""
+"""`load`: a model from a file that `save` wrote, or from a state dict whose architecture is plain."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fastrnn.program.sequential import Sequential, build
 from fastrnn.saving.model_file import SavedModel, is_saved, read_model
 from fastrnn.spec import GRANTED
 
-# The files whose want of a comparison was told already.
-_told: set[object] = set()
+# The files of which a warning already said that they were never compared with torch.
+_warned: set[object] = set()
 
 
 def load(
@@ -32,27 +32,28 @@ def load(
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:
-    """Load a model: a file that `save` wrote, or a state dict whose architecture is plain.
+    """Load a model from a file that `save` wrote, or from a state dict whose architecture is plain.
 
-    Plain is one recurrent module, or an Embedding before it and a Linear after it, run on every
-    step. A state dict tells neither activations nor the layout nor whether only the last step
-    counts: a model that has more than these layers is written out as a Sequential.
+    Plain means one recurrent module, possibly with an Embedding before it and a Linear after it, which runs
+    on every step. A state dict does not say which activations a model has, what its layout is, or whether
+    only the last step counts. So a model with more than these layers has to be written out as a Sequential.
 
     Parameters
     ----------
     file : path, bytes, or file open for reading bytes
-        Of a model in several files the folder, or its ``*.index.json``.
+        For a model in several files, the folder or its ``*.index.json``.
     key : str, optional
-        Where the state dict lies in the file; see `load_state_dict`.
+        The state dict to read from the file; see `load_state_dict`.
     batch_first : bool, optional
-        The layout, which no state dict tells; False if not given.
+        The layout, which a state dict does not say. False if not given.
     nonlinearity : {"tanh", "relu"}, optional
-        That of an RNN, which no state dict tells.
+        That of an RNN, which a state dict does not say.
     precision : {"float32", "float64"}, optional
-        As the file was saved; "float32" for a state dict.
+        If not given, that of a saved model, and "float32" for a state dict.
     threads : int, optional
+        As in `LSTM.from_state_dict`.
     backend : {"auto", "simd", "blas"}
-        Both as in `LSTM.from_state_dict`.
+        As in `LSTM.from_state_dict`.
 
     Returns
     -------
@@ -61,21 +62,21 @@ def load(
     Warns
     -----
     UserWarning
-        Once a file: the saved model was read off a state dict and never compared with torch's output.
+        Once for each file: the saved model was read from a state dict and never compared with torch's output.
 
     Raises
     ------
     OSError
-        The file is not there or cannot be read.
+        The file does not exist or cannot be read.
     FormatError
-        The file is damaged, hostile, of no known kind or a part of a model.
+        The file is damaged, hostile, of no known kind, or only a part of a model.
     WeightError
-        What the layers of the state dict do is not plain: the message shows the Sequential to
-        write. Or a tensor could not be read.
+        The architecture of the state dict is not plain; the message shows the Sequential to write. Or a
+        tensor could not be read.
     ValueError
-        A saved model was given an option that its file holds, or an option has a wrong value.
+        An option was given that the file of a saved model holds already, or an option has a wrong value.
     TypeError
-        An option is of a wrong kind.
+        An option is of the wrong type.
     """
     source = Source(file)
     state_dict = load_state_dict(source, key)
@@ -89,28 +90,8 @@ def load(
         backend=backend,
     )
     if is_saved(state_dict) and model.taken_for_granted is not None:
-        _tell_once(source, state_dict, model)
+        _warn_once(source, state_dict, model)
     return model
-
-
-def _tell_once(source: Source, state_dict: StateDict, model: Sequential) -> None:
-    # Of content in memory the place says nothing: its own texts and test do.
-    content = state_dict.metadata["fastrnn"], state_dict["golden.output"].tobytes()
-    place = hash(content) if source.path is None else os.path.realpath(source.path)
-    if place not in _told:
-        _told.add(place)
-        told = what_is_open(model.taken_for_granted, "example.output" in state_dict)
-        warnings.warn(f"{source.where}: {told} `fastrnn verify` compares.", stacklevel=3)
-
-
-def what_is_open(granted: Iterable[str] | None, has_example: bool) -> str:
-    """What is told of a model whose example from torch, or the want of one, leaves something open."""
-    words = [GRANTED[name] for name in granted or ()]
-    if has_example:
-        text = "Its example from torch fits other choices too. Still taken for granted"
-        return f"{text}: {join(words)}." if words else ""
-    text = "This model was never compared with torch's output."
-    return f"{text} Taken for granted: {join(words)}." if words else text
 
 
 def make_model(
@@ -123,7 +104,7 @@ def make_model(
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:
-    """Make the model of a state dict that was read already; see `load`."""
+    """Make the model of a state dict that is read already. The options and errors are those of `load`."""
     where = source.where
     if precision is not None:
         check_precision(where, precision)
@@ -146,6 +127,11 @@ def make_model(
     return model
 
 
+def read_saved(where: str, state_dict: StateDict) -> SavedModel:
+    """Return what the file of a saved model holds. Raise FormatError if it is damaged."""
+    return read_model(where, state_dict, {kind: cls.option_names for kind, cls in LAYERS.items()})
+
+
 def build_saved(
     where: str,
     saved: SavedModel,
@@ -153,7 +139,8 @@ def build_saved(
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:
-    # What the caller or the environment asks for is not the file's fault.
+    """Make the model that a file holds. Raise FormatError if its layers cannot be made."""
+    # Raise first what is wrong with the caller's options or the environment. That is not the file's fault.
     pick_backend("load", backend, np.float32, threads)
     try:
         return build(saved.specs, precision, threads, backend)
@@ -161,5 +148,21 @@ def build_saved(
         raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
 
 
-def read_saved(where: str, state_dict: StateDict) -> SavedModel:
-    return read_model(where, state_dict, {kind: cls.option_names for kind, cls in LAYERS.items()})
+def what_is_open(granted: Iterable[str] | None, has_example: bool) -> str:
+    """Say what no example from torch has decided about a model, and what is therefore taken for granted."""
+    words = [GRANTED[name] for name in granted or ()]
+    if has_example:
+        text = "Its example from torch fits other choices too. Still taken for granted"
+        return f"{text}: {join(words)}." if words else ""
+    text = "This model was never compared with torch's output."
+    return f"{text} Taken for granted: {join(words)}." if words else text
+
+
+def _warn_once(source: Source, state_dict: StateDict, model: Sequential) -> None:
+    # Content in memory has no path. Its metadata and self-test identify it.
+    content = state_dict.metadata["fastrnn"], state_dict["golden.output"].tobytes()
+    identity = hash(content) if source.path is None else os.path.realpath(source.path)
+    if identity not in _warned:
+        _warned.add(identity)
+        text = what_is_open(model.taken_for_granted, "example.output" in state_dict)
+        warnings.warn(f"{source.where}: {text} `fastrnn verify` compares.", stacklevel=3)

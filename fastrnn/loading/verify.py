@@ -1,4 +1,4 @@
-"""`verify`: the tests that a saved model carries."""
+"""`verify`: the tests that a saved model carries, run on the model that its file makes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from fastrnn.saving.model_file import is_saved
 
 
 class Verification(Comparison):
-    """What the tests of a file give: the self-test's, and those of its example from torch.
+    """The result of the tests of a file. The fields of a `Comparison` are those of its self-test.
 
-    `passed` is for both, `self_test_passed` for the first. `example` is None where the file has none, so that
-    the model was never compared with torch's output; `taken_for_granted` is then what no state dict told.
+    Attributes
+    ----------
+    passed : bool
+        Of both tests.
+    self_test_passed : bool
+    example : Comparison or None
+        The result of the example from torch. None if the file has none: the model was never compared with
+        torch.
+    taken_for_granted : list of str or None
+        What neither the state dict said nor an example decided, as names in `spec.GRANTED`.
     """
 
     self_test_passed: bool
@@ -28,23 +36,27 @@ class Verification(Comparison):
 def verify(file: FileLike) -> Verification:
     """Run the tests of a file that `save` wrote: its self-test, and its example from torch if it has one.
 
+    Parameters
+    ----------
+    file : path, bytes, or file open for reading bytes
+
     Returns
     -------
-    dict
-        passed (bool, for both), largest_error and tolerance (absolute), values (how many were compared) and
-        hint of the self-test; the same of the example under ``example``, None where there is none; and
-        ``taken_for_granted``.
+    Verification
+        A dict.
 
     Raises
     ------
     FormatError
-        The file is damaged, or no model that `save` wrote.
+        The file is damaged, or is not a model that `save` wrote.
+    OSError
+        The file does not exist or cannot be read.
     """
     source = Source(file)
     where = source.where
     state_dict = load_state_dict(source)
     if not is_saved(state_dict):
-        hint = "fastrnn convert makes one of a state dict."
+        hint = "fastrnn convert makes one from a state dict."
         raise FormatError(message(where, "a model that fastrnn saved", state_dict.file_format, hint))
     saved = read_saved(where, state_dict)
     model = build_saved(where, saved)
@@ -57,7 +69,7 @@ def verify(file: FileLike) -> Verification:
         if saved.example is not None:
             state = None if saved.example.state is None else nest_state(model, saved.example.state)
             example = compare_example(model, replace(saved.example, state=state), build)
-    except ValueError as error:  # a layer takes no such input, as a softmax over an axis too many
+    except ValueError as error:  # a layer refuses the input, such as a softmax over a missing axis
         raise FormatError(
             message(where, "a model that takes its self-test", f"one that does not ({error})")
         ) from error

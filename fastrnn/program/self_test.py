@@ -1,4 +1,7 @@
-"""The tests that a model runs: its self-test, and examples from torch, with what would make them agree."""
+"""The tests of a model: its self-test, examples from torch, and what would make a failing example agree.
+
+The tests as data, tolerances and the comparison of arrays are in `saving.golden`.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,29 @@ from fastrnn.spec import LayerSpec
 if TYPE_CHECKING:
     from fastrnn.program.sequential import Sequential
 
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "": lambda y: y,
+    "Sigmoid": sigmoid,
+    "Tanh": np.tanh,
+    "ReLU": relu,
+    "Softmax": softmax_reference,
+    "LogSoftmax": log_softmax_reference,
+}
+# Makes a model of specifications at a precision. None: at that of the specifications.
+Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], Sequential]"
 
-# ---------------------------------------------------------------- the seeded pair
+
+# ---------------------------------------------------------------- the self-test
 
 
 def golden_shape(model: Sequential) -> tuple[int, ...]:
-    """That of the input of a self-test."""
+    """Return the shape of the input of a model's self-test."""
     shape = (ROWS, STEPS) if model.batch_first else (STEPS, ROWS)
     return shape if model.layers[0].takes_tokens else (*shape, model.features_in or 4)
 
 
 def golden_input(model: Sequential) -> Array:
-    """A seeded input of a model: normal numbers, or tokens."""
+    """Return the seeded input of a model's self-test: normal numbers, or tokens."""
     random = np.random.default_rng(SEED)
     shape = golden_shape(model)
     if model.layers[0].takes_tokens:
@@ -37,7 +51,7 @@ def golden_input(model: Sequential) -> Array:
 
 
 def fits_golden(model: Sequential, x: Array | None, y: Array | None) -> bool:
-    """Whether two arrays of a file (or None) can be a self-test of a model."""
+    """Whether two arrays of a file, or None, can be the self-test of a model."""
     if x is None or y is None:
         return False
     example = golden_shape(model)
@@ -55,34 +69,24 @@ def fits_golden(model: Sequential, x: Array | None, y: Array | None) -> bool:
 # ---------------------------------------------------------------- examples from torch
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "": lambda y: y,
-    "Sigmoid": sigmoid,
-    "Tanh": np.tanh,
-    "ReLU": relu,
-    "Softmax": softmax_reference,
-    "LogSoftmax": log_softmax_reference,
-}
-
-
-# From the specifications of a model and a precision (None: as they say) to a model.
-Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], Sequential]"
-
-
 def compare_example(model: Sequential, example: Example, make: Maker) -> Comparison:
-    """Compare what a model gives with what torch's module gave.
+    """Compare a model's output with that of torch's module.
 
     Parameters
     ----------
     model : Sequential
     example : Example
     make : callable
-        Makes the models that tell how much of a difference rounding may make, and what would agree.
+        Makes the models that show how far rounding may move the output, and what would agree.
+
+    Returns
+    -------
+    Comparison
     """
     output = _run(model, example)
     if output is None or _squeezed(output) != _squeezed(example.y):
         gives = "does not take this input" if output is None else f"gives an output of shape {output.shape}"
-        hint = f"The model {gives}; the example's is of shape {example.y.shape}."
+        hint = f"The model {gives}. The example's output is of shape {example.y.shape}."
         failed: Comparison = {
             "passed": False,
             "largest_error": float("inf"),
@@ -98,8 +102,10 @@ def compare_example(model: Sequential, example: Example, make: Maker) -> Compari
 
 
 def undecided(model: Sequential, example: Example, granted: Iterable[str], make: Maker) -> tuple[str, ...]:
-    """What of that which was taken for granted an example that agrees does not decide: other choices agree
-    with it too, as both layouts do with a sequence without rows."""
+    """Return what an example that agrees leaves undecided of what was taken for granted.
+
+    Another choice agrees with the example as well. An unbatched sequence, for instance, fits both layouts.
+    """
     others = {
         "time_first": (True, False, [""]),
         "every_step": (False, True, [""]),
@@ -109,15 +115,15 @@ def undecided(model: Sequential, example: Example, granted: Iterable[str], make:
         name
         for name in granted
         if any(
-            _agrees(model, example, make, is_other, last, activation)
-            for is_other, last, activations in [others[name]]
+            _agrees(model, example, make, other_layout, last_step, activation)
+            for other_layout, last_step, activations in [others[name]]
             for activation in activations
         )
     )
 
 
 def _allowed(model: Sequential, output: Floats, example: Example, make: Maker) -> float:
-    """How far an output may be from the example's."""
+    """Return how far an output may be from that of the example."""
     if example.tolerance is not None:
         return example.tolerance
     specs = [layer.spec() for layer in model.layers]
@@ -128,12 +134,12 @@ def _allowed(model: Sequential, output: Floats, example: Example, make: Maker) -
 
 
 def _squeezed(array: Array) -> tuple[int, ...]:
-    """The shape without axes of one, which torch's modules often take away or add at the end."""
+    """Return the shape without axes of size 1, which modules often add or remove at the end."""
     return tuple(n for n in array.shape if n > 1)
 
 
 def _run(model: Sequential, example: Example) -> Floats | None:
-    """The output, or None where the model does not take the input."""
+    """Return the output, or None if the model does not take the input."""
     try:
         output, _ = model(example.x, example.state, lengths=example.lengths)
     except ValueError:
@@ -142,22 +148,23 @@ def _run(model: Sequential, example: Example) -> Floats | None:
 
 
 def _what_would_agree(model: Sequential, example: Example, make: Maker) -> str:
-    """Try what no file tells: an RNN's nonlinearity, the layout, the last step, an activation at the end."""
-    for word, is_other, last, name in product(
+    """Try what no file says: an RNN's nonlinearity, the layout, the last step alone, a final activation."""
+    for nonlinearity, other_layout, last_step, activation in product(
         ("", "relu", "tanh"), (False, True), (False, True), ACTIVATIONS
     ):
-        changed = _with_nonlinearity(model, word, make) if word else model
-        if changed is None or not (word or is_other or last or name):
+        changed = _with_nonlinearity(model, nonlinearity, make) if nonlinearity else model
+        if changed is None or not (nonlinearity or other_layout or last_step or activation):
             continue
-        if _agrees(changed, example, make, is_other, last, name):
-            words = [f'nonlinearity="{word}"'] * bool(word)
-            words += [f"batch_first={not model.batch_first}"] * is_other
-            return f"It agrees with {join(words + ['Last()'] * last + [f'{name}()'] * bool(name))}."
+        if _agrees(changed, example, make, other_layout, last_step, activation):
+            words = [f'nonlinearity="{nonlinearity}"'] * bool(nonlinearity)
+            words += [f"batch_first={not model.batch_first}"] * other_layout
+            words += ["Last()"] * last_step + [f"{activation}()"] * bool(activation)
+            return f"It agrees with {join(words)}."
     return ""
 
 
 def _with_nonlinearity(model: Sequential, nonlinearity: str, make: Maker) -> Sequential | None:
-    """The model with another nonlinearity in its RNNs; None where that changes nothing."""
+    """Return the model with this nonlinearity in its RNNs; None if that changes nothing."""
     specs = [layer.spec() for layer in model.layers]
     changed = [
         LayerSpec(spec.kind, {**spec.options, "nonlinearity": nonlinearity}, spec.tensors)
@@ -170,16 +177,18 @@ def _with_nonlinearity(model: Sequential, nonlinearity: str, make: Maker) -> Seq
 
 
 def _agrees(
-    model: Sequential, example: Example, make: Maker, is_other: bool, last: bool, activation: str
+    model: Sequential, example: Example, make: Maker, other_layout: bool, last_step: bool, activation: str
 ) -> bool:
-    """Whether an example agrees with the model in its other layout, with its last step alone, or with an
-    activation at the end."""
-    batch_first = model.batch_first is not is_other
-    changed = _laid_out(model, batch_first, make) if is_other else model
+    """Whether an example agrees with a changed model.
+
+    The changes are the other layout, the last step alone, and an activation at the end.
+    """
+    batch_first = model.batch_first is not other_layout
+    changed = _laid_out(model, batch_first, make) if other_layout else model
     output = _run(changed, example)
     if output is None:
         return False
-    output = ACTIVATIONS[activation](_last(output, batch_first, example) if last else output)
+    output = ACTIVATIONS[activation](_last(output, batch_first, example) if last_step else output)
     if _squeezed(output) != _squeezed(example.y):
         return False
     wanted = example.y.reshape(output.shape)
@@ -190,7 +199,7 @@ def _agrees(
 
 
 def _laid_out(model: Sequential, batch_first: bool, make: Maker) -> Sequential:
-    """The model with its other layout."""
+    """Return the model with a layout."""
     specs = []
     for spec in (layer.spec() for layer in model.layers):
         has_layout = "batch_first" in spec.options
@@ -200,7 +209,7 @@ def _laid_out(model: Sequential, batch_first: bool, make: Maker) -> Sequential:
 
 
 def _last(output: Floats, batch_first: bool, example: Example) -> Floats:
-    """The last valid step of each row."""
+    """Return the last valid step of each row."""
     steps: Floats = output.swapaxes(0, 1) if batch_first and output.ndim > 2 else output
     if example.lengths is None or output.ndim < 3:
         last: Floats = steps[-1]

@@ -1,8 +1,10 @@
-"""The tests that a model carries: a seeded input beside the reference's output, and examples from torch.
+"""The tests that a saved model carries, as data: a self-test, and possibly an example from torch.
 
-A self-test compares the engine with this package's own reference: it shows that a machine computes what the
-weights say, and not that the layers are those of the torch module. An example does: its input and output came
-from that module.
+A self-test is a seeded input with the output of this package's own reference. It shows that a machine
+computes what the weights say. It does not show that the layers are those of the torch module. An example
+does, since its input and output come from that module.
+
+Models are unknown here. `program.self_test` runs them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,16 +21,24 @@ from fastrnn.spec import LayerSpec
 SEED = 20240229
 STEPS = 12
 ROWS = 2
-# How far an output may be from the one that is wanted: SHARE of the largest value, plus ROUNDINGS times the
-# change of the output when every weight is rounded to a neighbouring number.
+# How far an output may be from the expected one: SHARE of the largest value, plus ROUNDINGS times the change
+# of the output when every weight is rounded to a neighbouring number.
 SHARE = {"float32": 1e-5, "float64": 1e-11}
 ROUNDINGS = 32
 
 
 class Comparison(TypedDict):
-    """What a test gives: the errors are absolute, `values` is how many were compared.
+    """The result of a test.
 
-    `hint`: a change that would make the output agree; "" if it agrees, or none was found.
+    Attributes
+    ----------
+    passed : bool
+    largest_error, tolerance : float
+        Absolute.
+    values : int
+        The number of values that were compared.
+    hint : str
+        A change that would make the output agree; "" if it agrees or none was found.
     """
 
     passed: bool
@@ -40,17 +50,17 @@ class Comparison(TypedDict):
 
 @dataclass(frozen=True)
 class Example:
-    """An input and the output that torch's module gave for it.
+    """An input, and the output of torch's module for it.
 
     Attributes
     ----------
     x, y : ndarray
-        As ``model(x, state, lengths=lengths)`` takes and gives them.
+        As ``model(x, state, lengths=lengths)`` takes and returns them.
     state : state, optional
-        The initial one.
+        The initial state.
     lengths : ndarray of int, optional
     tolerance : float, optional
-        How far outputs may be from y, as an absolute number; as far as rounding takes them if not given.
+        How far outputs may be from y, absolute. If not given, as far as rounding may take them.
     """
 
     x: Array
@@ -63,7 +73,7 @@ class Example:
 def golden_output(
     specs: Sequence[LayerSpec], x: Array, batch_first: bool, precision: str
 ) -> tuple[NDArray[np.float64], float]:
-    """The reference's output for an input, and how far a model's may be from it."""
+    """Return the reference's output for an input, and how far that of a model may be from it."""
     wanted = np.ascontiguousarray(sequential_reference(specs, x, batch_first))
     with np.errstate(over="ignore", invalid="ignore"):
         moved = sequential_reference(rounded(specs), x, batch_first)
@@ -71,7 +81,7 @@ def golden_output(
 
 
 def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
-    """The layers with every weight rounded to a number beside it, up or down."""
+    """Return the layers with every weight rounded to a neighbouring number, up or down at random."""
     random = np.random.default_rng(SEED)
     return [
         LayerSpec(
@@ -87,7 +97,7 @@ def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
 
 
 def tolerance(wanted: Array, moved: Array, precision: str) -> float:
-    """How far an output may be from the one that is wanted; `moved` is that of weights rounded otherwise."""
+    """Return how far an output may be from the expected one. `moved` is that of the rounded weights."""
     with np.errstate(over="ignore", invalid="ignore"):
         movement = np.abs(moved - wanted)
     finite = np.isfinite(wanted) & np.isfinite(movement)
@@ -96,7 +106,7 @@ def tolerance(wanted: Array, moved: Array, precision: str) -> float:
 
 
 def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:
-    """Compare an output with the one that is wanted, of the same shape."""
+    """Compare an output with the expected one, which has the same shape."""
     with np.errstate(over="ignore"):
         wanted = wanted.astype(output.dtype).astype(np.float64)
     finite = np.isfinite(wanted)
@@ -112,7 +122,7 @@ def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:
 
 
 def state_arrays(state: State | None) -> list[Array]:
-    """The arrays of a state in order: h, c of the first recurrent layer, and so on."""
+    """Return the arrays of a state in order: h and c of the first recurrent layer, and so on."""
     if state is None:
         return []
     if isinstance(state, (tuple, list)):

@@ -1,8 +1,8 @@
-"""The one file that keeps a model: tensors, architecture, its self-test, and an example from torch.
+"""The format of a saved model: tensors, architecture, self-test and an example from torch in one file.
 
-It is a safetensors file. Its metadata have one text, "fastrnn", in JSON: the version, the layers with their
-options, the tolerance of the self-test, and what was taken for granted when the model was read off a state
-dict. Here are specifications and arrays; what makes a model of them stands above.
+It is a safetensors file. Its metadata has one entry, "fastrnn", which is JSON: the version, the layers with
+their options, the tolerance of the self-test, and what was taken for granted if the model was read from a
+state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
 """
 
 import json
@@ -27,7 +27,7 @@ FILE_VERSION = 1
 
 @dataclass(frozen=True)
 class SavedModel:
-    """What a file keeps.
+    """What a file holds.
 
     Attributes
     ----------
@@ -35,12 +35,12 @@ class SavedModel:
     golden_input, golden_output : ndarray or None
         The self-test: a seeded input, and the reference's output in float64.
     tolerance : float
-        How far an output may be from that.
+        How far a model's output may be from golden_output, absolute.
     example : Example or None
-        What torch's module gave for an input. None: the model was never compared with it.
+        An example from torch. None if the model was never compared with torch.
     taken_for_granted : tuple of str or None
-        What no state dict told and no example decided, by the names in `spec.GRANTED`, of a model that was
-        read off one. None: it was written out, or compared.
+        For a model read from a state dict: what the state dict did not say and no example decided, as names
+        in `spec.GRANTED`. None if the model was written out, or compared with torch.
     """
 
     specs: Sequence[LayerSpec]
@@ -52,12 +52,12 @@ class SavedModel:
 
 
 def is_saved(state_dict: StateDict) -> bool:
-    """Whether `write_model` wrote the file that it was read from."""
+    """Whether a state dict was read from a file that `write_model` wrote."""
     return "fastrnn" in state_dict.metadata
 
 
 def write_model(path: str, model: SavedModel) -> None:
-    """Write a model; the file appears whole or not at all.
+    """Write a model. The file appears whole or not at all.
 
     Raises
     ------
@@ -80,12 +80,12 @@ def write_model(path: str, model: SavedModel) -> None:
     with replacing(path) as draft:
         try:
             save_file(tensors, draft, {"fastrnn": json.dumps(description)})
-        except SafetensorError as error:  # which is no OSError, though the disk is full
-            raise OSError(message("save", "room to write in", str(error))) from error
+        except SafetensorError as error:  # not an OSError, even if the disk is full
+            raise OSError(message("save", "a file that can be written", str(error))) from error
 
 
 def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Sequence[str]]) -> SavedModel:
-    """Read a model out of the arrays and texts of its file.
+    """Read a model from the arrays and metadata of its file.
 
     Parameters
     ----------
@@ -93,12 +93,12 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
         The file's name, for messages.
     state_dict : StateDict
     option_names : mapping of str to sequence of str
-        The kinds of layers that there are, and the options that each may have.
+        The kinds of layers that exist, and the options of each.
 
     Raises
     ------
     FormatError
-        The file is damaged, or of another release.
+        The file is damaged, or of another version.
     """
     for name, why in state_dict.unread.items():
         raise FormatError(str(unread_error(where, name, why)))
@@ -148,7 +148,7 @@ def _example_arrays(example: Example) -> dict[str, Array]:
 
 
 def _read_example(arrays: Mapping[str, Array], tolerance: Any) -> Example | None:
-    """The example; its state as a flat tuple of arrays, which `Sequential` brings into shape."""
+    """Return the example, or None. Its state is a flat tuple of arrays, which `loading.verify` nests."""
     if not arrays:
         return None
     states = [arrays[f"state{index}"] for index in range(len(arrays)) if f"state{index}" in arrays]

@@ -1,9 +1,9 @@
-"""Record torch's outputs and files, so that the tests have them where torch is not installed.
+"""Record torch's outputs and files, so that tests can use them where torch is not installed.
 
     python tests/golden/make.py
 
-writes, beside this script: layers.npz (weights, inputs, states and outputs of recurrent layers in
-float64), others.npz (of the other layers), and the files of the folder files/.
+writes beside this script layers.npz (weights, inputs, states and outputs of recurrent layers in float64),
+others.npz (the same of the other layers), and the files in files/.
 """
 
 from collections import OrderedDict
@@ -16,7 +16,7 @@ from torch import nn
 HERE = Path(__file__).parent
 FILES = HERE / "files"
 
-# name: class, options, batch size (None: unbatched), lengths
+# Name to class, options, batch size (None for unbatched) and lengths.
 LAYERS = {
     "rnn_tanh": (nn.RNN, {}, 3, None),
     "rnn_relu_2_layers": (nn.RNN, {"nonlinearity": "relu", "num_layers": 2}, 2, None),
@@ -108,7 +108,7 @@ def write_files():
     np.savez(FILES / "expected_lstm.npz", **{key: tensor.numpy() for key, tensor in weights.items()})
     torch.save(weights, FILES / "lstm_zip.pt")
     torch.save(weights, FILES / "lstm_legacy.pt", **legacy)
-    # A training checkpoint: other things beside the weights, an optimizer with tensors of their shapes.
+    # A training checkpoint has more than weights, such as an optimizer with tensors of the same shapes.
     module = nn.LSTM(3, 4)
     module.load_state_dict(weights)
     optimizer = torch.optim.Adam(module.parameters())
@@ -144,7 +144,7 @@ def write_files():
             "parameter": nn.Parameter(torch.ones(2)),
         }
         torch.save(odd, FILES / f"odd_tensors_{name}.pt", **options)
-    # The legacy format keeps the source text of every class beside a whole module: not for a repository.
+    # Only in the zip format: the legacy one would store the source code of every class of the module.
     torch.save(Tagger(), FILES / "whole_module.pt")
 
 

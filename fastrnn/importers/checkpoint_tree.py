@@ -1,4 +1,8 @@
-"""Places in what a file holds: paths of keys, dicts of every kind, where tensors lie."""
+"""What a file holds, as a tree of dicts and lists: what each value is, paths of keys, where the weights are.
+
+The tree is only looked at, within bounds on its depth and size. Which state dict is chosen, and what becomes
+of the rest, is decided in `checkpoint`.
+"""
 
 from collections import deque
 from collections.abc import Iterator
@@ -11,16 +15,16 @@ from fastrnn.importers.parametrizations import is_parameter
 from fastrnn.importers.quantised import is_packed, unpack
 from fastrnn.importers.state_dict import describe
 from fastrnn.importers.tensors import TensorView, Unread
-from fastrnn.importers.values import Foreign, Name, Odd, PickledArray
+from fastrnn.importers.values import Foreign, Name, OddKey, PickledArray
 
-MAX_DEPTH = 6
-MAX_LIST = 64  # of a list that is looked into for a state dict
-MAX_NAME = 200
-MAX_FOUND = 20  # of other weights in a file, so many places are told
+MAX_DEPTH = 6  # of a state dict in the file
+MAX_LIST = 64  # items of a list that may hold a state dict
+MAX_NAME = 200  # characters of a key in a message
+MAX_FOUND = 20  # reported paths of other weights in the file
 
 TENSORS = (TensorView, Unread, PickledArray, np.ndarray)
 
-# The keys to a place in a file; of a list the index.
+# The keys that lead to a value, or the indices of lists.
 Path: TypeAlias = tuple[Any, ...]
 
 
@@ -28,7 +32,7 @@ Path: TypeAlias = tuple[Any, ...]
 
 
 def what_is(value: object) -> str:
-    """What a reader made of something in a file, in a few words."""
+    """Describe a value as its reader made it, in a few words."""
     if isinstance(value, TensorView):
         sizes = [brief(size) for size in value.size[:8]] + ["..."] * (len(value.size) > 8)
         return f"tensor ({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
@@ -42,36 +46,34 @@ def what_is(value: object) -> str:
 
 
 def is_module(value: object) -> bool:
-    """Whether it would have been a torch module."""
+    """Whether a value would have been a torch module."""
     return isinstance(value, Foreign) and isinstance(value.state, dict) and "_modules" in value.state
 
 
 def is_optimizer(value: object) -> bool:
-    """Whether it is the state dict of an optimizer, whose tensors are of the weights' shapes."""
+    """Whether a value is the state dict of an optimizer, whose tensors have the shapes of the weights."""
     return isinstance(value, dict) and "param_groups" in value
 
 
 def is_state_dict(value: object) -> bool:
-    """Whether it is a dict with tensors by their names."""
+    """Whether a value is a dict of tensors by name."""
     return isinstance(value, dict) and any(
         isinstance(name, str) and (isinstance(item, TENSORS) or is_packed(item))
         for name, item in value.items()
     )
 
 
-def parameters(state_dict: dict[Any, Any]) -> set[str]:
-    """The names in a state dict that are those of parameters."""
-    return {name for name in state_dict if isinstance(name, str) and is_parameter(name)}
-
-
 def entries(value: object) -> Any:
-    """What is as good as a dict as one: a dict or namespace of the file's own class, or a list of names and
-    tensors; any other value as it is."""
+    """Return a dict for whatever serves as one; any other value as it is.
+
+    A dict or namespace of a class that only the file knows serves as a dict, and so does a list of (name,
+    tensor) pairs.
+    """
     if isinstance(value, Foreign):
         if value.items and all(_is_pair(pair, object) for pair in value.items):
             return dict(value.items)
         if isinstance(value.state, dict) and not is_module(value):
-            inner = value.state.get("data")  # of a collections.UserDict
+            inner = value.state.get("data")  # the dict of a collections.UserDict
             return inner if isinstance(inner, dict) and len(value.state) == 1 else value.state
     if isinstance(value, list) and value and all(_is_pair(pair, (TensorView, Unread)) for pair in value):
         pairs = dict(value)
@@ -87,7 +89,7 @@ def _is_pair(pair: object, kind: Any) -> bool:
 
 
 def children(value: object) -> Iterator[tuple[Any, object]]:
-    """The names, or the numbers in a short list, of what a value holds."""
+    """Yield what a value holds: key and item of a dict, index and item of a short list."""
     value = entries(value)
     if isinstance(value, dict):
         yield from value.items()
@@ -98,30 +100,32 @@ def children(value: object) -> Iterator[tuple[Any, object]]:
 # ---------------------------------------------------------------- paths
 
 
-def join(path: Path) -> str:
-    """A path of keys as text; a long one is cut."""
+def dotted(path: Path) -> str:
+    """Return a path as text, its keys with dots between them. Long keys are cut."""
     return ".".join(part if len(part) <= MAX_NAME else f"{part[:MAX_NAME]}..." for part in map(_text, path))
 
 
 def _text(name: Any) -> str:
-    return name if isinstance(name, str) else what_is(name.value if isinstance(name, Odd) else name)
+    return name if isinstance(name, str) else what_is(name.value if isinstance(name, OddKey) else name)
 
 
-def at(root: object, path: Path) -> Any:
-    """The value at a path."""
+def value_at(root: object, path: Path) -> Any:
+    """Return the value at a path."""
     for name in path:
         root = root[name] if isinstance(root, dict) else dict(children(root))[name]
     return root
 
 
 def find_path(root: object, key: str) -> Path | None:
-    """The path of a key, or of keys with dots between them, some of which may be in a key; "" is the top.
-    None where there is none."""
+    """Return the path of a key, or of keys with dots between them; None if there is no such path.
+
+    A key may itself contain dots. "" is the top.
+    """
     return () if key == "" else _find(root, key.split("."), 0, set())
 
 
 def _find(value: object, parts: list[str], begin: int, failed: set[tuple[int, int]]) -> Path | None:
-    """The path to the parts from `begin` on; `failed` has what was tried, so that nothing is tried twice."""
+    """Return the path of the parts from `begin` on. `failed` keeps anything from being tried twice."""
     if begin == len(parts):
         return ()
     if (id(value), begin) in failed:
@@ -138,11 +142,11 @@ def _find(value: object, parts: list[str], begin: int, failed: set[tuple[int, in
     return None
 
 
-# ---------------------------------------------------------------- where tensors lie
+# ---------------------------------------------------------------- where the weights are
 
 
 def candidates(root: object) -> dict[Path, dict[Any, Any]]:
-    """Every dict of tensors down to a small depth: paths to dicts. Optimizers are passed over."""
+    """Return every dict of tensors down to MAX_DEPTH by its path. Optimizers are skipped."""
     found: dict[Path, dict[Any, Any]] = {}
     seen: set[int] = set()
     level: list[tuple[Path, Any]] = [((), root)]
@@ -167,7 +171,7 @@ def candidates(root: object) -> dict[Path, dict[Any, Any]]:
 
 
 class _Node(NamedTuple):
-    """A place on a walk: its name under its parent; paths of all places would be long together."""
+    """A value on a walk, its key and the node above it. Paths of all values would take too much memory."""
 
     value: object
     parent: "_Node | None"
@@ -183,14 +187,17 @@ class _Node(NamedTuple):
 
 
 def other_weights(root: object, path: Path) -> list[Path]:
-    """The places of what may be weights of another part of the model, besides the state dict at a path: whole
-    modules, state dicts of other names or shapes, matrices of floats anywhere. Optimizers are passed over."""
-    at_path = at(root, path)
+    """Return the paths of what may be weights of another part of the model than the state dict at `path`.
+
+    These are whole modules, state dicts with other names or shapes, and matrices of floats anywhere.
+    Optimizers are skipped.
+    """
+    at_path = value_at(root, path)
     chosen = entries(at_path)
     shapes = {name: _shape_of(item) for name, item in chosen.items() if isinstance(name, str)}
     found: list[Path] = []
     seen: set[int] = set()
-    kept: list[object] = []  # whose id() is in `seen`
+    kept: list[object] = []  # keeps the ids in `seen` valid
     queue = deque([_Node(root, None, None)])
     while queue and len(found) < MAX_FOUND:
         node = queue.popleft()
@@ -220,8 +227,10 @@ def _items_of(value: object) -> Any:
 
 
 def _holds_weights(value: object, items: list[tuple[Any, object]], shapes: dict[str, Any]) -> bool:
-    """Whether parameters or matrices lie right in a dict or list, other than a copy of the chosen ones: the
-    same names and shapes, as of a moving average."""
+    """Whether a dict or list itself holds parameters or matrices.
+
+    A copy of the chosen state dict, with the same names and shapes, does not count: it is a moving average.
+    """
     tensors = {name: _shape_of(item) for name, item in items if isinstance(item, TENSORS)}
     if isinstance(value, dict) and tensors.items() <= shapes.items():
         return False

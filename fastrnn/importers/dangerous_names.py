@@ -1,13 +1,13 @@
-"""The callables with which pickles run code, a command or the content of a file, by their full names.
+"""The names of callables with which a pickle could run code or a command, or delete a file.
 
-This list is not the protection: nothing that a file names is ever imported or called. It lets a malicious
-file be refused by name, where a stand-in would pass it over. Whatever else a pickle names becomes a stand-in.
-The names are those of public reports of malicious models.
+This list is not the protection: nothing that a file names is ever imported or called, whether it is listed
+here or not. The list lets `pickle_reader` refuse a malicious file by name. Any other unknown name in a pickle
+becomes a stand-in. The names come from public reports of malicious models.
 """
 
 import functools
 
-# Modules that have little else.
+# Modules in which almost every name is dangerous.
 MODULES = frozenset(("subprocess", "_posixsubprocess", "pty", "runpy"))
 
 _BY_MODULE = {
@@ -16,7 +16,7 @@ _BY_MODULE = {
     "execvpe spawnl spawnle spawnlp spawnlpe spawnv spawnve spawnvp spawnvpe posix_spawn posix_spawnp "
     "startfile remove unlink",
     "shutil": "rmtree",
-    # Under its name of Python 2, as protocol 2 writes it.
+    # Python 2's name of subprocess, which protocol 2 writes.
     "commands": "Popen run call check_call check_output getoutput getstatusoutput",
     "importlib": "import_module __import__",
     "types": "FunctionType LambdaType CodeType",
@@ -36,16 +36,17 @@ NAMES = frozenset(
     for name in names.split()
 )
 
-MOST_PARTS = 16
+MAX_PARTS = 16
 
 
 @functools.lru_cache(256)
-def is_hostile(module: str, name: str) -> bool:
-    """Whether a pickle that asks for this callable means to run code.
+def is_dangerous(module: str, name: str) -> bool:
+    """Whether a pickle that names this callable is meant to run code.
 
-    A name with dots is looked up part by part: "os.path" and "os.system" make os.path.os.system.
+    A name with dots reaches through modules: "os.system" in the module "os.path" is os.path.os.system. So
+    every run of its parts is looked up.
     """
-    parts = name.split(".")[:MOST_PARTS]
+    parts = name.split(".")[:MAX_PARTS]
     whole = [module, *parts]
     reached = {".".join(whole[: end + 1]) for end in range(1, len(whole))}
     reached |= {".".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 2, len(parts) + 1)}

@@ -1,4 +1,4 @@
-"""Models of layers that somebody wrote as text."""
+"""Models from a state dict and layers written as text. How the text is read is in `importers.expression`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastrnn.saving.model_file import is_saved
 from fastrnn.spec import GATES, GRANTED, LayerSpec
 
 
-def make_written(
+def make_from_expression(
     source: Source,
     state_dict: StateDict,
     text: str,
@@ -27,15 +27,32 @@ def make_written(
     threads: int | None = None,
     backend: str = "auto",
 ) -> tuple[Sequential, list[str]]:
-    """Make the model of a state dict whose layers a text gives; see `importers.expression`.
+    """Make the model of a state dict from a text that gives its layers.
 
-    ``batch_first`` and ``nonlinearity`` are those of recurrent layers for which the text gives none.
+    Parameters
+    ----------
+    source : Source
+        Where the state dict was read from, for messages.
+    state_dict : StateDict
+    text : str
+        The layers, in one of the forms of `importers.expression`.
+    batch_first, nonlinearity : optional
+        For recurrent layers for which the text does not give them.
+    precision, threads, backend : optional
+        As in `load`.
 
     Returns
     -------
     model : Sequential
     unused : list of str
         The paths of the modules that the text does not name.
+
+    Raises
+    ------
+    ValueError
+        The text gives no layers that fit the state dict, or the state dict is a saved model.
+    WeightError
+        The tensors of a module do not make its layer, or one could not be read.
     """
     if is_saved(state_dict):
         raise ValueError(
@@ -50,12 +67,12 @@ def make_written(
         {name: value for name, value in defaults.items() if value is not None},
     )
     model = build(specs, precision, threads, backend)
-    model.taken_for_granted = _not_said(specs)
+    model.taken_for_granted = _left_open(specs)
     return model, [path for path in sorted(module_paths(state_dict)) if path not in paths]
 
 
-def _not_said(specs: Sequence[LayerSpec]) -> tuple[str, ...]:
-    """What is taken for granted of layers that somebody wrote down: what they do not say."""
+def _left_open(specs: Sequence[LayerSpec]) -> tuple[str, ...]:
+    """Return what the written layers leave open, as names in `spec.GRANTED`."""
     recurrent = [spec for spec in specs if spec.kind in GATES]
     kinds = {spec.kind for spec in specs}
     is_open = {
@@ -67,13 +84,13 @@ def _not_said(specs: Sequence[LayerSpec]) -> tuple[str, ...]:
 
 
 def with_last(model: Sequential) -> Sequential:
-    """The model with a `Last` after its last recurrent layer."""
+    """Return the model with a `Last` after its last recurrent layer."""
     layers = list(model.layers)
-    places = [index for index, layer in enumerate(layers) if layer.is_recurrent]
-    if not places or any(layer.is_last_step for layer in layers):
-        got = "one without" if not places else "one that has Last already"
+    indices = [index for index, layer in enumerate(layers) if layer.is_recurrent]
+    if not indices or any(layer.is_last_step for layer in layers):
+        got = "one without" if not indices else "one that has Last already"
         raise ValueError(message("--last", "a model with a recurrent layer and no Last", got))
-    result = Sequential(*layers[: places[-1] + 1], Last(), *layers[places[-1] + 1 :])
+    result = Sequential(*layers[: indices[-1] + 1], Last(), *layers[indices[-1] + 1 :])
     granted = model.taken_for_granted
     result.taken_for_granted = None if granted is None else tuple(n for n in granted if n != "every_step")
     return result
