@@ -85,6 +85,8 @@ class Case:
             amount = "step" if self.B == 1 else f"step x{self.B}"
         elif self.mode == "pool":
             amount = f"pool of {self.B}"
+        elif self.mode == "block":
+            amount = f"chunk of {amount}"
         return f"{' '.join(words)}, {amount}"
 
     def shape(self):
@@ -203,8 +205,14 @@ POOLS = [
     )
     for streams in (16, 64, 256, POOL_STREAMS)
 ]  # fmt: skip
+# Chunks of live sequences: for builds alone, which have no other engine beside them.
+CHUNKS = [
+    *(Case(kind, 128, 128, T=64, B=B, mode="block") for kind in KINDS for B in (1, 32)),
+    Case("LSTM", 1, 32, T=64, mode="block"),
+]
 GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG, *POOLS)
 GRID_OF_THREADS = (*STEPS, *SEQUENCES, *FOR_THREADS)
+GRID_OF_BUILDS = (*GRID, *FOR_THREADS, *CHUNKS)
 
 # The rows of the README's tables.
 SHOWN = (

@@ -7,10 +7,12 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fastrnn.benchmark.measure import seconds_of_one
 from fastrnn.engine.backends import ISAS, pick_isa
 
 SOURCE = Path(__file__).with_name("probe.c")
@@ -95,8 +97,8 @@ def probe():
         ("float64", library.multiply_adds_f64),
     ):
         lanes = width // np.dtype(precision).itemsize
-        rounds = _rounds(lambda n, f=function: f(n))
-        seconds = min(_seconds(lambda n, f=function: f(n), rounds) for _ in range(PEAK_REPEATS))
+        rounds = _rounds(function)
+        seconds = min(_seconds(function, rounds) for _ in range(PEAK_REPEATS))
         gflops[precision] = 2 * lanes * accumulators * rounds / seconds / 1e9
     # The weights of the engine lie in NumPy arrays too.
     memory = np.ones(WORKING_SETS[-1] + 64, np.uint8)
@@ -109,10 +111,7 @@ def _bandwidth(library, address, size):
     """GB/s of the better of the two ways to read."""
     best = 0.0
     for function in (library.read_plain, library.read_ahead):
-
-        def read(rounds, function=function):
-            return function(address, size, rounds)
-
+        read = partial(function, address, size)
         rounds = _rounds(read)
         repeats = REPEATS if rounds > 1 else 3
         seconds = min(_seconds(read, rounds) for _ in range(repeats))
@@ -128,10 +127,7 @@ def _seconds(function, rounds):
 
 def _rounds(function):
     """How many rounds take about SECONDS."""
-    rounds = 1
-    while (seconds := _seconds(function, rounds)) < SECONDS / 2:
-        rounds *= 2
-    return max(1, round(rounds * SECONDS / seconds))
+    return max(1, round(SECONDS / seconds_of_one(partial(_seconds, function), SECONDS / 2)))
 
 
 def _compile(flags):

@@ -4,6 +4,7 @@ import gc
 import platform
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import repeat
 from typing import Any
 
@@ -138,11 +139,11 @@ def _take_turns(
     seconds_of_all = 0.0
     for engine, runner in runners.items():
         with engine.active():
-            one = _seconds_of_one(runner.call, round_seconds)
+            one = seconds_of_one(partial(_seconds, runner.call), round_seconds / 4)
         counts[engine] = max(1, round(round_seconds / one))
         singles[engine] = min(many, max(few, counts[engine]))
         seconds_of_all += one * (counts[engine] + singles[engine])
-    rounds = min(rounds, max(FEWEST_ROUNDS, round(WORK_SECONDS / seconds_of_all)))
+    rounds = rounds_in_time(rounds, seconds_of_all)
     means: dict[Engine, list[float]] = {engine: [] for engine in runners}
     times: dict[Engine, list[int]] = {engine: [] for engine in runners}
     warm_up: dict[Engine, int] = {}
@@ -153,10 +154,7 @@ def _take_turns(
             for engine, runner in runners.items():
                 count, single = counts[engine], singles[engine]
                 with engine.active():
-                    warming = max(1, count // 10)
-                    if threads > 1:
-                        time.sleep(SETTLING_SECONDS)
-                        warming = max(1, round(count * WARMING_SECONDS / round_seconds))
+                    warming = settle(threads, count, round_seconds)
                     _seconds(runner.call, warming)
                     means[engine].append(_seconds(runner.call, count) / count)
                     _single_calls(runner.call, single // 10)
@@ -191,8 +189,25 @@ def _single_calls(call: Callable[[], object], count: int) -> list[int]:
     return result
 
 
-def _seconds_of_one(call: Callable[[], object], round_seconds: float) -> float:
+def seconds_of_one(seconds_of: Callable[[int], float], enough: float) -> float:
+    """The seconds of one call, from the first power of two of calls that takes at least `enough` seconds.
+
+    ``seconds_of(count)`` makes that many calls and gives the seconds that they took.
+    """
     count = 1
-    while (seconds := _seconds(call, count)) < round_seconds / 4:
+    while (seconds := seconds_of(count)) < enough:
         count *= 2
     return seconds / count
+
+
+def rounds_in_time(rounds: int, seconds: float) -> int:
+    """How many rounds of this many seconds to make: `rounds`, or fewer where they would take too long."""
+    return min(rounds, max(FEWEST_ROUNDS, round(WORK_SECONDS / seconds)))
+
+
+def settle(threads: int, count: int, round_seconds: float) -> int:
+    """Wait until the cores are free for a round of `count` calls; how many untimed calls come before them."""
+    if threads == 1:
+        return max(1, count // 10)
+    time.sleep(SETTLING_SECONDS)
+    return max(1, round(count * WARMING_SECONDS / round_seconds))
