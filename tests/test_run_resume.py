@@ -1,4 +1,4 @@
-"""``fastrnn run`` that is interrupted, and given again; and over several inputs."""
+"""``fastrnn run`` after an interruption, and over several inputs."""
 
 import json
 import os
@@ -12,8 +12,7 @@ import pytest
 from helpers import random_layer
 
 import fastrnn
-from fastrnn.cli.running import blocks
-from fastrnn.cli.running import run as offline_run
+from fastrnn.cli.running import file_to_file, pieces
 from fastrnn.cli.running.draft import Draft
 from fastrnn.cli.running.journal import Journal, read_journal, stamp, write_journal
 
@@ -33,11 +32,11 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """A block is a step or a row, and a journal follows each."""
-    for name in ("BLOCK_NUMBERS", "BLOCK_WORK", "BLOCK_ROWS"):
-        monkeypatch.setattr(blocks, name, 1)
-    monkeypatch.setattr(offline_run, "JOURNAL_SECONDS", 0)
-    monkeypatch.setattr(offline_run, "JOURNAL_SHARE", 0)
+    """A piece is one step or one row, and a journal follows each."""
+    for name in ("PIECE_NUMBERS", "PIECE_MULTIPLY_ADDS", "PIECE_ROWS"):
+        monkeypatch.setattr(pieces, name, 1)
+    monkeypatch.setattr(file_to_file, "JOURNAL_SECONDS", 0)
+    monkeypatch.setattr(file_to_file, "JOURNAL_SHARE", 0)
 
 
 @pytest.fixture
@@ -54,18 +53,18 @@ COMMAND = ("run", "m.safetensors", "x.npy", "-o", "y.npy")
 
 
 def interrupted(monkeypatch, run, command, after, error=KeyboardInterrupt):
-    """Run a command and raise an error when so many parts have been written; give what `run` gives."""
+    """Run a command, and raise an error once this many patches have been written."""
     left = [after]
     write = Draft.write
 
-    def count(self, part):
+    def count(self, patch):
         if not left[0]:
             raise error
         left[0] -= 1
-        write(self, part)
+        write(self, patch)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Draft, "write", count)
+    with monkeypatch.context() as context:
+        context.setattr(Draft, "write", count)
         return run(*command)
 
 
@@ -79,7 +78,7 @@ def drafts(folder="."):
 def test_a_run_goes_on_wherever_it_was_interrupted(
     run, rng, here, small, monkeypatch, kind, is_batched, ending
 ):
-    """Once or at every part; and the files are those of a run that nothing stopped, bit by bit."""
+    """Whether once or again and again, and the files are bit for bit those of a run that nothing stopped."""
     if ending == "parquet":
         pytest.importorskip("pyarrow")
         if is_batched and kind != "last step":
@@ -155,17 +154,17 @@ def test_an_interrupt_before_anything_is_done_leaves_nothing(run, task, monkeypa
 KILLED = """
 import os, signal, sys
 from fastrnn.cli import main
-from fastrnn.cli.running import blocks, run
-blocks.BLOCK_NUMBERS = blocks.BLOCK_WORK = blocks.BLOCK_ROWS = 1
-run.JOURNAL_SECONDS = run.JOURNAL_SHARE = 0
-place, left = run.place, [int(sys.argv[1])]
+from fastrnn.cli.running import file_to_file, pieces
+pieces.PIECE_NUMBERS = pieces.PIECE_MULTIPLY_ADDS = pieces.PIECE_ROWS = 1
+file_to_file.JOURNAL_SECONDS = file_to_file.JOURNAL_SHARE = 0
+left = [int(sys.argv[1])]
 def count(self, *arguments):
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
     left[0] -= 1
     return write(self, *arguments)
-write = run.Draft.write
-run.Draft.write = count
+write = file_to_file.Draft.write
+file_to_file.Draft.write = count
 main(sys.argv[2:])
 """
 
@@ -189,7 +188,7 @@ def other_input(rng):
 
 
 def input_changed_in_place(_):
-    """And its time set back."""
+    """And with its old modification time."""
     before = os.stat("x.npy")
     with open("x.npy", "r+b") as file:
         file.seek(-4, os.SEEK_END)
@@ -278,7 +277,7 @@ def test_two_runs_at_one_output_do_not_meet(run, task):
 
 
 def test_runs_that_begin_at_once_give_one_whole_output(task):
-    """However they meet, whoever ends with 0 has made it, and nothing else is left."""
+    """However they meet, one that ends with status 0 has made the output, and nothing else is left."""
     command = [sys.executable, "-m", "fastrnn", *COMMAND]
     runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(4)]
     statuses = [process.wait() for process in runs]
