@@ -1,4 +1,4 @@
-"""``python -m bench``: measure the grid; and what can be done with the result."""
+"""The command line of the benchmark."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 
 
 def main(arguments=None):
-    """Run a command; return its exit status."""
+    """Run a command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -21,7 +21,7 @@ def main(arguments=None):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure the grid, on one core or more, beside every engine that is installed.",
+        description="Measure the grid next to every other engine that is installed.",
     )
     parser.set_defaults(command=_measure)
     _add_amount(parser)
@@ -33,30 +33,32 @@ def _parser():
         command.set_defaults(command=function)
         return command
 
-    comparison = add(
-        "compare", _compare, "Name what became slower between two results; if anything, status 1."
+    comparison = add("compare", _compare, "Compare two results. Exit with 1 if a case became slower.")
+    comparison.add_argument("before", metavar="BEFORE", help="a result (.json)")
+    comparison.add_argument("after", metavar="AFTER", help="a later result (.json)")
+    comparison.add_argument(
+        "--threshold", type=float, metavar="SHARE", help="ignore smaller changes (default 0.05)"
     )
-    comparison.add_argument("before")
-    comparison.add_argument("after")
-    comparison.add_argument("--threshold", type=float, help="a change that counts, as a share (default 0.05)")
-    builds = add("builds", _builds, "Time two builds of fastrnn in turns; if a case became slower, status 1.")
+    builds = add("builds", _builds, "Time two builds in turns. Exit with 1 if a case became slower.")
     for name in ("before", "after"):
         builds.add_argument(name, metavar=name.upper(), help="a folder with fastrnn/ or src/fastrnn/ in it")
     _add_amount(builds)
-    bits = add("bits", _bits, "Record the bits of outputs, or compare them with a record.")
+    bits = add("bits", _bits, "Record the bits of all outputs, or compare them with a record.")
     target = bits.add_mutually_exclusive_group(required=True)
-    target.add_argument("-o", "--output", help="where the record goes (.json)")
+    target.add_argument("-o", "--output", metavar="FILE", help="write the record here (.json)")
     target.add_argument(
-        "--against", metavar="RECORD", help="name what differs from it; if anything, status 1"
+        "--against", metavar="RECORD", help="show what differs from a record; exit with 1 if anything does"
     )
     show = add("show", _show, "Print the table of a result.")
-    show.add_argument("result")
-    text = add("markdown", _markdown, "Print the README's tables of a result.")
-    text.add_argument("result")
-    text.add_argument("--all", action="store_true", help="every case, with what is wanted")
-    plots = add("plot", _plot, "Draw a result: time per step, and the roofline.")
-    plots.add_argument("result")
-    plots.add_argument("-o", "--output", required=True, help="the folder of steps.svg, roofline.svg and .png")
+    show.add_argument("result", metavar="RESULT", help="a result (.json)")
+    text = add("markdown", _markdown, "Print a result as the tables of the README.")
+    text.add_argument("result", metavar="RESULT", help="a result (.json)")
+    text.add_argument("--all", action="store_true", help="print every case, with its target")
+    plots = add("plot", _plot, "Draw a result: the time per step, and the roofline.")
+    plots.add_argument("result", metavar="RESULT", help="a result (.json)")
+    plots.add_argument(
+        "-o", "--output", required=True, metavar="FOLDER", help="where steps and roofline go (.svg, .png)"
+    )
     return parser
 
 
@@ -70,7 +72,7 @@ def _add_amount(parser):
     parser.add_argument("-o", "--output", metavar="FILE", help="write the result as JSON")
 
 
-# Each command imports what it needs: the threads have to be set before an engine loads.
+# Each command imports what it needs itself, since the number of threads has to be set before an engine loads.
 
 
 def _measure(options):

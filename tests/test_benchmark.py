@@ -11,7 +11,7 @@ from helpers import make_layer, random_layer, random_spec, random_tensors
 import fastrnn
 from bench.cases import Case
 from fastrnn.benchmark.block import bench_block, print_block
-from fastrnn.benchmark.engines import OURS, PEERS, PINNED, Engine, LeftOut, Runner
+from fastrnn.benchmark.engines import OURS, PEERS, PINNED, Engine, Job, LeftOut
 from fastrnn.benchmark.measure import compare_outputs, measure
 from fastrnn.benchmark.model import bench_model, print_result, works_of
 from fastrnn.benchmark.table import best_peer, duration, left_out_notes, missing_notes, ratio_to_best
@@ -45,7 +45,7 @@ def layer_norm(rng):
     return fastrnn.LayerNorm.from_state_dict({"weight": rng.random(6), "bias": rng.random(6)}, eps=1e-3)
 
 
-# Together they have every kind of layer, the cells with every option that ONNX has too.
+# Together they have every kind of layer, and recurrent ones with every option that ONNX has too.
 MODELS = {
     "lstm": lambda rng: [float_layer(rng, "LSTM", 5, 6)],
     "gru": lambda rng: [float_layer(rng, "GRU", 5, 6, bias=False)],
@@ -64,11 +64,11 @@ MODELS = {
 
 def outputs(engine, work, calls=3):
     with engine.active():
-        runner = engine.build(work)
+        job = engine.build(work)
         result = []
         for _ in range(calls):
-            runner.call()
-            result.append(np.array(runner.output()))
+            job.call()
+            result.append(np.array(job.output()))
     return np.stack(result)
 
 
@@ -86,7 +86,7 @@ RUNS += [(model, mode) for model in MODELS if not model.endswith("both_ways") fo
 @pytest.mark.parametrize("model, mode", RUNS)
 @pytest.mark.parametrize("name", ("torch", "onnxruntime", "openvino"))
 def test_engines_agree(rng, name, model, mode):
-    """The outputs of three calls, states carried in the steps."""
+    """The outputs of three calls. In steps and blocks the state is carried from call to call."""
     layers = MODELS[model](rng)
     specs = live_specs("", layers) if mode == "block" else tuple(layer.spec() for layer in layers)
     for B in (1, 3):
@@ -139,7 +139,7 @@ def test_ragged_lengths_are_of_all_sizes():
 
 
 class Fake(Engine):
-    """An engine whose output is ours, but for what a test adds; or that raises."""
+    """An engine that adds an error to our output, or raises one."""
 
     name = "fake"
 
@@ -152,8 +152,8 @@ class Fake(Engine):
     def build(self, work):
         if self.error is not None:
             raise self.error
-        runner = OURS.build(work)
-        return Runner(runner.call, lambda: runner.output() + self.wrong)
+        job = OURS.build(work)
+        return Job(job.call, lambda: job.output() + self.wrong)
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ BLOCK = ("--block", "4", "--rate", "48000", "--rounds", "1")
 
 
 def test_bench_of_blocks(rng, tmp_path, capsys):
-    """Live, also where only a stream takes every step on behind Last, and a softmax names another axis."""
+    """Also of a model with a Last, which passes on every step then, and a softmax over another axis."""
     layers = [float_layer(rng, "LSTM", 3, 4), fastrnn.Last(), linear(rng, 4, 2), fastrnn.LogSoftmax(1)]
     fastrnn.Sequential(*layers).save(tmp_path / "m")
     assert main(["bench", str(tmp_path / "m"), *BLOCK, "--json", "-o", str(tmp_path / "r.json")]) == 0

@@ -303,11 +303,11 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("right.npy -o y.npy --rows=-3:", "input: expected at least one of the rows 0:2, got -3:."),
         ("right.npy -o y.npy --rows 1:1", "input: expected at least one of the rows 0:2, got 1:1."),
         ("steps.npy -o y.npy --rows 9:", "expected at least one of the time steps 0:5, got 9:."),
-        ("right.npy -o y.npy --columns a", "expected a .parquet file beside --columns, got a .npy"),
-        ("right.npy -o y.npy --raw", "--raw: expected -o - beside it, got right.npy -o y.npy. It would "
-         "have no effect."),
+        ("right.npy -o y.npy --columns a", "expected a .parquet file with --columns, got a .npy"),
+        ("right.npy -o y.npy --raw", "--raw: expected -o -, got right.npy -o y.npy. The option "
+         "would have no effect."),
         ("right.npy -o - --restart", "--restart: expected an input and an output that are files"),
-        ("- -o y.npy --rows 1:", "--rows: expected an input that is a file beside it, got - -o y.npy."),
+        ("- -o y.npy --rows 1:", "--rows: expected an input that is a file, got - -o y.npy."),
         ("right.npy steps.npy -o -", '-o: expected a folder where there are several inputs, got "-"'),
         ("right.npy - -o out", 'expected files where there are several inputs, got "-" (stdin)'),
         ("right.npy in/right.npy -o out", 'expected inputs of different names, got "right.npy" twice.'),
@@ -362,9 +362,9 @@ def test_what_run_refuses_leaves_nothing(run, model, tmp_path, monkeypatch, argu
 @pytest.mark.parametrize(
     "option, words",
     (
-        (["--state", "s.npz"], "--state: expected a model that has a state beside it"),
-        (["--threads", "2"], "--threads: expected layers with weights beside it"),
-        (["--precision", "float64"], "--precision: expected layers that have a precision beside it"),
+        (["--state", "s.npz"], "--state: expected a model that has a state, got"),
+        (["--threads", "2"], "--threads: expected layers with weights, got"),
+        (["--precision", "float64"], "--precision: expected layers that have a precision, got"),
     ),
 )
 def test_options_without_effect_are_refused(run, tmp_path, monkeypatch, option, words):

@@ -1,4 +1,4 @@
-"""Tables off a terminal: lines of 60 columns at most, and no text of a cell is lost."""
+"""Tables that no terminal shows: lines are at most 60 characters long, and no text is lost."""
 
 import re
 

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import fastrnn
 from fastrnn.cli.options import (
+    MODEL_HELP,
     Commands,
     add_command,
     add_loading,
@@ -62,7 +63,7 @@ def add_to(commands: Commands) -> None:
     command = add_command(commands, "run", _run, SUMMARY)
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = DETAILS
-    command.add_argument("model", help="a saved model, or a state dict whose layers its tensors tell")
+    command.add_argument("model", help=MODEL_HELP)
     command.add_argument("input", nargs="+", help="a .npy, .npz or .parquet file, or - for stdin")
     command.add_argument(
         "-o",
@@ -215,7 +216,7 @@ def _check_unused(options: argparse.Namespace, wanted: dict[str, str]) -> None:
     for option, beside in wanted.items():
         if getattr(options, option.removeprefix("--")):
             got = f"{' '.join(options.input)} -o {options.output}"
-            raise ValueError(message(option, f"{beside} beside it", got, "It would have no effect."))
+            raise ValueError(message(option, beside, got, "The option would have no effect."))
 
 
 def _check_effects(options: argparse.Namespace, model: fastrnn.Sequential) -> None:
@@ -235,7 +236,7 @@ def _check_effects(options: argparse.Namespace, model: fastrnn.Sequential) -> No
     }
     for option, (value, has_effect, wanted) in effects.items():
         if value is not None and not has_effect:
-            raise ValueError(message(option, f"{wanted} beside it", repr(model), "It would have no effect."))
+            raise ValueError(message(option, wanted, repr(model), "The option would have no effect."))
 
 
 def _check_state_name(path: str | None) -> None:
@@ -321,7 +322,7 @@ def _print_several(
         ]
         print(json.dumps({"outputs": outputs, "seconds": seconds}))
         return
-    notes = ["made before" if outcome.was_there else "" for outcome in outcomes]
+    notes = ["made earlier" if outcome.was_there else "" for outcome in outcomes]
     shapes = [str(outcome.output) for outcome in outcomes]
     columns, cells = ["output", "shape"], [names, shapes]
     if any(notes):

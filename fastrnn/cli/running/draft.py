@@ -179,7 +179,7 @@ def _check_own(folder: str) -> None:
 
 
 def _claim(where: str, handle: int) -> None:
-    busy = RuntimeError(message(where, "no other run at this output", "one", "Wait for it, or end it."))
+    busy = RuntimeError(message(where, "no other run that writes it", "one", "Wait for it, or stop it."))
     if sys.platform == "win32":
         import msvcrt
 

@@ -58,7 +58,7 @@ def run_file(
             draft.clear()
             journal = Journal(identity, 0)
         else:
-            remark(f"{draft.where}: goes on at {pieces.unit} {journal.done} of {pieces.total}.")
+            remark(f"{draft.where}: continues at {pieces.unit} {journal.done} of {pieces.total}.")
         shape = _Attempt(task, pieces, draft, journal).run(report, remark)
         if is_one_of_several:
             files = [task.output] + ([task.state] if task.state is not None else [])
@@ -85,13 +85,13 @@ def _usable(draft: Draft, identity: Mapping[str, str], remark: Remark) -> Journa
         if other is None and journal.finished is None:
             draft.reopen(journal)
         elif other is None and not is_finished(journal):
-            other = "an output that is gone, or was changed since"
+            other = "of an output that was removed or changed since"
     except (FormatError, OSError):
-        other = "no use, since it is damaged"
+        other = "damaged"
     if other is None:
         return journal
     draft.arrays.clear()
-    remark(f"{draft.where}: begins anew, since the draft of it is of {other}.")
+    remark(f"{draft.where}: starts over, since its draft is {other}.")
     return None
 
 
@@ -152,4 +152,4 @@ class _Attempt:
                 self.draft.save(self.identity, *self.point)
             unit = f"{self.pieces.unit}s"
             where = f"{self.draft.where}: {done} of {self.pieces.total} {unit} are done"
-            remark(f"{where}. The same command goes on from there.")
+            remark(f"{where}. Run the same command again to continue.")

@@ -11,10 +11,10 @@ from fastrnn.engine.backends import config
 
 # What messages say of a draft that does not fit, by the entry of the identity that differs.
 MISMATCHES = {
-    "model": "another model",
-    "input": "another input, or of this one before it changed",
-    "options": "other options",
-    "engine": "another release of fastrnn, or another machine",
+    "model": "of another model",
+    "input": "of another input, or of this one before it changed",
+    "options": "of other options",
+    "engine": "of another release of fastrnn or another machine",
 }
 
 

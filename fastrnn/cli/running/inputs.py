@@ -46,7 +46,7 @@ def read_input(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | 
     kind = check_input(path)
     where = os.path.basename(path)
     if columns is not None and kind != PARQUET:
-        raise ValueError(message(where, f"a {PARQUET} file beside --columns", f"a {kind} file"))
+        raise ValueError(message(where, f"a {PARQUET} file with --columns", f"a {kind} file"))
     if kind == NPY:
         return Recording(_map_npy(where, path))
     if kind == NPZ:
@@ -79,7 +79,7 @@ def sort_arrays(where: str, arrays: dict[str, Array], model: "fastrnn.Sequential
     if others:
         got = f"{quote(others)} as well"
         raise ValueError(
-            message(where, f"no arrays but {describe_names(model)}", got, "Each has to be used.")
+            message(where, f"no arrays but {describe_names(model)}", got, "Each one has to be used.")
         )
     given = [name for name in states if name in arrays]
     if given and given != states:

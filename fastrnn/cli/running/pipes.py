@@ -61,7 +61,7 @@ def run_stdin_to_file(task: Task, stream_in: InputStream, remark: Remark) -> Out
     kind = check_result(task.output, count_out_axes(task.model, stream_in.layout))
     with Draft(task.output) as draft:
         if draft.has_journal():
-            remark(f"{draft.where}: begins anew, since the draft of it is of a file.")
+            remark(f"{draft.where}: starts over, since its draft is of a run from a file.")
         draft.clear()
         pieces = run_live(stream_in)
         if pieces is None:
