@@ -193,7 +193,11 @@ def test_this_build_is_timed_in_every_mode():
     folder = Path(fastrnn.__file__).parents[1]
     cases = [*CASES, Case("GRU", 3, 4, T=5, B=3, is_ragged=True), Case("RNN", 3, 4, B=3, mode="step")]
     cases.append(Case("LSTM", 3, 4, T=5, precision="float64", proj_size=2))
+    told = []
     with builds.Build("before", folder) as before, builds.Build("after", folder) as after:
-        result = builds.compare_builds(before, after, cases, rounds=1, round_seconds=1e-4)
+        result = builds.compare_builds(
+            before, after, cases, 1, 1e-4, report=lambda *counts: told.append(counts)
+        )
+    assert told == [(count, len(cases)) for count in range(1, len(cases) + 1)]
     assert result["before"] == {"file": fastrnn.__file__, "version": fastrnn.__version__} == result["after"]
     assert [entry.get("left_out") for entry in result["cases"]] == [None] * len(cases)

@@ -15,7 +15,7 @@ from fastrnn.benchmark.engines import OURS, PEERS, PINNED, Engine, Job, LeftOut
 from fastrnn.benchmark.measure import compare_outputs, measure
 from fastrnn.benchmark.model import bench_model, print_result, works_of
 from fastrnn.benchmark.table import best_peer, duration, left_out_notes, missing_notes, ratio_to_best
-from fastrnn.benchmark.tail import MOST_BINS, histogram, histogram_lines, tail
+from fastrnn.benchmark.tail import FACTORS, MOST_BINS, histogram, histogram_lines, tail
 from fastrnn.benchmark.work import Work, live_specs, ragged_lengths
 from fastrnn.cli import main
 
@@ -184,6 +184,8 @@ def test_a_right_answer_has_times():
 def test_duration_has_three_digits():
     texts = ["0.32 us", "4.12 us", "65.0 us", "999 us", "1.00 ms", "12.3 ms", "1.20 s", "1200 s"]
     assert [duration(us) for us in (0.321, 4.12, 65, 999.4, 999.6, 12345, 1.2e6, 1.2e9)] == texts
+    texts = ["9.99 us", "10.0 us", "99.9 us", "100 us"]
+    assert [duration(us) for us in (9.994, 9.996, 99.94, 99.96)] == texts
 
 
 # ---------------------------------------------------------------- the command
@@ -274,7 +276,7 @@ def test_tail_of_calls():
     found = tail([1000] * 98 + [2000, 9000], deadline=2e-6)
     assert (found["p50"], found["largest"], found["calls"], found["missed"]) == (1, 9, 100, 2)
     assert found["p99"] == pytest.approx(2.07) and found["p99.9"] == pytest.approx(np.quantile([2, 9], 0.901))
-    assert sum(found["histogram"]["counts"]) == 100
+    assert sum(found["histogram"]["counts"]) == 100 and 2.0 in found["histogram"]["edges"]
     assert "missed" not in tail([1000])
 
 
@@ -288,6 +290,9 @@ def test_histogram_is_spaced_by_one_factor(rng, spread):
     wanted = [((low <= times) & (times < high)).sum() for low, high in pairwise(edges)]
     assert counts.tolist() == wanted
     assert 40 in edges
+    narrower = [factor for factor in FACTORS if factor < 0.99 * edges[1] / edges[0]]
+    octaves = np.log2(times.max() / times.min())
+    assert all(octaves / np.log2(factor) > MOST_BINS - 2 for factor in narrower)
 
 
 def test_histogram_is_drawn_in_60_columns():

@@ -260,7 +260,7 @@ class OpenVino(Engine):
 
 
 def _alternating(make: Callable[[Array], Any], states: dict[str, tuple[int, ...]]) -> Iterable[list[Any]]:
-    """The states before and after a call, by name, for two calls in turns: each reads what the other wrote."""
+    """The states before and after a call, by name, for two calls in turns that read what the other wrote."""
     sets = [{name: make(np.zeros(shape, np.float32)) for name, shape in states.items()} for _ in range(2)]
     return sets, sets[::-1]
 
