@@ -1,4 +1,4 @@
-"""``python -m bench``: measure the grid; and what can be done with the result."""
+"""The command line of the benchmark."""
 
 import argparse
 import json
@@ -6,7 +6,7 @@ import sys
 
 
 def main(arguments=None):
-    """Run a command; return its exit status."""
+    """Run a command and return its exit status."""
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
@@ -21,16 +21,11 @@ def main(arguments=None):
 def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m bench",
-        description="Measure the grid, on one core or more, beside every engine that is installed.",
+        description="Measure the grid next to every other engine that is installed.",
     )
     parser.set_defaults(command=_measure)
-    parser.add_argument(
-        "--only", default="", metavar="TEXT", help='cases with this in their names; "cold start"'
-    )
-    parser.add_argument("--rounds", type=int, help="turns that each engine takes")
-    parser.add_argument("--threads", type=int, default=1, help="that every engine may use (default 1)")
-    parser.add_argument("--busy", action="store_true", help="while another process keeps a core busy")
-    parser.add_argument("-o", "--output", help="where the result goes (.json)")
+    _add_amount(parser)
+    parser.add_argument("--busy", action="store_true", help="measure while another process keeps a core busy")
     commands = parser.add_subparsers(metavar="COMMAND")
 
     def add(name, function, summary):
@@ -38,30 +33,46 @@ def _parser():
         command.set_defaults(command=function)
         return command
 
-    comparison = add(
-        "compare", _compare, "Name what became slower between two results; if anything, status 1."
+    comparison = add("compare", _compare, "Compare two results. Exit with 1 if a case became slower.")
+    comparison.add_argument("before", metavar="BEFORE", help="a result (.json)")
+    comparison.add_argument("after", metavar="AFTER", help="a later result (.json)")
+    comparison.add_argument(
+        "--threshold", type=float, metavar="SHARE", help="ignore smaller changes (default 0.05)"
     )
-    comparison.add_argument("before")
-    comparison.add_argument("after")
-    comparison.add_argument("--threshold", type=float, help="a change that counts, as a share (default 0.05)")
-    bits = add("bits", _bits, "Record the bits of outputs, or compare them with a record.")
+    builds = add("builds", _builds, "Time two builds in turns. Exit with 1 if a case became slower.")
+    for name in ("before", "after"):
+        builds.add_argument(name, metavar=name.upper(), help="a folder with fastrnn/ or src/fastrnn/ in it")
+    _add_amount(builds)
+    bits = add("bits", _bits, "Record the bits of all outputs, or compare them with a record.")
     target = bits.add_mutually_exclusive_group(required=True)
-    target.add_argument("-o", "--output", help="where the record goes (.json)")
+    target.add_argument("-o", "--output", metavar="FILE", help="write the record here (.json)")
     target.add_argument(
-        "--against", metavar="RECORD", help="name what differs from it; if anything, status 1"
+        "--against", metavar="RECORD", help="show what differs from a record; exit with 1 if anything does"
     )
     show = add("show", _show, "Print the table of a result.")
-    show.add_argument("result")
-    text = add("markdown", _markdown, "Print the tables of docs/speed.md.")
-    text.add_argument("result")
-    text.add_argument("--all", action="store_true", help="every case, with what is wanted")
-    plots = add("plot", _plot, "Draw a result: time per step, and the roofline.")
-    plots.add_argument("result")
-    plots.add_argument("-o", "--output", required=True, help="the folder of steps.svg, roofline.svg and .png")
+    show.add_argument("result", metavar="RESULT", help="a result (.json)")
+    text = add("markdown", _markdown, "Print a result as the tables of docs/speed.md.")
+    text.add_argument("result", metavar="RESULT", help="a result (.json)")
+    text.add_argument("--all", action="store_true", help="print every case, with its target")
+    plots = add("plot", _plot, "Draw a result: the time per step, and the roofline.")
+    plots.add_argument("result", metavar="RESULT", help="a result (.json)")
+    plots.add_argument(
+        "-o", "--output", required=True, metavar="FOLDER", help="where steps and roofline go (.svg, .png)"
+    )
     return parser
 
 
-# Each command imports what it needs: the threads have to be set before an engine loads.
+def _add_amount(parser):
+    """Add the options that say how much is measured, and where the result goes."""
+    parser.add_argument(
+        "--only", default="", metavar="TEXT", help="measure only cases with TEXT in their names"
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds of each case (default 21)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads to use (default 1)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the result as JSON")
+
+
+# Each command imports what it needs itself, since the number of threads has to be set before an engine loads.
 
 
 def _measure(options):
@@ -72,29 +83,65 @@ def _measure(options):
     from bench.report import print_report
     from bench.run import run
     from bench.startup import RUNS
-    from fastrnn.benchmark.measure import ROUNDS
-    from fastrnn.checks import check_positive
-    from fastrnn.errors import message
-    from fastrnn.saving.whole_files import check_target, replacing
     from fastrnn.terminal import progress
 
-    rounds = ROUNDS if options.rounds is None else check_positive("bench", "--rounds", options.rounds)
-    threads = check_positive("bench", "--threads", options.threads)
-    grid = GRID if threads == 1 else GRID_OF_THREADS
-    cases = [case for case in grid if options.only in case.name]
+    rounds, threads = _amount(options)
     starts = RUNS if options.only in "cold start" and threads == 1 else 0
-    if not cases and not starts:
-        names = f"{grid[0].name!r} to {grid[-1].name!r}"
-        hint = f"The cases are {names}; bench/cases.py has them all."
-        raise ValueError(message("bench", "a text that is in the name of a case", repr(options.only), hint))
-    if options.output is not None:
-        check_target(options.output)
+    cases = _pick(GRID if threads == 1 else GRID_OF_THREADS, options.only, or_none=bool(starts))
     with progress("bench") as report:
         result = run(cases, rounds, threads=threads, is_busy=options.busy, starts=starts, report=report)
-    if options.output is not None:
-        with replacing(options.output) as draft, open(draft, "w") as file:
-            json.dump(result, file, indent=1)
+    _write(result, options.output)
     print_report(result)
+
+
+def _builds(options):
+    from fastrnn.benchmark.engines import limit_threads
+
+    limit_threads(options.threads)
+    from bench.builds import Build, compare_builds, is_clean, print_builds
+    from bench.cases import GRID_OF_BUILDS
+    from fastrnn.terminal import progress
+
+    rounds, threads = _amount(options)
+    cases = _pick(GRID_OF_BUILDS, options.only)
+    with Build("before", options.before) as before, Build("after", options.after) as after:
+        with progress("bench") as report:
+            result = compare_builds(before, after, cases, rounds, threads=threads, report=report)
+    _write(result, options.output)
+    print_builds(result)
+    return 0 if is_clean(result) else 1
+
+
+def _amount(options):
+    """The rounds and the threads, checked; so is the place of the result, before anything is measured."""
+    from fastrnn.benchmark.measure import ROUNDS
+    from fastrnn.checks import check_positive
+    from fastrnn.saving.whole_files import check_target
+
+    if options.output is not None:
+        check_target(options.output)
+    rounds = ROUNDS if options.rounds is None else check_positive("bench", "--rounds", options.rounds)
+    return rounds, check_positive("bench", "--threads", options.threads)
+
+
+def _pick(grid, text, or_none=False):
+    """The cases of a grid with a text in their names."""
+    from fastrnn.errors import message
+
+    cases = [case for case in grid if text in case.name]
+    if not cases and not or_none:
+        hint = f"The cases are {grid[0].name!r} to {grid[-1].name!r}; bench/cases.py has them all."
+        raise ValueError(message("bench", "a text that is in the name of a case", repr(text), hint))
+    return cases
+
+
+def _write(result, path):
+    """Write a result to a file, or nowhere."""
+    from fastrnn.saving.whole_files import replacing
+
+    if path is not None:
+        with replacing(path) as draft, open(draft, "w") as file:
+            json.dump(result, file, indent=1)
 
 
 def _compare(options):
@@ -108,12 +155,11 @@ def _compare(options):
 
 def _bits(options):
     from bench.bits import differences, record
-    from fastrnn.saving.whole_files import check_target, replacing
+    from fastrnn.saving.whole_files import check_target
 
     if options.output is not None:
         check_target(options.output)
-        with replacing(options.output) as draft, open(draft, "w") as file:
-            json.dump(record(), file, indent=1)
+        _write(record(), options.output)
         return 0
     with open(options.against) as file:
         before = json.load(file)

@@ -1,4 +1,4 @@
-"""The bits of outputs of every kind of layer, at every instruction set: whether a change altered any."""
+"""The bits of the outputs of every kind of layer, on every instruction set: whether a change altered any."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ from fastrnn.errors import message
 from fastrnn.spec import RecurrentSpec
 
 KINDS = (("RNN", "tanh"), ("RNN", "relu"), ("GRU", "tanh"), ("LSTM", "tanh"))
-# Input and hidden sizes: below, at and beyond whole vectors and panels, and some of real models.
+# Input and hidden sizes: below, at and above whole vectors and panels, and some of real models.
 SIZES = (
     *((1, 1), (1, 8), (3, 16), (5, 7), (16, 17), (40, 31)),
     *((64, 64), (33, 96), (20, 150), (128, 128), (256, 512)),
 )
-# Layers, both ways, share of the hidden size that is projected, bias, batch_first, threads.
+# num_layers, bidirectional, hidden_size / proj_size (0: none), bias, batch_first, threads.
 SHAPES = (
     (1, False, 0, True, False, 1),
     (2, False, 0, True, True, 2),
@@ -29,14 +29,14 @@ SHAPES = (
     (2, True, 0, False, True, 1),
     (1, False, 3, True, False, 2),
 )
-# Steps and rows of a call.
+# Steps and rows (T, B) of a call.
 CALLS = ((1, 1), (9, 1), (30, 1), (5, 2), (7, 5), (11, 9), (6, 33), (3, 70))
-LARGE = 256  # a hidden size from which one layer in one direction is enough
+LARGE = 256  # from this hidden size on, one layer in one direction is enough
 ROW_LAYERS = ("ReLU", "Tanh", "Sigmoid", "Softmax", "LogSoftmax")
 
 
 def record():
-    """Digests of every case, by instruction set and name. Each set has a process of its own."""
+    """Digests of every case, by instruction set and name. Each set runs in a process of its own."""
     result = {}
     for isa in SIMD_TABLES:
         command = [sys.executable, "-c", "from bench.bits import print_digests; print_digests()"]
@@ -48,7 +48,7 @@ def record():
 
 
 def differences(before, after):
-    """What two records have both and not alike, as "avx2: LSTM(...", and how many cases they share."""
+    """The cases whose digests differ, as "avx2: LSTM(...", and how many cases the two records share."""
     shared = [(isa, name) for isa in before if isa in after for name in before[isa] if name in after[isa]]
     if not shared:
         raise ValueError(message("bits", "records with a case in common", "none"))
@@ -56,12 +56,12 @@ def differences(before, after):
 
 
 def print_digests():
-    """The digests of this process's instruction set, as JSON."""
+    """Print the digests for this process's instruction set, as JSON."""
     print(json.dumps({name: _digest(outputs) for name, outputs in cases()}))
 
 
 def cases():
-    """Every case: its name, and the arrays that it gives."""
+    """Every case: its name and its outputs."""
     every = product(KINDS, ("float32", "float64"), SIZES, SHAPES)
     for (kind, nonlinearity), precision, (input_size, size), shape in every:
         num_layers, bidirectional, share, bias, batch_first, threads = shape

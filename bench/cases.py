@@ -1,4 +1,4 @@
-"""The grid of work that is measured, and what is wanted. Declared here; nothing is picked afterwards."""
+"""The grid of cases and their targets. They are declared here, and none is picked afterwards."""
 
 from dataclasses import asdict, dataclass
 
@@ -7,14 +7,14 @@ import numpy as np
 from fastrnn.benchmark.work import Work, ragged_lengths
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
-# What a ratio is taken against: the best of all peers, torch alone where the others have no such
-# thing or nobody uses it there, ONNX Runtime's for pools, or the recorded times of RTNeural.
+# What a case is compared with: the best of all peers; torch alone, if the others lack the feature or nobody
+# uses them for it; ONNX Runtime, for pools; or the recorded times of RTNeural.
 PEERS, TORCH, ONNX, RTNEURAL = "peers", "torch", "onnxruntime", "rtneural"
-# Over the cases that have PEERS: the geometric mean of the ratios. Over all: none below the minimum.
+# Targets: the geometric mean of the ratios over the cases with PEERS, and the lowest ratio of all cases.
 GEOMETRIC_MEAN = 2.0
 MINIMUM = 1.05
-# With more than one thread: the same over the sequences, and over all; how many times faster than one
-# thread some cases are on two, and how much slower at most while another process keeps a core busy.
+# Targets with more than one thread: the geometric mean over the sequences; how many times faster than on one
+# thread some cases are on two; and the same for all cases while another process keeps a core busy.
 SEQUENCE_MEAN = 1.6
 SCALING = {
     "LSTM 256->256, 100x1": 1.8,
@@ -25,24 +25,25 @@ SCALING = {
     "LSTM 64->64, 100x1": 1 / 1.03,
 }
 SCALING_WHILE_BUSY = 1 / 1.3
-# At 32 rows and more, of the multiply-add peak; at one row, of what reading the weights allows.
+# Targets as a share of the machine's limit: of the multiply-add peak from 32 rows on, and of the bandwidth
+# at which weights can be read at one row.
 PEAK_SHARE = 0.90
 BANDWIDTH_SHARE = 0.85
 
-# For a pool of so many streams: the time of others over that of one `pool.step` of all; and how much more
-# streams in random order may cost.
+# Targets for a pool of POOL_STREAMS streams: the time of other ways over that of one `pool.step` of all, and
+# how many times as long streams in random order may take.
 POOL_STREAMS = 1024
 POOL_RATIOS = {"a lone stream": 2.0, "onnxruntime by hand": 8.0}
 POOL_ORDER = 1.1
 
-# RTNeural (C++, sizes known to the compiler), LSTM 1->H: microseconds a sample, recorded where a core
-# does so many GFLOP/s in float32. They are scaled by the peak that is measured in the same run.
+# RTNeural (C++, with sizes known to the compiler), LSTM 1->H: microseconds per sample, recorded on a core
+# with RTNEURAL_GFLOPS in float32. They are scaled by the peak that is measured in the same run.
 RTNEURAL_MICROSECONDS = {16: 0.041, 32: 0.19, 64: 0.61, 128: 2.56}
 RTNEURAL_GFLOPS = 250.0
 
 
 def random_tensors(random, spec, precision):
-    """Weights of torch's usual scale for a RecurrentSpec, by torch's names."""
+    """Random weights of torch's usual scale for a RecurrentSpec, by torch's names."""
     bound = 1 / np.sqrt(spec.hidden_size)
     shapes = spec.tensor_shapes().items()
     return {name: random.uniform(-bound, bound, shape).astype(precision) for name, shape in shapes}
@@ -50,11 +51,10 @@ def random_tensors(random, spec, precision):
 
 @dataclass(frozen=True)
 class Case:
-    """One piece of work: a recurrent layer, a batch, a number of time steps; and the ratio wanted.
+    """A recurrent layer, a batch and a number of time steps; and the ratio that is wanted of them.
 
-    mode "step" is one step of a live sequence, its state kept from call to call; "pool" one step of each
-    of B of them; "sequence" is T steps in one call, from zero states. The ratio is the time of what it is
-    taken `against` over ours.
+    The modes are those of `Work`. The ratio is the time of what the case is compared with (`against`) over
+    ours.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Case:
 
     @property
     def name(self):
-        """For people: LSTM 128->128, 100x32."""
+        """The name in tables: LSTM 128->128, 100x32."""
         words = [f"{self.kind} {self.input_size}->{self.hidden_size}"]
         words += [f"x{self.num_layers}"] if self.num_layers > 1 else []
         words += ["both ways"] if self.bidirectional else []
@@ -85,6 +85,8 @@ class Case:
             amount = "step" if self.B == 1 else f"step x{self.B}"
         elif self.mode == "pool":
             amount = f"pool of {self.B}"
+        elif self.mode == "block":
+            amount = f"chunk of {amount}"
         return f"{' '.join(words)}, {amount}"
 
     def shape(self):
@@ -106,27 +108,27 @@ class Case:
         return Work((spec,), self.T, self.B, self.mode, self.lengths(), threads)
 
     def lengths(self):
-        """The time steps of each row, or None where all have T."""
+        """The time steps of each row, or None if all have T."""
         return ragged_lengths(self.T, self.B) if self.is_ragged else None
 
     def as_dict(self):
-        """For the result file."""
+        """The case for the result file."""
         return {"name": self.name, **asdict(self)}
 
     # ---------------------------------------------------------------- what the machine has to do
 
     def _sizes(self, part):
-        """The numbers in the matrices of one kind, a layer and direction each."""
+        """How many numbers the matrices of one kind have, for each layer and direction."""
         shapes = self.shape().tensor_shapes()
         return [int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(part)]
 
     def flops(self):
-        """Floating-point operations of the products with the weights; a multiply-add is two."""
+        """Floating-point operations of all products with weights. A multiply-add counts as two."""
         steps = sum(self.lengths() or [self.T] * self.B)
         return 2 * steps * sum(self._sizes("weight"))
 
     def bytes(self):
-        """What is read and written at least: recurrent weights at every step, the rest once."""
+        """The bytes that must be read and written: recurrent weights at every step, everything else once."""
         item = np.dtype(self.precision).itemsize
         recurrent = sum(self._sizes("weight_hh")) + sum(self._sizes("weight_hr"))
         width = self.shape().directions * self.shape().output_size
@@ -134,15 +136,15 @@ class Case:
         return item * (self.T * recurrent + sum(self._sizes("weight_ih")) + rows)
 
     def limit(self, limits, threads=1):
-        """What the machine allows: ("peak" or "bandwidth", the share wanted or None, microseconds).
+        """The limit of the machine: ("peak" or "bandwidth", the share wanted or None, microseconds).
 
-        "peak", of more than one row: all products at the measured multiply-add peak. "bandwidth", at
-        one row: the weights read once a step, as fast as a working set of that size is read here; in a
-        sequence those are the recurrent ones, a layer and direction at a time, and the product of
-        the inputs, which is one for all steps, is done at the peak. Of several threads each does its
-        share on a core of its own, and they wait for nothing; a share is wanted of one thread alone.
+        With more than one row the limit is the "peak": all products at the measured rate of multiply-adds.
+        With one row it is the "bandwidth": the weights are read once per step, as fast as this machine reads
+        a working set of their size. In a sequence only the recurrent weights are, one layer and direction at
+        a time. The product with the inputs is one for all steps, at the peak. Several threads have a core
+        each, share the work evenly and never wait. A share of the limit is wanted only on one thread.
         """
-        peak = threads * limits.gflops[self.precision] * 1e3  # operations a microsecond
+        peak = threads * limits.gflops[self.precision] * 1e3  # operations per microsecond
         if self.B > 1:
             wanted = PEAK_SHARE if self.B >= 32 and threads == 1 else None
             return "peak", wanted, self.flops() / peak
@@ -182,7 +184,7 @@ SEQUENCES = [
     Case("LSTM", 256, 512, T=100, B=128, target=1.1),
     Case("LSTM", 256, 256, T=100, num_layers=2, bidirectional=True, target=1.4),
 ]
-# One layer both ways, and stacks: for threads alone.
+# One bidirectional layer, and stacks: measured only on several threads.
 FOR_THREADS = [
     Case("LSTM", 256, 256, T=100, bidirectional=True),
     Case("LSTM", 64, 64, T=100, num_layers=2),
@@ -203,8 +205,14 @@ POOLS = [
     )
     for streams in (16, 64, 256, POOL_STREAMS)
 ]  # fmt: skip
+# Chunks of live sequences: measured only when builds are compared.
+CHUNKS = [
+    *(Case(kind, 128, 128, T=64, B=B, mode="block") for kind in KINDS for B in (1, 32)),
+    Case("LSTM", 1, 32, T=64, mode="block"),
+]
 GRID = (*STEPS, *SEQUENCES, *BESIDE_TORCH, *LONG, *POOLS)
 GRID_OF_THREADS = (*STEPS, *SEQUENCES, *FOR_THREADS)
+GRID_OF_BUILDS = (*GRID, *FOR_THREADS, *CHUNKS)
 
 # The rows of the tables in docs/speed.md.
 SHOWN = (

@@ -1,26 +1,25 @@
-"""Two results beside each other: what became slower, and what faster."""
+"""Compare two results: which cases became slower, and which faster."""
 
 from fastrnn.benchmark.engines import PEERS
-from fastrnn.benchmark.table import best_peer
+from fastrnn.benchmark.table import best_peer, versions
 
-# A change smaller than this share is none, whatever the rounds say.
+# Smaller changes than this share are ignored.
 THRESHOLD = 0.05
 
 
 def compare(before, after, threshold=THRESHOLD):
     """What changed between two results, case by case.
 
-    A case counts as slower when its time grew and its ratio to the best peer, of the engines that
-    both results have, fell too: on a machine that is slower as a whole, or for the moment, the peers
-    are slower with it. Both must change by more than `threshold`, and by more than the rounds of a
-    run differ among themselves.
+    A case counts as slower if its time grew and its ratio to the best peer fell too, since on a slower
+    machine or at a slow moment the peers are slower as well. Only peers that are in both results count. Both
+    changes have to be larger than `threshold`, and larger than the rounds of one run differ.
 
     Returns
     -------
     dict
-        slower, faster: by the case's name how many times longer it takes, the smaller of the two
-        changes, the largest first. same: how many cases did not change. only_before, only_after:
-        the names of cases that one result lacks.
+        slower, faster: how many times as long each of these cases takes, by name, the largest change first.
+        Of the two changes it is the smaller one. same: how many cases did not change. only_before,
+        only_after: the names of cases that one result lacks.
     """
     old = {entry["name"]: entry["engines"] for entry in before["cases"]}
     new = {entry["name"]: entry["engines"] for entry in after["cases"]}
@@ -42,7 +41,7 @@ def compare(before, after, threshold=THRESHOLD):
 
 
 def _change(old, new):
-    """How many times longer a case takes, 1 where time and ratio disagree; and the noise of both."""
+    """How many times as long a case takes, or 1 if time and ratio disagree; and the noise of both results."""
     changes = [new["fastrnn"]["microseconds"] / old["fastrnn"]["microseconds"]]
     common = {peer.name for peer in PEERS} & old.keys() & new.keys()
     peers = [best_peer(times, common) for times in (old, new)]
@@ -57,17 +56,16 @@ def _change(old, new):
 
 
 def _noise(record):
-    """How far apart the quartiles over the rounds are, as a share of the median."""
+    """The distance between the quartiles over the rounds, as a share of the median."""
     low, high = record["quartiles"]
     return (high - low) / record["microseconds"]
 
 
 def print_comparison(before, after, found):
-    """Print what `compare` found."""
+    """Print what `compare` returned."""
     if before["processor"] != after["processor"] or before["engines"] != after["engines"]:
         for word, result in (("before", before), ("after", after)):
-            versions = ", ".join(f"{name} {version}" for name, version in result["engines"].items())
-            print(f"{word}: {result['processor']}; {versions}")
+            print(f"{word}: {result['processor']}; {versions(result)}")
     for word in ("slower", "faster"):
         for name, change in found[word].items():
             print(f"{word}: {name}: {change:.2f} times the time")

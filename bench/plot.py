@@ -1,4 +1,4 @@
-"""A result as two pictures: time per step against hidden size, and the roofline with our cases on it."""
+"""A result as two pictures: time per step over hidden size, and the roofline with our cases on it."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from bench.cases import KINDS
 from fastrnn.benchmark.table import duration
 
-# Okabe and Ito's colours, which the colour-blind tell apart; every line has a marker of its own too.
+# Okabe and Ito's colours, which colour-blind readers can tell apart. Every line has its own marker too.
 ENGINES = {
     "fastrnn": ("fastrnn", "#D55E00", "o"),
     "onnxruntime": ("ONNX Runtime", "#009E73", "s"),
@@ -39,16 +39,16 @@ STYLE = {
     "ytick.color": SOFT,
     "xtick.labelcolor": INK,
     "ytick.labelcolor": INK,
-    "svg.hashsalt": "fastrnn",  # the same picture is the same file
+    "svg.hashsalt": "fastrnn",  # the same picture gives the same file
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
 
 
 def plot(result, folder):
-    """Draw a result into steps.svg, roofline.svg and the same as .png; return their paths.
+    """Draw a result as steps and roofline, each as .svg and .png. Returns their paths.
 
-    What the result has no figures for is left out: steps without single steps, the roofline
+    A picture that the result has no figures for is left out: steps without single steps, the roofline
     without the machine's limits.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,7 @@ def plot(result, folder):
 
 
 def steps_figure(result):
-    """A panel for each cell: the time of one step against the hidden size, a line for each engine."""
+    """A panel for each kind of layer: the time of a step over the hidden size, a line for each engine."""
     entries = [entry for entry in result["cases"] if entry["mode"] == "step" and entry["B"] == 1]
     kinds = [kind for kind in KINDS if any(entry["kind"] == kind for entry in entries)]
     if not kinds:
@@ -137,7 +137,7 @@ def _round_duration(microseconds):
 
 
 def roofline_figure(result):
-    """A panel for each cell: operations a second against operations for each byte, under the roofs."""
+    """A panel for each kind of layer: operations per second over operations per byte, under the roofs."""
     limits = result["limits"]
     entries = [e for e in result["cases"] if e["against"] == "peers" and e["precision"] == "float32"]
     kinds = [kind for kind in KINDS if any(entry["kind"] == kind for entry in entries)]
@@ -177,7 +177,7 @@ def _work_of(entry):
 
 
 def _roofs(panel, limits, left, right, bottom):
-    """The multiply-add peak, and below it a line for each level of the memory."""
+    """Draw the multiply-add peak, and below it a line for each level of the memory."""
     peak = limits["gflops"]["float32"]
     panel.plot([left, right], [peak, peak], color=SOFT, linewidth=1.6, zorder=2)
     _note(
@@ -187,7 +187,7 @@ def _roofs(panel, limits, left, right, bottom):
         edge = peak / speed
         x = np.array([left, min(edge, right)])
         panel.plot(x, x * speed, color=SOFT, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
-        start = 1.12 * max(left, bottom / speed)  # where the line comes into the panel
+        start = 1.12 * max(left, bottom / speed)  # where the line enters the panel
         panel.text(
             start,
             start * speed * 1.04,
@@ -203,7 +203,7 @@ def _roofs(panel, limits, left, right, bottom):
 
 
 def _levels(limits):
-    """Each level of the memory and its bandwidth, read in the middle of what fits there."""
+    """Each level of the memory and its bandwidth, for a working set half as large as the level."""
     curve = dict(limits["bandwidth"])
     caches = limits["caches"] or {"L1": 2**15, "L2": 2**19, "L3": 2**24}
     for level, size in caches.items():
@@ -219,7 +219,7 @@ def _points(panel, entries, work, color, marker):
     panel.scatter(
         xs, ys, s=42, color=color, marker=marker, label=work, edgecolors="white", linewidths=0.8, zorder=4
     )
-    # Points of one kind of work stand above each other: their labels are pushed apart.
+    # Points of one kind of work lie above each other, so their labels are pushed apart.
     heights = _spread([np.log2(y) for y in ys], 0.21)
     for entry, x, y, height in zip(entries, xs, ys, heights, strict=True):
         panel.annotate(
@@ -240,7 +240,7 @@ def _size_label(entry):
 
 
 def _spread(heights, gap):
-    """Heights in their order, moved as little as makes each at least a gap higher than the one below."""
+    """Heights in the same order, moved apart until each is at least a gap above the one below."""
     order = np.argsort(heights, kind="stable")
     placed = np.array(heights, float)
     for _ in range(50):
@@ -252,7 +252,7 @@ def _spread(heights, gap):
     return placed
 
 
-# ---------------------------------------------------------------- what both share
+# ---------------------------------------------------------------- shared by both
 
 
 def _panels(count, height=4.6):

@@ -1,24 +1,24 @@
-"""What the steps of a pool are compared with: the same streams one by one, or in random order."""
+"""What the steps of a pool are compared with: the same streams in random order, one by one, and elsewhere."""
 
 from dataclasses import replace
 from itertools import cycle
 
 import numpy as np
 
-from fastrnn.benchmark.engines import Fastrnn, OnnxRuntime, Runner, make_model, pool_runner
+from fastrnn.benchmark.engines import Fastrnn, Job, OnnxRuntime, make_model, pool_job
 
 
 class Shuffled(Fastrnn):
-    """The pool, its streams given in random order."""
+    """The pool, with its streams given in random order."""
 
     name = "in random order"
 
     def build(self, work):
-        return pool_runner(make_model(work), work.x()[0], np.random.default_rng(0).permutation(work.B))
+        return pool_job(make_model(work), work.x()[0], np.random.default_rng(0).permutation(work.B))
 
 
 class Streams(Fastrnn):
-    """A stream of this library for each, stepped one after the other."""
+    """A `Stream` for each sequence, stepped one after the other."""
 
     name = "streams one by one"
 
@@ -32,11 +32,11 @@ class Streams(Fastrnn):
             for call, row, out in calls:
                 call(row, out)
 
-        return Runner(step, lambda: y)
+        return Job(step, lambda: y)
 
 
 class OnnxByHand(OnnxRuntime):
-    """ONNX Runtime as its users step many sequences: each by itself, its states carried by hand."""
+    """ONNX Runtime as its users step many sequences: one at a time, with states carried by hand."""
 
     name = "onnxruntime by hand"
 
@@ -53,11 +53,11 @@ class OnnxByHand(OnnxRuntime):
                 y[b], *after = session.run(outputs, feed)
                 feed.update(zip(zeros, after, strict=True))
 
-        return Runner(step, lambda: np.concatenate(y))
+        return Job(step, lambda: np.concatenate(y))
 
 
 class OnnxOneByOne(OnnxRuntime):
-    """The same at its best: inputs, outputs and two sets of states of each sequence are bound beforehand."""
+    """The same at its best: inputs, outputs and two sets of states are bound for each sequence beforehand."""
 
     name = "onnxruntime one by one"
 
@@ -72,7 +72,7 @@ class OnnxOneByOne(OnnxRuntime):
             for binding in next(turns):
                 run(binding)
 
-        return Runner(step, lambda: np.concatenate([y.numpy() for _, y in bound]))
+        return Job(step, lambda: np.concatenate([y.numpy() for _, y in bound]))
 
 
 SHUFFLED = Shuffled()

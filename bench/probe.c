@@ -1,11 +1,11 @@
-/* What one core of this machine can do at most: multiply-adds a second, and bytes read a second.
- * probe.py compiles it with the flags of an instruction set, and takes the time.
+/* The most that one core of this machine can do: multiply-adds per second, and bytes read per second.
+ * probe.py compiles this file with the flags of an instruction set and does the timing.
  *
- *   WIDTH         bytes of a vector
- *   ACCUMULATORS  how many independent sums are in flight; with two factors they fit the registers
+ *   WIDTH         bytes in a vector
+ *   ACCUMULATORS  number of independent sums in flight. Together with two factors they fit the registers.
  *
- * The vectors are the compiler's own (gcc, clang): x * a + b becomes one fused instruction where
- * there is one. It depends on x, so nothing can be moved out of the loop.
+ * The vectors are the compiler's own (gcc, clang). x * a + b becomes one fused instruction if there is
+ * one. It depends on x, so nothing can be moved out of the loop.
  */
 #include <stddef.h>
 
@@ -20,11 +20,11 @@ typedef double f64v __attribute__((vector_size(WIDTH)));
 #define EACH(DO) EACH_12(DO)
 #endif
 
-#define START(i) x[i] = a * (T)(rounds + i); /* nothing that could be known beforehand */
+#define START(i) x[i] = a * (T)(rounds + i); /* not known at compile time */
 #define MULTIPLY_ADD(i) x[i] = x[i] * a + b;
 #define ADD_UP(i) sum += x[i];
 
-/* rounds * ACCUMULATORS vectors of multiply-adds; a sum, so that none of them is idle. */
+/* Does rounds * ACCUMULATORS vectors of multiply-adds. Returns their sum, so that none can be left out. */
 #define DEFINE_MULTIPLY_ADDS(name, V, scalar)                                 \
     scalar name(long rounds)                                                  \
     {                                                                         \
@@ -41,7 +41,7 @@ typedef double f64v __attribute__((vector_size(WIDTH)));
 DEFINE_MULTIPLY_ADDS(multiply_adds_f32, f32v, float)
 DEFINE_MULTIPLY_ADDS(multiply_adds_f64, f64v, double)
 
-/* Read `bytes` (a multiple of 16 vectors) from an aligned address, `rounds` times over. */
+/* Reads `bytes` (a multiple of 16 vectors) from an aligned address, `rounds` times. */
 #define LOAD(i) sum##i += p[i]; sum##i += p[i + 8];
 #define DEFINE_READ(name, PREFETCH)                                           \
     float name(const char *memory, size_t bytes, long rounds)                 \
@@ -59,7 +59,7 @@ DEFINE_MULTIPLY_ADDS(multiply_adds_f64, f64v, double)
         return (sum0 + sum1 + sum2 + sum3 + sum4 + sum5 + sum6 + sum7)[0];    \
     }
 
-/* Lines that are wanted a little later, into the first-level cache; 64 bytes each. */
+/* Fetches cache lines of 64 bytes that are needed a little later into the first level. */
 #define AHEAD 2048
 #define FETCH(i) __builtin_prefetch((const char *)p + AHEAD + (i) * 64);
 #define FETCH_ALL FETCH(0) FETCH(1) FETCH(2) FETCH(3) FETCH_WIDER

@@ -1,4 +1,4 @@
-"""The machine's limits, measured by probe.c: multiply-adds a second, and bytes read a second."""
+"""The machine's limits, measured by probe.c: multiply-adds per second, and bytes read per second."""
 
 import ctypes
 import os
@@ -7,15 +7,17 @@ import subprocess
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fastrnn.benchmark.measure import seconds_of_one
 from fastrnn.engine.backends import ISAS, pick_isa
 
 SOURCE = Path(__file__).with_name("probe.c")
-# Of each instruction set: bytes of a vector, sums in flight, and what the compiler is told. A
-# baseline without fused instructions counts a multiplication and an addition as well.
+# For each instruction set: bytes in a vector, sums in flight, and compiler flags. On a baseline without fused
+# multiply-adds, a multiplication and an addition count as one.
 BUILDS = {
     "avx512": (64, 24, ["-mavx512f", "-mfma"]),
     "avx2": (32, 12, ["-mavx2", "-mfma"]),
@@ -23,7 +25,7 @@ BUILDS = {
     "baseline": (16, 12, []),
 }
 WORKING_SETS = tuple(2**exponent for exponent in range(14, 29))  # 16 KB to 256 MB
-SECONDS = 0.003  # of one timing
+SECONDS = 0.003  # that one timing takes
 REPEATS = 7
 PEAK_REPEATS = 25
 
@@ -37,11 +39,11 @@ class Limits:
     isa : str
         The instruction set that was measured, the one that the kernels use.
     gflops : dict
-        Of each precision, 10^9 floating-point operations a second; a multiply-add is two.
+        For each precision, 10^9 floating-point operations per second. A multiply-add counts as two.
     bandwidth : list of (bytes, GB/s)
-        Reading a working set of that size again and again.
+        How fast a working set of that size is read again and again.
     caches : dict
-        Bytes of each cache, where the system tells: {"L1": 49152, ...}.
+        Bytes of each cache, if the system tells: {"L1": 49152, ...}.
     """
 
     isa: str
@@ -50,7 +52,7 @@ class Limits:
     caches: dict
 
     def gigabytes(self, working_set):
-        """GB/s of reading a working set of so many bytes again and again."""
+        """GB/s at which a working set of this many bytes is read again and again."""
         sizes, speeds = zip(*self.bandwidth, strict=True)
         return float(np.interp(np.log2(working_set), np.log2(sizes), speeds))
 
@@ -67,19 +69,19 @@ class Limits:
         )
 
     def as_dict(self):
-        """For the result file."""
+        """The limits for the result file."""
         return asdict(self)
 
 
 class NoCompiler(Exception):
-    """There is no C compiler here that builds the probe."""
+    """No C compiler here builds the probe."""
 
 
 def probe():
-    """Measure the Limits of the core that this runs on; about two seconds.
+    """Measure the Limits of the core that this runs on. Takes about two seconds.
 
-    Every figure is the best of several short repeats: a limit is what the machine can do when
-    nobody disturbs it.
+    Every figure is the best of several short repeats, since a limit is what the machine can do when nothing
+    disturbs it.
 
     Raises
     ------
@@ -95,10 +97,10 @@ def probe():
         ("float64", library.multiply_adds_f64),
     ):
         lanes = width // np.dtype(precision).itemsize
-        rounds = _rounds(lambda n, f=function: f(n))
-        seconds = min(_seconds(lambda n, f=function: f(n), rounds) for _ in range(PEAK_REPEATS))
+        rounds = _rounds(function)
+        seconds = min(_seconds(function, rounds) for _ in range(PEAK_REPEATS))
         gflops[precision] = 2 * lanes * accumulators * rounds / seconds / 1e9
-    # The weights of the engine lie in NumPy arrays too.
+    # In a NumPy array, like the weights of the engine.
     memory = np.ones(WORKING_SETS[-1] + 64, np.uint8)
     address = memory.ctypes.data + -memory.ctypes.data % 64
     bandwidth = [(size, _bandwidth(library, address, size)) for size in WORKING_SETS]
@@ -106,13 +108,10 @@ def probe():
 
 
 def _bandwidth(library, address, size):
-    """GB/s of the better of the two ways to read."""
+    """GB/s of the faster of the two ways to read."""
     best = 0.0
     for function in (library.read_plain, library.read_ahead):
-
-        def read(rounds, function=function):
-            return function(address, size, rounds)
-
+        read = partial(function, address, size)
         rounds = _rounds(read)
         repeats = REPEATS if rounds > 1 else 3
         seconds = min(_seconds(read, rounds) for _ in range(repeats))
@@ -128,10 +127,7 @@ def _seconds(function, rounds):
 
 def _rounds(function):
     """How many rounds take about SECONDS."""
-    rounds = 1
-    while (seconds := _seconds(function, rounds)) < SECONDS / 2:
-        rounds *= 2
-    return max(1, round(rounds * SECONDS / seconds))
+    return max(1, round(SECONDS / seconds_of_one(partial(_seconds, function), SECONDS / 2)))
 
 
 def _compile(flags):
@@ -167,7 +163,7 @@ def _compile(flags):
 
 
 def _caches():
-    """Bytes of the caches that hold data, as Linux tells them."""
+    """Bytes of the caches that hold data, from Linux."""
     caches = {}
     for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         try:

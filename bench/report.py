@@ -1,16 +1,16 @@
-"""A result as people read it: the table of a run, and the tables of docs/speed.md in Markdown."""
+"""A result as text: the tables of a run, and those of docs/speed.md in Markdown."""
 
 import math
 
 from bench.cases import RTNEURAL, SHOWN, SHOWN_OF_THREADS
-from fastrnn.benchmark.table import duration, left_out_notes, missing_notes, time_cell
+from fastrnn.benchmark.table import duration, left_out_notes, missing_notes, time_cell, versions
 from fastrnn.terminal import print_table
 
 TITLES = {"torch": "PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", RTNEURAL: "RTNeural"}
 
 
 def print_report(result):
-    """Print everything that a run found out."""
+    """Print everything in a result."""
     print(_headline(result))
     for line in missing_notes(result):
         print(line)
@@ -34,7 +34,7 @@ def print_report(result):
 
 
 def markdown(result, has_all=False):
-    """The tables of docs/speed.md, or with `has_all` that of every case, as Markdown."""
+    """The tables of docs/speed.md as Markdown, or with `has_all` a table of every case."""
     shown = SHOWN if result["threads"] == 1 else SHOWN_OF_THREADS
     entries = [entry for entry in result["cases"] if has_all or entry["name"] in shown]
     columns, rows = case_table(result, entries) if has_all else short_table(result, entries)
@@ -55,8 +55,9 @@ def markdown(result, has_all=False):
 
 
 def case_table(result, entries):
-    """Columns and rows with everything: times, p99 of steps, ratio and target, share of the limit, and the
-    ratio of an engine that reaches the limit."""
+    """Columns and rows with everything: times, p99 of steps, ratio, target, share of the machine's limit, and
+    the ratio at that limit.
+    """
     engines = [name for name in result["engines"] if name != "fastrnn"]
     if any(RTNEURAL in entry["engines"] for entry in entries):
         engines.append(RTNEURAL)
@@ -87,7 +88,7 @@ def case_table(result, entries):
 
 
 def short_table(result, entries):
-    """Columns and rows for docs/speed.md: what every engine takes, and the speed-up."""
+    """Columns and rows for docs/speed.md: the time of every engine, and the ratio."""
     engines = [name for name in result["engines"] if name != "fastrnn"]
     has_threads = result["threads"] > 1
     last = ("fastrnn, one thread", "scaling") if has_threads else ()
@@ -106,7 +107,7 @@ def short_table(result, entries):
 
 
 def pool_table(entries):
-    """Columns and rows of pools: what a step takes for each stream, in the pool and in other ways."""
+    """Columns and rows of pools: the time of one stream's step in a pool of this size, and in other ways."""
     names = ["in random order", "a lone stream", "streams one by one"]
     names += [*TITLES, "onnxruntime by hand", "onnxruntime one by one"]
     names = [name for name in names if any(name in entry["pool"] for entry in entries)]
@@ -130,7 +131,7 @@ def _pool_title(name):
 
 
 def start_table(result):
-    """Columns and rows of cold start and installed size, by engine."""
+    """Columns and rows of cold starts and installed sizes, by engine."""
     rows = []
     for name, times in result["cold_start"].items():
         size = result["installed"].get(name)
@@ -140,7 +141,7 @@ def start_table(result):
 
 
 def summary_lines(summary):
-    """The figures over all cases, a line each."""
+    """The figures over all cases, one per line."""
     for key, words in (
         ("geometric_mean", "geometric mean"),
         ("sequence_mean", "geometric mean of the sequences"),
@@ -170,10 +171,9 @@ def summary_lines(summary):
 
 
 def _headline(result):
-    versions = ", ".join(f"{name} {version}" for name, version in result["engines"].items())
     threads = f"{result['threads']} thread{'s' if result['threads'] > 1 else ''}"
     busy = ", a core kept busy by another process" if result["busy"] else ""
-    return f"{result['processor']}, {threads}{busy}, {result['date']}; {versions}"
+    return f"{result['processor']}, {threads}{busy}, {result['date']}; {versions(result)}"
 
 
 def _limits_line(result):

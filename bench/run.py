@@ -1,4 +1,4 @@
-"""The whole run: the machine's limits, every case, cold start and size; and what comes out of it."""
+"""A whole run: the machine's limits, every case, cold start and size; and how the result is judged."""
 
 import contextlib
 import math
@@ -41,13 +41,13 @@ def run(
     starts=0,
     report=lambda done, total: None,
 ):
-    """Measure cases; the result as JSON keeps it.
+    """Measure cases. The result can be written as JSON.
 
-    With more than one thread, this library on one thread stands beside all others; with is_busy,
-    another process keeps a core busy meanwhile.
+    With more than one thread, this library on one thread is measured too. With `is_busy`, another process
+    keeps a core busy meanwhile. With `starts`, that many cold starts are timed, and installed sizes are
+    added.
 
-    The limits are measured before the cases and behind them, and the higher figure of each counts.
-    With `starts`, cold starts are taken that often, and the installed sizes stand beside them.
+    The machine's limits are measured before the cases and after them, and the higher figure counts.
     """
     result = {
         "version": RESULT_VERSION,
@@ -87,7 +87,7 @@ def run(
 
 @contextlib.contextmanager
 def _busy_core():
-    """Another process that keeps the last core busy."""
+    """Keep the last core busy with another process."""
     script = "import os; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})\nwhile True: pass"
     process = subprocess.Popen([sys.executable, "-c", script])
     try:
@@ -98,7 +98,7 @@ def _busy_core():
 
 
 def _limits(result):
-    """The machine's limits; without a compiler None, and the result says why."""
+    """The machine's limits. None without a compiler, and then the result says why."""
     try:
         return probe()
     except NoCompiler as error:
@@ -107,8 +107,7 @@ def _limits(result):
 
 
 def _judge(case, entry, limits, threads):
-    """Add to the entry of a case the ratio, the share of what the machine allows, and the ratio that
-    all of it would give."""
+    """Add to the entry of a case its ratio, its share of the machine's limit, and the ratio at the limit."""
     times = entry["engines"]
     ours = times["fastrnn"]["microseconds"]
     if case.against == RTNEURAL and limits is not None:
@@ -135,7 +134,7 @@ def _judge(case, entry, limits, threads):
 
 
 def _judge_threads(entry, is_busy):
-    """Add how many times faster than on one thread a case is; no other target counts there."""
+    """Add how many times faster a case is than on one thread. No other target of the case counts then."""
     times = entry["engines"]
     entry["target"] = MINIMUM
     entry["scaling"] = times[engines.ONE_THREAD.name]["microseconds"] / times["fastrnn"]["microseconds"]
@@ -143,7 +142,7 @@ def _judge_threads(entry, is_busy):
 
 
 def _judge_pool(entry, entries):
-    """Add what all streams of a pool take in other ways, over one step of the pool; and what is missed."""
+    """Add the times of the same streams in other ways, over a step of the pool; and the missed targets."""
     times = {name: record.get("microseconds") for name, record in entry["engines"].items()}
     lone = [e for e in entries if e["name"] == entry["name"].partition(",")[0] + ", step"]
     if lone:
@@ -164,7 +163,7 @@ def _geometric_mean(ratios):
 
 
 def _means(name, wanted, entries):
-    """The geometric mean of the ratios, and that of those that the machine's limits would give."""
+    """The geometric mean of the ratios, and of the ratios at the machine's limits."""
     return {
         name: _geometric_mean([entry["ratio"] for entry in entries]),
         f"{name}_of": len(entries),
@@ -174,7 +173,7 @@ def _means(name, wanted, entries):
 
 
 def summarise(entries, threads):
-    """The figures over all cases, and the names of those that miss what is wanted of them."""
+    """The figures over all cases, and the names of the cases that miss their targets."""
     compared = [entry for entry in entries if entry["against"] == PEERS and entry["ratio"]]
     sequences = [entry for entry in compared if entry["mode"] == "sequence" and threads > 1]
     everywhere = {entry["name"]: entry["peer_ratio"] for entry in entries if entry["peer_ratio"]}

@@ -1,4 +1,4 @@
-"""What an engine costs before its first result: the time of a new process, and the bytes it installs."""
+"""What an engine costs before its first result: the time of a new process, and the bytes that it installs."""
 
 import os
 import subprocess
@@ -21,8 +21,8 @@ SIZE = 128
 CLASSES = 10
 STEPS = 100
 
-# What a user's program would be, from the file that each engine's users keep. The argument is the
-# folder of the files; NumPy alone is shown beside, since every engine here brings it.
+# A user's program for each engine, from the kind of file that its users keep. `folder` is where the files
+# are. NumPy alone is shown too, since every engine here needs it.
 PROGRAMS = {
     "numpy alone": "import numpy as np; np.load(folder + '/x.npy').sum()",
     "fastrnn": """
@@ -53,20 +53,20 @@ model = core.compile_model(core.read_model(folder + "/model.onnx"), "CPU", optio
 y = model({"x": np.load(folder + "/x.npy")})
 """,
 }
-# The distribution of each engine, as pip knows it.
+# The distribution of each engine, by pip's name.
 DISTRIBUTIONS = ("fastrnn", "torch", "onnxruntime", "openvino")
 
 
 def cold_starts(runs=RUNS, report=lambda done, total: None):
     """Milliseconds from the start of a new process to its first result: import, load, run.
 
-    An LSTM 128->128 and a Linear over 100 steps, one thread. The programs take turns; the first
-    turn, which fills the disk's cache, does not count.
+    The model is an LSTM 128->128 and a Linear over 100 steps, on one thread. The programs take turns. The
+    first turn fills the disk's cache and does not count.
 
     Returns
     -------
     dict of str to dict
-        median and best, by program; only those whose engine is installed.
+        median and best of each program whose engine is installed.
     """
     names = ["numpy alone", *(engine.name for engine in (OURS, *PEERS) if engine.is_installed())]
     seconds = {name: [] for name in names}
@@ -85,7 +85,7 @@ def cold_starts(runs=RUNS, report=lambda done, total: None):
 
 
 def _seconds_to_result(name, folder):
-    """From the start of a new process until it says that the result is there."""
+    """The seconds from the start of a new process until it reports its result."""
     program = f"import sys; folder = sys.argv[1]\n{PROGRAMS[name]}\nprint('done', flush=True)"
     began = time.perf_counter()
     with subprocess.Popen([sys.executable, "-c", program, folder], stdout=subprocess.PIPE) as process:
@@ -97,7 +97,7 @@ def _seconds_to_result(name, folder):
 
 
 def _write_models(folder):
-    """The same model as every engine's users keep it, and an input."""
+    """Write the same model as every engine's users keep it, and an input."""
     random = np.random.default_rng(0)
     linear = {"weight": random.standard_normal((CLASSES, SIZE)), "bias": random.standard_normal(CLASSES)}
     lstm = Case("LSTM", SIZE, SIZE).work().specs[0].tensors
@@ -122,13 +122,13 @@ def _write_models(folder):
 
 
 def installed_sizes():
-    """Bytes of every engine that is installed, with all that it requires (no extras).
+    """Bytes of every engine that is installed, and of everything that it requires (without extras).
 
     Returns
     -------
     dict of str to dict
-        own and all (bytes), and with: the names of the requirements. Empty where the package
-        `packaging`, which reads requirements, is not there.
+        own and all (bytes), and with: the names of the requirements. Empty if the package `packaging`, which
+        reads requirements, is not installed.
     """
     try:
         from packaging.requirements import Requirement
@@ -168,7 +168,7 @@ def _is_there(name):
 
 
 def _requires(name):
-    """The requirements of a distribution; of fastrnn in a source tree, those of its pyproject.toml."""
+    """The requirements of a distribution. In a source tree, those of fastrnn are in its pyproject.toml."""
     if _is_there(name):
         return metadata.requires(name) or []
     import tomllib
@@ -178,8 +178,11 @@ def _requires(name):
 
 
 def _bytes(name):
-    """The files of a distribution; of fastrnn its package's folder, installed or not, without the C that
-    Cython leaves in a source tree."""
+    """The bytes of a distribution's files.
+
+    For fastrnn they are those of its package's folder, installed or not, without the C that Cython leaves in
+    a source tree.
+    """
     if name == "fastrnn":
         folder = Path(fastrnn.__file__).parent
         files = [

@@ -1,9 +1,9 @@
-"""A guitar through a neural amplifier, block by block as a sound card asks for it.
+"""A guitar through a neural amplifier, block by block as a sound card would ask for it.
 
     python examples/guitar_amp.py MODEL.json IN.wav OUT.wav
 
-MODEL.json is a GRU or LSTM model as GuitarML's trainers write it: "model_data", and a "state_dict" with a
-recurrent layer "rec" and a Linear "lin". Without it the weights are random; without IN.wav a plucked string
+MODEL.json is a GRU or LSTM model from GuitarML's trainers: "model_data", and a "state_dict" with a recurrent
+layer "rec" and a Linear "lin". Without MODEL.json the weights are random. Without IN.wav a plucked string
 plays (Karplus and Strong, Digital synthesis of plucked-string and drum timbres, 1983).
 """
 
@@ -17,13 +17,13 @@ import numpy as np
 import fastrnn
 
 RATE = 44100
-WARM_UP = 200  # blocks before the sound begins, which nobody times: the first ones find the caches cold
+WARM_UP = 200  # blocks before the sound that are not timed, since the first ones find the caches cold
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "largest": 1.0}
 KINDS = {"GRU": fastrnn.GRU, "LSTM": fastrnn.LSTM}
 
 
 def load_model(path=None):
-    """The model, and how much of the input is added to its output (0 or 1)."""
+    """The model, and whether the input is added to its output (1) or not (0)."""
     if path is None:
         return make_model(), 1
     with open(path) as file:
@@ -52,7 +52,7 @@ def make_model():
 
 
 class Amplifier:
-    """What an audio callback calls: the state goes on from block to block, and no array is made."""
+    """What an audio callback calls. The state goes on from block to block, and no array is allocated."""
 
     def __init__(self, model, skip, most_samples):
         self.stream = model.stream()
@@ -67,14 +67,14 @@ class Amplifier:
         block += out[:, 0]
 
     def warm_up(self, blocks=WARM_UP):
-        """Run blocks of silence; then the state is as new."""
+        """Run blocks of silence, then reset the state."""
         for _ in range(blocks):
             self.process(np.zeros(len(self.out), np.float32))
         self.stream.reset()
 
 
 def play(amplifier, sound, size):
-    """Amplify samples (n,), in place, in blocks of a size; the seconds that each block took."""
+    """Amplify samples (n,), in place, in blocks of this size. Returns the seconds that each block took."""
     seconds = []
     for begin in range(0, len(sound), size):
         start = time.perf_counter()
@@ -84,7 +84,7 @@ def play(amplifier, sound, size):
 
 
 def report(seconds, deadline):
-    """What blocks took against the time until the next one, as lines of text."""
+    """Yield lines of text: how long blocks took, compared with the time until the next one."""
     yield f"{len(seconds)} blocks after a warm-up; each may take {deadline * 1e6:.0f} us"
     for name, value in zip(QUANTILES, np.quantile(seconds, list(QUANTILES.values())), strict=True):
         yield f"{name:<7}  {value * 1e6:6.1f} us  {value / deadline:6.1%} of the deadline"
@@ -125,12 +125,10 @@ def write_wav(path, samples, rate):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", help="a JSON model of GuitarML's kind")
+    parser.add_argument("model", nargs="?", help="a JSON model from GuitarML's trainers")
     parser.add_argument("input", nargs="?", help="a 16-bit mono WAV file")
-    parser.add_argument("output", nargs="?", help="where the sound goes")
-    parser.add_argument(
-        "--block", type=int, default=64, help="samples that are asked for at once (default 64)"
-    )
+    parser.add_argument("output", nargs="?", help="where to write the sound")
+    parser.add_argument("--block", type=int, default=64, help="samples in a block (default 64)")
     options = parser.parse_args()
     try:
         sound, rate = (pluck(2.0), RATE) if options.input is None else read_wav(options.input)

@@ -1,11 +1,12 @@
-"""Load for examples/server.py: many live sequences at once, every answer compared with the offline run.
+"""Load for examples/server.py: many live sequences at once, with every answer compared.
 
     python examples/load.py MODEL --port 7070 --connections 1000 --seconds 60 --rate 10
 
-Each connection sends a step when it is due, `rate` a second, and waits for its answer. A step's time counts
-from the moment it was due, so a server that falls behind cannot hide it. Prints the 50th and 99th percentile
-of a step's time and the steps a second; exits with 1 if an answer is missing or differs in one bit from what
-the model gives for the whole sequence. MODEL is the server's; on its machine this takes cores from it.
+Each connection sends a step when it is due, `rate` times a second, and waits for the answer. The time of a
+step counts from the moment it was due, so a server that falls behind cannot hide it. Prints the 50th and
+99th percentile of that time, and the steps per second. Exits with 1 if an answer is missing, or differs in
+one bit from what the model gives for the whole sequence. MODEL is the server's model. On the server's
+machine, this program competes with it for cores.
 """
 
 import argparse
@@ -16,8 +17,8 @@ import time
 import numpy as np
 from server import GREETING, load_model
 
-ROWS = 4096  # of the table that all inputs are taken from
-PATIENCE = 30  # seconds that the last answer may be late
+ROWS = 4096  # in the table that all inputs are taken from
+PATIENCE = 30  # how many seconds late the last answer may be
 
 
 class Client:
@@ -31,8 +32,8 @@ class Client:
         self.end = 0.0  # when the last answer came
 
     async def run(self, host, port, rate, begin):
-        """Make all steps, the first one at a time `begin`."""
-        # One limit for all: one for each answer would take more of a core than the rest.
+        """Make all steps, the first one at the time `begin`."""
+        # One timeout for all answers. One for each would take more of a core than everything else.
         due = begin + len(self.inputs) / rate - time.monotonic()
         await asyncio.wait_for(self.make_steps(host, port, rate, begin), due + PATIENCE)
 
@@ -54,14 +55,16 @@ class Client:
         await writer.wait_closed()
 
     def is_right(self, model):
-        """Whether the answers are, bit for bit, what the whole sequence gives."""
+        """Whether the answers are bit for bit what the whole sequence gives."""
         return self.answers == model.stream().run(self.inputs).astype("<f4").tobytes()
 
 
 async def run_all(clients, options):
-    """Run the clients at once, their steps spread evenly over time; when they began, and what each failed
-    with, or None."""
-    begin = time.monotonic() + 1 + len(clients) / 1000  # when all are connected
+    """Run all clients at once, with their steps spread evenly over time.
+
+    Returns when they began, and for each client the exception that it failed with, or None.
+    """
+    begin = time.monotonic() + 1 + len(clients) / 1000  # when all should be connected
     runs = [
         client.run(options.host, options.port, options.rate, begin + index / len(clients) / options.rate)
         for index, client in enumerate(clients)
@@ -71,12 +74,14 @@ async def run_all(clients, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?", help="the server's; none if it has none")
+    parser.add_argument("model", nargs="?", help="the server's model; leave it out if the server has none")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=7070)
     parser.add_argument("--connections", type=int, default=1000, help="at least 1")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=10, help="steps a second of each connection")
+    parser.add_argument(
+        "--rate", type=float, default=10, help="steps per second of each connection (default 10)"
+    )
     options = parser.parse_args()
     if min(options.connections, options.seconds, options.rate) <= 0:
         parser.error("connections, seconds and rate must be above 0")

@@ -1,4 +1,4 @@
-"""The sentiment classifier of many a torch tutorial, from its `state_dict`.
+"""The sentiment classifier of many torch tutorials, from its `state_dict`.
 
     python examples/sentiment.py sentiment.pt 4,8,15,16 23,42
 
@@ -19,9 +19,9 @@ In torch:
 
     torch.save(model.state_dict(), "sentiment.pt")
 
-Without any argument the weights are random, and so are the two reviews. Reviews are word numbers with commas
-between them, of any length: there is no need for padding on the left, since `Last` takes each row's own last
-word.
+Without arguments the weights are random, and the two reviews mean nothing. A review is a list of word
+numbers with commas between them, of any length. It needs no padding on the left, since `Last` takes each
+row's own last word.
 """
 
 import argparse
@@ -34,7 +34,7 @@ REVIEWS = ("4,8,15,16", "23,42")
 
 
 def make_weights(words=50, features=16, units=32):
-    """Random weights, by the names of the module above."""
+    """Random weights with the names of the module above."""
     random = np.random.default_rng(0)
     shapes = {"embedding.weight": (words, features), "fc.weight": (1, units), "fc.bias": (1,)}
     for layer, columns in enumerate((features, units)):
@@ -45,7 +45,7 @@ def make_weights(words=50, features=16, units=32):
 
 
 def make_model(weights):
-    """From word numbers (B, T) to the chance that a review is a good one (B, 1)."""
+    """A model from word numbers (B, T) to the probability that a review is good (B, 1)."""
     return fastrnn.Sequential(
         fastrnn.Embedding.from_state_dict(weights, "embedding"),
         fastrnn.LSTM.from_state_dict(weights, "lstm", batch_first=True),
@@ -56,7 +56,7 @@ def make_model(weights):
 
 
 def rate(model, reviews):
-    """The chances (B, 1) that these are good ones."""
+    """The probabilities (B, 1) that these reviews are good."""
     lengths = [len(review) for review in reviews]
     tokens = np.zeros((len(reviews), max(lengths)), int)
     for row, review in zip(tokens, reviews, strict=True):
@@ -67,9 +67,7 @@ def rate(model, reviews):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("weights", nargs="?", help="the state dict (.pt, .safetensors, .npz)")
-    parser.add_argument(
-        "reviews", nargs="*", default=REVIEWS, help="word numbers with commas between them, behind weights"
-    )
+    parser.add_argument("reviews", nargs="*", default=REVIEWS, help="word numbers with commas between them")
     options = parser.parse_args()
     try:
         weights = make_weights() if options.weights is None else fastrnn.load_state_dict(options.weights)

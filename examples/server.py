@@ -1,14 +1,14 @@
-"""A server of live sequences: every connection is one, and steps that come together are made as one batch.
+"""A server of live sequences: each connection is one, and steps that arrive together are made as one batch.
 
     python examples/server.py MODEL --port 7070
     python examples/load.py MODEL --port 7070 --connections 1000
 
-The protocol: the server greets with two numbers, the features of a step's input and of its output (two
-little-endian uint32). Then the client sends steps, each its features as little-endian float32, and gets an
-answer to each, in order. It may send several before it reads. When it has sent its last one and closes its
-side, the server answers what is left and closes the connection; the sequence ends with it.
+The protocol: the server first sends two little-endian uint32, the number of features of a step's input and
+of its output. Then the client sends steps, each as little-endian float32, and gets an answer to each, in
+order. It may send several before it reads. When it has sent its last step and closes its side, the server
+answers what is left and closes the connection. The sequence ends with the connection.
 
-Without MODEL there is a voice detector with random weights: LSTM 128->128, Linear, Sigmoid.
+Without MODEL it serves a voice detector with random weights: LSTM 128->128, Linear, Sigmoid.
 """
 
 import argparse
@@ -23,12 +23,12 @@ import numpy as np
 import fastrnn
 
 GREETING = struct.Struct("<II")
-WINDOW = 300e-6  # seconds that a step waits for others
-MOST_WAITING = 64  # steps of a connection that lie here unanswered; then it is not read until some are
+WINDOW = 300e-6  # how many seconds a step waits for others
+MOST_WAITING = 64  # unanswered steps of a connection. With more, it is not read until some are answered.
 
 
 def load_model(path=None):
-    """The model of a file; without one, a voice detector with random weights, the same every time."""
+    """The model in a file. Without one, a voice detector with random weights, the same every time."""
     if path is not None:
         return fastrnn.load(path)
     random = np.random.default_rng(0)
@@ -49,11 +49,11 @@ def load_model(path=None):
 
 
 class Connection(asyncio.Protocol):
-    """One client: its stream in the pool, and the bytes of steps that are not made yet."""
+    """One client: its stream in the pool, and the bytes of steps that have not been made yet."""
 
     def __init__(self, server):
         self.server = server
-        self.stream = None  # its id, from its first step on
+        self.stream = None  # the id of its stream, from the first step on
         self.received = bytearray()
         self.is_writable = True
         self.has_ended = False  # nothing more will come
@@ -79,13 +79,13 @@ class Connection(asyncio.Protocol):
         return step
 
     def eof_received(self):
-        """The client has sent its last step: what is left is answered before the connection is closed."""
+        """The client has sent its last step. Answer what is left, then close the connection."""
         self.has_ended = True
         self.server.look_at(self)
         return True
 
     def pause_writing(self):
-        """The client does not read its answers: no more are made."""
+        """The client does not read its answers. Make no more of them."""
         self.is_writable = False
 
     def resume_writing(self):
@@ -102,7 +102,7 @@ class Connection(asyncio.Protocol):
 
 
 class Server:
-    """Collects steps, and makes those that are there as one batch."""
+    """Collects steps, and makes all that have arrived as one batch."""
 
     def __init__(self, model):
         self.pool = model.pool()
@@ -110,15 +110,15 @@ class Server:
         self.step_bytes = 4 * model.features_in
         self.answer_bytes = 4 * model.features_out
         self.connections = set()
-        self.ready = {}  # connections with a step to make, in the order in which they came; a dict keeps it
-        self.under_way = {}  # those whose step is being made
-        self.gone = []  # streams to be closed
+        self.ready = {}  # connections with a step to make, in the order in which they came (a dict keeps it)
+        self.under_way = {}  # connections whose step is being made
+        self.gone = []  # streams to close
         self.has_work = asyncio.Event()
-        # One thread for the batches: the loop goes on reading meanwhile.
+        # A thread for the batches, so that the loop goes on reading meanwhile.
         self.thread = ThreadPoolExecutor(1)
 
     def look_at(self, connection):
-        """Let a connection take part in the next batch, if there is a whole step and room for its answer."""
+        """Let a connection take part in the next batch if it has a whole step and reads its answers."""
         if len(connection.received) < self.step_bytes:
             if connection.has_ended and connection not in self.under_way:
                 connection.transport.close()
@@ -127,21 +127,21 @@ class Server:
             self.has_work.set()
 
     async def make_batches(self):
-        """Make one batch after the other, for ever."""
+        """Make one batch after the other, forever."""
         loop = asyncio.get_running_loop()
         while True:
             await self.has_work.wait()
-            # Whoever sends ahead does not wait for those who do not.
+            # Clients that send several steps at once do not wait for the others.
             is_behind = any(len(c.received) >= 2 * self.step_bytes for c in self.ready)
             if len(self.ready) < len(self.connections) and not is_behind:
-                # The loop's own clock has steps of a millisecond.
+                # The loop's own clock only has a resolution of a millisecond.
                 await loop.run_in_executor(self.thread, time.sleep, WINDOW)
             self.has_work.clear()
             self.under_way, self.ready = self.ready, {}
             batch = list(self.under_way)
             try:
                 answers = await self.answer(batch) if batch else {}
-            except Exception as error:  # no memory, say: these are cut off, and the others go on
+            except Exception as error:  # out of memory, say: cut these off, and serve the others
                 print(f"server.py: {len(batch)} connections cut off: {error!r}", file=sys.stderr)
                 answers = {}
             self.under_way = {}
@@ -157,18 +157,18 @@ class Server:
             self.close_streams()
 
     def close_streams(self):
-        """Close the streams of connections that are gone; one that fails waits for the next batch."""
+        """Close the streams of connections that are gone. One that fails waits until after the next batch."""
         while self.gone:
             try:
                 self.pool.close(self.gone[-1])
-            except MemoryError as error:  # for the state that it gives
+            except MemoryError as error:  # closing returns the state, which takes memory
                 print(f"server.py: a stream is not closed yet: {error!r}", file=sys.stderr)
                 return
             self.gone.pop()
 
     async def answer(self, batch):
-        """Make a step of each of these connections; their answers."""
-        # The pool is free between two batches: nobody waits for it here.
+        """Make a step of each of these connections. Returns their answers."""
+        # Between two batches the pool is free, so opening a stream does not wait.
         for connection in batch:
             if connection.stream is None:
                 connection.stream = self.pool.open()
@@ -182,12 +182,12 @@ class Server:
         }
 
     def step(self, ids, steps):
-        """The answers' bytes to the bytes of a step of each stream."""
+        """Make a step of each stream, from bytes to bytes."""
         X = np.frombuffer(steps, "<f4").reshape(len(ids), -1)
         return memoryview(self.pool.step(ids, X).astype("<f4", copy=False)).cast("B")
 
     async def serve(self, host, port):
-        """Listen, tell where, and go on until cancelled."""
+        """Listen, print where, and serve until cancelled."""
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(lambda: Connection(self), host, port, backlog=4096)
         async with listener:
@@ -206,7 +206,7 @@ async def main(options):
         raise SystemExit(f"server.py: expected a model that can be served, got: {error}") from None
     try:
         await server.serve(options.host, options.port)
-    except (OSError, OverflowError) as error:  # the latter: no such port
+    except (OSError, OverflowError) as error:  # OverflowError: not a port number
         raise SystemExit(f"server.py: {error}") from None
 
 
@@ -214,9 +214,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", nargs="?", help="a saved model that takes numbers")
+    parser.add_argument("model", nargs="?", help="a saved model that does not take tokens")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=7070, help="0: any that is free (default 7070)")
+    parser.add_argument(
+        "--port", type=int, default=7070, help="port to listen on; 0 for any that is free (default 7070)"
+    )
     try:
         asyncio.run(main(parser.parse_args()))
     except KeyboardInterrupt:

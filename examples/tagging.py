@@ -2,8 +2,9 @@
 
     python examples/tagging.py "the cat sat" "dogs bark at the moon every night"
 
-The usual tagger: Embedding, bidirectional LSTM, Linear, and the likeliest tag of each word. The weights here
-are random, so the tags mean nothing; `fastrnn.load_state_dict` reads yours, and no other line changes.
+This is the usual tagger: Embedding, bidirectional LSTM, Linear, and the likeliest tag of each word. The
+weights here are random, so the tags mean nothing. Read yours with `fastrnn.load_state_dict`; no other line
+changes.
 """
 
 import argparse
@@ -18,7 +19,7 @@ PADDING = 0
 
 
 def make_weights(words, features=16, units=24):
-    """Random weights, by the names of a torch module with `embedding`, `lstm` and `linear`."""
+    """Random weights with the names of a torch module that has `embedding`, `lstm` and `linear`."""
     random = np.random.default_rng(0)
     shapes = {"embedding.weight": (words, features)}
     for direction in ("", "_reverse"):
@@ -32,7 +33,7 @@ def make_weights(words, features=16, units=24):
 
 
 def make_model(weights):
-    """From word numbers (B, T) to the scores of each tag (B, T, tags)."""
+    """A model from word numbers (B, T) to the scores of each tag (B, T, tags)."""
     return fastrnn.Sequential(
         fastrnn.Embedding.from_state_dict(weights, "embedding"),
         fastrnn.LSTM.from_state_dict(weights, "lstm", batch_first=True),
@@ -54,7 +55,7 @@ def tag(model, vocabulary, sentences):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sentences", nargs="*", default=SENTENCES, help="of at least one word each")
+    parser.add_argument("sentences", nargs="*", default=SENTENCES, help="sentences of at least one word each")
     sentences = parser.parse_args().sentences
     if not all(sentence.split() for sentence in sentences):
         parser.error("a sentence has at least one word")

@@ -2,9 +2,9 @@
 
     python examples/text_generation.py --prompt "A class " --temperature 0.5
 
-The model is the demo's: a `state_dict` with an Embedding, an LSTM and a Linear layer. Dividing the scores by
-a temperature is dividing the last layer's weights by it, so a stream of the model gives, for a character,
-the probabilities of the next one.
+The model is that of the demo: a `state_dict` with an Embedding, an LSTM and a Linear layer. Dividing the
+scores by a temperature is the same as dividing the last layer's weights by it. So a stream of the model
+takes a character and returns the probabilities of the next one.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def load_model(path, temperature):
 
 
 def characters(model, prompt, length, seed):
-    """Yield so many characters that follow the prompt."""
+    """Yield this many characters that follow the prompt."""
     random = np.random.default_rng(seed)
     stream = model.stream()
     probabilities = stream.run(encode(prompt))[-1]
@@ -44,8 +44,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--weights", default=weights_path(), help="a state dict like the demo's")
     parser.add_argument("--prompt", default="The ")
-    parser.add_argument("--length", type=int, default=400, help="characters (default 400)")
-    parser.add_argument("--temperature", type=float, default=0.6, help="lower: safer (default 0.6)")
+    parser.add_argument("--length", type=int, default=400, help="number of characters (default 400)")
+    parser.add_argument("--temperature", type=float, default=0.6, help="higher is more random (default 0.6)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.temperature <= 0 or not options.prompt:

@@ -1,7 +1,7 @@
 """Train the character-level LSTM that ``fastrnn demo`` runs.
 
-The text is ``pydoc_data.topics``, the language reference that every Python carries
-(PSF licence). The result is a plain ``state_dict``, saved as any torch user would:
+The text is ``pydoc_data.topics``, the language reference that comes with every Python (PSF licence). The
+result is a plain ``state_dict``, saved as any torch user would save it:
 
     python examples/train_demo_model.py fastrnn/demo/char_lstm.pt
 
@@ -73,7 +73,7 @@ def train(steps, batch_size, num_steps, learning_rate, seed):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("output", help="where the state dict goes (.pt)")
+    parser.add_argument("output", help="where to save the state dict (.pt)")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--num-steps", type=int, default=128, help="characters per training window")

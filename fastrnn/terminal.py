@@ -1,4 +1,4 @@
-"""What the command line shows: tables and progress, by rich where it is installed."""
+"""What the command line shows: tables and progress, drawn by rich if it is installed."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-# Columns of a table that rich does not draw, the gap between two, and how narrow one may become.
+# Tables that rich does not draw: characters in a line, the gap between columns, the narrowest column.
 WIDTH = 60
 GAP = "  "
 NARROWEST = 8
@@ -34,8 +34,9 @@ NARROWEST = 8
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = WIDTH) -> None:
     """Print rows of texts under the names of their columns.
 
-    On a terminal rich draws the table, where it is installed. Elsewhere lines have this width at most (None:
-    any): long texts go on below, and columns that are too many stand below one another.
+    On a terminal rich draws the table if it is installed. Otherwise lines are at most `width` characters
+    long, or of any length if it is None. Long texts are wrapped. If there are too many columns, they are
+    printed below each other.
     """
     rows = [list(map(shown, row)) for row in rows]
     if find_spec("rich") is not None and sys.stdout.isatty():
@@ -68,7 +69,7 @@ def _table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: i
 
 
 def _widest(widths: Sequence[int], room: int) -> int:
-    """The width that no column may exceed for all of them to fit."""
+    """The largest width of a column with which all columns fit."""
     widest = max(widths)
     while widest > 0 and sum(min(own, widest) for own in widths) > room:
         widest -= 1
@@ -76,7 +77,7 @@ def _widest(widths: Sequence[int], room: int) -> int:
 
 
 def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Iterator[str]:
-    """Each row as its first text and, below, a line for each other column."""
+    """Each row as its first text, with a line for each other column below it."""
     for first, *rest in rows:
         yield from _wrapped(first, width)
         for name, text in zip(columns[1:], rest, strict=True):
@@ -84,7 +85,7 @@ def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """A text in lines of a width, all of it: broken after a space or a mark of a name, else anywhere."""
+    """All of a text in lines of a width, broken after a space or one of "._/" if possible, else anywhere."""
     lines = []
     while len(text) > width:
         end = 1 + max(text.rfind(mark, 0, width) for mark in " ._/")
@@ -95,7 +96,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 
 
 class _Unheard:
-    """A text stream whose reader may be gone or full: what is written then is lost, and stops no work."""
+    """A text stream whose reader may be gone or full. What is written then is lost, but no work stops."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -121,7 +122,7 @@ class _Unheard:
 
 
 def send_nowhere(stream: TextIO) -> None:
-    """Let what a stream still holds, and all that it is given, go to no reader, at exit too."""
+    """Discard what a stream still holds and all that is written to it later, at exit too."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -129,8 +130,11 @@ def send_nowhere(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def streams() -> Iterator[None]:
-    """For the time of a command: stdout takes the name of any file, stderr stops no work, and either may have
-    been closed by whoever started this."""
+    """Set up stdout and stderr for a command.
+
+    stdout can print any file name, a broken stderr stops no work, and either may have been closed from the
+    start.
+    """
     before = sys.stdout, sys.stderr
     errors = getattr(sys.stdout, "errors", None)
     with open(os.devnull, "w") as nowhere:
@@ -151,12 +155,12 @@ def streams() -> Iterator[None]:
 
 @contextlib.contextmanager
 def ended_by_signal() -> Iterator[None]:
-    """For the time of a command, SIGTERM is an exception, so that files that were begun go."""
+    """Turn SIGTERM into an exception while a command runs, so that unfinished files are removed."""
 
     def end(number: int, _: object) -> None:
         raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():  # which alone may ask for signals
+    if threading.current_thread() is not threading.main_thread():  # others cannot handle signals
         yield
         return
     before = signal.signal(signal.SIGTERM, end)
@@ -167,14 +171,14 @@ def ended_by_signal() -> Iterator[None]:
 
 
 def remark(text: str) -> None:
-    """Say something beside the result, on stderr; its lines stay lines."""
+    """Print a text to stderr, next to the result on stdout."""
     print_lines(text, sys.stderr)
 
 
 def print_lines(text: str, file: TextIO | None = None) -> None:
-    """Print a text with what files hold in it: its lines stay lines, and nothing in them steers a terminal.
+    """Print a text that may quote files, to stdout or another stream.
 
-    To stdout, or the file that is given.
+    Its lines stay lines. Control characters are replaced, so that no file can control a terminal.
     """
     for line in text.split("\n"):
         print(shown(line), file=file or sys.stdout)
@@ -183,7 +187,7 @@ def print_lines(text: str, file: TextIO | None = None) -> None:
 
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function (done, total) that shows how far work is; quiet where nobody watches."""
+    """Yield a function (done, total) that shows progress. It does nothing if stderr is no terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
     elif find_spec("rich") is not None:

@@ -1,389 +1,43 @@
-"""The benchmark: that it compares, counts and names rightly. No test looks at a time."""
+"""``python -m bench``: the grid, a run and what is made of it, comparisons. No test looks at a time."""
 
 import json
 import shlex
 import shutil
 import sys
 from dataclasses import replace
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import make_layer, random_layer, random_spec, random_tensors
 
 import bench.probe
 import bench.run
 import bench.startup
 import fastrnn
 from bench import bits
-from bench.__main__ import main as bench_main
+from bench.__main__ import main
 from bench.cases import (
+    CHUNKS,
+    FOR_THREADS,
     GRID,
+    GRID_OF_BUILDS,
     GRID_OF_THREADS,
     LONG_TARGETS,
+    ONNX,
     PEERS,
+    RTNEURAL,
     SHOWN,
     SHOWN_OF_THREADS,
     STEP_TARGETS,
+    TORCH,
     Case,
 )
 from bench.compare import compare
-from bench.probe import Limits, NoCompiler, probe
+from bench.probe import BUILDS, Limits, NoCompiler, probe
 from bench.report import markdown, print_report
 from bench.run import RESULT_VERSION
-from fastrnn.benchmark.block import bench_block, print_block
-from fastrnn.benchmark.engines import OURS, PINNED, Engine, LeftOut, Runner
 from fastrnn.benchmark.engines import PEERS as PEER_ENGINES
-from fastrnn.benchmark.measure import compare_outputs, measure
-from fastrnn.benchmark.model import bench_model, print_result, works_of
-from fastrnn.benchmark.table import best_peer, duration, left_out_notes, missing_notes, ratio_to_best
-from fastrnn.benchmark.tail import MOST_BINS, histogram, histogram_lines, tail
-from fastrnn.benchmark.work import Work, live_specs, ragged_lengths
-from fastrnn.cli import main
 
 LIMITS = Limits("avx2", {"float32": 200.0, "float64": 100.0}, [(2**14, 400.0), (2**28, 40.0)], {})
-
-
-# ---------------------------------------------------------------- engines
-
-
-def linear(rng, columns, rows, bias=True):
-    tensors = {"weight": rng.standard_normal((rows, columns)).astype(np.float32)}
-    tensors |= {"bias": rng.standard_normal(rows).astype(np.float32)} if bias else {}
-    return fastrnn.Linear.from_state_dict(tensors)
-
-
-def float_layer(rng, *arguments, **options):
-    return random_layer(rng, *arguments, precision="float32", **options)
-
-
-def relu_layer(rng, bidirectional):
-    spec = random_spec("rnn_relu", 5, 6, num_layers=2, bidirectional=bidirectional)
-    return make_layer(spec, random_tensors(rng, spec))
-
-
-def embedding(rng):
-    return fastrnn.Embedding.from_state_dict({"weight": rng.standard_normal((7, 5))})
-
-
-def layer_norm(rng):
-    return fastrnn.LayerNorm.from_state_dict({"weight": rng.random(6), "bias": rng.random(6)}, eps=1e-3)
-
-
-# Together they have every kind of layer, the cells with every option that ONNX has too.
-MODELS = {
-    "lstm": lambda rng: [float_layer(rng, "LSTM", 5, 6)],
-    "gru": lambda rng: [float_layer(rng, "GRU", 5, 6, bias=False)],
-    "stack": lambda rng: [embedding(rng), float_layer(rng, "LSTM", 5, 6, num_layers=2), fastrnn.Last(),
-                          linear(rng, 6, 3), fastrnn.LogSoftmax(-1)],
-    "batch_first": lambda rng: [fastrnn.OneHot(5), float_layer(rng, "GRU", 5, 6, batch_first=True),
-                                layer_norm(rng), fastrnn.Dropout(), fastrnn.Softmax(2)],
-    "two": lambda rng: [linear(rng, 4, 5, bias=False), fastrnn.ReLU(), float_layer(rng, "RNN", 5, 6),
-                        fastrnn.LayerNorm(6), float_layer(rng, "LSTM", 6, 6), fastrnn.Sigmoid()],
-    "relu": lambda rng: [relu_layer(rng, False), fastrnn.Tanh()],
-    "last": lambda rng: [float_layer(rng, "LSTM", 5, 6, batch_first=True), fastrnn.Last()],
-    "both_ways": lambda rng: [relu_layer(rng, True), fastrnn.Dropout()],
-    "gru_both_ways": lambda rng: [float_layer(rng, "GRU", 5, 6, bidirectional=True, batch_first=True)],
-}  # fmt: skip
-
-
-def outputs(engine, work, calls=3):
-    with engine.active():
-        runner = engine.build(work)
-        result = []
-        for _ in range(calls):
-            runner.call()
-            result.append(np.array(runner.output()))
-    return np.stack(result)
-
-
-def peer(name):
-    engine = next(engine for engine in PEER_ENGINES if engine.name == name)
-    for package in engine.needs:
-        pytest.importorskip(package)
-    return engine
-
-
-RUNS = [(model, "sequence") for model in MODELS]
-RUNS += [(model, mode) for model in MODELS if not model.endswith("both_ways") for mode in ("step", "block")]
-
-
-@pytest.mark.parametrize("model, mode", RUNS)
-@pytest.mark.parametrize("name", ("torch", "onnxruntime", "openvino"))
-def test_engines_agree(rng, name, model, mode):
-    """The outputs of three calls, states carried in the steps."""
-    layers = MODELS[model](rng)
-    specs = live_specs("", layers) if mode == "block" else tuple(layer.spec() for layer in layers)
-    for B in (1, 3):
-        work = Work(specs, T=1 if mode == "step" else 4, B=B, mode=mode)
-        wanted = outputs(OURS, work)
-        if work.keeps_state:
-            assert not np.array_equal(wanted[0], wanted[1])
-        found = compare_outputs(outputs(peer(name), work), wanted, "float32")
-        assert found["difference"] < 1e-5
-
-
-@pytest.mark.parametrize(
-    "options, what",
-    (
-        ({"proj_size": 4}, "proj_size"),
-        ({"precision": "float64"}, "float64"),
-        ({"precision": "float64", "T": 1, "mode": "step"}, "float64"),
-        ({"precision": "float64", "T": 1, "mode": "step", "num_layers": 2}, "float64"),
-    ),
-)
-def test_what_only_torch_has(options, what):
-    pytest.importorskip("torch")
-    work = Case("LSTM", 5, 6, **{"T": 7, "B": 4, **options}).work()
-    found = measure(work, rounds=1, round_seconds=1e-4)
-    assert found["torch"]["difference"] < (1e-12 if what == "float64" else 1e-5)
-    for name in ("onnxruntime", "openvino"):
-        if name in found:
-            assert found[name] == {"left_out": f"no {what}"}
-
-
-def test_every_engine_takes_lengths():
-    work = Case("LSTM", 5, 6, T=7, B=4, is_ragged=True).work()
-    for name, record in measure(work, rounds=1, round_seconds=1e-4).items():
-        assert record["difference"] < 1e-5, name
-
-
-def test_ragged_last_step_agrees(rng):
-    pytest.importorskip("torch")
-    for batch_first in (False, True):
-        layers = [float_layer(rng, "GRU", 5, 6, batch_first=batch_first), fastrnn.Last()]
-        work = Work(tuple(layer.spec() for layer in layers), T=9, B=5, lengths=ragged_lengths(9, 5))
-        found = compare_outputs(outputs(peer("torch"), work), outputs(OURS, work), "float32")
-        assert found["difference"] < 1e-5
-
-
-def test_ragged_lengths_are_of_all_sizes():
-    lengths = ragged_lengths(100, 32)
-    assert max(lengths) == 100 and min(lengths) >= 1 and len(set(lengths)) > 10
-    assert ragged_lengths(100, 1) == (100,)
-
-
-class Fake(Engine):
-    """An engine whose output is ours, but for what a test adds; or that raises."""
-
-    name = "fake"
-
-    def __init__(self, wrong=0.0, error=None):
-        self.wrong, self.error = wrong, error
-
-    def version(self):
-        return "1"
-
-    def build(self, work):
-        if self.error is not None:
-            raise self.error
-        runner = OURS.build(work)
-        return Runner(runner.call, lambda: runner.output() + self.wrong)
-
-
-@pytest.mark.parametrize(
-    "engine, words",
-    (
-        (Fake(wrong=0.01), "its output is 0.01 away from ours"),
-        (Fake(wrong=np.nan), "its output is nan away from ours"),
-        (Fake(error=LeftOut("no such thing")), "no such thing"),
-        (Fake(error=RuntimeError("broken")), "RuntimeError: broken"),
-    ),
-)
-def test_a_wrong_answer_has_no_time(engine, words):
-    found = measure(Case("LSTM", 3, 4, T=5).work(), [engine], rounds=1, round_seconds=1e-4)
-    assert found["fake"]["left_out"] == words and "microseconds" not in found["fake"]
-    assert ratio_to_best(found) is None
-    assert left_out_notes({"a": found, "b": found}) == [f"fake: {words} (a; b)"]
-
-
-def test_a_right_answer_has_times():
-    found = measure(Case("GRU", 3, 4, mode="step").work(), [Fake()], rounds=2, round_seconds=1e-4)
-    for record in found.values():
-        low, high = record["quartiles"]
-        assert low <= record["microseconds"] <= high and record["p99"] > 0 and record["calls"] >= 20
-        assert 0 < record["p50"] <= record["p99"] <= record["p99.9"] <= record["largest"]
-    assert best_peer(found) == ("fake", found["fake"]["microseconds"])
-
-
-def test_duration_has_three_digits():
-    texts = ["0.32 us", "4.12 us", "65.0 us", "999 us", "1.00 ms", "12.3 ms", "1.20 s", "1200 s"]
-    assert [duration(us) for us in (0.321, 4.12, 65, 999.4, 999.6, 12345, 1.2e6, 1.2e9)] == texts
-
-
-# ---------------------------------------------------------------- the command
-
-
-def test_bench_of_a_model(rng, tmp_path, capsys):
-    model = fastrnn.Sequential(float_layer(rng, "LSTM", 3, 4), linear(rng, 4, 2))
-    model.save(tmp_path / "m")
-    command = ["bench", str(tmp_path / "m"), "--steps", "5", "--batch", "2", "--rounds", "1"]
-    assert main([*command, "--json", "-o", str(tmp_path / "r.json")]) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed == json.loads((tmp_path / "r.json").read_text())
-    assert [work["name"] for work in printed["works"]] == [
-        "one step, 1 row",
-        "5 steps, 1 row",
-        "5 steps, 2 rows",
-    ]
-    for work in printed["works"]:
-        assert work["engines"]["fastrnn"]["microseconds"] > 0
-        for name in printed["engines"]:
-            assert work["engines"][name]["difference"] < 1e-5
-    assert main(command) == 0
-    out = capsys.readouterr().out
-    model, *tables = out.splitlines()
-    assert model == "Sequential(LSTM(3, 4), Linear(4, 2))"
-    assert [line.split() for line in tables if line.startswith("engine")] == [
-        ["engine", "median", "p99", "time", "/", "fastrnn's"],
-        *[["engine", "median", "time", "/", "fastrnn's"]] * 2,
-    ]
-    assert "one step, 1 row" in tables and "5 steps, 2 rows" in tables
-    assert max(map(len, tables)) <= 60
-
-
-BLOCK = ("--block", "4", "--rate", "48000", "--rounds", "1")
-
-
-def test_bench_of_blocks(rng, tmp_path, capsys):
-    """Live, also where only a stream takes every step on behind Last, and a softmax names another axis."""
-    layers = [float_layer(rng, "LSTM", 3, 4), fastrnn.Last(), linear(rng, 4, 2), fastrnn.LogSoftmax(1)]
-    fastrnn.Sequential(*layers).save(tmp_path / "m")
-    assert main(["bench", str(tmp_path / "m"), *BLOCK, "--json", "-o", str(tmp_path / "r.json")]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result == json.loads((tmp_path / "r.json").read_text())
-    assert (result["block"], result["rate"]) == (4, 48000) and result["budget"] == pytest.approx(4e6 / 48000)
-    (work,) = result["works"]
-    assert (work["mode"], work["T"]) == ("block", 4)
-    for name in result["engines"]:
-        record = work["engines"][name]
-        assert record["difference"] < 1e-5 and record["warm_up"] > 0 and record["calls"] >= 200
-        assert sum(record["histogram"]["counts"]) == record["calls"] >= record["missed"]
-    assert main(["bench", str(tmp_path / "m"), *BLOCK]) == 0
-    _, *lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 60
-    assert "blocks of 4 at 48000 a second: 83.3 us each, the budget" in lines
-    assert any("before them warm up and are not counted" in line for line in lines)
-    assert [line.split() for line in lines if line.startswith("engine")] == [
-        ["engine", "p50", "p99", "p99.9", "largest"],
-        ["engine", "p50", "p99", "p99.9", "largest", "missed"],
-    ]
-    assert "fastrnn: blocks that took from ... on" in lines
-
-
-@pytest.mark.parametrize(
-    "arguments, words",
-    (
-        (["--block", "64"], "bench: expected --rate with --block, got --block alone."),
-        (["--rate", "48000"], "bench: expected --block with --rate, got --rate alone."),
-        (["--block", "64", "--rate", "0"], "--rate: expected a number above 0"),
-    ),
-)
-def test_a_block_wants_a_rate(golden, capsys, arguments, words):
-    path = str(golden / "files" / "lstm_zip.pt")
-    try:
-        status = main(["bench", path, *arguments])
-    except SystemExit as ended:
-        status = ended.code
-    assert status == 2 and words in capsys.readouterr().err
-
-
-def test_a_model_that_cannot_stream_has_no_blocks(rng, tmp_path, capsys):
-    fastrnn.Sequential(random_layer(rng, "GRU", 3, 4, bidirectional=True)).save(tmp_path / "both.safetensors")
-    assert main(["bench", str(tmp_path / "both.safetensors"), *BLOCK]) == 2
-    err = capsys.readouterr().err
-    assert "both.safetensors: expected layers that run forward, got GRU(3, 4" in err
-
-
-def test_tail_of_calls():
-    found = tail([1000] * 98 + [2000, 9000], deadline=2e-6)
-    assert (found["p50"], found["largest"], found["calls"], found["missed"]) == (1, 9, 100, 2)
-    assert found["p99"] == pytest.approx(2.07) and found["p99.9"] == pytest.approx(np.quantile([2, 9], 0.901))
-    assert sum(found["histogram"]["counts"]) == 100
-    assert "missed" not in tail([1000])
-
-
-@pytest.mark.parametrize("spread", (0.01, 0.5, 2, 3))
-def test_histogram_is_spaced_by_one_factor(rng, spread):
-    times = 50 * np.exp(rng.standard_normal(1000) * spread)
-    times[:3] = (20, 40, 80)  # on edges
-    edges, counts = histogram(times, 40)
-    assert len(counts) <= MOST_BINS and len(edges) == len(counts) + 1 and counts[0] > 0 and counts[-1] > 0
-    np.testing.assert_allclose(edges[1:] / edges[:-1], edges[1] / edges[0])
-    wanted = [((low <= times) & (times < high)).sum() for low, high in pairwise(edges)]
-    assert counts.tolist() == wanted
-    if edges[0] < 40 < edges[-1]:
-        assert 40 in edges
-
-
-def test_histogram_is_drawn_in_60_columns():
-    lines = list(histogram_lines([500.0, 1000.0, 2000.0, 4000.0], [123_456_789, 1, 0], 1000.0))
-    assert [line.split()[0] for line in lines] == ["500", "1.00", "1.00", "2.00"]
-    assert lines[0].count("#") == 36 and lines[0].endswith(" 123,456,789") and lines[1].endswith("the budget")
-    assert lines[2].count("#") == 1 and lines[3].count("#") == 0
-    assert max(map(len, lines)) <= 60
-
-
-def test_missing_packages_are_named_with_their_remedy(monkeypatch, capsys):
-    monkeypatch.setattr("fastrnn.benchmark.engines.find_spec", lambda name: None if name == "onnx" else name)
-    missing = {engine.name: engine.missing() for engine in PEER_ENGINES if not engine.is_installed()}
-    assert missing_notes({"not_installed": missing}) == [
-        "onnxruntime: onnx is not installed",
-        "    pip install onnx",
-        "openvino: onnx is not installed",
-        "    pip install onnx",
-    ]
-    assert missing_notes({"not_installed": {"openvino": ["onnx", "openvino"]}}) == [
-        "openvino: onnx and openvino are not installed",
-        "    pip install onnx openvino",
-    ]
-
-
-def test_the_remedies_are_those_of_the_extra():
-    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    extra = next(line for line in text.splitlines() if line.startswith("bench ="))
-    for engine in PEER_ENGINES:
-        for package in engine.needs:
-            assert f'"{PINNED.get(package, package)}' in extra
-
-
-def test_bench_without_a_peer(rng, monkeypatch, capsys):
-    monkeypatch.setattr("fastrnn.benchmark.engines.find_spec", lambda name: None)
-    model = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4, bidirectional=True))
-    result = bench_model(model, T=3, B=1, rounds=1, round_seconds=1e-4)
-    assert [work["name"] for work in result["works"]] == ["3 steps, 1 row"]
-    assert result["works"][0]["ratio"] is None and set(result["works"][0]["engines"]) == {"fastrnn"}
-    print_result(result)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-6:] == [
-        "torch: torch is not installed",
-        "    pip install torch==2.13.0",
-        "onnxruntime: onnx and onnxruntime are not installed",
-        "    pip install onnx onnxruntime",
-        "openvino: onnx and openvino are not installed",
-        "    pip install onnx openvino",
-    ]
-    forward = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4))
-    print_block(bench_block(forward, "m", 2, 100, rounds=1, round_seconds=1e-4))
-    assert capsys.readouterr().out.splitlines()[-6:] == lines[-6:]
-
-
-def test_bench_refuses_a_folder_that_is_not_there(golden, capsys):
-    assert main(["bench", str(golden / "files" / "lstm_zip.pt"), "-o", "no/such/folder/r.json"]) == 2
-    assert "No such folder" in capsys.readouterr().err
-
-
-def test_bench_of_weights_that_are_no_numbers(tmp_path, capsys):
-    np.savez(tmp_path / "nan.npz", weight_ih_l0=np.ones((4, 3)), weight_hh_l0=np.full((4, 1), np.nan))
-    assert main(["bench", str(tmp_path / "nan.npz"), "--rounds", "1"]) == 2
-    assert "fastrnn bench: model: expected finite outputs, got NaN or infinity." in capsys.readouterr().err
-
-
-def test_works_of_tokens_and_batch_first(rng):
-    model = fastrnn.Sequential(embedding(rng), float_layer(rng, "GRU", 5, 6, batch_first=True))
-    works = works_of(model, T=5, B=3)
-    assert works["5 steps, 3 rows"].x().shape == (3, 5) and works["one step, 1 row"].x().dtype.kind == "i"
 
 
 # ---------------------------------------------------------------- the grid
@@ -403,6 +57,18 @@ def test_grid_is_whole():
     for words in ("ragged", "proj 64", "float64"):
         assert {f"LSTM 128->128 {words}, 100x{B}" for B in (1, 32)} <= set(names)
     assert all(case.target >= 1 for case in GRID)
+    modes = {case.mode for case in GRID_OF_BUILDS}
+    assert {*GRID, *FOR_THREADS, *CHUNKS} == {*GRID_OF_BUILDS} and modes == {
+        "sequence",
+        "step",
+        "block",
+        "pool",
+    }
+
+
+def test_weights_of_a_case_have_the_usual_scale():
+    for tensor in Case("LSTM", 16, 64).work().specs[0].tensors.values():
+        assert 0.1 < np.abs(tensor).max() <= 1 / 8
 
 
 def test_operations_and_bytes_of_a_case():
@@ -460,30 +126,94 @@ def result(monkeypatch):
     return json.loads(json.dumps(bench.run.run(cases, rounds=1, round_seconds=1e-4)))
 
 
-def test_run_judges_every_case(result):
-    step, batch, long = result["cases"]
+def test_run_times_every_case(result):
     assert result["limits"]["gflops"]["float32"] == 200
-    assert step["limit"]["kind"] == "bandwidth" and batch["limit"]["kind"] == "peak"
-    assert batch["gflops"] == pytest.approx(200 * batch["limit"]["share"])
+    assert [entry["name"] for entry in result["cases"]] == [
+        "LSTM 16->16, step",
+        "GRU 16->16, 3x32",
+        "LSTM 1->16, 9x1",
+    ]
+    for entry in result["cases"]:
+        for name in result["engines"]:
+            assert entry["engines"][name]["difference"] < 1e-5
+
+
+def run_with_times(monkeypatch, cases, times, **options):
+    """A run in which the engines take these microseconds, by the case's name and their own."""
+    monkeypatch.setattr(bench.run, "probe", lambda: LIMITS)
+    works = {id(case): case.work(options.get("threads", 1)) for case in cases}
+    records = {
+        id(works[id(case)]): {name: {"microseconds": us} for name, us in times[case.name].items()}
+        for case in cases
+    }
+    monkeypatch.setattr(Case, "work", lambda case, threads: works[id(case)])
+    monkeypatch.setattr(bench.run, "measure", lambda work, *_: records[id(work)])
+    return bench.run.run(cases, **options)
+
+
+def test_run_judges_every_case(monkeypatch):
+    """Ratios, shares of the limits and means as they are worked out by hand."""
+    step, batch, easy, long, ragged, eight = cases = [
+        Case("RNN", 32, 32, mode="step", target=4.0),
+        Case("RNN", 32, 32, T=10, B=32, target=3.0),
+        Case("RNN", 32, 32, T=10, target=1.1),
+        Case("LSTM", 1, 16, T=9, target=2.0, against=RTNEURAL),
+        Case("RNN", 32, 32, T=10, B=32, is_ragged=True, target=3.0, against=TORCH),
+        Case("RNN", 32, 32, T=10, B=8, against=ONNX),
+    ]
+    peak = 10 * 32 * 2 * 32 * 64 / 200e3  # microseconds of the batch
+    times = {
+        step.name: {"fastrnn": 1.0, "torch": 9.0, "onnxruntime": 3.0},
+        batch.name: {"fastrnn": 2 * peak, "torch": 2.5 * peak, "onnxruntime": 4 * peak},
+        easy.name: {"fastrnn": 10.0, "torch": 12.0},
+        long.name: {"fastrnn": 0.3, "torch": 0.24},
+        ragged.name: {"fastrnn": 10.0, "torch": 40.0, "openvino": 20.0},
+        eight.name: {"fastrnn": 1000.0, "openvino": 2000.0},
+    }
+    told = []
+    result = run_with_times(monkeypatch, cases, times, report=lambda *counts: told.append(counts))
+    assert told == [(count, 6) for count in range(1, 7)]
+    entries = {entry["name"]: entry for entry in result["cases"]}
     recorded = 9 * 0.041 * 250 / 200
-    assert long["engines"]["rtneural"]["recorded"] == pytest.approx(recorded)
-    assert long["ratio"] == pytest.approx(recorded / long["engines"]["fastrnn"]["microseconds"])
+    assert entries[long.name]["engines"]["rtneural"]["recorded"] == pytest.approx(recorded)
+    ratios = [entries[case.name]["ratio"] for case in cases]
+    assert ratios[-1] is None and ratios[:-1] == pytest.approx([3, 1.25, 1.2, recorded / 0.3, 4])
+    assert [entry["peer_ratio"] for entry in result["cases"]] == pytest.approx([3, 1.25, 1.2, 0.8, 2, 2])
+    share = 4 * 32 * 64 / LIMITS.gigabytes(2**13) / 1e3
+    assert entries[step.name]["limit"] == pytest.approx(
+        {"kind": "bandwidth", "wanted": 0.85, "share": share, "ratio": 3 / share}
+    )
+    assert entries[batch.name]["limit"] == pytest.approx(
+        {"kind": "peak", "wanted": 0.9, "share": 0.5, "ratio": 2.5}
+    )
+    assert entries[batch.name]["gflops"] == pytest.approx(100)
     summary = result["summary"]
-    assert set(summary["missed"]) == {
-        entry["name"] for entry in result["cases"] if entry["ratio"] and entry["ratio"] < entry["target"]
+    assert summary["missed"] == [step.name, batch.name, long.name]
+    assert summary["missed_within_limit"] == [step.name, long.name]
+    assert summary["geometric_mean_of"] == 3
+    assert summary["geometric_mean"] == pytest.approx((3 * 1.25 * 1.2) ** (1 / 3))
+    most = [entries[case.name]["limit"]["ratio"] for case in (step, batch, easy)]
+    assert summary["geometric_mean_at_limit"] == pytest.approx(np.prod(most) ** (1 / 3))
+    assert (summary["minimum"], summary["minimum_case"]) == (pytest.approx(0.8), long.name)
+    assert summary["below_minimum"] == [long.name] and summary["sequence_mean"] is None
+    assert summary["below_limit"] == [step.name, batch.name, easy.name, long.name, ragged.name]
+    assert entries[eight.name]["limit"]["share"] < 0.1
+
+
+def test_scaling_and_sequences_are_judged_on_several_threads(monkeypatch):
+    cases = [Case("RNN", 32, 32, mode="step"), Case("RNN", 32, 32, T=10), Case("RNN", 32, 32, T=10, B=8)]
+    monkeypatch.setattr(bench.run, "SCALING", {case.name: 1.8 for case in cases[1:]})
+    times = {
+        cases[0].name: {"fastrnn": 1.0, "one thread": 1.0, "torch": 5.0},
+        cases[1].name: {"fastrnn": 1.0, "one thread": 1.7, "torch": 2.0},
+        cases[2].name: {"fastrnn": 1.0, "one thread": 1.9, "torch": 8.0},
     }
-    assert set(summary["missed_within_limit"]) == {
-        entry["name"]
-        for entry in result["cases"]
-        if entry["name"] in summary["missed"] and entry["limit"]["ratio"] >= entry["target"]
-    }
-    if len(result["engines"]) > 1:
-        ratios = [step["ratio"], batch["ratio"]]
-        most = [entry["ratio"] / entry["limit"]["share"] for entry in (step, batch)]
-        assert [step["limit"]["ratio"], batch["limit"]["ratio"]] == pytest.approx(most)
-        assert summary["geometric_mean_at_limit"] == pytest.approx(np.sqrt(np.prod(most)))
-        assert summary["geometric_mean"] == pytest.approx(np.sqrt(np.prod(ratios)))
-        assert summary["minimum"] == min(*ratios, long["peer_ratio"])
+    summary = run_with_times(monkeypatch, cases, times, threads=2)["summary"]
+    assert summary["missed_scaling"] == [cases[1].name]
+    assert (summary["sequence_mean"], summary["sequence_mean_of"]) == (pytest.approx(4), 2)
+    monkeypatch.setattr(bench.run, "SCALING_WHILE_BUSY", 1.75)
+    summary = run_with_times(monkeypatch, cases, times, threads=2, is_busy=True)["summary"]
+    assert summary["missed_scaling"] == [cases[0].name, cases[1].name]
 
 
 def test_pools_are_judged_beside_other_ways(monkeypatch, capsys):
@@ -556,14 +286,14 @@ def test_result_is_shown_and_drawn(result, tmp_path, capsys):
     result["installed"] = {"fastrnn": {"own": 4e6, "all": 2e8, "with": ["numpy"]}}
     path = tmp_path / "r.json"
     path.write_text(json.dumps(result))
-    assert bench_main(["show", str(path)]) == 0
+    assert main(["show", str(path)]) == 0
     out = capsys.readouterr().out
     assert "LSTM 16->16, step" in out and "200 GFLOP/s float32" in out and "100 ms" in out
-    assert bench_main(["markdown", str(path), "--all"]) == 0
+    assert main(["markdown", str(path), "--all"]) == 0
     out = capsys.readouterr().out
     assert "| GRU 16->16, 3x32 |" in out and "| fastrnn | 100 ms | 4.0 MB | 200 MB |" in out
     pytest.importorskip("matplotlib")
-    assert bench_main(["plot", str(path), "-o", str(tmp_path / "plots")]) == 0
+    assert main(["plot", str(path), "-o", str(tmp_path / "plots")]) == 0
     names = sorted(file.name for file in (tmp_path / "plots").iterdir())
     assert names == ["roofline.png", "roofline.svg", "steps.png", "steps.svg"]
 
@@ -572,7 +302,7 @@ def test_no_picture_without_matplotlib(tmp_path, capsys, monkeypatch):
     (tmp_path / "r.json").write_text(json.dumps(one_result()))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "bench.plot", raising=False)
-    assert bench_main(["plot", str(tmp_path / "r.json"), "-o", str(tmp_path)]) == 2
+    assert main(["plot", str(tmp_path / "r.json"), "-o", str(tmp_path)]) == 2
     assert "python -m bench: plot: expected matplotlib, got none" in capsys.readouterr().err
 
 
@@ -584,9 +314,11 @@ def test_files_that_are_no_results(tmp_path, capsys):
         ("text", "no JSON"),
         ("no", "Errno 2"),
     ):
-        assert bench_main(["show", str(tmp_path / name)]) == 2
+        assert main(["show", str(tmp_path / name)]) == 2
         assert words in capsys.readouterr().err
-    assert bench_main(["--only", "nothing of this name"]) == 2
+    for command in ([], ["builds", ".", "."]):
+        assert main([*command, "--only", "nothing of this name"]) == 2
+        assert "expected a text that is in the name of a case" in capsys.readouterr().err
 
 
 def record(microseconds, spread=0.01):
@@ -622,10 +354,20 @@ def test_compare_names_what_changed(tmp_path, capsys):
     (tmp_path / "before").write_text(json.dumps(before))
     (tmp_path / "after").write_text(json.dumps(after))
     paths = [str(tmp_path / "before"), str(tmp_path / "after")]
-    assert bench_main(["compare", *paths]) == 1
+    assert main(["compare", *paths]) == 1
     assert "slower: a: 1.20 times the time\n" in capsys.readouterr().out
-    assert bench_main(["compare", paths[0], paths[0]]) == 0
-    assert bench_main(["compare", *paths, "--threshold", "0.6"]) == 0
+    assert main(["compare", paths[0], paths[0]]) == 0
+    assert main(["compare", *paths, "--threshold", "0.6"]) == 0
+
+
+@pytest.mark.parametrize("change", ({"processor": "other"}, {"engines": {"torch": "3"}}, {}))
+def test_compare_says_what_else_differs(tmp_path, capsys, change):
+    for name, result in (("before", one_result(a=(10,))), ("after", {**one_result(a=(10,)), **change})):
+        (tmp_path / name).write_text(json.dumps(result))
+    assert main(["compare", str(tmp_path / "before"), str(tmp_path / "after")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    after = f"after: {change.get('processor', 'any')}; {'torch 3' if 'engines' in change else ''}"
+    assert lines[:-1] == (["before: any; ", after] if change else [])
 
 
 def test_compare_leaves_a_noisy_case_alone():
@@ -652,12 +394,21 @@ def test_probe_measures_what_is_asked(monkeypatch):
 
 
 def test_probe_builds_for_every_instruction_set():
-    compiler = shutil.which("cc")
-    if compiler is None:
+    """Each build that runs here; its functions give what can be worked out by hand."""
+    if shutil.which("cc") is None:
         pytest.skip("no C compiler")
-    for isa, (width, accumulators, flags) in bench.probe.BUILDS.items():
-        if bool(flags) is (isa in ("avx512", "avx2")) and (not flags or isa in fastrnn.engine.backends.ISAS):
-            bench.probe._compile([f"-DWIDTH={width}", f"-DACCUMULATORS={accumulators}", *flags])
+    memory = np.ones(2**14 + 64, np.float32)
+    address = memory.ctypes.data + -memory.ctypes.data % 64
+    here = [isa for isa, (*_, flags) in BUILDS.items() if not flags or isa in fastrnn.engine.backends.ISAS]
+    assert "baseline" in here and set(fastrnn.engine.backends.ISAS) <= set(BUILDS)
+    for isa in here:
+        width, accumulators, flags = BUILDS[isa]
+        library = bench.probe._compile([f"-DWIDTH={width}", f"-DACCUMULATORS={accumulators}", *flags])
+        for function in (library.multiply_adds_f32, library.multiply_adds_f64):
+            assert function(0) == 0.5 * sum(range(accumulators))
+            assert function(1) == sum(0.25 * (1 + i) + 0.25 for i in range(accumulators))
+        for function in (library.read_plain, library.read_ahead):
+            assert function(address, 2**14, 3) == 3 * 2**14 / width
 
 
 @pytest.mark.parametrize("compiler", ("/no/such/compiler", "false"))
@@ -685,7 +436,7 @@ def test_installed_sizes_hold_the_requirements():
 
 
 def test_peers_are_those_of_the_grid():
-    assert {case.against for case in GRID} == {PEERS, "torch", "onnxruntime", "rtneural"}
+    assert {case.against for case in GRID} == {PEERS, TORCH, ONNX, RTNEURAL}
     assert {engine.name for engine in PEER_ENGINES} == {"torch", "onnxruntime", "openvino"}
 
 
@@ -696,8 +447,8 @@ def test_bits_that_differ_are_named(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(bits, "SIZES", ((3, 5),))
     monkeypatch.setattr(bits, "record", lambda: {"here": {n: bits._digest(a) for n, a in bits.cases()}})
     path = tmp_path / "a.json"
-    assert bench_main(["bits", "-o", str(path)]) == 0
-    assert bench_main(["bits", "--against", str(path)]) == 0
+    assert main(["bits", "-o", str(path)]) == 0
+    assert main(["bits", "--against", str(path)]) == 0
     before = json.loads(path.read_text())["here"]
     names = [name for name, _ in bits.cases()]
     assert (
@@ -706,7 +457,7 @@ def test_bits_that_differ_are_named(monkeypatch, tmp_path, capsys):
     )
     changed = next(name for name in before if name.startswith("LSTM") and "stream" in name)
     path.write_text(json.dumps({"here": {**before, changed: "0"}, "elsewhere": before}))
-    assert bench_main(["bits", "--against", str(path)]) == 1
+    assert main(["bits", "--against", str(path)]) == 1
     assert capsys.readouterr().out.splitlines() == [f"here: {changed}", f"1 of {len(before)} differ"]
     path.write_text(json.dumps({"elsewhere": before}))
-    assert bench_main(["bits", "--against", str(path)]) == 2
+    assert main(["bits", "--against", str(path)]) == 2

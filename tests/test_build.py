@@ -1,4 +1,4 @@
-"""The build: where nothing can be compiled, it says so in one sentence."""
+"""The build: if nothing can be compiled, it says so in one sentence."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def build(folder, **environment):
-    """Build the modules into a folder; nothing is made where the compiler is not there."""
+    """Build the modules into a folder."""
     for name in ("setuptools", "Cython"):
         pytest.importorskip(name)
     if not (ROOT / "setup.py").is_file():
@@ -25,7 +25,7 @@ def build(folder, **environment):
 
 
 def test_the_simd_backend_was_built():
-    """Without it most tests of the kernels would find nothing to do, and pass."""
+    """Without it, most tests of the kernels would have nothing to do and pass."""
     assert "baseline" in backends.SIMD_TABLES
 
 
@@ -42,7 +42,7 @@ def test_without_a_compiler_one_sentence_says_so(tmp_path, compiler):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="CC names no compiler there")
 def test_without_the_headers_of_python_one_sentence_says_so(tmp_path):
-    """A compiler that has the C library alone."""
+    """A compiler that only has the C library."""
     compiler = tmp_path / "cc"
     compiler.write_text('#!/bin/sh\ncase "$*" in *Python.h*) exit 1;; esac\n')
     compiler.chmod(0o755)

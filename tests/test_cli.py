@@ -220,15 +220,15 @@ def test_names_do_not_steer_a_terminal(capsys, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, words",
     (
-        (["demo", "--seed", "-1"], "--seed: expected a number from 0 on, got -1."),
-        (["demo", "--length", "0"], "--length: expected a number from 1 on, got 0."),
+        (["demo", "--seed", "-1"], "--seed: expected a number of at least 0, got -1."),
+        (["demo", "--length", "0"], "--length: expected a number of at least 1, got 0."),
         (["demo", "--length", "many"], "--length: invalid int value: 'many'"),
         (["demo", "--temperature", "nan"], "--temperature: expected a number above 0, got nan."),
         (["demo", "--temperature", "hot"], "--temperature: invalid float value: 'hot'"),
         (["demo", "--temperature", "inf"], "--temperature: expected a number above 0, got inf."),
         (["demo", "--prompt", ""], "--prompt: expected at least one character, got none."),
-        (["bench", "m", "--rounds", "0"], "--rounds: expected a number from 1 on, got 0."),
-        (["bench", "m", "--batch", "-1"], "--batch: expected a number from 1 on, got -1."),
+        (["bench", "m", "--rounds", "0"], "--rounds: expected a number of at least 1, got 0."),
+        (["bench", "m", "--batch", "-1"], "--batch: expected a number of at least 1, got -1."),
     ),
 )  # fmt: skip
 def test_arguments_out_of_range_are_refused(capsys, arguments, words):

@@ -1,7 +1,7 @@
-"""Models that other people trained: their files load, and their reference outputs come out.
+"""Models that other people trained: their files load, and their outputs equal the reference.
 
-The tolerance is torch's own float32 error, as each model's README gives it, times five, plus 2e-6
-of the largest value. `scale` is that pair: (torch's error, the largest value).
+The tolerance is five times torch's own float32 error, from each model's README, plus 2e-6 of the largest
+value. `scale` is the pair (torch's error, the largest value).
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ RECURRENT = (
 
 
 class Folder:
-    """One model's folder: its weights and its reference."""
+    """The folder of one model: its weights and its reference."""
 
     def __init__(self, path, file):
         self.state_dict = fastrnn.load_state_dict(path / file)
@@ -45,7 +45,7 @@ class Folder:
         return fastrnn.Linear.from_state_dict(self.state_dict, prefix)
 
     def check(self, got, name, scale):
-        """Compare with the reference in float64 where there is one."""
+        """Compare with the reference, in float64 if there is one."""
         wanted = self.reference.get(f"{name}64", self.reference[name])
         error, largest = scale
         assert got.dtype == np.float32 and got.size == wanted.size
@@ -53,7 +53,7 @@ class Folder:
         assert difference <= 5 * error + 2e-6 * largest, f"{name}: {difference:.3g}"
 
     def state(self, name, shape):
-        """The reference's first state, with the axis of layers that a cell's lacks."""
+        """The initial state of the reference. That of a cell gets the axis of layers that it lacks."""
         letters = [letter for letter in ("h0", "c0") if f"{name}.{letter}" in self.reference]
         arrays = [self.reference[f"{name}.{letter}"] for letter in letters]
         arrays = [a.reshape(s) for a, s in zip(arrays, shape.values(), strict=True)]
@@ -72,7 +72,7 @@ def test_recurrent_module_reproduces_its_reference(models, folder, file, prefix,
 
 
 def test_second_largest_is_found(models):
-    """A check of meaning: the network was built to find the second largest of ten numbers."""
+    """The network was built to find the second largest of ten numbers."""
     folder = Folder(models / "algzoo-relu-rnn-10", "2nd_argmax_10.pt")
     model = fastrnn.Sequential(
         fastrnn.RNN.from_state_dict(folder.state_dict, "rnn", nonlinearity="relu"),
@@ -105,8 +105,8 @@ def test_digits_are_classified(models):
     assert (y.argmax(axis=1) == folder.reference["labels"]).mean() > 0.95
 
 
-def test_beats_behind_the_convolution(models):
-    """The convolution is no layer of fastrnn: from its output on, streamed in pieces."""
+def test_beats_after_the_convolution(models):
+    """Streamed in three chunks. The input is the output of a convolution, which fastrnn does not run."""
     folder = Folder(models / "beatnet-lstm", "model_1_weights.pt")
     model = fastrnn.Sequential(
         fastrnn.LSTM.from_state_dict(folder.state_dict, "lstm"), folder.linear("linear"), fastrnn.Softmax()
@@ -133,7 +133,7 @@ def test_walker_policy(models):
 
 
 def test_reactor_with_measured_states(models):
-    """The caller puts the measured output in place of the hidden state for 25 steps."""
+    """For 25 steps, the caller replaces the hidden state by the measured output."""
     folder = Folder(models / "cstr-lstm-proj", "lstm.pt")
     lstm = fastrnn.LSTM.from_state_dict(folder.state_dict, "model")
     u, measured = folder.reference["stack.u"], folder.reference["stack.y"]
@@ -167,7 +167,7 @@ def test_methylation_by_attention(models):
 
 
 def test_spelling_to_phonemes(models):
-    """An npz with key names of its own; greedy decoding through streams, to the same phonemes."""
+    """An npz with its own names; greedy decoding through streams gives the same phonemes."""
     folder = Folder(models / "g2p-gru-seq2seq-npz", "checkpoint20.npz")
     weights = folder.state_dict
 
@@ -206,7 +206,7 @@ def test_spelling_to_phonemes(models):
     folder.check(np.stack(logits), "logits", (9.19e-6, 29.8))
 
 
-def test_speech_behind_the_convolutions(models):
+def test_speech_after_the_convolutions(models):
     folder = Folder(models / "silero-vad", "silero_vad_16k.safetensors")
     lstm = fastrnn.LSTM.from_state_dict(folder.state_dict, "lstm_cell")
     head = fastrnn.Linear.from_state_dict({

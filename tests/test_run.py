@@ -1,4 +1,4 @@
-"""``fastrnn run``: files and streams in, files and streams out, and runs that are interrupted."""
+"""``fastrnn run``: one file to another, what it refuses, and tables."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn.cli import main
-from fastrnn.cli.running import blocks, draft, table
+from fastrnn.cli.running import draft, pieces, table
 from fastrnn.cli.running.recording import Recording, check_recording
 from fastrnn.spec import RecurrentSpec
 
@@ -54,10 +54,10 @@ def test_run_names_a_wrong_token_where_it_is(run, rng, tmp_path):
         assert status == 2 and err == f"fastrnn run: {words}\n"
 
 
-@pytest.mark.parametrize("block", (2**20, 40))
+@pytest.mark.parametrize("numbers", (2**20, 40))
 @pytest.mark.parametrize("shape", ((50, 3), (50, 4, 3)))
-def test_run_equals_a_call(run, rng, tmp_path, monkeypatch, model, shape, block):
-    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", block)
+def test_run_equals_a_call(run, rng, tmp_path, monkeypatch, model, shape, numbers):
+    monkeypatch.setattr(pieces, "PIECE_NUMBERS", numbers)
     x = rng.standard_normal(shape).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     status, _, err = run(
@@ -75,18 +75,18 @@ def test_run_equals_a_call(run, rng, tmp_path, monkeypatch, model, shape, block)
     with np.load(tmp_path / "state.npz") as states:
         assert_close(states["state0"], h, 1e-6)
         assert_close(states["state1"], c, 1e-6)
-    assert not (tmp_path / "y.npy.part").exists()
+    assert sorted(os.listdir(tmp_path)) == ["model.safetensors", "state.npz", "x.npy", "y.npy"]
 
 
-@pytest.mark.parametrize("block", (2**20, 30))
+@pytest.mark.parametrize("numbers", (2**20, 30))
 @pytest.mark.parametrize("batch_first", (False, True))
 @pytest.mark.parametrize("bidirectional", (False, True))
 @pytest.mark.parametrize("takes_last", (False, True))
 @pytest.mark.parametrize("has_lengths", (False, True))
 def test_run_of_every_kind_of_model(
-    run, rng, tmp_path, monkeypatch, block, batch_first, bidirectional, takes_last, has_lengths
+    run, rng, tmp_path, monkeypatch, numbers, batch_first, bidirectional, takes_last, has_lengths
 ):
-    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", block)
+    monkeypatch.setattr(pieces, "PIECE_NUMBERS", numbers)
     layers = [
         fastrnn.OneHot(5),
         random_layer(
@@ -109,7 +109,7 @@ def test_run_of_every_kind_of_model(
 
 
 def test_softmax_over_the_rows_is_not_cut(run, rng, tmp_path, monkeypatch, model):
-    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 40)
+    monkeypatch.setattr(pieces, "PIECE_NUMBERS", 40)
     x = rng.standard_normal((5, 6, 3)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     mixed = fastrnn.Sequential(model, fastrnn.Softmax(dim=1))
@@ -120,7 +120,7 @@ def test_softmax_over_the_rows_is_not_cut(run, rng, tmp_path, monkeypatch, model
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
 def test_nothing_but_a_file_is_replaced(run, model, rng, tmp_path):
-    """A device or a pipe stays what it is; behind a link, the file is written."""
+    """A device or a pipe stays what it is. A link is followed."""
     saved = tmp_path / "model.safetensors"
     np.save(tmp_path / "x.npy", rng.standard_normal((4, 3)))
     os.mkfifo(tmp_path / "pipe.npy")
@@ -145,7 +145,7 @@ def test_two_outputs_may_not_be_one_file(run, model, rng, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="no way here to ask for room")
 def test_a_disk_too_small_for_the_output_is_an_os_error(run, model, tmp_path, monkeypatch):
-    """Else the first write to a page without room is a signal, and the process dies."""
+    """Otherwise the first write to a page without room raises a signal, and the process dies."""
     np.save(tmp_path / "x.npy", np.ones((5, 3)))
 
     def full(_, begin, size):
@@ -303,11 +303,11 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("right.npy -o y.npy --rows=-3:", "input: expected at least one of the rows 0:2, got -3:."),
         ("right.npy -o y.npy --rows 1:1", "input: expected at least one of the rows 0:2, got 1:1."),
         ("steps.npy -o y.npy --rows 9:", "expected at least one of the time steps 0:5, got 9:."),
-        ("right.npy -o y.npy --columns a", "expected a .parquet file beside --columns, got a .npy"),
-        ("right.npy -o y.npy --raw", "--raw: expected -o - beside it, got right.npy -o y.npy. It would "
-         "have no effect."),
+        ("right.npy -o y.npy --columns a", "expected a .parquet file with --columns, got a .npy"),
+        ("right.npy -o y.npy --raw", "--raw: expected -o -, got right.npy -o y.npy. The option "
+         "would have no effect."),
         ("right.npy -o - --restart", "--restart: expected an input and an output that are files"),
-        ("- -o y.npy --rows 1:", "--rows: expected an input that is a file beside it, got - -o y.npy."),
+        ("- -o y.npy --rows 1:", "--rows: expected an input that is a file, got - -o y.npy."),
         ("right.npy steps.npy -o -", '-o: expected a folder where there are several inputs, got "-"'),
         ("right.npy - -o out", 'expected files where there are several inputs, got "-" (stdin)'),
         ("right.npy in/right.npy -o out", 'expected inputs of different names, got "right.npy" twice.'),
@@ -362,9 +362,9 @@ def test_what_run_refuses_leaves_nothing(run, model, tmp_path, monkeypatch, argu
 @pytest.mark.parametrize(
     "option, words",
     (
-        (["--state", "s.npz"], "--state: expected a model that has a state beside it"),
-        (["--threads", "2"], "--threads: expected layers with weights beside it"),
-        (["--precision", "float64"], "--precision: expected layers that have a precision beside it"),
+        (["--state", "s.npz"], "--state: expected a model that has a state, got"),
+        (["--threads", "2"], "--threads: expected layers with weights, got"),
+        (["--precision", "float64"], "--precision: expected layers that have a precision, got"),
     ),
 )
 def test_options_without_effect_are_refused(run, tmp_path, monkeypatch, option, words):
@@ -407,10 +407,10 @@ def test_a_state_that_was_written_is_where_the_next_part_begins(
 
 
 def test_the_rows_of_a_state_are_cut_with_those_of_x(run, rng, tmp_path, monkeypatch):
-    """Through a model that takes whole rows, in blocks of a row each."""
+    """Through a model that takes whole rows, in pieces of a row each."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 1)
-    monkeypatch.setattr(blocks, "BLOCK_WORK", 1)
+    monkeypatch.setattr(pieces, "PIECE_NUMBERS", 1)
+    monkeypatch.setattr(pieces, "PIECE_MULTIPLY_ADDS", 1)
     layer = random_layer(rng, "GRU", 3, 4, precision="float32", bidirectional=True, batch_first=True)
     fastrnn.Sequential(layer).save("m.safetensors")
     x = rng.standard_normal((6, 9, 3)).astype(np.float32)
@@ -478,7 +478,7 @@ def test_a_table_goes_through_a_model(run, model, rng, tmp_path, monkeypatch):
     """Columns of any type of numbers, in their order or in that of --columns; the rest is not touched."""
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(table, "CHUNK_NUMBERS", 20)  # several batches of rows
+    monkeypatch.setattr(table, "NUMBERS_AT_ONCE", 20)  # several batches of rows
     a, b = rng.standard_normal(33), rng.standard_normal(33).astype(np.float32)
     c = rng.integers(-9, 9, 33)
     pq.write_table(pa.table({"a": a, "b": b, "c": c}), "x.parquet", row_group_size=7)

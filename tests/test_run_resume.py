@@ -1,4 +1,4 @@
-"""``fastrnn run`` that is interrupted, and given again; and over several inputs."""
+"""``fastrnn run`` after an interruption, and over several inputs."""
 
 import json
 import os
@@ -12,8 +12,7 @@ import pytest
 from helpers import random_layer
 
 import fastrnn
-from fastrnn.cli.running import blocks
-from fastrnn.cli.running import run as offline_run
+from fastrnn.cli.running import file_to_file, pieces
 from fastrnn.cli.running.draft import Draft
 from fastrnn.cli.running.journal import Journal, read_journal, stamp, write_journal
 
@@ -33,11 +32,11 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """A block is a step or a row, and a journal follows each."""
-    for name in ("BLOCK_NUMBERS", "BLOCK_WORK", "BLOCK_ROWS"):
-        monkeypatch.setattr(blocks, name, 1)
-    monkeypatch.setattr(offline_run, "JOURNAL_SECONDS", 0)
-    monkeypatch.setattr(offline_run, "JOURNAL_SHARE", 0)
+    """A piece is one step or one row, and a journal follows each."""
+    for name in ("PIECE_NUMBERS", "PIECE_MULTIPLY_ADDS", "PIECE_ROWS"):
+        monkeypatch.setattr(pieces, name, 1)
+    monkeypatch.setattr(file_to_file, "JOURNAL_SECONDS", 0)
+    monkeypatch.setattr(file_to_file, "JOURNAL_SHARE", 0)
 
 
 @pytest.fixture
@@ -54,18 +53,18 @@ COMMAND = ("run", "m.safetensors", "x.npy", "-o", "y.npy")
 
 
 def interrupted(monkeypatch, run, command, after, error=KeyboardInterrupt):
-    """Run a command and raise an error when so many parts have been written; give what `run` gives."""
+    """Run a command, and raise an error once this many patches have been written."""
     left = [after]
     write = Draft.write
 
-    def count(self, part):
+    def count(self, patch):
         if not left[0]:
             raise error
         left[0] -= 1
-        write(self, part)
+        write(self, patch)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Draft, "write", count)
+    with monkeypatch.context() as context:
+        context.setattr(Draft, "write", count)
         return run(*command)
 
 
@@ -79,7 +78,7 @@ def drafts(folder="."):
 def test_a_run_goes_on_wherever_it_was_interrupted(
     run, rng, here, small, monkeypatch, kind, is_batched, ending
 ):
-    """Once or at every part; and the files are those of a run that nothing stopped, bit by bit."""
+    """Whether once or again and again, and the files are bit for bit those of a run that nothing stopped."""
     if ending == "parquet":
         pytest.importorskip("pyarrow")
         if is_batched and kind != "last step":
@@ -107,10 +106,10 @@ def test_an_interrupt_says_how_far_it_came_and_the_next_run_where_it_goes_on(run
     status, out, err = interrupted(monkeypatch, run, COMMAND, 4)
     assert (status, out) == (130, "")
     assert err == (
-        "y.npy: 4 of 9 steps are done. The same command goes on from there.\nfastrnn run: interrupted\n"
+        "y.npy: 4 of 9 steps are done. Run the same command again to continue.\nfastrnn run: interrupted\n"
     )
     status, out, err = run(*COMMAND)
-    assert (status, err) == (0, "y.npy: goes on at step 4 of 9.\n") and out.startswith("y.npy: (9, 5), ")
+    assert (status, err) == (0, "y.npy: continues at step 4 of 9.\n") and out.startswith("y.npy: (9, 5), ")
     assert np.array_equal(np.load("y.npy"), task) and not drafts()
     assert run(*COMMAND)[2] == ""  # and is then made anew
 
@@ -122,7 +121,7 @@ def test_what_is_done_outlives_whatever_stops_a_run(run, task, monkeypatch, erro
             interrupted(monkeypatch, run, COMMAND, 4, error)
     else:
         assert interrupted(monkeypatch, run, COMMAND, 4, error)[0] == 2
-    assert run(*COMMAND)[2].endswith("y.npy: goes on at step 4 of 9.\n")
+    assert run(*COMMAND)[2].endswith("y.npy: continues at step 4 of 9.\n")
     assert np.array_equal(np.load("y.npy"), task)
 
 
@@ -136,7 +135,7 @@ def test_what_is_done_outlives_a_failure_at_its_very_end(run, task, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr("fastrnn.cli.running.results.put_in_place", fail)
         assert run(*command)[0] == 2 and not os.path.exists(f"y.{ending}")
-    assert run(*command)[2] == f"y.{ending}: goes on at step 9 of 9.\n"
+    assert run(*command)[2] == f"y.{ending}: continues at step 9 of 9.\n"
     found = np.load(f"y.{ending}")
     assert np.array_equal(found if ending == "npy" else found["y"], task) and not drafts()
 
@@ -155,17 +154,17 @@ def test_an_interrupt_before_anything_is_done_leaves_nothing(run, task, monkeypa
 KILLED = """
 import os, signal, sys
 from fastrnn.cli import main
-from fastrnn.cli.running import blocks, run
-blocks.BLOCK_NUMBERS = blocks.BLOCK_WORK = blocks.BLOCK_ROWS = 1
-run.JOURNAL_SECONDS = run.JOURNAL_SHARE = 0
-place, left = run.place, [int(sys.argv[1])]
+from fastrnn.cli.running import file_to_file, pieces
+pieces.PIECE_NUMBERS = pieces.PIECE_MULTIPLY_ADDS = pieces.PIECE_ROWS = 1
+file_to_file.JOURNAL_SECONDS = file_to_file.JOURNAL_SHARE = 0
+left = [int(sys.argv[1])]
 def count(self, *arguments):
     if not left[0]:
         os.kill(os.getpid(), signal.SIGKILL)
     left[0] -= 1
     return write(self, *arguments)
-write = run.Draft.write
-run.Draft.write = count
+write = file_to_file.Draft.write
+file_to_file.Draft.write = count
 main(sys.argv[2:])
 """
 
@@ -176,7 +175,7 @@ def test_a_run_goes_on_after_a_kill(run, task, after):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(after), *COMMAND])
     assert killed.returncode == -signal.SIGKILL and len(drafts()) == 1
     err = run(*COMMAND)[2]
-    assert err == (f"y.npy: goes on at step {after} of 9.\n" if after else "")
+    assert err == (f"y.npy: continues at step {after} of 9.\n" if after else "")
     assert np.array_equal(np.load("y.npy"), task) and not drafts()
 
 
@@ -189,7 +188,7 @@ def other_input(rng):
 
 
 def input_changed_in_place(_):
-    """And its time set back."""
+    """And with its old modification time."""
     before = os.stat("x.npy")
     with open("x.npy", "r+b") as file:
         file.seek(-4, os.SEEK_END)
@@ -222,16 +221,16 @@ def nothing(_):
         (input_changed_in_place, [], "of another input, or of this one before it changed"),
         (nothing, ["--rows", "1:"], "of other options"),
         (nothing, ["--precision", "float64"], "of other options"),
-        (damaged_journal, [], "of no use, since it is damaged"),
-        (missing_array, [], "of no use, since it is damaged"),
-        (shorter_array, [], "of no use, since it is damaged"),
+        (damaged_journal, [], "damaged"),
+        (missing_array, [], "damaged"),
+        (shorter_array, [], "damaged"),
     ),
 )
 def test_a_draft_that_does_not_fit_is_not_used(run, rng, task, monkeypatch, change, options, words):
     interrupted(monkeypatch, run, COMMAND, 4)
     change(rng)
     status, _, err = run(*COMMAND, *options)
-    assert (status, err) == (0, f"y.npy: begins anew, since the draft of it is {words}.\n")
+    assert (status, err) == (0, f"y.npy: starts over, since its draft is {words}.\n")
     model = fastrnn.load("m.safetensors", precision="float64" if "float64" in options else None)
     assert np.array_equal(np.load("y.npy"), model(np.load("x.npy")[1 if "--rows" in options else 0 :])[0])
     assert not drafts()
@@ -242,13 +241,13 @@ def test_a_draft_of_another_instruction_set_is_not_used(run, task, monkeypatch):
         pytest.skip("one instruction set here")
     interrupted(monkeypatch, run, COMMAND, 4)
     monkeypatch.setenv("FASTRNN_ISA", "baseline")
-    assert "is of another release of fastrnn, or another machine" in run(*COMMAND)[2]
+    assert "is of another release of fastrnn or another machine" in run(*COMMAND)[2]
 
 
 def test_a_draft_that_is_another_s_is_not_touched_by_a_command_that_fails(run, task, monkeypatch):
     interrupted(monkeypatch, run, COMMAND, 4)
     assert run(*COMMAND, "--rows", "99:")[0] == 2
-    assert run(*COMMAND)[2] == "y.npy: goes on at step 4 of 9.\n"
+    assert run(*COMMAND)[2] == "y.npy: continues at step 4 of 9.\n"
 
 
 def test_restart_begins_anew(run, task, monkeypatch):
@@ -262,7 +261,7 @@ def test_restart_begins_anew(run, task, monkeypatch):
 )
 def test_threads_may_differ(run, task, monkeypatch):
     interrupted(monkeypatch, run, COMMAND, 4)
-    assert run(*COMMAND, "--threads", "1")[2] == "y.npy: goes on at step 4 of 9.\n"
+    assert run(*COMMAND, "--threads", "1")[2] == "y.npy: continues at step 4 of 9.\n"
     assert np.array_equal(np.load("y.npy"), task)
 
 
@@ -272,13 +271,13 @@ def test_two_runs_at_one_output_do_not_meet(run, task):
         assert status == 2 and not os.path.exists("y.npy")
         assert (
             err
-            == "fastrnn run: y.npy: expected no other run at this output, got one. Wait for it, or end it.\n"
+            == "fastrnn run: y.npy: expected no other run that writes it, got one. Wait for it, or stop it.\n"
         )
     assert run(*COMMAND)[0] == 0 and np.array_equal(np.load("y.npy"), task)
 
 
 def test_runs_that_begin_at_once_give_one_whole_output(task):
-    """However they meet, whoever ends with 0 has made it, and nothing else is left."""
+    """However they meet, one that ends with status 0 has made the output, and nothing else is left."""
     command = [sys.executable, "-m", "fastrnn", *COMMAND]
     runs = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(4)]
     statuses = [process.wait() for process in runs]
@@ -365,10 +364,10 @@ def test_finished_outputs_are_not_made_again(run, several, monkeypatch, after):
     made = {path.name: stamp(path) for path in sorted(Path("out/deep").glob("*.np?"))}
     assert list(made) == ["a.npy", "b.npz", "c.npy"][: (after >= 3) + (after >= 7)]
     status, out, _ = run(*command)
-    assert status == 0 and out.count("made before") == len(made) and max(map(len, out.splitlines())) <= 60
+    assert status == 0 and out.count("made earlier") == len(made) and max(map(len, out.splitlines())) <= 60
     check_outputs(wanted)
     assert all(stamp(f"out/deep/{name}") == found for name, found in made.items())
-    assert "made before" not in run(*command)[1]
+    assert "made earlier" not in run(*command)[1]
 
 
 def test_a_finished_output_that_changed_is_made_again(run, several, monkeypatch):
@@ -377,11 +376,8 @@ def test_a_finished_output_that_changed_is_made_again(run, several, monkeypatch)
     np.save("out/deep/a.npy", np.ones(3))
     os.unlink("out/deep/b.npz")
     status, out, err = run(*command)
-    assert status == 0 and "made before" not in out
-    assert (
-        err.count("begins anew, since the draft of it is of an output that is gone, or was changed since")
-        == 2
-    )
+    assert status == 0 and "made earlier" not in out
+    assert err.count("starts over, since its draft is of an output that was removed or changed since") == 2
     check_outputs(wanted)
 
 
@@ -389,7 +385,7 @@ def test_restart_makes_finished_outputs_again(run, several, monkeypatch):
     command, wanted = several
     interrupted(monkeypatch, run, command, 8)
     status, out, err = run(*command, "--restart")
-    assert (status, err) == (0, "") and "made before" not in out
+    assert (status, err) == (0, "") and "made earlier" not in out
     check_outputs(wanted)
 
 

@@ -1,4 +1,4 @@
-"""``fastrnn run`` with stdin or stdout in the place of a file."""
+"""``fastrnn run`` with stdin or stdout in place of a file."""
 
 import io
 import json
@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastrnn
-from fastrnn.cli.running import blocks
-from fastrnn.cli.running.live import Incoming, live_pieces
+from fastrnn.cli.running import pieces
+from fastrnn.cli.running.input_stream import InputStream, run_live
 
 
 def pipe(*arguments, data=b"", cwd=None):
-    """Run ``fastrnn run`` in a process; give its status, stdout as bytes and stderr."""
+    """The status of ``fastrnn run`` in a process of its own, its stdout as bytes, and its stderr."""
     command = [sys.executable, "-m", "fastrnn", "run", *map(str, arguments)]
     result = subprocess.run(command, input=data, capture_output=True, cwd=cwd)
     return result.returncode, result.stdout, result.stderr.decode()
@@ -86,7 +86,7 @@ def test_stdout_that_is_a_terminal_gets_no_numbers(run, model, here, monkeypatch
 
 
 def test_a_live_pipe_gives_each_step_at_once(model, rng, here):
-    """Before the next one is sent, and though half of a step is on its way."""
+    """Before the next one is sent, and even if a step comes in two halves."""
     x = rng.standard_normal((5, 3)).astype("<f4")
     wanted = model(x)[0]
     command = [sys.executable, "-m", "fastrnn", "run", "model.safetensors", "-", "-o", "-"]
@@ -128,7 +128,7 @@ def test_a_raw_stream_that_ends_within_a_step_says_so_after_the_whole_ones(model
         (b"\x93NUMPY\x02\x00\xff\xff\xff\xff", "got a damaged one (ValueError: a header of 42949673"),
         (b"\x93NUMPY\x01\x00\x06\x00{'a':(", "got a damaged one"),
         (npy_bytes(np.ones((8, 3)))[:-100], "8 items of 24 bytes, as its header says, got 3 and 20 bytes of"),
-        (npy_bytes(np.ones((8, 3))) + b"!", "stdin: expected the end behind the array, got more bytes."),
+        (npy_bytes(np.ones((8, 3))) + b"!", "stdin: expected the end after the array, got more bytes."),
         (npy_bytes(np.ones((8, 2))), "stdin: expected 3 features in its last axis, got (8, 2)."),
         (npy_bytes(np.array(["x"])), "stdin: expected real numbers, got <U1."),
         (b"\x93NUMPY\x01\x00\x76\x00{'descr': '|O', 'fortran_order': False, 'shape': (1, 3), }".ljust(127)
@@ -153,7 +153,7 @@ def test_a_token_out_of_range_is_told_by_its_step(rng, here):
 
 
 def assert_states_equal(file, state):
-    """state0, state1, ... of an .npz are the arrays of a state."""
+    """Check that state0, state1, ... of an .npz are the arrays of a state."""
     for index, array in enumerate(arrays_of(state)):
         assert np.array_equal(file[f"state{index}"], array)
 
@@ -176,7 +176,7 @@ def test_a_raw_stream_to_a_table(model, rng, here):
 
 
 class Slowly(io.RawIOBase):
-    """Bytes that come in portions of given sizes."""
+    """A stream whose bytes come in portions of given sizes."""
 
     def __init__(self, data, sizes):
         self.data, self.sizes = data, sizes
@@ -209,7 +209,7 @@ MODELS = {
 def test_every_kind_of_model_takes_a_stream(
     rng, here, kind, is_batched, is_fortran, output, run, monkeypatch
 ):
-    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 12)
+    monkeypatch.setattr(pieces, "PIECE_NUMBERS", 12)
     model = fastrnn.Sequential(*MODELS[kind](rng))
     model.save("m.safetensors")
     x = rng.standard_normal((6, 4, 2) if is_batched else (6, 2)).astype(np.float32)
@@ -234,8 +234,8 @@ def test_every_kind_of_model_takes_a_stream(
 @pytest.mark.parametrize("kind", MODELS)
 @pytest.mark.parametrize("is_batched", (False, True))
 def test_every_kind_of_model_gives_a_stream(run, rng, here, monkeypatch, kind, is_batched):
-    monkeypatch.setattr(blocks, "BLOCK_NUMBERS", 12)
-    monkeypatch.setattr(blocks, "BLOCK_ROWS", 1)
+    monkeypatch.setattr(pieces, "PIECE_NUMBERS", 12)
+    monkeypatch.setattr(pieces, "PIECE_ROWS", 1)
     model = fastrnn.Sequential(*MODELS[kind](rng))
     model.save("m.safetensors")
     x = rng.standard_normal((6, 4, 2) if is_batched else (6, 2)).astype(np.float32)
@@ -262,12 +262,12 @@ STREAMED = fastrnn.Sequential(*MODELS["time first"](np.random.default_rng(0)))
 )
 def test_however_a_stream_comes_its_numbers_are_the_same(T, sizes, is_raw, dtype):
     x = np.random.default_rng(T).integers(0, 9, (T, 2)).astype("<f4" if is_raw else dtype)
-    incoming = Incoming(Slowly(x.tobytes() if is_raw else npy_bytes(x), sizes), STREAMED)
-    pieces = list(live_pieces(incoming))
+    stream_in = InputStream(Slowly(x.tobytes() if is_raw else npy_bytes(x), sizes), STREAMED)
+    found = list(run_live(stream_in))
     y = np.full((T, 5), np.nan, np.float32)
-    for piece in pieces:
-        (part,) = piece.parts
-        y[part.place] = part.values
+    for piece in found:
+        (patch,) = piece.patches
+        y[patch.place] = patch.values
     wanted, (h, c) = STREAMED(x)
-    assert np.array_equal(y, wanted) and pieces[-1].done == T == incoming.count
-    assert np.array_equal(pieces[-1].state[0], h) and np.array_equal(pieces[-1].state[1], c)
+    assert np.array_equal(y, wanted) and found[-1].done == T == stream_in.count
+    assert np.array_equal(found[-1].state[0], h) and np.array_equal(found[-1].state[1], c)

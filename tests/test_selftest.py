@@ -216,9 +216,9 @@ def test_the_command_line_compares_and_keeps(rng, run, tmp_path):
         status == 2 and "It agrees with batch_first=True and Last()." in err and not (tmp_path / "m").exists()
     )
     status, out, _ = run("convert", tmp_path / "a.npz", tmp_path / "m", *example, "--batch-first", "--last")
-    assert status == 0 and "Last()" in out and "beside torch" in out and "never compared" not in out
+    assert status == 0 and "Last()" in out and "compared with torch" in out and "never compared" not in out
     assert (
-        "holds an example from torch: `fastrnn verify` compares.\nNothing is"
+        "holds an example from torch, which `fastrnn verify` compares with.\nNothing is"
         in run("info", tmp_path / "m")[1]
     )
     # verify: later, for a model that was never compared.
@@ -227,8 +227,8 @@ def test_the_command_line_compares_and_keeps(rng, run, tmp_path):
     assert status == 0 and out.startswith("passed: 8 values")
     assert "never compared" in run("verify", tmp_path / "n")[1]
     status, out, _ = run("verify", tmp_path / "n", *example, "--keep")
-    assert status == 0 and "keeps the example" in out
-    assert "beside torch" in run("verify", tmp_path / "n")[1]
+    assert status == 0 and "holds the example" in out
+    assert "compared with torch" in run("verify", tmp_path / "n")[1]
     assert json.loads(run("verify", tmp_path / "n", "--json")[1])["example"]["passed"] is True
     status, out, _ = run(
         "verify", tmp_path / "n", "--input", tmp_path / "x.npy", "--expect", tmp_path / "other.npy"
@@ -246,9 +246,9 @@ def test_the_command_line_compares_and_keeps(rng, run, tmp_path):
 @pytest.mark.parametrize(
     "arguments, words",
     (
-        (["--input", "x.npy"], "--input and --expect together"),
-        (["--state", "s.npz"], "--input and --expect beside it"),
-        (["--keep"], "--input and --expect beside it"),
+        (["--input", "x.npy"], "both --input and --expect, got one of them"),
+        (["--state", "s.npz"], "--input and --expect as well"),
+        (["--keep"], "--input and --expect as well"),
         (["--input", "x.npy", "--expect", "two.npz"], "two.npz: expected one array, y"),
         (["--input", "x.npy", "--expect", "text"], "arrays as .npy or .npz"),
         (

@@ -1,4 +1,4 @@
-"""Tables off a terminal: lines of 60 columns at most, and no text of a cell is lost."""
+"""Tables that no terminal shows: lines are at most 60 characters long, and no text is lost."""
 
 import re
 
@@ -51,7 +51,7 @@ def test_columns_that_are_too_many_stand_below_one_another(capsys):
     assert len(wide) == 3 and len(wide[0]) > 60
 
 
-@pytest.mark.parametrize("widths", ([5, 200, 3], [70, 70], [30, 20, 10, 4], [9] * 6, [61], [59, 8]))
+@pytest.mark.parametrize("widths", ([5, 200, 3], [70, 70], [30, 20, 10, 4], [9] * 6, [70] * 8, [61], [59, 8]))
 def test_no_line_is_too_long_and_no_character_is_lost(capsys, widths):
     texts = ["abcdefghij"[i % 10] * width for i, width in enumerate(widths)]
     lines = lines_of(capsys, ["-"] * len(widths), [texts])

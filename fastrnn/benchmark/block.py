@@ -1,4 +1,4 @@
-"""A block of a live stream against its deadline: ``fastrnn bench MODEL --block N --rate R``."""
+"""Blocks of a live stream against their deadline: ``fastrnn bench MODEL --block N --rate R``."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,22 +23,22 @@ def bench_block(
     peers: Sequence[Engine] = PEERS,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Time blocks of a live sequence one by one, the state carried from each to the next.
+    """Time the blocks of a live sequence one by one. Each goes on from the state of the one before.
 
     Parameters
     ----------
     model : Sequential
     name : str
-        What errors call the model.
+        What messages call the model.
     block : int
-        Time steps of a block.
+        Time steps in a block.
     rate : float
-        Time steps a second: a block may take block / rate seconds.
+        Time steps per second. A block may take ``block / rate`` seconds.
 
     Returns
     -------
     dict
-        What `bench_model` gives, with the one work; and block, rate, and budget in microseconds.
+        What `bench_model` returns, with one work, and block, rate and budget (microseconds).
 
     Raises
     ------
@@ -53,7 +53,7 @@ def bench_block(
 
 
 def print_block(result: dict[str, Any]) -> None:
-    """Print what `bench_block` gave: times, shares of the budget, and a histogram of each engine."""
+    """Print what `bench_block` returned: times, shares of the budget, and a histogram for each engine."""
     budget, work = result["budget"], result["works"][0]
     times = {name: record for name, record in work["engines"].items() if "calls" in record}
     ours = times["fastrnn"]

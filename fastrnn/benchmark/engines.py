@@ -1,12 +1,12 @@
-"""The engines, each in its best configuration on the threads that a work allows.
+"""The engines, each in its best configuration for the number of threads that a work allows.
 
-``engine.build(work)`` gives a Runner: one callable that does a unit of the work, into memory that is
-bound beforehand where the engine can, and as little Python around it as the engine allows; and one
-that gives the output of the last unit. In steps and blocks the state goes on from call to call.
+``engine.build(work)`` returns a Job: a function that does one unit of the work, and a function that returns
+the output of the last unit. Inputs and outputs are bound beforehand if the engine can do that, with as
+little Python around a call as the engine allows. In steps and blocks the state goes on from call to call.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -25,73 +25,73 @@ from fastrnn.layers.registry import LAYERS
 from fastrnn.program.sequential import Sequential
 from fastrnn.spec import LayerSpec
 
-# What pip is to install for a package, where that is more than its name.
+# What pip has to install for a package, if that is more than its name.
 PINNED = {"torch": "torch==2.13.0"}
 
 
 class LeftOut(Exception):
-    """An engine does not do this work; the text says why."""
+    """An engine cannot do this work. The text says why."""
 
 
-class Runner(NamedTuple):
-    """A unit of work, ready to be called, and what the last call gave."""
+class Job(NamedTuple):
+    """A unit of work that is ready to be called, and the output of the last call."""
 
     call: Callable[[], object]
     output: Callable[[], Array]
 
 
 class Engine:
-    """What is timed."""
+    """A library that is timed."""
 
     name = ""
     needs: tuple[str, ...] = ()
 
     def is_installed(self) -> bool:
-        """Whether every package that the engine needs is there."""
+        """Whether every package that the engine needs is installed."""
         return not self.missing()
 
     def missing(self) -> list[str]:
-        """The packages that the engine needs and that are not there."""
+        """The packages that the engine needs and that are not installed."""
         return [package for package in self.needs if find_spec(package) is None]
 
     def version(self) -> str:
-        """That of the installed engine."""
+        """The version of the installed engine."""
         raise NotImplementedError
 
-    def build(self, work: Work) -> Runner:
-        """Make everything ready for a work, or raise LeftOut."""
+    def build(self, work: Work) -> Job:
+        """Make everything ready for a work. Raises LeftOut if the engine cannot do it."""
         raise NotImplementedError
 
     def active(self) -> AbstractContextManager[object]:
-        """What has to be entered around calls."""
+        """A context in which calls have to be made."""
         return nullcontext()
 
 
 class Fastrnn(Engine):
-    """This library through its Python interface, into a given buffer where a layer runs alone."""
+    """This library through its Python interface. A single layer writes into a given buffer."""
 
     name = "fastrnn"
 
     def version(self) -> str:
         return __version__
 
-    def build(self, work: Work) -> Runner:
+    def build(self, work: Work) -> Job:
         model = make_model(work)
         x = work.x()
         if work.mode == "pool":
-            return pool_runner(model, x[0], np.arange(work.B))
+            return pool_job(model, x[0], np.arange(work.B))
         if work.keeps_state:
-            return stream_runner(model, work)
+            return stream_job(model, work)
         layer = model.layers[0]
         if len(model.layers) > 1 or not isinstance(layer, RecurrentLayer):
             call = partial(model, x, lengths=work.lengths)
-            return Runner(call, lambda: call()[0])
+            return Job(call, lambda: call()[0])
         out = np.empty((*x.shape[:-1], layer.features_out), layer.dtype)
-        return Runner(partial(layer, x, lengths=work.lengths, out=out), lambda: out)
+        return Job(partial(layer, x, lengths=work.lengths, out=out), lambda: out)
 
 
-def stream_runner(model: Sequential, work: Work) -> Runner:
-    """Steps or blocks of a live sequence, or of B rows that go in step."""
+def stream_job(model: Sequential, work: Work) -> Job:
+    """Steps or blocks of a live sequence, or of B of them in one batch."""
     stream = model.stream(None if work.B == 1 else work.B)
     axis = 1 if work.batch_first else 0
     x = np.array(work.x().swapaxes(0, axis), order="C")  # (T, B, ...)
@@ -103,28 +103,28 @@ def stream_runner(model: Sequential, work: Work) -> Runner:
     y = np.empty_like(call(x))
     stream.reset()
     swaps = work.mode == "block" and work.B > 1
-    return Runner(partial(call, x, y), lambda: y.swapaxes(0, axis) if swaps else y)
+    return Job(partial(call, x, y), lambda: y.swapaxes(0, axis) if swaps else y)
 
 
-def pool_runner(model: Sequential, x: Array, order: NDArray[np.intp]) -> Runner:
-    """Steps of a pool of as many streams as x (B, I) has rows, given in an order; the output in that of x."""
+def pool_job(model: Sequential, x: Array, order: NDArray[np.intp]) -> Job:
+    """Steps of a pool: a stream for each row of x (B, I), given in this order. The output is in x's order."""
     pool = model.pool(len(x))
     ids = np.array([pool.open() for _ in x])[order]
     y = np.empty_like(model(x[None])[0][0])
-    return Runner(partial(pool.step, ids, x[order], y), lambda: y[np.argsort(order)])
+    return Job(partial(pool.step, ids, x[order], y), lambda: y[np.argsort(order)])
 
 
 class OneThread(Fastrnn):
-    """This library on one thread, whatever the work allows: what more threads are compared with."""
+    """This library on one thread, whatever the work allows. More threads are compared with it."""
 
     name = "one thread"
 
-    def build(self, work: Work) -> Runner:
+    def build(self, work: Work) -> Job:
         return super().build(replace(work, threads=1))
 
 
 def make_model(work: Work) -> Sequential:
-    """The layers of a work as a model of this library, on as many threads as it allows."""
+    """The layers of a work as a model of this library, on as many threads as the work allows."""
     return Sequential(*(_layer(spec, work.threads) for spec in work.specs))
 
 
@@ -134,7 +134,7 @@ def _layer(spec: LayerSpec, threads: int) -> Any:
 
 
 class Torch(Engine):
-    """torch eager in inference_mode, its inputs tensors already."""
+    """torch in eager mode, under inference_mode. Its inputs are tensors beforehand."""
 
     name = "torch"
     needs = ("torch",)
@@ -150,29 +150,29 @@ class Torch(Engine):
         mode: AbstractContextManager[object] = torch.inference_mode()
         return mode
 
-    def build(self, work: Work) -> Runner:
+    def build(self, work: Work) -> Job:
         import torch
 
-        from fastrnn.benchmark.torch_model import make_runner
+        from fastrnn.benchmark.torch_model import make_function
 
         if len(work.precisions) > 1:
             raise LeftOut("layers of different precisions")
         torch.set_num_threads(work.threads)
-        run = make_runner(work)
+        run = make_function(work)
         x = torch.tensor(work.x())
         if not work.keeps_state:
-            return Runner(partial(run, x), lambda: np.asarray(run(x)[0]))
+            return Job(partial(run, x), lambda: np.asarray(run(x)[0]))
         y = state = None
 
         def step() -> None:
             nonlocal y, state
             y, state = run(x, state)
 
-        return Runner(step, lambda: np.asarray(y))
+        return Job(step, lambda: np.asarray(y))
 
 
 class OnnxRuntime(Engine):
-    """ONNX Runtime with bound inputs and outputs; the states kept go to and fro between two sets."""
+    """ONNX Runtime with bound inputs and outputs. States alternate between two sets of arrays."""
 
     name = "onnxruntime"
     needs = ("onnx", "onnxruntime")
@@ -182,13 +182,13 @@ class OnnxRuntime(Engine):
 
         return str(onnxruntime.__version__)
 
-    def build(self, work: Work) -> Runner:
+    def build(self, work: Work) -> Job:
         session, states = self.session(work)
         bindings, y = self.bind(session, work.x(), states, work.keeps_state)
-        return Runner(map(session.run_with_iobinding, cycle(bindings)).__next__, y.numpy)
+        return Job(map(session.run_with_iobinding, cycle(bindings)).__next__, y.numpy)
 
     def session(self, work: Work) -> tuple[Any, dict[str, tuple[int, ...]]]:
-        """A session of the work's model, and the shapes of its states."""
+        """A session for the work's model, and the shapes of its states."""
         import onnxruntime
 
         serialised, states = _onnx(work)
@@ -202,15 +202,14 @@ class OnnxRuntime(Engine):
     def bind(
         self, session: Any, x: Array, states: dict[str, tuple[int, ...]], keeps_state: bool
     ) -> tuple[list[Any], Any]:
-        """Two bindings to be run in turns, the states going to and fro; and where the output appears."""
+        """Two bindings to run in turns, which swap two sets of states, and the array of the output."""
         import onnxruntime
 
         make = onnxruntime.OrtValue.ortvalue_from_numpy
         x = make(x)
         y = make(np.zeros(session.get_outputs()[0].shape, np.float32))
-        sets = [{name: make(np.zeros(shape, np.float32)) for name, shape in states.items()} for _ in "ab"]
         bindings = []
-        for before, after in (sets, sets[::-1]):
+        for before, after in _alternating(make, states):
             binding = session.io_binding()
             binding.bind_ortvalue_input("x", x)
             binding.bind_ortvalue_output("y", y)
@@ -223,7 +222,7 @@ class OnnxRuntime(Engine):
 
 
 class OpenVino(Engine):
-    """OpenVINO for latency, with bound tensors; states as for ONNX Runtime."""
+    """OpenVINO, tuned for latency, with bound tensors. States alternate as with ONNX Runtime."""
 
     name = "openvino"
     needs = ("onnx", "openvino")
@@ -233,7 +232,7 @@ class OpenVino(Engine):
 
         return str(openvino.__version__).partition("-")[0]
 
-    def build(self, work: Work) -> Runner:
+    def build(self, work: Work) -> Job:
         import openvino
 
         serialised, states = _onnx(work)
@@ -247,10 +246,8 @@ class OpenVino(Engine):
         compiled = core.compile_model(core.read_model(serialised), "CPU", options)
         x = openvino.Tensor(work.x())
         y = openvino.Tensor(np.zeros(tuple(compiled.output("y").shape), np.float32))
-        make = openvino.Tensor
-        sets = [{name: make(np.zeros(shape, np.float32)) for name, shape in states.items()} for _ in "ab"]
         calls = []
-        for before, after in (sets, sets[::-1]):
+        for before, after in _alternating(openvino.Tensor, states):
             request = compiled.create_infer_request()
             request.set_tensor("x", x)
             request.set_tensor("y", y)
@@ -259,7 +256,13 @@ class OpenVino(Engine):
                     request.set_tensor(f"{name}_in", before[name])
                 request.set_tensor(f"{name}_out", after[name])
             calls.append(partial(request.infer, share_outputs=True))
-        return Runner(map(_run, cycle(calls)).__next__, lambda: np.array(y.data))
+        return Job(map(_run, cycle(calls)).__next__, lambda: np.array(y.data))
+
+
+def _alternating(make: Callable[[Array], Any], states: dict[str, tuple[int, ...]]) -> Iterable[list[Any]]:
+    """The states before and after a call, by name, for two calls in turns that read what the other wrote."""
+    sets = [{name: make(np.zeros(shape, np.float32)) for name, shape in states.items()} for _ in range(2)]
+    return sets, sets[::-1]
 
 
 def _run(call: Callable[[], object]) -> object:
@@ -267,7 +270,7 @@ def _run(call: Callable[[], object]) -> object:
 
 
 def _onnx(work: Work) -> tuple[bytes, dict[str, tuple[int, ...]]]:
-    """The model for the engines that read ONNX, and its states."""
+    """The model as ONNX, and the shapes of its states."""
     from fastrnn.benchmark.onnx_model import NoOnnx, build_model, state_shapes
 
     try:
@@ -282,6 +285,6 @@ PEERS: tuple[Engine, ...] = (Torch(), OnnxRuntime(), OpenVino())
 
 
 def limit_threads(threads: int) -> None:
-    """Tell the libraries that are not loaded yet how many threads they may start."""
+    """Limit the threads of libraries that are not loaded yet."""
     for library in ("OPENBLAS", "OMP", "MKL"):
         os.environ[f"{library}_NUM_THREADS"] = str(threads)

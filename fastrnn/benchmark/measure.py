@@ -1,16 +1,17 @@
-"""Time a work on several engines: compare what they give, then take turns."""
+"""Time a work on several engines: compare their outputs first, then let them take turns."""
 
 import gc
 import platform
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import repeat
 from typing import Any
 
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.benchmark.engines import OURS, PEERS, Engine, LeftOut, Runner
+from fastrnn.benchmark.engines import OURS, PEERS, Engine, Job, LeftOut
 from fastrnn.benchmark.tail import tail
 from fastrnn.benchmark.work import Work
 from fastrnn.engine.backends import config
@@ -18,26 +19,27 @@ from fastrnn.errors import message
 
 ROUNDS = 21
 ROUND_SECONDS = 0.01
-# What all rounds of a work may take together; fewer than FEWEST_ROUNDS are not made for it.
+# How long all rounds of a work may take together. At least FEWEST_ROUNDS are made even if they take longer.
 WORK_SECONDS = 4.0
 FEWEST_ROUNDS = 11
-# Calls of a live sequence that are timed one by one in a round: as many as fit into it, within these numbers.
-# Many, and a tenth as many before them untimed: of 100 the first, whose code the caches have lost, is the
-# 99th percentile. Blocks are more, since a 99.9th percentile wants thousands of all rounds.
+# Calls of a live sequence that are timed one by one in a round: as many as fit into it, within these bounds.
+# They have to be many, after a tenth as many that are not timed. The first call finds its code no longer in
+# the caches, and of 100 calls it alone would be the 99th percentile. Blocks are more, since a 99.9th
+# percentile needs thousands of calls over all rounds.
 SINGLE_CALLS = {"step": (10, 1000), "pool": (10, 1000), "block": (200, 2000)}
-# How far two engines may differ, as a share of the largest value: sums in different orders.
+# How far two engines may differ, as a share of the largest value. They sum in different orders.
 AGREEMENT = {"float32": 1e-4, "float64": 1e-10}
-# Before a round with several threads: those of the engine before it spin on for a while, ONNX Runtime's for
-# 40 ms. Meanwhile the cores fall asleep, and need a few milliseconds to be as fast as before.
+# The pause before a round with several threads. The threads of the engine before it spin for a while after
+# its last call, those of ONNX Runtime for 40 ms.
 SETTLING_SECONDS = 0.06
+# After that pause the cores need a few milliseconds to be as fast as before.
 WARMING_SECONDS = 0.01
-# Units of work whose outputs are compared: enough that a wrong state shows.
+# How many units of work are compared: enough for a wrong state to show.
 COMPARED = 3
 
 
 def machine() -> dict[str, Any]:
-    """What a figure means nothing without: processor, versions, and what is not installed, with the packages
-    that are missing."""
+    """What every result needs beside its figures: the processor, versions, and what is not installed."""
     processor = platform.processor()
     try:
         with open("/proc/cpuinfo") as file:
@@ -61,37 +63,37 @@ def measure(
 ) -> dict[str, dict[str, Any]]:
     """Time a unit of a work on this library and on the peers that are installed.
 
-    The outputs of every peer are compared with ours first; one that differs has no time. Then the
-    engines take turns, a round each, so that a slow moment of the machine hits all of them. A
-    round begins with untimed calls, since the engine before it has filled the caches.
+    The outputs of every peer are compared with ours first. A peer that differs is not timed. Then the
+    engines take turns, a round each, so that a slow moment of the machine hits all of them. A round begins
+    with untimed calls, since the engine before it has filled the caches.
 
     Parameters
     ----------
     work : Work
     peers : engines
     rounds : int
-        Fewer where they would take more than WORK_SECONDS.
+        Fewer are made if they would take more than WORK_SECONDS.
     round_seconds : float
-        What a round takes at least.
+        How long a round takes, at least.
 
     Returns
     -------
     dict of str to dict
-        By the engine's name. Either ``left_out``, why there is no time; or ``microseconds``, the
-        median over the rounds of a unit's time, ``quartiles`` of the same, and for a live sequence
-        what `tail` tells of single calls, and ``warm_up``, how many came before them in each round.
-        ``difference``: the largest, to our output.
+        By the engine's name. Either ``left_out``, the reason why it was not timed; or ``microseconds``, the
+        median over the rounds of a unit's time, and its ``quartiles``. For a live sequence also what `tail`
+        says of single calls, and ``warm_up``, how many calls came before them in each round. ``difference``
+        is the largest one from our output.
     """
     results: dict[str, dict[str, Any]] = {}
     engines = [OURS, *(engine for engine in peers if engine.is_installed())]
-    runners: dict[Engine, Runner] = {}
+    jobs: dict[Engine, Job] = {}
     wanted: Array | None = None
     for engine in engines:
         try:
             with engine.active():
-                runner = engine.build(work)
-                got = _first_outputs(runner)
-        except Exception as error:  # what a peer cannot do is its own loss, whatever it raises
+                job = engine.build(work)
+                got = _first_outputs(job)
+        except Exception as error:  # whatever a peer raises, it cannot do this work
             if engine is OURS:
                 raise
             kind = "" if isinstance(error, LeftOut) else f"{type(error).__name__}: "
@@ -103,14 +105,14 @@ def measure(
                 raise ValueError(message("model", "finite outputs", "NaN or infinity"))
         results[engine.name] = check = compare_outputs(got, wanted, work.dtype.name)
         if "left_out" not in check:
-            runners[engine] = runner
-    for engine, times in _take_turns(runners, rounds, round_seconds, work).items():
+            jobs[engine] = job
+    for engine, times in _take_turns(jobs, rounds, round_seconds, work).items():
         results[engine.name] |= times
     return results
 
 
 def compare_outputs(got: Array, wanted: Array, precision: str) -> dict[str, Any]:
-    """The largest difference, as a share of the largest value where that is above 1; or left_out."""
+    """The largest difference, as a share of the largest value if above 1. ``left_out`` if it is too large."""
     if got.size != wanted.size:
         return {"left_out": f"its output has {got.size} numbers, ours {wanted.size}"}
     difference = np.abs(got.reshape(wanted.shape) - wanted).max()
@@ -120,47 +122,44 @@ def compare_outputs(got: Array, wanted: Array, precision: str) -> dict[str, Any]
     return {"difference": difference}
 
 
-def _first_outputs(runner: Runner) -> Array:
-    """The outputs of the first units of work, one behind the other."""
+def _first_outputs(job: Job) -> Array:
+    """The outputs of the first units of work, stacked."""
     outputs = []
     for _ in range(COMPARED):
-        runner.call()
-        outputs.append(np.array(runner.output()))
+        job.call()
+        outputs.append(np.array(job.output()))
     return np.stack(outputs)
 
 
 def _take_turns(
-    runners: dict[Engine, Runner], rounds: int, round_seconds: float, work: Work
+    jobs: dict[Engine, Job], rounds: int, round_seconds: float, work: Work
 ) -> dict[Engine, dict[str, Any]]:
     threads = work.threads
     counts, singles = {}, {}
     few, many = SINGLE_CALLS.get(work.mode, (0, 0))
     seconds_of_all = 0.0
-    for engine, runner in runners.items():
+    for engine, job in jobs.items():
         with engine.active():
-            one = _seconds_of_one(runner.call, round_seconds)
+            one = seconds_of_one(partial(_seconds, job.call), round_seconds / 4)
         counts[engine] = max(1, round(round_seconds / one))
         singles[engine] = min(many, max(few, counts[engine]))
         seconds_of_all += one * (counts[engine] + singles[engine])
-    rounds = min(rounds, max(FEWEST_ROUNDS, round(WORK_SECONDS / seconds_of_all)))
-    means: dict[Engine, list[float]] = {engine: [] for engine in runners}
-    times: dict[Engine, list[int]] = {engine: [] for engine in runners}
+    rounds = rounds_in_time(rounds, seconds_of_all)
+    means: dict[Engine, list[float]] = {engine: [] for engine in jobs}
+    times: dict[Engine, list[int]] = {engine: [] for engine in jobs}
     warm_up: dict[Engine, int] = {}
     gc.collect()
     gc.disable()
     try:
         for _ in range(rounds):
-            for engine, runner in runners.items():
+            for engine, job in jobs.items():
                 count, single = counts[engine], singles[engine]
                 with engine.active():
-                    warming = max(1, count // 10)
-                    if threads > 1:
-                        time.sleep(SETTLING_SECONDS)
-                        warming = max(1, round(count * WARMING_SECONDS / round_seconds))
-                    _seconds(runner.call, warming)
-                    means[engine].append(_seconds(runner.call, count) / count)
-                    _single_calls(runner.call, single // 10)
-                    times[engine] += _single_calls(runner.call, single)
+                    warming = settle(threads, count, round_seconds)
+                    _seconds(job.call, warming)
+                    means[engine].append(_seconds(job.call, count) / count)
+                    _single_calls(job.call, single // 10)
+                    times[engine] += _single_calls(job.call, single)
                     warm_up[engine] = warming + count + single // 10
     finally:
         gc.enable()
@@ -181,7 +180,7 @@ def _seconds(call: Callable[[], object], count: int) -> float:
 
 
 def _single_calls(call: Callable[[], object], count: int) -> list[int]:
-    """Nanoseconds of each of some calls."""
+    """The nanoseconds that each of `count` calls takes."""
     clock = time.perf_counter_ns
     result = []
     for _ in repeat(None, count):
@@ -191,8 +190,25 @@ def _single_calls(call: Callable[[], object], count: int) -> list[int]:
     return result
 
 
-def _seconds_of_one(call: Callable[[], object], round_seconds: float) -> float:
+def seconds_of_one(seconds_of: Callable[[int], float], enough: float) -> float:
+    """The seconds of one call, from the first power of two of calls that takes at least `enough` seconds.
+
+    ``seconds_of(count)`` makes that many calls and gives the seconds that they took.
+    """
     count = 1
-    while (seconds := _seconds(call, count)) < round_seconds / 4:
+    while (seconds := seconds_of(count)) < enough:
         count *= 2
     return seconds / count
+
+
+def rounds_in_time(rounds: int, seconds: float) -> int:
+    """How many rounds of this many seconds to make: `rounds`, or fewer where they would take too long."""
+    return min(rounds, max(FEWEST_ROUNDS, round(WORK_SECONDS / seconds)))
+
+
+def settle(threads: int, count: int, round_seconds: float) -> int:
+    """Wait until the cores are free for a round of `count` calls; how many untimed calls come before them."""
+    if threads == 1:
+        return max(1, count // 10)
+    time.sleep(SETTLING_SECONDS)
+    return max(1, round(count * WARMING_SECONDS / round_seconds))

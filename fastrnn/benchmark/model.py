@@ -1,4 +1,4 @@
-"""A user's own model, beside the engines that are installed: ``fastrnn bench MODEL``."""
+"""A user's own model next to the engines that are installed: ``fastrnn bench MODEL``."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from fastrnn.terminal import print_table
 
 
 def works_of(model: Sequential, T: int = 100, B: int = 32) -> dict[str, Work]:
-    """What is timed, by name: one live step where the model can stream, and T steps of 1 and B rows."""
+    """What is timed, by name: one live step if the model can stream, and T steps of 1 row and of B rows."""
     specs = tuple(layer.spec() for layer in model.layers)
     works = {}
     with contextlib.suppress(ValueError):  # a layer that needs the whole sequence
@@ -32,13 +32,13 @@ def bench_model(
     peers: Sequence[Engine] = PEERS,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Time a model; the result as JSON keeps it.
+    """Time a model. The result can be written as JSON.
 
     Returns
     -------
     dict
-        What `machine` tells, model, threads, and works: for each its name, T, B, mode, the engines
-        as `measure` gives them, and ratio, the best peer's time over ours (None without a peer).
+        What `machine` returns, model, threads, and works. Each work has its name, T, B, mode, engines as
+        `measure` returns them, and ratio, the best peer's time over ours (None without a peer).
     """
     works = works_of(model, T, B)
     measured = []
@@ -51,14 +51,14 @@ def bench_model(
 def measure_work(
     name: str, work: Work, peers: Sequence[Engine], rounds: int, round_seconds: float
 ) -> dict[str, Any]:
-    """Time a work; its part of the result."""
+    """Time a work. Returns its entry of the result."""
     times = measuring.measure(work, peers, rounds, round_seconds)
     size = {"T": work.T, "B": work.B, "mode": work.mode}
     return {"name": name, **size, "engines": times, "ratio": ratio_to_best(times)}
 
 
 def print_result(result: dict[str, Any]) -> None:
-    """Print what `bench_model` gave: a table for each work, and who is not in it."""
+    """Print what `bench_model` returned: a table for each work, and which engines are not in it."""
     print(headline(result))
     for work in result["works"]:
         print(f"\n{work['name']}")
@@ -70,7 +70,7 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def _table(times: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of a work: an engine in each row."""
+    """Columns and rows of a work's table, with a row for each engine."""
     has_p99 = "p99" in times["fastrnn"]
     ours = times["fastrnn"]["microseconds"]
     rows = []

@@ -1,8 +1,8 @@
-"""A chain of layers as an ONNX model, for the engines that read one.
+"""Layers as an ONNX model, for the engines that read one.
 
-Inputs x, as the layers take it, and for a live sequence the states of each recurrent layer before it, s0_in,
-s1_in, ... (D, B, P); outputs y and the states behind it, s0_out, s1_out, ...: h, and c of an LSTM, of
-one layer after the other. Shapes are fixed, which suits the engines best.
+Inputs are x, as the layers take it, and for a live sequence the states before it: s0_in, s1_in, ... (D, B,
+P). Outputs are y and the states after it: s0_out, s1_out, ... The states are h, and c of an LSTM, of one
+recurrent layer after the other. Shapes are fixed, which suits the engines best.
 
 Operators and their gate orders: https://onnx.ai/onnx/operators/
 """
@@ -20,16 +20,16 @@ from fastrnn.errors import join
 from fastrnn.spec import GATES, LayerSpec, RecurrentSpec
 
 OPSET = 17
-# torch's gates in the order of ONNX: i, f, g, o to i, o, f, c; r, z, n to z, r, h.
+# torch's gates in the order of ONNX. LSTM: i, f, g, o to i, o, f, c. GRU: r, z, n to z, r, h.
 ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 
 
 class NoOnnx(ValueError):
-    """The work has something that ONNX, or an engine for it, has not."""
+    """The work needs something that ONNX or an engine for it lacks."""
 
 
 def state_shapes(work: Work) -> dict[str, tuple[int, ...]]:
-    """The states by name, without the _in and _out, each (D, B, H)."""
+    """The shapes (D, B, H) of the states, by name without _in and _out."""
     shapes: dict[str, tuple[int, ...]] = {}
     for spec in work.specs:
         if spec.kind in GATES:
@@ -46,8 +46,7 @@ def build_model(work: Work) -> bytes:
     Raises
     ------
     NoOnnx
-        The work has a projection, a Last behind rows of different lengths, or another precision than
-        float32.
+        The work has a projection, a Last after rows of different lengths, or another precision than float32.
     """
     missing = [
         what
@@ -67,7 +66,7 @@ def build_model(work: Work) -> bytes:
 
 
 class _Builder:
-    """The graph while it grows: nodes, constants, and the name of what the last layer gave."""
+    """The graph while it grows: nodes, constants, and the name of the last layer's output."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
@@ -84,7 +83,7 @@ class _Builder:
                 self.add_recurrent(spec)
             else:
                 self.add_plain(spec)
-        if self.y == "x":  # dropouts alone
+        if self.y == "x":  # nothing but dropouts
             self.add("Identity", ["x"])
         self.nodes[-1].output[0] = "y"
         before = self.states if self.work.keeps_state else {}
@@ -101,7 +100,7 @@ class _Builder:
         return onnx.shape_inference.infer_shapes(model)
 
     def add(self, operator: str, inputs: list[str], **attributes: Any) -> None:
-        """A node with one output, which becomes the current one."""
+        """Add a node. Its output becomes the current one."""
         self.y = f"{operator}{len(self.nodes)}"
         self.nodes.append(helper.make_node(operator, inputs, [self.y], **attributes))
 
@@ -135,7 +134,7 @@ class _Builder:
             self.add({"ReLU": "Relu"}.get(kind, kind), [self.y])
 
     def add_recurrent(self, spec: LayerSpec) -> None:
-        """A node for each layer of the stack; time is the first axis between them."""
+        """Add a node for each layer of the stack. Between them, time is the first axis."""
         shape = recurrent_shape(spec)
         T, B, D, H = self.work.T, self.work.B, shape.directions, shape.hidden_size
         if self.work.batch_first:
@@ -170,7 +169,7 @@ class _Builder:
 
 
 def _matrices(spec: LayerSpec, shape: RecurrentSpec, layer: int) -> Iterator[Array]:
-    """W, R and B of a node: the tensors of a layer's directions (D, ...), gates in ONNX's order."""
+    """W, R and B of a node: the tensors of a layer's directions (D, ...), with gates in ONNX's order."""
 
     def gathered(part: str) -> Array:
         D = shape.directions
@@ -190,7 +189,7 @@ def _matrices(spec: LayerSpec, shape: RecurrentSpec, layer: int) -> Iterator[Arr
 
 def _attributes(shape: RecurrentSpec) -> dict[str, Any]:
     if shape.kind == "GRU":
-        return {"linear_before_reset": 1}  # torch's: the reset gate behind the recurrent product
+        return {"linear_before_reset": 1}  # as in torch: the reset gate comes after the recurrent product
     if shape.nonlinearity == "relu":
         return {"activations": ["Relu"] * shape.directions}
     return {}

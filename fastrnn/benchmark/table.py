@@ -1,4 +1,4 @@
-"""What was measured, as people read it."""
+"""Results as text."""
 
 from collections.abc import Collection, Mapping
 from textwrap import fill
@@ -12,7 +12,7 @@ Times = Mapping[str, Mapping[str, Any]]
 
 
 def best_peer(times: Times, among: Collection[str] | None = None) -> tuple[str, float] | None:
-    """The fastest engine beside ours that has a time, and its microseconds; None where there is none."""
+    """The fastest of the other engines and its microseconds. None if none was timed."""
     peers = {
         name: float(record["microseconds"])
         for name, record in times.items()
@@ -22,13 +22,13 @@ def best_peer(times: Times, among: Collection[str] | None = None) -> tuple[str, 
 
 
 def ratio_to_best(times: Times, among: Collection[str] | None = None) -> float | None:
-    """The best peer's time over ours; None where no peer has one."""
+    """The best peer's time over ours. None if no peer was timed."""
     best = best_peer(times, among)
     return None if best is None else best[1] / float(times["fastrnn"]["microseconds"])
 
 
 def duration(microseconds: float) -> str:
-    """A time in three digits: 4.12 us, 65.0 us, 1.23 ms, 1.20 s."""
+    """A time with three digits: 4.12 us, 65.0 us, 1.23 ms, 1.20 s."""
     for unit in ("us", "ms", "s"):
         if microseconds < 999.5 or unit == "s":
             break
@@ -38,19 +38,23 @@ def duration(microseconds: float) -> str:
 
 
 def time_cell(record: Mapping[str, Any] | None, name: str = "microseconds") -> str:
-    """A time of one engine, by its name in the record; "-" where it has none."""
+    """One time of an engine, by its name in the record. "-" if there is none."""
     return "-" if record is None or name not in record else duration(record[name])
 
 
 def headline(result: Mapping[str, Any]) -> str:
-    """Which model, on which processor, in which versions of the engines."""
-    versions = ", ".join(f"{name} {version}" for name, version in result["engines"].items())
-    machine = f"{result['processor']}; one thread each; {versions}"
+    """The model, the processor, and the versions of the engines."""
+    machine = f"{result['processor']}; one thread each; {versions(result)}"
     return f"{result['model']}\n{fill(machine, WIDTH)}"
 
 
+def versions(result: Mapping[str, Any]) -> str:
+    """The engines of a result with their versions."""
+    return ", ".join(f"{name} {version}" for name, version in result["engines"].items())
+
+
 def missing_notes(result: Mapping[str, Any]) -> list[str]:
-    """Of each engine that is not installed two lines: the packages that it misses, and how they come."""
+    """Two lines for each engine that is not installed: what it lacks, and how to install that."""
     notes = []
     for engine, packages in result["not_installed"].items():
         wanted = " ".join(PINNED.get(package, package) for package in packages)
@@ -60,7 +64,7 @@ def missing_notes(result: Mapping[str, Any]) -> list[str]:
 
 
 def left_out_notes(named: Mapping[str, Times]) -> list[str]:
-    """A line for each engine and reason that it has no time: where, and why."""
+    """A line for each engine and each reason why it was not timed, with the cases in parentheses."""
     places: dict[tuple[str, str], list[str]] = {}
     for name, times in named.items():
         for engine, record in times.items():

@@ -1,4 +1,4 @@
-"""What single calls of a live sequence take: quantiles, those that come too late, and a histogram."""
+"""The times of single calls of a live sequence: quantiles, missed deadlines, and a histogram."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 from fastrnn.benchmark.table import duration
 
 QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "largest": 1.0}
-# How many bins a histogram has at most, and how much wider one is than the one before it.
+# The most bins that a histogram has, and by what factor each is wider than the one before.
 MOST_BINS = 16
 FACTORS = (2**0.25, 2**0.5, 2.0, 4.0, 16.0)
 BAR = 36
 
 
 def tail(nanoseconds: Sequence[int], deadline: float | None = None) -> dict[str, Any]:
-    """Sum up what calls took.
+    """Sum up the times of calls.
 
     Parameters
     ----------
     nanoseconds : sequence of int
-        Of each call.
+        The time of each call.
     deadline : float, optional
-        Seconds that a call may take.
+        How many seconds a call may take.
 
     Returns
     -------
     dict
-        ``p50``, ``p99``, ``p99.9`` and ``largest`` in microseconds, ``calls``; with a deadline
-        ``missed``, how many calls were not over before it, and ``histogram``: ``edges`` of the bins
-        in microseconds, and their ``counts``.
+        ``p50``, ``p99``, ``p99.9`` and ``largest`` in microseconds, and ``calls``, their number. With a
+        deadline also ``missed``, how many calls took that long or longer, and ``histogram``: the ``edges``
+        of its bins in microseconds and their ``counts``.
     """
     times = np.array(nanoseconds) / 1e3
     found = {name: float(value) for name, value in zip(QUANTILES, _quantiles(times), strict=True)}
@@ -50,15 +50,16 @@ def _quantiles(times: NDArray[np.float64]) -> NDArray[np.float64]:
 def histogram(
     times: NDArray[np.float64], anchor: float
 ) -> tuple[NDArray[np.float64], NDArray[np.signedinteger[Any]]]:
-    """Counts (bins,) of times between edges (bins + 1,): each so many times the last, the anchor one of them.
+    """The edges (bins + 1,) of bins and the counts (bins,) of times in them.
 
-    The bins are as narrow as they can be while there are no more than MOST_BINS of them.
+    Each edge is a fixed factor times the one before, and the anchor falls on an edge. The bins are as narrow
+    as MOST_BINS allows.
     """
-    times = np.maximum(times, 1e-3)  # a coarse clock may tell 0
+    times = np.maximum(times, 1e-3)  # a coarse clock may say 0
     logs = np.log(times / anchor)
     for factor in FACTORS:
         bins = np.floor(logs / np.log(factor)).astype(int)
-        # By comparison with the edges: a logarithm may round to the other side of one.
+        # Compare with the edges themselves, since a logarithm may round to the other side of one.
         bins -= times < anchor * factor ** bins.astype(float)
         first = int(bins.min())
         if int(bins.max()) - first < MOST_BINS:
@@ -68,7 +69,7 @@ def histogram(
 
 
 def histogram_lines(edges: Sequence[float], counts: Sequence[int], deadline: float) -> Iterator[str]:
-    """A line for each bin, from its lower edge on, at most 60 columns wide; and one at the deadline (us)."""
+    """A line for each bin, with its lower edge, and one at the deadline (us). At most 60 characters wide."""
     most = max(counts)
     for low, count in zip(edges, counts, strict=False):
         if low == deadline:

@@ -1,4 +1,4 @@
-"""A chain of layers in torch, as its users run it."""
+"""Layers in torch, as its users run them."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -10,18 +10,18 @@ from fastrnn.benchmark.work import Work, recurrent_shape
 from fastrnn.spec import GATES, LayerSpec
 
 
-def make_runner(work: Work) -> Callable[..., Any]:
-    """A function (x, state) to (y, state), as fastrnn's Sequential is one; weights of the work's own."""
+def make_function(work: Work) -> Callable[..., Any]:
+    """A function from (x, state) to (y, state) with the work's weights."""
     warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
     is_step = work.keeps_state and work.T == 1
     modules = [_cells(spec) if is_step and _has_cells(spec) else _module(spec) for spec in work.specs]
     if len(modules) == 1 and work.specs[0].kind in GATES and work.lengths is None:
-        return cast("Callable[..., Any]", modules[0])  # nothing else of ours around torch's module or cells
+        return cast("Callable[..., Any]", modules[0])  # no Python of ours around torch's module or cells
     lengths = None if work.lengths is None else torch.tensor(work.lengths)
     axis = 1 if work.batch_first else 0
 
     def run(x: Any, states: Sequence[Any] | None = None) -> tuple[Any, Any]:
-        behind = []
+        after = []
         before = iter(states or [None] * len(modules))
         for spec, module in zip(work.specs, modules, strict=True):
             if spec.kind == "Last":
@@ -30,17 +30,17 @@ def make_runner(work: Work) -> Callable[..., Any]:
                 x = module(x)
             elif lengths is None:
                 x, state = module(x, next(before))
-                behind.append(state)
+                after.append(state)
             else:
                 x, state = _run_packed(module, x, next(before), lengths, work)
-                behind.append(state)
-        return x, behind
+                after.append(state)
+        return x, after
 
     return run
 
 
 def _has_cells(spec: LayerSpec) -> bool:
-    """Whether torch has cells for the layers of a stack, which step up to 70 times as fast as the module."""
+    """Whether torch has cells for a layer. They step up to 70 times as fast as its module."""
     if spec.kind not in GATES:
         return False
     shape = recurrent_shape(spec)
@@ -48,7 +48,7 @@ def _has_cells(spec: LayerSpec) -> bool:
 
 
 def _cells(spec: LayerSpec) -> Callable[..., Any]:
-    """A stack for one step, a cell a layer; called as its module is, with a list of states."""
+    """One step of a stack, with a cell for each layer. Called like its module, with a list of states."""
     axis = 1 if spec.options.get("batch_first", False) else 0
     is_lstm = spec.kind == "LSTM"
     cells = [_cell(spec, layer) for layer in range(recurrent_shape(spec).num_layers)]
@@ -81,7 +81,7 @@ def _cell(spec: LayerSpec, layer: int) -> Any:
 
 
 def _run_packed(module: Any, x: Any, state: Any, lengths: Any, work: Work) -> tuple[Any, Any]:
-    """Rows of different lengths, which torch's users pack and pad."""
+    """Run rows of different lengths, packed and padded as torch's users do it."""
     packed = torch.nn.utils.rnn.pack_padded_sequence(
         x, lengths, batch_first=work.batch_first, enforce_sorted=False
     )

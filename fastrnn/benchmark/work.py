@@ -20,24 +20,25 @@ SEED = 20240229
 
 @dataclass(frozen=True)
 class Work:
-    """A chain of layers, and how much is run through it.
+    """Some layers, and how much is run through them.
 
     Attributes
     ----------
     specs : tuple of LayerSpec
         The layers, as ``layer.spec()`` gives them.
     T, B : int
-        Time steps of a call, and rows. T is 1 where the mode is "step".
+        Time steps of a call, and rows. T is 1 if the mode is "step".
     mode : {"sequence", "step", "block", "pool"}
-        T steps in one call from zero states; or one step of a live sequence, its state kept from
-        call to call; or T steps of it; or one step of each of B sequences, which others keep the
-        states of as one batch.
+        "sequence": T steps in one call, from zero states.
+        "step": one step of a live sequence, whose state is kept from call to call.
+        "block": T steps of a live sequence.
+        "pool": one step of each of B live sequences. Engines without pools keep their states as one batch.
     lengths : tuple of int, optional
-        The time steps of each row, where they differ.
+        The time steps of each row, if they differ.
     deadline : float, optional
-        The seconds that a call may take, where it has to be over in time.
+        How many seconds a call may take, if it has a deadline.
     threads : int
-        How many each engine may use.
+        How many threads each engine may use.
     """
 
     specs: tuple[LayerSpec, ...]
@@ -50,17 +51,17 @@ class Work:
 
     @property
     def keeps_state(self) -> bool:
-        """Whether a call goes on from the state that the one before it left."""
+        """Whether a call goes on from the state that the one before left."""
         return self.mode != "sequence"
 
     @property
     def precisions(self) -> set[str]:
-        """Those of the layers that have one: float32, float64."""
+        """The precisions of the layers that have one: float32, float64."""
         return {spec.options["precision"] for spec in self.specs if "precision" in spec.options}
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the inputs that are not tokens."""
+        """The dtype of inputs that are not tokens."""
         return np.dtype("float64" if "float64" in self.precisions else "float32")
 
     @property
@@ -70,7 +71,7 @@ class Work:
 
     @property
     def num_tokens(self) -> int | None:
-        """How many tokens the first layer knows; None where it takes numbers."""
+        """How many tokens the first layer knows. None if it takes numbers."""
         first = self.specs[0]
         if first.kind == "Embedding":
             return len(first.tensors["weight"])
@@ -78,7 +79,7 @@ class Work:
 
     @property
     def features_in(self) -> int:
-        """The last axis of the inputs that are not tokens; 4 where every number would do."""
+        """The size of the last axis of inputs that are not tokens. 4 if any size would do."""
         for spec in self.specs:
             if spec.kind in GATES:
                 return recurrent_shape(spec).input_size
@@ -89,7 +90,7 @@ class Work:
         return 4
 
     def x(self) -> Array:
-        """A seeded input as the layers take it: (T, B, I), (B, T, I), or tokens without I."""
+        """A seeded input as the layers take it: (T, B, I) or (B, T, I). Tokens have no I."""
         random = np.random.default_rng(SEED)
         shape = (self.B, self.T) if self.batch_first else (self.T, self.B)
         if self.num_tokens is not None:
@@ -98,7 +99,7 @@ class Work:
 
 
 def live_specs(where: str, layers: Sequence["fastrnn.layers.Layer"]) -> tuple[LayerSpec, ...]:
-    """The layers as a stream runs them: Last passes every step on, a softmax is one over the last axis.
+    """The layers as a stream runs them: Last passes on every step, and a softmax is over the last axis.
 
     Raises
     ------
@@ -116,7 +117,7 @@ def recurrent_shape(spec: LayerSpec) -> RecurrentSpec:
 
 
 def ragged_lengths(T: int, B: int) -> tuple[int, ...]:
-    """Seeded lengths from 1 to T, in no order, the longest T."""
+    """Seeded lengths from 1 to T, in no order. At least one is T."""
     lengths: NDArray[np.int64] = np.random.default_rng(SEED).integers(1, T + 1, size=B)
     lengths[B // 2] = T
     return tuple(int(length) for length in lengths)

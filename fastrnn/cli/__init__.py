@@ -1,6 +1,17 @@
-"""The command line: thin over the library. A module for each command, with its options and what it prints.
+"""The command line: a module for each command, with its options and what it prints.
 
-Nothing here computes: what a command does is the library's, and `options` holds what several commands share.
+A command parses its options, calls the library and prints the result. It computes nothing itself, and
+nothing in the library imports it.
+
+The modules, in the order in which to read them:
+
+    options     options that several commands share, and the model that they name
+    info        what is in a file
+    convert     a state dict to a saved model
+    verify      whether a model gives the outputs that it should
+    run         a model over files or a stream; `running` does the work
+    bench       a model next to other engines; `fastrnn.benchmark` does the work
+    demo        text from the shipped model
 """
 
 import argparse
@@ -17,16 +28,16 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
+    """Run a command and return its exit status."""
     with streams(), ended_by_signal():
         options = _parser().parse_args(arguments)
         try:
-            with np.errstate(all="ignore"):  # numbers out of range are the model's or the input's
+            with np.errstate(all="ignore"):  # overflow is a matter of the model or its input
                 status: int = options.command(options) or 0
             sys.stdout.flush()
             return status
         except BrokenPipeError:
-            # Whoever read the output has had enough. Nothing more is written, at exit either.
+            # The reader of the output is gone. Write nothing more, not even at exit.
             send_nowhere(sys.stdout)
             return 0
         except (ValueError, TypeError, ArithmeticError, OSError, MemoryError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""``fastrnn bench``: a model beside the engines that are installed."""
+"""``fastrnn bench``: time a model next to the other engines that are installed."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import fastrnn
 from fastrnn.cli.options import (
+    MODEL_HELP,
     Commands,
     above_0,
     add_command,
@@ -27,22 +28,31 @@ Result: TypeAlias = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     command = add_command(
-        commands, "bench", _bench, "Time a model beside the engines that are installed, one thread each."
+        commands,
+        "bench",
+        _bench,
+        "Time a model next to the other engines that are installed, on one thread each.",
     )
-    command.add_argument("model", help="a saved model, or a state dict whose architecture is plain")
+    command.add_argument("model", help=MODEL_HELP)
     for option, default, meaning in (
-        ("--steps", 100, "time steps of a sequence"),
-        ("--batch", 32, "rows of the larger batch"),
-        ("--rounds", 21, "turns that each engine takes"),
+        ("--steps", 100, "time steps in a sequence"),
+        ("--batch", 32, "rows in the larger batch"),
+        ("--rounds", 21, "rounds that each engine is timed for"),
     ):
         command.add_argument(option, type=at_least(1), default=default, help=f"{meaning} (default {default})")
     command.add_argument(
-        "--block", type=at_least(1), help="time blocks of a live stream instead, of this many steps each"
+        "--block",
+        type=at_least(1),
+        metavar="STEPS",
+        help="instead, time a live stream in blocks of this many steps",
     )
     command.add_argument(
-        "--rate", type=above_0, help="steps a second that the stream has to make: a block's budget"
+        "--rate",
+        type=above_0,
+        metavar="HZ",
+        help="steps per second of that stream, which set the time budget of a block",
     )
-    command.add_argument("-o", "--output", help="where the result goes (.json)")
+    command.add_argument("-o", "--output", metavar="FILE", help="write the result to this file as JSON")
     add_loading(command)
 
 
@@ -52,7 +62,7 @@ def _bench(options: argparse.Namespace) -> None:
         hint = "For example --block 64 --rate 48000."
         raise ValueError(message("bench", f"{absent} with {there}", f"{there} alone", hint))
     check_outputs([options.output], [options.model])
-    # Late: no other command needs it. And before any engine loads, which reads its threads then.
+    # Imported here, since no other command needs it. Engines read their number of threads as they load.
     from fastrnn.benchmark.engines import limit_threads
 
     limit_threads(1)

@@ -1,4 +1,4 @@
-"""``fastrnn convert``: a state dict to a saved model."""
+"""``fastrnn convert``: make a saved model of a state dict."""
 
 import argparse
 import json
@@ -19,25 +19,26 @@ from fastrnn.loading.verify import verify
 from fastrnn.terminal import print_lines
 
 LAYERS_HELP = """\
-the layers in order, where the file alone does not tell: paths of modules and layers without weights, as
-"embedding, lstm, Last, fc, Sigmoid"; a path with a number in quotes, "'fc.0'"; options in brackets, as
-"LSTM('lstm', batch_first=True), Softmax(dim=-1)"; or the Sequential that `fastrnn info` shows, pasted.
-- reads them from stdin, @FILE from a file. Nothing in them is executed"""
+the layers in order, if the file alone does not tell them: paths of modules, and layers without weights, such
+as "embedding, lstm, Last, fc, Sigmoid". Put a path with a number in quotes: "'fc.0'". Options go in
+parentheses: "LSTM('lstm', batch_first=True), Softmax(dim=-1)". Or paste the Sequential that `fastrnn info`
+shows. Use - to read
+the layers from stdin and @FILE to read them from a file. They are never executed"""
 
 
 def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     command = add_command(
-        commands, "convert", _convert, "Make a saved model, with its self-test, of a state dict."
+        commands, "convert", _convert, "Convert a state dict to a saved model with a self-test."
     )
-    command.add_argument("input", help="a state dict: a file, or the folder of one in shards")
-    command.add_argument("output", help="the model (.safetensors)")
+    command.add_argument("input", help="a state dict: a file, or a folder with its shards")
+    command.add_argument("output", help="where to save the model (.safetensors)")
     command.add_argument("--layers", type=_text_of, metavar="LAYERS", help=LAYERS_HELP)
     command.add_argument(
-        "--last", action="store_true", help="pass on only the last valid time step of the recurrent layer"
+        "--last", action="store_true", help="keep only the last valid time step of the recurrent layer"
     )
     add_loading(command)
-    add_example(command, "an example from torch, which the model has to agree with and the file keeps")
+    add_example(command, "an example from torch, which the model has to match and the file keeps")
 
 
 def _text_of(text: str) -> str:

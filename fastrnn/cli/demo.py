@@ -1,4 +1,4 @@
-"""``fastrnn demo``: the shipped character-level LSTM writes a text."""
+"""``fastrnn demo``: write text with the shipped character-level LSTM."""
 
 import argparse
 import json
@@ -17,12 +17,17 @@ def add_to(commands: Commands) -> None:
     command = add_command(
         commands, "demo", _demo, "Write text with the shipped character-level LSTM, one step at a time."
     )
-    command.add_argument("--length", type=at_least(1), default=600, help="characters (default 600)")
-    command.add_argument("--prompt", type=some_text, default=demo.PROMPT, help="what the text begins with")
+    command.add_argument("--length", type=at_least(1), default=600, help="number of characters (default 600)")
     command.add_argument(
-        "--temperature", type=above_0, default=0.6, help="the higher, the more daring (default 0.6)"
+        "--prompt",
+        type=some_text,
+        default=demo.PROMPT,
+        help=f"what the text begins with (default {demo.PROMPT!r})",
     )
-    command.add_argument("--seed", type=at_least(0), default=0, help="of the random numbers (default 0)")
+    command.add_argument(
+        "--temperature", type=above_0, default=0.6, help="higher is more random (default 0.6)"
+    )
+    command.add_argument("--seed", type=at_least(0), default=0, help="seed of the random numbers (default 0)")
 
 
 def _demo(options: argparse.Namespace) -> None:
@@ -57,7 +62,7 @@ def _demo(options: argparse.Namespace) -> None:
         f"{microseconds:.1f} us per character (median step of {len(seconds)})"
     )
     if torch is None:
-        print("torch is not installed: nothing to compare with")
+        print("torch is not installed, so there is nothing to compare with")
     else:
         print(
             f"torch {torch['version']}, one thread: {torch['microseconds']:.1f} us per character, "

@@ -1,4 +1,4 @@
-"""``fastrnn info``: what a file holds."""
+"""``fastrnn info``: show what is in a file."""
 
 import argparse
 import datetime
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastrnn
-from fastrnn.cli.options import Commands, add_command
+from fastrnn.cli.options import KEY_HELP, Commands, add_command
 from fastrnn.errors import printable, quote
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.architecture import suggestion
@@ -19,22 +19,22 @@ from fastrnn.loading.load import make_model, what_is_open
 from fastrnn.saving.model_file import is_saved
 from fastrnn.terminal import print_lines, print_table
 
-# What is shown of the values beside the weights: levels, items of each, lines in all.
+# How much is shown of the values next to the weights: levels, items per level, lines in all.
 MAX_LEVELS = 4
 MAX_ITEMS = 20
 MAX_SHOWN = 200
-MAX_VALUES = 100_000  # of all values together, as JSON
+MAX_VALUES = 100_000  # in JSON
 
 
 def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     command = add_command(
-        commands, "info", _info, "Show what a file holds: tensors, recurrent modules, what else there is."
+        commands, "info", _info, "Show what is in a file: tensors, recurrent modules, and everything else."
     )
     command.add_argument(
-        "file", help="a state dict (.pt, .safetensors, .npz), a folder of one in shards, or a saved model"
+        "file", help="a saved model, a state dict (.pt, .safetensors, .npz), or a folder with its shards"
     )
-    command.add_argument("--key", help="where the state dict lies in a checkpoint")
+    command.add_argument("--key", help=KEY_HELP)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -54,7 +54,7 @@ def _info(options: argparse.Namespace) -> None:
         ("tensor", "shape", "dtype"),
         [(name, str(array.shape), str(array.dtype)) for name, array in tensors.items()],
     )
-    _print_named("Made whole of parts that training left", state_dict.folded)
+    _print_named("Folded into one weight each", state_dict.folded)
     _print_named("Not read", state_dict.unread)
     if state_dict.others:
         print_lines(f"\nOther models in this file: {quote(state_dict.others)}")
@@ -62,7 +62,7 @@ def _info(options: argparse.Namespace) -> None:
     if beside:
         lines = list(_folded(beside))
         print_lines(
-            "\n".join(["", "Beside them:", *lines[:MAX_SHOWN], *["  ..."] * (len(lines) > MAX_SHOWN)])
+            "\n".join(["", "Also in this file:", *lines[:MAX_SHOWN], *["  ..."] * (len(lines) > MAX_SHOWN)])
         )
     print()
     if model is None:
@@ -71,7 +71,7 @@ def _info(options: argparse.Namespace) -> None:
     print_lines(repr(model))
     has_example = "example.output" in state_dict
     if has_example:
-        print_lines("Its file holds an example from torch: `fastrnn verify` compares.")
+        print_lines("The file holds an example from torch, which `fastrnn verify` compares with.")
     open_ = what_is_open(model.taken_for_granted, has_example)
     print_lines(open_ or "Nothing is taken for granted.")
 
@@ -88,7 +88,7 @@ def _print_named(title: str, named: dict[str, str]) -> None:
 
 
 def _folded(values: Any, level: int = 1) -> Iterator[str]:
-    """A line for each value, deeper ones indented; long lists and deep levels are told by their size."""
+    """A line for each value, indented by its level. Long lists and deep levels show their size only."""
     pairs = values.items() if isinstance(values, dict) else enumerate(values)
     for count, (name, value) in enumerate(pairs):
         if count == MAX_ITEMS:
@@ -102,7 +102,7 @@ def _folded(values: Any, level: int = 1) -> Iterator[str]:
 
 
 def _brief(value: Any) -> str:
-    """A value on a line: short lists of numbers and texts as they are."""
+    """A value on one line. Short lists of numbers and texts are shown as they are."""
     if isinstance(value, np.ndarray) and value.size <= 8:
         return f"{describe(value)}: {np.array2string(value.reshape(-1), precision=5, separator=', ')}"
     text = repr(value) if isinstance(value, (list, tuple, frozenset)) and _is_flat(value) else ""
@@ -136,7 +136,7 @@ def _as_json(state_dict: StateDict, model: fastrnn.Sequential | None) -> dict[st
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON has it: what it has not, large arrays, and what is too much, in a few words."""
+    """A value as JSON can hold it. Large arrays, deep levels and other types are described in a few words."""
     room = MAX_VALUES
 
     def plain(value: Any, level: int) -> Any:

@@ -1,4 +1,4 @@
-"""What several commands share: options, the model of a file, where results may go."""
+"""What several commands share: options, the model that they name, and where results may go."""
 
 import argparse
 import math
@@ -20,8 +20,11 @@ from fastrnn.program.sequential import nest_state
 from fastrnn.saving.whole_files import check_target
 from fastrnn.terminal import remark
 
-# How many of the things beside the weights are named.
+# How many of the values next to the weights a remark names.
 MAX_NAMED = 12
+
+MODEL_HELP = "a saved model, or a state dict whose architecture is clear"
+KEY_HELP = "where in a checkpoint the state dict is"
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -32,7 +35,7 @@ def add_command(
     function: Callable[[argparse.Namespace], int | None],
     summary: str,
 ) -> argparse.ArgumentParser:
-    """Add a command that prints its result, as JSON if asked to."""
+    """Add a command that prints its result, or JSON with ``--json``."""
     command = commands.add_parser(name, help=summary, description=summary)
     command.set_defaults(command=function)
     command.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -40,40 +43,43 @@ def add_command(
 
 
 def add_loading(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--key", help="where the state dict lies in a checkpoint")
-    command.add_argument("--batch-first", action="store_true", default=None, help="inputs are (B, T, I)")
-    command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="of an RNN")
-    command.add_argument("--precision", choices=("float32", "float64"))
+    """Add the options that say how a model is loaded."""
+    command.add_argument("--key", help=KEY_HELP)
+    command.add_argument(
+        "--batch-first", action="store_true", default=None, help="inputs have shape (B, T, I)"
+    )
+    command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="the nonlinearity of an RNN")
+    command.add_argument("--precision", choices=("float32", "float64"), help="what to compute in")
 
 
 def add_example(command: argparse.ArgumentParser, title: str) -> None:
     """Add the files of an example from torch."""
     group = command.add_argument_group(title)
     for option, name, meaning in (
-        ("--input", "X", "what the module was given (.npy, or .npz with x and perhaps lengths)"),
-        ("--expect", "Y", "what it gave in eval() (.npy or .npz)"),
-        ("--state", "S", "the initial state that it was given: h, or h and c (.npz or .npy)"),
+        ("--input", "X", "the module's input (.npy, or .npz with x and optionally lengths)"),
+        ("--expect", "Y", "its output in eval() (.npy or .npz)"),
+        ("--state", "S", "its initial state: h, or h and c (.npz or .npy)"),
     ):
         group.add_argument(option, dest=f"example_{option[2:]}", metavar=name, help=meaning)
     group.add_argument(
         "--tolerance",
         type=above_0,
-        help="how far outputs may differ (default: 1e-5 of the largest value, "
-        "more where a model amplifies rounding)",
+        help="largest difference allowed (default: 1e-5 of the largest value, "
+        "more if the model amplifies rounding)",
     )
 
 
 def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict[str, Any] | None:
-    """The example that options name, as `Sequential.save` takes it; None where they name none."""
+    """The example that the options name, as `Sequential.save` takes it. None if they name none."""
     files = [options.example_input, options.example_expect]
     if files == [None, None]:
         if options.example_state is not None:
-            raise ValueError(message("--state", "--input and --expect beside it", "none"))
+            raise ValueError(message("--state", "--input and --expect as well", "neither"))
         if options.tolerance is not None:
-            raise ValueError(message("--tolerance", "--input and --expect beside it", "none"))
+            raise ValueError(message("--tolerance", "--input and --expect as well", "neither"))
         return None
     if None in files:
-        raise ValueError(message("example", "--input and --expect together", "one of them"))
+        raise ValueError(message("example", "both --input and --expect", "one of them"))
     inputs = read_arrays(Source(files[0]))
     lengths = inputs.pop("lengths", None)
     x = _only_array(files[0], inputs, "x")
@@ -85,7 +91,7 @@ def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict
 
 
 def _in_order(path: str) -> list[Array]:
-    """The arrays of a file of states: h, or h and c, or state0, state1, ... as `fastrnn run` writes them."""
+    """The arrays of a file of states: h, or h and c, or state0, state1, ... as `fastrnn run` saves them."""
     arrays = read_arrays(Source(path))
     numbered = [f"state{index}" for index in range(len(arrays))]
     for names in (["x"], ["h"], ["h", "c"], numbered):
@@ -101,24 +107,25 @@ def _only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
 
 
 def tell_granted(model: fastrnn.Sequential, has_example: bool) -> None:
-    """Say on stderr what no example from torch has decided."""
+    """Say on stderr what is taken for granted, since no example from torch has confirmed it."""
     if model.taken_for_granted is not None:
         remark(what_is_open(model.taken_for_granted, has_example))
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number from there on."""
+    """The argparse type of a whole number that is not smaller than `least`."""
 
     def read(text: str) -> int:
         if int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a number from {least} on, got {text}.")
+            raise argparse.ArgumentTypeError(f"expected a number of at least {least}, got {text}.")
         return int(text)
 
-    read.__name__ = "int"  # as argparse names it where the text is no number
+    read.__name__ = "int"  # what argparse calls it in the message for a text that is not a number
     return read
 
 
 def above_0(text: str) -> float:
+    """The argparse type of a finite number above 0."""
     if not 0 < float(text) < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}.")
     return float(text)
@@ -128,13 +135,14 @@ above_0.__name__ = "float"
 
 
 def some_text(text: str) -> str:
+    """The argparse type of a text that is not empty."""
     if not text:
         raise argparse.ArgumentTypeError("expected at least one character, got none.")
     return text
 
 
 def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequential, StateDict]:
-    """The model of a file, and what it was made of; what is odd about it is told on stderr."""
+    """The model of a file, and the state dict it was made of. Remarks on stderr say what is odd about it."""
     source = Source(path)
     state_dict = fastrnn.load_state_dict(source, _key(options))
     loading = {"precision": options.precision, "threads": getattr(options, "threads", None)}
@@ -159,7 +167,7 @@ def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequenti
 
 
 def _key(options: argparse.Namespace) -> str | None:
-    """Where the state dict lies, as --key or the program in --layers says."""
+    """Where in a checkpoint the state dict is, as --key or the program in --layers says."""
     layers = getattr(options, "layers", None)
     key: str | None = options.key
     written = None if layers is None else key_in(layers)
@@ -169,7 +177,7 @@ def _key(options: argparse.Namespace) -> str | None:
 
 
 def tell_of_weights(source: Source, state_dict: StateDict) -> None:
-    """Say which weights are no numbers, and what of a state dict is not used."""
+    """Say which weights are not finite, and what in a state dict is not used."""
     for name, array in state_dict.items():
         is_weight = array.dtype.kind == "f" and not name.startswith(("golden.", "example."))
         if is_weight and not np.isfinite(array).all():
@@ -181,8 +189,7 @@ def tell_of_weights(source: Source, state_dict: StateDict) -> None:
 
 
 def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:
-    """Refuse to write over an input or another output, or where nothing can be written, before any work is
-    done."""
+    """Before any work is done, refuse to overwrite an input or another output, or what cannot be written."""
     taken = dict.fromkeys(map(os.path.realpath, inputs), "the input")
     for output in outputs:
         if output is None:

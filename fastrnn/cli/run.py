@@ -1,4 +1,4 @@
-"""``fastrnn run``: a model over the sequences of files, or of a stream."""
+"""``fastrnn run``: run a model over files or a stream."""
 
 import argparse
 import contextlib
@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import fastrnn
 from fastrnn.cli.options import (
+    MODEL_HELP,
     Commands,
     add_command,
     add_loading,
@@ -19,40 +20,41 @@ from fastrnn.cli.options import (
     load_model,
     tell_granted,
 )
+from fastrnn.cli.running.file_to_file import forget, run_file
 from fastrnn.cli.running.identity import digest_model
+from fastrnn.cli.running.input_stream import InputStream
 from fastrnn.cli.running.kinds import NPZ, STDIO, check_input, kind_of
-from fastrnn.cli.running.live import Incoming
 from fastrnn.cli.running.pipes import run_file_to_stdout, run_stdin_to_file, run_stdin_to_stdout
 from fastrnn.cli.running.recording import state_names
-from fastrnn.cli.running.run import Outcome, Task, check_early, forget, run_file
-from fastrnn.cli.running.several import Shares, check_names, make_folder, state_name
+from fastrnn.cli.running.several_inputs import SharedProgress, check_names, make_folder, state_name
+from fastrnn.cli.running.task import Outcome, Task, check_early
 from fastrnn.errors import message
 from fastrnn.terminal import print_table, progress, remark
 
-SUMMARY = "Run a model over the sequences of files, larger than memory if need be, or of a stream."
+SUMMARY = "Run a model over files or a stream. Files may be larger than memory."
 DETAILS = """\
-The ending of a name says what a file is:
+The extension of a file name tells what the file is:
 
-  .npy      an array: (T, B, I), or (B, T, I) as the model's
-            batch_first says; (T, I); tokens without I; n
-            numbers where the model takes one feature
-  .npz      an input: x (or one array of any name), and if need
-            be lengths and the initial state0, state1, ...;
-            an output: y and the final state0, state1, ...
-  .parquet  a table: columns of numbers are features, one of
-            whole numbers is tokens; an output of 2 axes is the
-            columns y0, y1, ... Wants pyarrow.
-  -         stdin or stdout. stdin is a .npy stream if it
-            begins as one, else raw little-endian numbers: the
-            model's dtype (int64 for tokens), step after step.
-            It is run as it comes. stdout is of the same kind.
+  .npy      One array: (T, B, I), or (B, T, I) if the model is
+            batch_first; (T, I) for a single sequence. Tokens
+            have no I. A model with one feature also takes (T,).
+  .npz      Input: x, or one array of any name. Optionally
+            lengths, and the initial state0, state1, ...
+            Output: y, and the final state0, state1, ...
+  .parquet  A table, which needs pyarrow. Input: each column is
+            a feature, or one column of integers is tokens.
+            Output: columns y0, y1, ... of an output with 2 axes.
+  -         stdin or stdout. Input: a .npy stream, or raw
+            little-endian numbers of the model's dtype (int64
+            for tokens), step after step. The model runs over
+            them as they come. Output: the same kind.
 
-A run that was interrupted goes on where it stopped when the
-same command is given again. Until then, a folder .fastrnn-...
-beside the output holds the part that is done.
+If a run is interrupted, the same command goes on where it
+stopped. Until then, a folder .fastrnn-... next to the output
+holds what is done.
 
-With several inputs, OUTPUT is a folder, and each output takes
-the name of its input.
+With several inputs, OUTPUT is a folder. Each output has the
+name of its input.
 """
 
 
@@ -61,30 +63,32 @@ def add_to(commands: Commands) -> None:
     command = add_command(commands, "run", _run, SUMMARY)
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.epilog = DETAILS
-    command.add_argument("model", help="a saved model, or a state dict whose architecture is plain")
+    command.add_argument("model", help=MODEL_HELP)
     command.add_argument("input", nargs="+", help="a .npy, .npz or .parquet file, or - for stdin")
     command.add_argument(
         "-o",
         "--output",
         required=True,
-        help="where the output goes (.npy, .npz, .parquet, or - for stdout); a folder for several inputs",
+        help="the output: .npy, .npz, .parquet, or - for stdout; a folder if there are several inputs",
     )
-    command.add_argument("--state", help="where the final states go (.npz); a folder for several inputs")
+    command.add_argument("--state", help="save the final states (.npz); a folder for several inputs")
     command.add_argument(
         "--rows",
         type=_bounds,
         metavar="A:B",
-        help="these rows alone, or time steps where there are no rows; bounds as of a slice in Python, "
-        "--rows=-9: for one below 0",
+        help="run only these rows, or time steps if there is no axis of rows; bounds as in a Python slice "
+        "(write a negative one as --rows=-9:)",
     )
     command.add_argument(
-        "--columns", type=_names, metavar="A,B,C", help="these columns of a .parquet alone, in this order"
+        "--columns", type=_names, metavar="A,B,C", help="run only these columns of a .parquet, in this order"
     )
-    command.add_argument("--raw", action="store_true", help="raw numbers on stdout, without a .npy header")
     command.add_argument(
-        "--restart", action="store_true", help="begin anew where an interrupted run could be gone on with"
+        "--raw", action="store_true", help="write raw numbers to stdout, with no .npy header"
     )
-    command.add_argument("--threads", type=at_least(1), metavar="N", help="use this many cores at most")
+    command.add_argument(
+        "--restart", action="store_true", help="start over instead of continuing an interrupted run"
+    )
+    command.add_argument("--threads", type=at_least(1), metavar="N", help="use at most N cores")
     add_loading(command)
 
 
@@ -134,7 +138,7 @@ def _run_one(options: argparse.Namespace, began: float) -> None:
 def _run_stream(options: argparse.Namespace, began: float) -> None:
     path, output = options.input[0], options.output
     is_in, is_out = path == STDIO, output == STDIO
-    # What would have no effect.
+    # Options that would have no effect without something else.
     unused = {"--restart": "an input and an output that are files"}
     if is_in:
         unused |= {"--rows": "an input that is a file", "--columns": "an input that is a file"}
@@ -148,12 +152,12 @@ def _run_stream(options: argparse.Namespace, began: float) -> None:
     task = _prepare(options)(path, output, options.state, "input")
     with _stdout() if is_out else contextlib.nullcontext() as file:
         if is_in:
-            incoming = Incoming(_stdin(), task.model)
+            stream_in = InputStream(_stdin(), task.model)
             if file is None:
-                outcome = run_stdin_to_file(task, incoming, remark)
+                outcome = run_stdin_to_file(task, stream_in, remark)
             else:
-                is_raw = options.raw or incoming.header.is_raw
-                outcome = run_stdin_to_stdout(task, incoming, file, is_raw)
+                is_raw = options.raw or stream_in.header.is_raw
+                outcome = run_stdin_to_stdout(task, stream_in, file, is_raw)
         else:
             assert file is not None
             with _watched(os.path.basename(path)) as (report, _):
@@ -179,9 +183,9 @@ def _run_several(options: argparse.Namespace, began: float) -> None:
             check_early(task)
         sizes = [os.path.getsize(path) for path in options.input]
         with _watched(f"{len(names)} inputs") as (report, say):
-            shares = Shares(sizes, report)
+            shared = SharedProgress(sizes, report)
             outcomes = [
-                run_file(task, shares.of(index), say, restart=options.restart, is_one_of_several=True)
+                run_file(task, shared.of(index), say, restart=options.restart, is_one_of_several=True)
                 for index, task in enumerate(tasks)
             ]
     for task in tasks:
@@ -190,7 +194,7 @@ def _run_several(options: argparse.Namespace, began: float) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> Callable[..., Task]:
-    """Load the model; give a function (input, output, state, where) that makes a Task."""
+    """Load the model. Returns a function (input, output, state, where) that makes a Task."""
     model, state_dict = load_model(options.model, options)
     tell_granted(model, "example.output" in state_dict)
     _check_effects(options, model)
@@ -208,11 +212,11 @@ def _prepare(options: argparse.Namespace) -> Callable[..., Task]:
 
 
 def _check_unused(options: argparse.Namespace, wanted: dict[str, str]) -> None:
-    """Refuse the options of those names, each of which would have no effect without something else."""
+    """Refuse options that would have no effect without something else: what that is, by the option's name."""
     for option, beside in wanted.items():
         if getattr(options, option.removeprefix("--")):
             got = f"{' '.join(options.input)} -o {options.output}"
-            raise ValueError(message(option, f"{beside} beside it", got, "It would have no effect."))
+            raise ValueError(message(option, beside, got, "The option would have no effect."))
 
 
 def _check_effects(options: argparse.Namespace, model: fastrnn.Sequential) -> None:
@@ -232,7 +236,7 @@ def _check_effects(options: argparse.Namespace, model: fastrnn.Sequential) -> No
     }
     for option, (value, has_effect, wanted) in effects.items():
         if value is not None and not has_effect:
-            raise ValueError(message(option, f"{wanted} beside it", repr(model), "It would have no effect."))
+            raise ValueError(message(option, wanted, repr(model), "The option would have no effect."))
 
 
 def _check_state_name(path: str | None) -> None:
@@ -242,7 +246,7 @@ def _check_state_name(path: str | None) -> None:
 
 @contextlib.contextmanager
 def _folders(options: argparse.Namespace) -> Iterator[None]:
-    """Make the folders of several outputs and states; those that were made go again if they stay empty."""
+    """Make the folders of several outputs and states. New ones that stay empty are removed again."""
     made: list[str] = []
     try:
         for option, path in (("-o", options.output), ("--state", options.state)):
@@ -265,7 +269,7 @@ def _stdin() -> BinaryIO:
 
 @contextlib.contextmanager
 def _stdout() -> Iterator[BinaryIO]:
-    """stdout for numbers, which no terminal shows."""
+    """stdout for numbers. Refuses a terminal, which cannot show them."""
     if sys.stdout.isatty():
         raise ValueError(message("stdout", "a file or a pipe", "a terminal, which shows no numbers"))
     stream: BinaryIO = sys.stdout.buffer
@@ -274,8 +278,10 @@ def _stdout() -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def _watched(title: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
-    """Show progress. Give the function that is told of it, and one for remarks, which wait for the end once
-    progress stands on the terminal."""
+    """Show progress. Yields the function that reports it, and one for remarks.
+
+    Once progress is shown, remarks wait until the end, so that they do not break its line.
+    """
     waiting: list[str] = []
     has_begun = False
 
@@ -316,7 +322,7 @@ def _print_several(
         ]
         print(json.dumps({"outputs": outputs, "seconds": seconds}))
         return
-    notes = ["made before" if outcome.was_there else "" for outcome in outcomes]
+    notes = ["made earlier" if outcome.was_there else "" for outcome in outcomes]
     shapes = [str(outcome.output) for outcome in outcomes]
     columns, cells = ["output", "shape"], [names, shapes]
     if any(notes):

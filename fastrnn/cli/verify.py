@@ -1,4 +1,4 @@
-"""``fastrnn verify``: the tests of a saved model, and a model beside what torch's module gave."""
+"""``fastrnn verify``: run the tests of a saved model, or compare a model with torch's output."""
 
 import argparse
 import json
@@ -28,13 +28,15 @@ def add_to(commands: Commands) -> None:
         commands,
         "verify",
         _verify,
-        "See whether this machine computes what a saved model's weights say; with --input and --expect, "
-        "whether a model gives what torch's module gave.",
+        "Run the self-test of a saved model on this machine. With --input and --expect, compare a model's "
+        "output with that of the torch module.",
     )
-    command.add_argument("model", help="a saved model; beside an example a state dict as well")
+    command.add_argument("model", help="a saved model; with an example, a state dict will do as well")
     add_example(command, "an example from torch")
     command.add_argument(
-        "--keep", action="store_true", help="where it agrees, keep the example in the saved model's file"
+        "--keep",
+        action="store_true",
+        help="if the outputs agree, store the example in the saved model's file",
     )
     add_loading(command)
 
@@ -44,7 +46,7 @@ def _verify(options: argparse.Namespace) -> int:
         for name in ("example_state", "tolerance", "keep", "key", "batch_first", "nonlinearity", "precision"):
             if getattr(options, name):
                 option = f"--{name.removeprefix('example_').replace('_', '-')}"
-                raise ValueError(message(option, "--input and --expect beside it", "none"))
+                raise ValueError(message(option, "--input and --expect as well", "neither"))
         result = verify(options.model)
         if options.json:
             print(json.dumps(as_json(result)))
@@ -53,7 +55,7 @@ def _verify(options: argparse.Namespace) -> int:
         return 0 if result["passed"] else 1
     model, state_dict = load_model(options.model, options)
     if options.keep and not is_saved(state_dict):
-        hint = "fastrnn convert makes one, with the example in it."
+        hint = "fastrnn convert makes one that holds the example."
         raise ValueError(message("--keep", "a saved model", state_dict.file_format, hint))
     example = read_example(options, model)
     assert example is not None
@@ -65,16 +67,16 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         print_lines(_told(found))
         if options.keep and found["passed"]:
-            print_lines(f"{options.model} keeps the example")
+            print_lines(f"{options.model} now holds the example")
     return 0 if found["passed"] else 1
 
 
 def print_verification(name: str, result: Verification) -> None:
-    """Print what the tests of a file gave, and that it was never compared with torch if so."""
+    """Print the results of a file's tests, and a note if it was never compared with torch."""
     own = "passed" if result["self_test_passed"] else "FAILED"
-    print_lines(f"{own}: self-test beside the reference in NumPy: {_numbers(result)}")
+    print_lines(f"{own}: self-test against the NumPy reference: {_numbers(result)}")
     if result["example"] is not None:
-        print_lines(f"{_told(result['example'])}, beside torch")
+        print_lines(f"{_told(result['example'])}, compared with torch")
     open_ = what_is_open(result["taken_for_granted"], result["example"] is not None)
     if open_:
         print_lines(open_)
@@ -94,7 +96,7 @@ def _numbers(result: Comparison) -> str:
 
 
 def as_json(result: Mapping[str, Any]) -> dict[str, Any]:
-    """For JSON, which knows no NaN: an error that is none is null."""
+    """The result for JSON, which has no NaN: such an error is null."""
     error = result["largest_error"]
     inner = result.get("example")
     more = {} if "example" not in result else {"example": None if inner is None else as_json(inner)}

@@ -1,7 +1,8 @@
-"""The shipped model and what ``fastrnn demo`` does with it.
+"""The shipped model, and what ``fastrnn demo`` does with it.
 
 ``char_lstm.pt`` is the ``state_dict`` of a character-level LSTM (Embedding, LSTM, Linear) that
-examples/train_demo_model.py trained on the Python language reference (PSF licence).
+examples/train_demo_model.py trained on the Python language reference (PSF licence). What the command prints
+is in `fastrnn.cli.demo`. Nothing else in the library uses this model.
 """
 
 import time
@@ -20,7 +21,7 @@ PROMPT = "The "
 
 
 def encode(text: str) -> list[int]:
-    """Text to tokens; a character outside the alphabet becomes "?"."""
+    """Text to tokens. A character outside the alphabet becomes "?"."""
     tokens = {character: token for token, character in enumerate(ALPHABET)}
     return [tokens.get(character, tokens["?"]) for character in text]
 
@@ -31,31 +32,31 @@ def decode(tokens: Iterable[int]) -> str:
 
 
 def weights_path() -> Any:
-    """Where the shipped state dict lies."""
+    """The path of the shipped state dict."""
     return resources.files(__package__) / "char_lstm.pt"
 
 
 def generate(
     stream: "fastrnn.Stream", length: int, prompt: str = PROMPT, temperature: float = 0.6, seed: int = 0
 ) -> Iterator[tuple[int, float]]:
-    """Yield tokens drawn one by one, each from the scores behind the one before.
+    """Yield tokens, each drawn from the scores after the one before.
 
     Parameters
     ----------
     stream : Stream
-        Of a model from tokens to scores.
+        A stream of a model from tokens to scores.
     length : int
-        How many tokens.
+        How many tokens to yield.
     prompt : str
         What the stream reads first.
     temperature : float
-        The scores are divided by it: towards 0 the likeliest character alone is drawn.
+        What the scores are divided by. Near 0, only the likeliest character is drawn.
     seed : int
 
     Yields
     ------
     (token, seconds)
-        The token, and how long the stream's step behind it took.
+        The token, and how long the step after it took.
     """
     random = np.random.default_rng(seed)
     scores = stream.run(np.array(encode(prompt)))[-1]
@@ -70,18 +71,18 @@ def generate(
 
 
 def compare_with_torch(model: "fastrnn.Sequential", tokens: Iterable[int]) -> dict[str, Any] | None:
-    """Step torch's fastest modules and the model through the same tokens; None where torch is not installed.
+    """Step torch's fastest modules and the model through the same tokens. None if torch is not installed.
 
     Returns
     -------
     dict
-        version, microseconds (torch's median for a step), largest_difference (of the scores).
+        version, microseconds (torch's median for a step), and largest_difference (between the scores).
     """
     if find_spec("torch") is None:
         return None
     import torch
 
-    # The names of a layer are those of a cell, which steps many times as fast, but for their endings.
+    # A cell steps many times as fast as a layer. Its names are those of the layer without their suffix.
     weights = {
         name.removesuffix("_l0"): tensor
         for name, tensor in torch.load(weights_path(), weights_only=True).items()

@@ -1,4 +1,4 @@
-"""An output that is partly done: a folder beside it, with its arrays and a journal, that one run owns."""
+"""An unfinished output: a folder next to it with its arrays and a journal, owned by one run at a time."""
 
 import contextlib
 import hashlib
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.cli.running.blocks import Part
 from fastrnn.cli.running.journal import Journal, read_journal, stamp, sync_file, sync_folder, write_journal
+from fastrnn.cli.running.pieces import Patch
 from fastrnn.errors import FormatError, message
 
 if TYPE_CHECKING:
@@ -21,27 +21,27 @@ LOCK, JOURNAL = "lock", "journal.npz"
 
 
 class Draft:
-    """The draft of an output; use it as a context manager.
+    """The draft of an output. Use it as a context manager.
 
-    Its folder, ``.fastrnn-`` and 16 digits, stands where the output will. It stays when the block
-    ends and holds a journal; without one it goes.
+    Its folder, ``.fastrnn-`` and 16 digits, is made next to the output. At the end of the ``with`` block it
+    stays if it holds a journal, and is removed if not.
 
     Parameters
     ----------
     output : str
-        Where the output goes. Of a link, where it leads.
+        Where the output goes. A link is followed.
 
     Attributes
     ----------
     arrays : dict of str to memory map
-        The arrays of the output, and of the final state where rows have states of their own.
+        The arrays of the output, and of the final state if rows have states of their own.
 
     Raises
     ------
     RuntimeError
-        On entering: another run is at this output.
+        On entering: another run is writing this output.
     OSError
-        Its folder cannot be made, or belongs to another user.
+        On entering: the folder cannot be made, or belongs to another user.
     """
 
     def __init__(self, output: str) -> None:
@@ -65,19 +65,19 @@ class Draft:
             self._lock = -1
 
     def path(self, name: str) -> str:
-        """Where a file of the draft lies."""
+        """The path of a file of the draft."""
         return os.path.join(self.folder, name)
 
     def has_journal(self) -> bool:
-        """Whether a run before this one left something to go on with."""
+        """Whether an earlier run left something to go on with."""
         return os.path.exists(self.path(JOURNAL))
 
     def read(self) -> Journal | None:
-        """The journal, or None where there is none; FormatError where it is damaged."""
+        """The journal, or None if there is none. FormatError if it is damaged."""
         return read_journal(self.path(JOURNAL))
 
     def reopen(self, journal: Journal) -> None:
-        """Map the arrays that a journal speaks of; FormatError where one is not there or not such."""
+        """Map the arrays that a journal lists. FormatError if one is missing or does not fit."""
         for name, (shape, dtype) in journal.arrays.items():
             try:
                 array = np.lib.format.open_memmap(self.path(f"{name}.npy"), mode="r+")
@@ -88,26 +88,26 @@ class Draft:
             self.arrays[name] = array
 
     def map(self, name: str) -> None:
-        """Map the file of an array, which may have been written in another way."""
+        """Map the file of an array that was written in another way."""
         self.arrays[name] = np.lib.format.open_memmap(self.path(f"{name}.npy"), mode="r+")
 
-    def write(self, part: Part) -> None:
-        """Write a part of an array; the first one makes the file, with room for all of it."""
-        if part.name not in self.arrays:
-            self.arrays[part.name] = self._make(part)
-        self.arrays[part.name][part.place] = part.values
+    def write(self, patch: Patch) -> None:
+        """Write a patch of an array. The first one makes the file, with room for the whole array."""
+        if patch.name not in self.arrays:
+            self.arrays[patch.name] = self._make(patch)
+        self.arrays[patch.name][patch.place] = patch.values
 
-    def _make(self, part: Part) -> Any:
-        path = self.path(f"{part.name}.npy")
-        array = np.lib.format.open_memmap(path, mode="w+", dtype=part.values.dtype, shape=part.shape)
+    def _make(self, patch: Patch) -> Any:
+        path = self.path(f"{patch.name}.npy")
+        array = np.lib.format.open_memmap(path, mode="w+", dtype=patch.values.dtype, shape=patch.shape)
         if hasattr(os, "posix_fallocate"):
-            # Or a full disk would be a signal that kills the process, in the middle of an assignment.
+            # Without this, a full disk would kill the process by a signal in the middle of an assignment.
             with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
         return array
 
     def save(self, identity: Mapping[str, str], done: int, state: tuple[Array, ...]) -> None:
-        """Bring the arrays to disk, and after them a journal that says how far they are."""
+        """Bring the arrays to disk, then a journal that says how far they are."""
         for name, array in self.arrays.items():
             array.flush()
             sync_file(self.path(f"{name}.npy"))
@@ -115,7 +115,7 @@ class Draft:
         write_journal(self.path(JOURNAL), Journal(identity, done, arrays, state))
 
     def finish(self, identity: Mapping[str, str], files: list[str], shapes: Mapping[str, list[int]]) -> None:
-        """Keep nothing but a journal that says that the output is there, for the rest of a run of several."""
+        """Keep only a journal that says that the output is finished, until all outputs of the run are."""
         self.clear()
         finished = {os.path.realpath(path): stamp(path) for path in files}
         write_journal(self.path(JOURNAL), Journal(identity, 0, finished=finished, shapes=shapes))
@@ -130,13 +130,13 @@ class Draft:
     def remove(self) -> None:
         """Remove the folder."""
         self.clear()
-        with contextlib.suppress(OSError):  # Windows removes no open file; another run may have come
+        with contextlib.suppress(OSError):  # on Windows an open file stays, and another run may have come
             os.unlink(self.path(LOCK))
             os.rmdir(self.folder)
 
 
 def is_finished(journal: Journal) -> bool:
-    """Whether the output that a journal speaks of is there as it was when it was made."""
+    """Whether the files that a journal lists are still as they were when they were made."""
     try:
         return journal.finished is not None and all(
             stamp(path) == list(known) for path, known in journal.finished.items()
@@ -146,7 +146,7 @@ def is_finished(journal: Journal) -> bool:
 
 
 def _lock(where: str, folder: str) -> int:
-    """Make the folder, and hold its lock until the handle that comes back is closed."""
+    """Make the folder and take its lock. The lock is held until the returned handle is closed."""
     while True:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700)
@@ -156,7 +156,7 @@ def _lock(where: str, folder: str) -> int:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except FileNotFoundError:
-            continue  # the run that had it has just removed the folder
+            continue  # the run that held it has just removed the folder
         try:
             _claim(where, handle)
             if os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(handle)):
@@ -168,7 +168,7 @@ def _lock(where: str, folder: str) -> int:
 
 
 def _check_own(folder: str) -> None:
-    """Refuse a folder of another user, who could let it lead anywhere."""
+    """Refuse a folder of another user, who could make it lead anywhere."""
     try:
         found = os.lstat(folder)
     except FileNotFoundError:
@@ -179,7 +179,7 @@ def _check_own(folder: str) -> None:
 
 
 def _claim(where: str, handle: int) -> None:
-    busy = RuntimeError(message(where, "no other run at this output", "one", "Wait for it, or end it."))
+    busy = RuntimeError(message(where, "no other run that writes it", "one", "Wait for it, or stop it."))
     if sys.platform == "win32":
         import msvcrt
 

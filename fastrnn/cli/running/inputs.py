@@ -1,4 +1,4 @@
-"""Files to recordings. Nothing of a file is executed: arrays of objects are refused."""
+"""Files to recordings. Nothing in a file is executed: arrays of objects are refused."""
 
 import os
 from collections.abc import Sequence
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 
 
 def read_input(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | None = None) -> Recording:
-    """Read a file, as the ending of its name says.
+    """Read a file of the kind that its name says.
 
     Parameters
     ----------
     path : str
-        A .npy is x, mapped from disk and not read. An .npz is read whole: x, or its only array
-        under any other name, and perhaps lengths and the arrays of an initial state. A .parquet
-        is read whole: its columns are features.
+        A .npy is x, which is mapped from disk, not read. An .npz is read whole: x, or its only array under
+        any other name, and optionally lengths and the arrays of an initial state. A .parquet is read whole:
+        its columns are features.
     model : Sequential
     columns : sequence of str, optional
-        Of a .parquet, those alone, in this order.
+        Read only these columns of a .parquet, in this order.
 
     Raises
     ------
     OSError
-        The file is not there or cannot be read.
+        The file does not exist or cannot be read.
     FormatError
-        It is damaged, or no file of its kind.
+        It is damaged, or not a file of its kind.
     ValueError
-        It holds an array or a column that is not used, or lacks one; or there are columns beside
-        a file that has none.
+        It holds an array or a column that is not used, or lacks one. Or `columns` are given for a file that
+        has no columns.
     RuntimeError
         It is a .parquet, and pyarrow is not installed.
     """
     kind = check_input(path)
     where = os.path.basename(path)
     if columns is not None and kind != PARQUET:
-        raise ValueError(message(where, f"a {PARQUET} file beside --columns", f"a {kind} file"))
+        raise ValueError(message(where, f"a {PARQUET} file with --columns", f"a {kind} file"))
     if kind == NPY:
         return Recording(_map_npy(where, path))
     if kind == NPZ:
@@ -66,7 +66,7 @@ def _map_npy(where: str, path: str) -> Array:
 
 
 def sort_arrays(where: str, arrays: dict[str, Array], model: "fastrnn.Sequential") -> Recording:
-    """The recording that the arrays of an .npz make; each of them has to be of use."""
+    """The recording that the arrays of an .npz make. An array that is not used is an error."""
     states = state_names(model)
     known = ["x", "lengths", *states]
     others = [name for name in arrays if name not in known]
@@ -79,7 +79,7 @@ def sort_arrays(where: str, arrays: dict[str, Array], model: "fastrnn.Sequential
     if others:
         got = f"{quote(others)} as well"
         raise ValueError(
-            message(where, f"no arrays but {describe_names(model)}", got, "Each has to be used.")
+            message(where, f"no arrays but {describe_names(model)}", got, "Each one has to be used.")
         )
     given = [name for name in states if name in arrays]
     if given and given != states:

@@ -1,4 +1,4 @@
-"""What is known of an output that is partly done: a file that is replaced whole, once the data is on disk."""
+"""How far an unfinished output is: a file that is replaced as a whole, once the data is on disk."""
 
 import contextlib
 import dataclasses
@@ -19,22 +19,22 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Journal:
-    """An entry; the next one takes its place.
+    """What a run has done so far. The file holds the latest journal only.
 
     Attributes
     ----------
     identity : mapping of str to str
-        Of the command: what has to be the same for its draft to be used.
+        What has to be the same for the draft to be used, from `make_identity`.
     done : int
-        The steps or rows that are on disk.
+        How many steps or rows are on disk.
     arrays : mapping of str to (shape, dtype)
         The arrays of the draft that hold them.
     state : tuple of ndarray
         The state after them.
     finished : mapping of str to list of int, or None
-        The files that a finished output consists of, by path, and what `stamp` said of each.
+        The files of a finished output, by path, each with its `stamp`.
     shapes : mapping of str to list of int
-        Of the input and the output, where they are known.
+        The shapes of the input and the output, if they are known.
     """
 
     identity: Mapping[str, str]
@@ -46,13 +46,13 @@ class Journal:
 
 
 def stamp(path: str) -> list[int]:
-    """What tells a file from another one, and from itself when it was changed since: no content is read."""
+    """Numbers that change when a file is changed or replaced. Its content is not read."""
     found = os.stat(path)
     return [found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
 def write_journal(path: str, journal: Journal) -> None:
-    """Write an entry in the place of the one before; a crash leaves one of the two."""
+    """Replace the journal. A crash leaves either the old one or the new one."""
     record: dict[str, Any] = {"version": VERSION}
     for field in dataclasses.fields(journal):
         if field.name != "state":
@@ -69,12 +69,12 @@ def write_journal(path: str, journal: Journal) -> None:
 
 
 def read_journal(path: str) -> Journal | None:
-    """The entry of a file, or None where there is no file.
+    """The journal in a file, or None if there is no file.
 
     Raises
     ------
     FormatError
-        It is damaged, or of another release.
+        The journal is damaged, or written by another release.
     """
     if not os.path.exists(path):
         return None
@@ -103,8 +103,8 @@ def sync_file(path: str) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Wait until the names in a folder are on disk, where the system can tell."""
-    with contextlib.suppress(OSError):  # Windows opens no folder
+    """Wait until the names in a folder are on disk, if the system can tell."""
+    with contextlib.suppress(OSError):  # Windows cannot open a folder
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -1,4 +1,4 @@
-"""The kinds of files that recordings come from and outputs go to: told by the endings of their names."""
+"""The kinds of files that recordings come from and outputs go to, told by the extensions of their names."""
 
 import os
 
@@ -12,7 +12,7 @@ KNOWN = f'a name that ends in {NPY}, {NPZ} or {PARQUET}, or "-"'
 STDIO = "-"
 
 NPY_MAGIC = b"\x93NUMPY"
-# What a file is by its first bytes: (bytes, kind or "", what it is called).
+# What the first bytes of a file say: (bytes, kind or "", what it is called).
 CONTENTS = (
     (NPY_MAGIC, NPY, "a NumPy array (.npy)"),
     (b"PK", NPZ, "a zip archive (.npz)"),
@@ -24,12 +24,12 @@ CONTENTS = (
 
 
 def kind_of(path: str) -> str:
-    """The kind that a name says: one of KINDS.
+    """The kind of file that a name says: one of KINDS.
 
     Raises
     ------
     ValueError
-        The name has another ending. The message lists those that are known.
+        The name has another extension. The message lists those that are known.
     """
     ending = os.path.splitext(path)[1].lower()
     if ending in KINDS:
@@ -39,16 +39,16 @@ def kind_of(path: str) -> str:
 
 
 def check_input(path: str) -> str:
-    """The kind of an input, if its name and its first bytes agree.
+    """The kind of an input file, whose name and first bytes have to agree.
 
     Raises
     ------
     OSError
-        The file is not there or cannot be read.
+        The file does not exist or cannot be read.
     FormatError
-        It is no regular file, or holds another thing than its name says.
+        It is not a regular file, or does not hold what its name says.
     ValueError
-        Its name has no known ending.
+        Its name has no known extension.
     """
     where = os.path.basename(path)
     check_regular(where, path)

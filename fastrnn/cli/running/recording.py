@@ -21,11 +21,11 @@ class Recording:
     Attributes
     ----------
     x : ndarray
-        (T, B, I), (B, T, I) as the model's ``batch_first`` says, or (T, I); tokens without I.
+        (T, B, I), (B, T, I) if the model is ``batch_first``, or (T, I). Tokens have no I.
     lengths : ndarray (B,) or None
     state : tuple of ndarray
-        The arrays of the initial state in order: h, c of the first recurrent layer, and so on.
-        () is zeros.
+        The arrays of the initial state in order: h and c of the first recurrent layer, and so on. () means
+        zeros.
     """
 
     x: Array
@@ -35,7 +35,7 @@ class Recording:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What the axes of x are.
+    """What each axis of x is.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Layout:
 
     @property
     def count(self) -> int:
-        """What `cut` counts: rows where there are rows, else steps."""
+        """How many rows x has, or steps if it has no axis of rows."""
         return self.T if self.B is None else self.B
 
     @property
@@ -65,7 +65,7 @@ class Layout:
 
 
 def check_layout(where: str, model: "fastrnn.Sequential", shape: tuple[int, ...]) -> Layout:
-    """The layout of an x of that shape, if the model takes it."""
+    """The layout of an x of this shape, if the model takes it."""
     takes_tokens = model.layers[0].takes_tokens
     axes = len(shape) - (0 if takes_tokens else 1)
     if axes not in (1, 2) or 0 in shape:
@@ -82,7 +82,7 @@ def check_layout(where: str, model: "fastrnn.Sequential", shape: tuple[int, ...]
 
 
 def with_features(model: "fastrnn.Sequential", shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape as the model takes it: (n, 1) for n numbers where it takes one feature."""
+    """The shape as the model takes it: (T, 1) for (T,) if the model takes one feature."""
     is_flat = len(shape) == 1 and not model.layers[0].takes_tokens and model.features_in == 1
     return (*shape, 1) if is_flat else shape
 
@@ -90,23 +90,24 @@ def with_features(model: "fastrnn.Sequential", shape: tuple[int, ...]) -> tuple[
 def check_recording(
     where: str, model: "fastrnn.Sequential", recording: Recording, rows: slice | None = None
 ) -> tuple[Recording, Layout]:
-    """The recording as the model takes it, or the part of it that `rows` says, and its layout.
+    """The recording as the model takes it, or the part of it that `rows` names, and its layout.
 
     Parameters
     ----------
     where : str
-        What messages call it.
+        What messages call the recording.
     model : Sequential
     recording : Recording
     rows : slice, optional
-        Of rows, or of time steps where there are no rows. Bounds below 0 count from the end.
+        Which rows to keep, or which time steps if there is no axis of rows. Negative bounds count from the
+        end.
 
     Raises
     ------
     ValueError
         A shape, a length, a token or a bound does not fit, or lengths would change nothing.
     TypeError
-        An array holds no numbers, or tokens or lengths are no whole ones.
+        An array does not hold numbers, or tokens or lengths are not whole numbers.
     """
     x = recording.x.reshape(with_features(model, recording.x.shape))
     layout = check_layout(where, model, x.shape)
@@ -136,7 +137,7 @@ def _check_lengths(where: str, model: "fastrnn.Sequential", lengths: Array, layo
 def _check_state(
     where: str, model: "fastrnn.Sequential", state: Sequence[Array], B: int | None
 ) -> tuple[Array, ...]:
-    """The arrays of an initial state, if there are as many as the model has, each of its shape."""
+    """The arrays of an initial state, if they are as many as the model's and have its shapes."""
     if not state:
         return ()
     shapes = state_shapes(model, B)
@@ -167,11 +168,11 @@ def _cut(
     )
 
 
-# ---------------------------------------------------------------- the states of a model, as arrays in a row
+# ---------------------------------------------------------------- the state of a model, as a list of arrays
 
 
 def state_shapes(model: "fastrnn.Sequential", B: int | None) -> list[tuple[int, ...]]:
-    """The shapes of the arrays of the state of a model, for B rows or without rows."""
+    """The shapes of the arrays of a model's state, for B rows or without an axis of rows."""
     layers: Any = [layer for layer in model.layers if layer.is_recurrent]
     return [shape for layer in layers for shape in layer.shape.state_shapes(B).values()]
 
@@ -182,7 +183,7 @@ def state_names(model: "fastrnn.Sequential") -> list[str]:
 
 
 def flatten_state(state: State | None) -> list[Array]:
-    """The arrays of a state in order: h, c of the first recurrent layer, and so on."""
+    """The arrays of a state in order: h and c of the first recurrent layer, and so on."""
     if state is None:
         return []
     if isinstance(state, tuple):
@@ -191,7 +192,7 @@ def flatten_state(state: State | None) -> list[Array]:
 
 
 def pack_state(model: "fastrnn.Sequential", arrays: Sequence[Array]) -> State | None:
-    """The state of those arrays as the model takes it; None of none, which is zeros."""
+    """The state made of these arrays, as the model takes it. None, which means zeros, if there are none."""
     if not arrays:
         return None
     rest = iter(arrays)
@@ -204,12 +205,12 @@ def pack_state(model: "fastrnn.Sequential", arrays: Sequence[Array]) -> State | 
 
 
 def describe_names(model: "fastrnn.Sequential") -> str:
-    """What the arrays of an .npz input may be called."""
+    """The names that arrays of an .npz input may have."""
     return join(["x", "lengths", *state_names(model)])
 
 
 def input_dtype(model: "fastrnn.Sequential") -> np.dtype[Any] | None:
-    """The dtype that numbers are brought to: int64 for tokens, None where no layer has one."""
+    """The dtype that inputs are converted to: int64 for tokens, None if no layer has a dtype."""
     if model.layers[0].takes_tokens:
         return np.dtype(np.int64)
     dtypes = [layer.dtype for layer in model.layers if hasattr(layer, "dtype")]

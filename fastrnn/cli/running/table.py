@@ -13,12 +13,12 @@ from fastrnn.errors import FormatError, message, quote
 if TYPE_CHECKING:
     import fastrnn
 
-# Numbers that are turned into a table at a time, or into an array.
-CHUNK_NUMBERS = 2**20
+# How many numbers are converted to or from a table at once.
+NUMBERS_AT_ONCE = 2**20
 
 
 def import_pyarrow(where: str) -> tuple[Any, Any]:
-    """pyarrow and pyarrow.parquet; or a RuntimeError that says how to install them."""
+    """Import pyarrow and pyarrow.parquet. A RuntimeError says how to install them."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -29,28 +29,28 @@ def import_pyarrow(where: str) -> tuple[Any, Any]:
 
 
 def read_table(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | None = None) -> Array:
-    """The columns of a .parquet file as what the model takes.
+    """The columns of a .parquet file, as the array that the model takes.
 
     Parameters
     ----------
     path : str
     model : Sequential
     columns : sequence of str, optional
-        Those alone, in this order; all in the order of the file if not given.
+        Read only these, in this order. By default all, in the order of the file.
 
     Returns
     -------
-    ndarray (T, I) of the model's dtype, or of floats that hold all columns where it has none; a
-    feature a column. Or, where the model takes tokens,
-    (T,) of the one column's integer type.
+    ndarray
+        (T, I), a column for each feature, of the model's dtype. If the model has none, of a floating-point
+        type that holds all columns. If the model takes tokens, (T,) of the integer type of the one column.
 
     Raises
     ------
     FormatError
         The file is damaged.
     ValueError
-        A column is missing, given twice, holds no numbers or holds nulls; or there are not as many
-        as the model has features. The message names the columns.
+        A column is missing, given twice, not numeric or holds nulls, or their number is not that of the
+        model's features. The message names the columns.
     RuntimeError
         pyarrow is not installed.
     """
@@ -68,7 +68,7 @@ def read_table(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | 
             return _fill(where, file, names, dtype, takes_tokens)
     except (pyarrow.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno:
-            raise  # the disk's error, not the file's
+            raise  # the system's error, not damage in the file
         got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
         raise FormatError(message(where, "a whole .parquet file", got)) from error
 
@@ -104,10 +104,10 @@ def _check_count(where: str, names: Sequence[str], wanted: int | None, takes_tok
 
 
 def _fill(where: str, file: Any, names: Sequence[str], dtype: Any, takes_tokens: bool) -> Array:
-    """The columns as one array, batch by batch, so that the table is in memory once."""
+    """The columns as one array, filled batch by batch so that the table is in memory only once."""
     array = np.empty((file.metadata.num_rows, len(names)), dtype)
     begin = 0
-    for batch in file.iter_batches(max(1, CHUNK_NUMBERS // len(names)), columns=list(names)):
+    for batch in file.iter_batches(max(1, NUMBERS_AT_ONCE // len(names)), columns=list(names)):
         nulls = [name for name in names if batch.column(name).null_count]
         if nulls:
             hint = "Fill them; pandas writes NaN as null."
@@ -119,7 +119,7 @@ def _fill(where: str, file: Any, names: Sequence[str], dtype: Any, takes_tokens:
 
 
 def write_table(path: str, y: Array) -> None:
-    """Write y (n, features), or one row (features,), as columns y0, y1, ... of a .parquet file.
+    """Write y (rows, features), or a single row (features,), as columns y0, y1, ... of a .parquet file.
 
     Raises
     ------
@@ -131,9 +131,9 @@ def write_table(path: str, y: Array) -> None:
     names = [f"y{index}" for index in range(rows.shape[1])]
     kind = pyarrow.from_numpy_dtype(rows.dtype)
     schema = pyarrow.schema([(name, kind) for name in names])
-    chunk = max(1, CHUNK_NUMBERS // len(names))
+    size = max(1, NUMBERS_AT_ONCE // len(names))
     with parquet.ParquetWriter(path, schema) as writer:
-        for begin in range(0, len(rows), chunk):
-            columns = np.ascontiguousarray(rows[begin : begin + chunk].T)
+        for begin in range(0, len(rows), size):
+            columns = np.ascontiguousarray(rows[begin : begin + size].T)
             arrays = [pyarrow.array(column) for column in columns]
             writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))

@@ -1,4 +1,7 @@
-"""A stream of numbers through a model, as it comes: a .npy stream, or raw numbers without a header."""
+"""Numbers from stdin, and a model that runs over them as they come.
+
+The stream is a .npy file, or raw numbers without a header.
+"""
 
 import io
 import os
@@ -12,16 +15,17 @@ from numpy.lib import format as npy
 
 from fastrnn.arrays import Array
 from fastrnn.checks import check_tokens
-from fastrnn.cli.running.blocks import (
-    Part,
+from fastrnn.cli.running.kinds import NPY_MAGIC
+from fastrnn.cli.running.pieces import (
+    Patch,
     Piece,
-    block_of_rows,
-    block_of_steps,
+    looks_across_rows,
     open_stream,
+    rows_in_piece,
     set_state,
+    steps_in_piece,
     takes_last,
 )
-from fastrnn.cli.running.kinds import NPY_MAGIC
 from fastrnn.cli.running.recording import (
     Layout,
     check_layout,
@@ -43,7 +47,10 @@ _HEADERS = {
 
 
 class Header(NamedTuple):
-    """What is known of a stream before its numbers: `shape` as the model takes it, T -1 in a raw stream."""
+    """What is known of a stream before its numbers come.
+
+    `shape` is that of x as the model takes it. T is -1 in a raw stream.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -51,22 +58,22 @@ class Header(NamedTuple):
     is_raw: bool
 
 
-class Incoming:
-    """A stream of numbers.
+class InputStream:
+    """A stream of numbers from stdin.
 
     Parameters
     ----------
     file : binary file
-        Read by ``read1``, which gives what is there, where it has that; else by ``read``.
+        Its ``read1`` is called if it has one, which returns what is there, else ``read``.
     model : Sequential
 
     Attributes
     ----------
     header : Header
     layout : Layout
-        Of x, its T 1 where nobody knows it yet.
+        That of x. T is 1 while nobody knows it.
     count : int
-        How many items, steps or rows, have been given.
+        How many items (steps or rows) have come so far.
 
     Raises
     ------
@@ -84,13 +91,13 @@ class Incoming:
         self.header = self._read_npy_header() if self._begins_as_npy() else self._raw_header()
         self.layout = check_layout(WHERE, model, tuple(abs(size) for size in self.header.shape))
 
-    def blocks(self, item: tuple[int, ...], most: int) -> Iterator[Array]:
-        """The numbers as arrays (n, *item), n from 1 to `most`, each as soon as one item is whole.
+    def arrays(self, item: tuple[int, ...], most: int) -> Iterator[Array]:
+        """The numbers as arrays (n, *item), n from 1 to `most`, each as soon as one item is complete.
 
         Raises
         ------
         FormatError
-            The stream ends too soon or too late. Whatever was whole has been given then.
+            The stream ends too soon or too late. All complete items have been returned by then.
         """
         size = prod(item) * self.header.dtype.itemsize
         wanted = None if self.header.is_raw else prod(self.header.shape) // prod(item)
@@ -111,23 +118,23 @@ class Incoming:
         return (self.count, *self.header.shape[1:]) if self.header.is_raw else self.header.shape
 
     def spool(self, folder: str | None = None) -> Array:
-        """All the numbers, as an array on a file without a name in a folder."""
+        """All the numbers, as an array mapped from a nameless file in a folder."""
         file: Any
         with tempfile.TemporaryFile(dir=folder) as file:
             item = self.header.shape[1:] if self.header.is_raw else ()
-            for block in self.blocks(item, max(1, 2**20 // prod(item))):
-                file.write(block.tobytes())
+            for array in self.arrays(item, max(1, 2**20 // prod(item))):
+                file.write(array.tobytes())
             file.flush()
             dtype = self.header.dtype.newbyteorder("=")
             shape = self.header.shape
             if self.header.is_raw:
                 shape = (os.path.getsize(file.fileno()) // (prod(item) * dtype.itemsize), *item)
             order: Any = "F" if self.header.is_fortran else "C"
-            array: Array = np.memmap(file, dtype, "r", shape=shape, order=order)
-        return array
+            whole: Array = np.memmap(file, dtype, "r", shape=shape, order=order)
+        return whole
 
     def _receive(self, most: int) -> bool:
-        """Wait for more bytes, as many as are there; False at the end of the stream."""
+        """Wait for more bytes and take those that are there. False at the end of the stream."""
         data: bytes = self._read(max(1, most - len(self._rest)))
         self._rest += data
         return bool(data)
@@ -188,7 +195,7 @@ class Incoming:
     def _check_end(self, wanted: int | None, size: int) -> None:
         if self.count == wanted:
             if self._rest or self._receive(1):
-                raise FormatError(message(WHERE, "the end behind the array", "more bytes"))
+                raise FormatError(message(WHERE, "the end after the array", "more bytes"))
             return
         got = f"{self.count}"
         if self._rest:
@@ -199,55 +206,53 @@ class Incoming:
             raise FormatError(message(WHERE, f"whole steps of {size} bytes each", got))
 
 
-def live_pieces(incoming: Incoming) -> Iterator[Piece] | None:
-    """What a stream gives, as it comes; None where its numbers do not come in an order that allows it.
+def run_live(stream_in: InputStream) -> Iterator[Piece] | None:
+    """Run the stream's model as the numbers come. None where their order does not allow it.
 
-    That is so where the model needs a whole sequence and the sequences do not come one after the
-    other. `Incoming.spool` keeps them all then.
+    That is so where the model needs whole sequences and these do not come one after the other. Then
+    `InputStream.spool` keeps all numbers until the end.
     """
-    header, model, layout = incoming.header, incoming.model, incoming.layout
+    header, model, layout = stream_in.header, stream_in.model, stream_in.layout
     if header.is_fortran:
         return None
     if layout.time_axis == 0:
         stream = open_stream(model, layout.B)
-        return None if stream is None else _steps(incoming, stream, layout)
-    most = block_of_rows(model, layout)
-    looks_across = any(layer.dim != -1 for layer in model.layers if hasattr(layer, "dim"))
-    return None if looks_across else _rows(incoming, layout, most)
+        return None if stream is None else _steps(stream_in, stream, layout)
+    return None if looks_across_rows(model) else _rows(stream_in, layout, rows_in_piece(model, layout))
 
 
-def _steps(incoming: Incoming, stream: "fastrnn.Stream", layout: Layout) -> Iterator[Piece]:
-    model, T = incoming.model, incoming.header.shape[0]
+def _steps(stream_in: InputStream, stream: "fastrnn.Stream", layout: Layout) -> Iterator[Piece]:
+    model, T = stream_in.model, stream_in.header.shape[0]
     is_last = takes_last(model)
     set_state(stream, model, ())
     done = 0
-    for block in incoming.blocks(layout.shape[1:], block_of_steps(model, layout)):
-        _check_tokens(model, block, done, "step")
-        y = stream.run(block)
+    for x in stream_in.arrays(layout.shape[1:], steps_in_piece(model, layout)):
+        _check_tokens(model, x, done, "step")
+        y = stream.run(x)
         shape = y.shape[1:] if is_last else (T, *y.shape[1:])
         place: Any = Ellipsis if is_last else slice(done, done + len(y))
         done += len(y)
-        part = Part("y", shape, place, y[-1] if is_last else y)
-        yield Piece(done, (part,), tuple(flatten_state(stream.state)))
+        patch = Patch("y", shape, place, y[-1] if is_last else y)
+        yield Piece(done, (patch,), tuple(flatten_state(stream.state)))
 
 
-def _rows(incoming: Incoming, layout: Layout, most: int) -> Iterator[Piece]:
-    model, B = incoming.model, layout.shape[0]
+def _rows(stream_in: InputStream, layout: Layout, most: int) -> Iterator[Piece]:
+    model, B = stream_in.model, layout.shape[0]
     done = 0
-    for block in incoming.blocks(layout.shape[1:], most):
-        _check_tokens(model, block, done, "row")
-        y, after = model(block)
-        rows = slice(done, done + len(block))
-        done += len(block)
-        parts = [Part("y", (B, *y.shape[1:]), rows, y)]
+    for x in stream_in.arrays(layout.shape[1:], most):
+        _check_tokens(model, x, done, "row")
+        y, after = model(x)
+        rows = slice(done, done + len(x))
+        done += len(x)
+        patches = [Patch("y", (B, *y.shape[1:]), rows, y)]
         for index, array in enumerate(flatten_state(after)):
             shape = (array.shape[0], B, *array.shape[2:])
-            parts.append(Part(f"state{index}", shape, (slice(None), rows), array))
-        yield Piece(done, tuple(parts), ())
+            patches.append(Patch(f"state{index}", shape, (slice(None), rows), array))
+        yield Piece(done, tuple(patches), ())
 
 
-def _check_tokens(model: "fastrnn.Sequential", block: Array, done: int, unit: str) -> None:
+def _check_tokens(model: "fastrnn.Sequential", x: Array, done: int, unit: str) -> None:
     """Refuse tokens out of range, and say where in the whole stream they came."""
     layer = model.layers[0]
     if layer.takes_tokens:
-        check_tokens(f"{WHERE}, from {unit} {done} on", block, layer.num_tokens)
+        check_tokens(f"{WHERE}, from {unit} {done} on", x, layer.num_tokens)

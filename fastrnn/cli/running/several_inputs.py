@@ -1,4 +1,4 @@
-"""Several inputs: what their outputs are called, and one progress for all."""
+"""Several inputs: the names of their outputs, and one progress display for all."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,12 +8,12 @@ from fastrnn.errors import message, quote
 
 
 def check_names(inputs: Sequence[str]) -> list[str]:
-    """The names of the outputs: those of the inputs, without their folders.
+    """The names of the outputs: those of the inputs without their folders.
 
     Raises
     ------
     ValueError
-        Two inputs have one name, one is stdin, or a name has no known ending.
+        Two inputs have the same name, one is stdin, or a name has no known ending.
     OSError, FormatError
         An input cannot be read, or is not what its name says.
     """
@@ -30,17 +30,17 @@ def check_names(inputs: Sequence[str]) -> list[str]:
 
 
 def state_name(name: str) -> str:
-    """What the file with the final states of an input of that name is called."""
+    """The name of the file with the final states, for an input of this name."""
     return os.path.splitext(name)[0] + NPZ
 
 
 def make_folder(option: str, path: str) -> list[str]:
-    """Make a folder that is missing, and those above it; the folders that were made, the inner ones first.
+    """Make a folder, and those above it, if missing. Returns the folders that were made, inner ones first.
 
     Raises
     ------
     NotADirectoryError
-        A file is in its place.
+        A file has this name.
     """
     if os.path.isdir(path):
         return []
@@ -55,13 +55,13 @@ def make_folder(option: str, path: str) -> list[str]:
     return missing
 
 
-class Shares:
-    """One progress for several inputs, each of which counts by its size.
+class SharedProgress:
+    """One progress display for several inputs, each of which counts by its size.
 
     Parameters
     ----------
     sizes : sequence of int
-        The bytes of each input.
+        Bytes of each input.
     report : callable (done, total)
     """
 
@@ -69,6 +69,6 @@ class Shares:
         self._sizes, self._report = sizes, report
 
     def of(self, index: int) -> Callable[[int, int], None]:
-        """The function for the input of that number, which is told of its own steps or rows."""
+        """The function that reports for one input, in steps or rows of that input."""
         before, size, total = sum(self._sizes[:index]), self._sizes[index], sum(self._sizes)
         return lambda done, of: self._report(before + size * done // of, total)
