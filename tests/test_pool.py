@@ -45,7 +45,7 @@ def random_model(rng, kind="LSTM", hidden_size=18, backend="auto", is_deep=True,
 
 
 def random_inputs(rng, model, *shape):
-    if model.layers[0].takes_tokens:
+    if model.signature.takes_tokens:
         return rng.integers(TOKENS, size=shape)
     return rng.standard_normal((*shape, 5)).astype(np.float32)
 

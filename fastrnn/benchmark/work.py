@@ -107,7 +107,7 @@ def live_specs(where: str, layers: Sequence["fastrnn.layers.Layer"]) -> tuple[La
         A layer needs the whole sequence.
     """
     live = StreamLayers(where, layers).layers
-    return tuple(LayerSpec("Dropout") if layer.is_last_step else layer.spec() for layer in live)
+    return tuple(LayerSpec("Dropout") if layer.signature.gives_last else layer.spec() for layer in live)
 
 
 def recurrent_shape(spec: LayerSpec) -> RecurrentSpec:

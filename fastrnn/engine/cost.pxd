@@ -12,7 +12,7 @@ cdef extern from *:
     #define FRNN_NEAR_BYTES_PER_NS 140.0     /* weights read from the second-level cache */
     #define FRNN_FAR_BYTES_PER_NS 100.0      /* and from beyond it */
     #define FRNN_NEAR_BYTES (512.0 * 1024)   /* weights that stay in it from step to step */
-    #define FRNN_SHOWN 0.2                   /* the part of the shorter of the two that the longer does not hide */
+    #define FRNN_SHOWN 0.2                   /* of the shorter of the two: not hidden */
     #define FRNN_EXCHANGED_BYTES_PER_NS 20.0 /* of h that another core wrote */
     #define FRNN_STEP_NS 60.0                /* a step, besides its products */
     """

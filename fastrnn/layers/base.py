@@ -27,10 +27,6 @@ class Layer:
     ----------
     features_in, features_out : int or None
         The last axis that the layer takes and gives. None in: any; None out: as it came in.
-    num_tokens : int
-        For a layer that takes tokens: how many there are.
-    passes_on : bool
-        A step gives just what it takes.
     option_names : tuple of str
         The options of `spec`, all that a saved model may give.
     """
@@ -38,13 +34,8 @@ class Layer:
     option_names: ClassVar[tuple[str, ...]] = ()
     features_in: int | None = None
     features_out: int | None = None
-    is_recurrent = False
     has_backend = False
     needs_weights = False
-    takes_tokens = False
-    is_last_step = False
-    passes_on = False
-    num_tokens: int
     threads: int | None
     backend: str
     __call__: ClassVar[Callable[..., Any]]

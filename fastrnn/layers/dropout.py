@@ -29,7 +29,6 @@ class Dropout(Layer):
     """
 
     option_names = ("p",)
-    passes_on = True
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = check_number("Dropout", "p", p)

@@ -28,9 +28,6 @@ class Last(Layer):
     Source: the indexing of torch's "output", https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
     """
 
-    is_last_step = True
-    passes_on = True
-
     @property
     def signature(self) -> Signature:
         return Signature(Trait.LAST, gives_last=True)

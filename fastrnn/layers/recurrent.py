@@ -39,7 +39,6 @@ LayerState = TypeVar("LayerState", bound=State)
 class RecurrentLayer(Layer, Generic[LayerState]):
     """What RNN, GRU and LSTM share."""
 
-    is_recurrent = True
     has_backend = True
     needs_weights = True
     option_names: ClassVar[tuple[str, ...]] = ("batch_first", "precision")

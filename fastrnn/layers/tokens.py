@@ -44,12 +44,11 @@ class OneHot(Layer):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.functional.one_hot.html
     """
 
-    takes_tokens = True
     option_names = ("num_classes", "precision")
 
     def __init__(self, num_classes: int, precision: str = "float32") -> None:
         self.num_classes = check_positive("OneHot", "num_classes", num_classes)
-        self.num_tokens = self.features_out = self.num_classes
+        self.features_out = self.num_classes
         self.precision = precision
         self.dtype = check_precision("OneHot", precision)
 
@@ -75,7 +74,7 @@ class OneHot(Layer):
     @property
     def signature(self) -> Signature:
         return Signature(
-            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_tokens, dtype=self.dtype
+            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_classes, dtype=self.dtype
         )
 
     def operator(self, dtype: np.dtype[Any]) -> TokenRows:
@@ -88,7 +87,6 @@ class Embedding(Layer):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
     """
 
-    takes_tokens = True
     needs_weights = True
     option_names = ("precision",)
     num_embeddings: int
@@ -107,7 +105,7 @@ class Embedding(Layer):
         self.dtype = check_precision("Embedding", precision)
         self.weight = own(weight, self.dtype)
         self.num_embeddings, self.embedding_dim = self.weight.shape
-        self.num_tokens, self.features_out = self.weight.shape
+        self.features_out = self.embedding_dim
         return self
 
     @classmethod
@@ -162,7 +160,7 @@ class Embedding(Layer):
     @property
     def signature(self) -> Signature:
         return Signature(
-            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_tokens, dtype=self.dtype
+            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_embeddings, dtype=self.dtype
         )
 
     def operator(self, dtype: np.dtype[Any]) -> TokenRows:

@@ -86,8 +86,8 @@ def _left_open(specs: Sequence[LayerSpec]) -> tuple[str, ...]:
 def with_last(model: Sequential) -> Sequential:
     """Return the model with a `Last` after its last recurrent layer."""
     layers = list(model.layers)
-    indices = [index for index, layer in enumerate(layers) if layer.is_recurrent]
-    if not indices or any(layer.is_last_step for layer in layers):
+    indices = [index for index, layer in enumerate(layers) if layer.signature.states]
+    if not indices or model.signature.gives_last:
         got = "one without" if not indices else "one that has Last already"
         raise ValueError(message("--last", "a model with a recurrent layer and no Last", got))
     result = Sequential(*layers[: indices[-1] + 1], Last(), *layers[indices[-1] + 1 :])

@@ -38,15 +38,15 @@ Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], Sequential]"
 def golden_shape(model: Sequential) -> tuple[int, ...]:
     """Return the shape of the input of a model's self-test."""
     shape = (ROWS, STEPS) if model.batch_first else (STEPS, ROWS)
-    return shape if model.layers[0].takes_tokens else (*shape, model.features_in or 4)
+    return shape if model.signature.takes_tokens else (*shape, model.features_in or 4)
 
 
 def golden_input(model: Sequential) -> Array:
     """Return the seeded input of a model's self-test: normal numbers, or tokens."""
     random = np.random.default_rng(SEED)
     shape = golden_shape(model)
-    if model.layers[0].takes_tokens:
-        return random.integers(model.layers[0].num_tokens, size=shape)
+    if model.signature.tokens is not None:
+        return random.integers(model.signature.tokens, size=shape)
     return random.standard_normal(shape)
 
 
@@ -56,11 +56,11 @@ def fits_golden(model: Sequential, x: Array | None, y: Array | None) -> bool:
         return False
     example = golden_shape(model)
     shape = [*example[:2], model.features_out or example[-1]]
-    if any(layer.is_last_step for layer in model.layers):
+    if model.signature.gives_last:
         del shape[1 if model.batch_first else 0]
     return (
         x.shape == example
-        and x.dtype == (np.int64 if model.layers[0].takes_tokens else np.float64)
+        and x.dtype == (np.int64 if model.signature.takes_tokens else np.float64)
         and y.shape == tuple(shape)
         and y.dtype == np.float64
     )

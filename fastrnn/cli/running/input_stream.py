@@ -29,11 +29,11 @@ from fastrnn.cli.running.pieces import (
 from fastrnn.cli.running.recording import (
     Layout,
     check_layout,
-    flatten_state,
     input_dtype,
     with_features,
 )
 from fastrnn.errors import FormatError, message
+from fastrnn.saving.golden import state_arrays
 
 if TYPE_CHECKING:
     import fastrnn
@@ -154,7 +154,7 @@ class InputStream:
 
     def _raw_header(self) -> Header:
         model, dtype = self.model, input_dtype(self.model)
-        if model.layers[0].takes_tokens:
+        if model.signature.takes_tokens:
             return Header((-1,), np.dtype("<i8"), False, True)
         if model.features_in is None or dtype is None:
             hint = "Send a .npy stream, whose header says it."
@@ -233,7 +233,7 @@ def _steps(stream_in: InputStream, stream: "fastrnn.Stream", layout: Layout) -> 
         place: Any = Ellipsis if is_last else slice(done, done + len(y))
         done += len(y)
         patch = Patch("y", shape, place, y[-1] if is_last else y)
-        yield Piece(done, (patch,), tuple(flatten_state(stream.state)))
+        yield Piece(done, (patch,), tuple(state_arrays(stream.state)))
 
 
 def _rows(stream_in: InputStream, layout: Layout, most: int) -> Iterator[Piece]:
@@ -245,7 +245,7 @@ def _rows(stream_in: InputStream, layout: Layout, most: int) -> Iterator[Piece]:
         rows = slice(done, done + len(x))
         done += len(x)
         patches = [Patch("y", (B, *y.shape[1:]), rows, y)]
-        for index, array in enumerate(flatten_state(after)):
+        for index, array in enumerate(state_arrays(after)):
             shape = (array.shape[0], B, *array.shape[2:])
             patches.append(Patch(f"state{index}", shape, (slice(None), rows), array))
         yield Piece(done, tuple(patches), ())
@@ -253,6 +253,5 @@ def _rows(stream_in: InputStream, layout: Layout, most: int) -> Iterator[Piece]:
 
 def _check_tokens(model: "fastrnn.Sequential", x: Array, done: int, unit: str) -> None:
     """Refuse tokens out of range, and say where in the whole stream they came."""
-    layer = model.layers[0]
-    if layer.takes_tokens:
-        check_tokens(f"{WHERE}, from {unit} {done} on", x, layer.num_tokens)
+    if model.signature.tokens is not None:
+        check_tokens(f"{WHERE}, from {unit} {done} on", x, model.signature.tokens)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastrnn.arrays import Array
-from fastrnn.cli.running.recording import Layout, Recording, flatten_state, pack_state
+from fastrnn.cli.running.recording import Layout, Recording, pack_state
+from fastrnn.saving.golden import state_arrays
 
 if TYPE_CHECKING:
     import fastrnn
@@ -110,7 +111,7 @@ class Pieces:
                 patch = Patch("y", (shape[1], shape[0], *shape[2:]), (slice(None), place), y.swapaxes(0, 1))
             else:
                 patch = Patch("y", shape, place, y)
-            yield Piece(end, (patch,), tuple(flatten_state(stream.state)))
+            yield Piece(end, (patch,), tuple(state_arrays(stream.state)))
 
     def _rows(self, B: int, done: int) -> Iterator[Piece]:
         """Pieces of rows, each row with its whole sequence."""
@@ -128,13 +129,13 @@ class Pieces:
             patches = [_rows_patch("y", y, B, rows, 0 if self.takes_last else axis)]
             patches += [
                 _rows_patch(f"state{index}", array, B, rows, 1)
-                for index, array in enumerate(flatten_state(after))
+                for index, array in enumerate(state_arrays(after))
             ]
             yield Piece(end, tuple(patches), ())
 
     def _whole(self) -> Iterator[Piece]:
         y, after = self.model(self.recording.x, pack_state(self.model, self.recording.state))
-        yield Piece(1, (Patch("y", y.shape, Ellipsis, y),), tuple(flatten_state(after)))
+        yield Piece(1, (Patch("y", y.shape, Ellipsis, y),), tuple(state_arrays(after)))
 
 
 def _rows_patch(name: str, values: Array, B: int, rows: slice, axis: int) -> Patch:
@@ -143,7 +144,7 @@ def _rows_patch(name: str, values: Array, B: int, rows: slice, axis: int) -> Pat
 
 
 def takes_last(model: "fastrnn.Sequential") -> bool:
-    return any(layer.is_last_step for layer in model.layers)
+    return model.signature.gives_last
 
 
 def count_out_axes(model: "fastrnn.Sequential", layout: Layout) -> int:
@@ -188,7 +189,7 @@ def _most(model: "fastrnn.Sequential", layout: Layout, times: int) -> int:
     weights: int = sum(
         array.size
         for layer in model.layers
-        if not layer.takes_tokens
+        if not layer.signature.takes_tokens
         for array in layer.spec().tensors.values()
     )
     numbers = PIECE_NUMBERS // (_width(model, layout) * times)
@@ -198,5 +199,5 @@ def _most(model: "fastrnn.Sequential", layout: Layout, times: int) -> int:
 def _width(model: "fastrnn.Sequential", layout: Layout) -> int:
     """How many numbers a step of one row has at the widest place, from the input to the output."""
     widths = [layer.features_out or 1 for layer in model.layers]
-    given = 1 if model.layers[0].takes_tokens else layout.shape[-1]
+    given = 1 if model.signature.takes_tokens else layout.shape[-1]
     return max(given, *widths)

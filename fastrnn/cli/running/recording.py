@@ -9,6 +9,7 @@ import numpy as np
 from fastrnn.arrays import Array, State
 from fastrnn.checks import check_lengths, check_tokens
 from fastrnn.errors import join, message
+from fastrnn.program.sequential import nest_state
 
 if TYPE_CHECKING:
     import fastrnn
@@ -66,7 +67,7 @@ class Layout:
 
 def check_layout(where: str, model: "fastrnn.Sequential", shape: tuple[int, ...]) -> Layout:
     """The layout of an x of this shape, if the model takes it."""
-    takes_tokens = model.layers[0].takes_tokens
+    takes_tokens = model.signature.takes_tokens
     axes = len(shape) - (0 if takes_tokens else 1)
     if axes not in (1, 2) or 0 in shape:
         features = "" if takes_tokens else ", I"
@@ -83,7 +84,7 @@ def check_layout(where: str, model: "fastrnn.Sequential", shape: tuple[int, ...]
 
 def with_features(model: "fastrnn.Sequential", shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape as the model takes it: (T, 1) for (T,) if the model takes one feature."""
-    is_flat = len(shape) == 1 and not model.layers[0].takes_tokens and model.features_in == 1
+    is_flat = len(shape) == 1 and not model.signature.takes_tokens and model.features_in == 1
     return (*shape, 1) if is_flat else shape
 
 
@@ -118,8 +119,8 @@ def check_recording(
     if rows is not None:
         x, lengths, state = _cut(where, rows, layout, x, lengths, state)
         layout = check_layout(where, model, x.shape)
-    if model.layers[0].takes_tokens:
-        check_tokens(where, x, model.layers[0].num_tokens)
+    if model.signature.tokens is not None:
+        check_tokens(where, x, model.signature.tokens)
     elif x.dtype.kind not in "fiub":
         raise TypeError(message(where, "an array of real numbers", f"one of {x.dtype}"))
     return Recording(x, lengths, state), layout
@@ -128,7 +129,7 @@ def check_recording(
 def _check_lengths(where: str, model: "fastrnn.Sequential", lengths: Array, layout: Layout) -> Array:
     if layout.B is None:
         raise ValueError(message(where, "a batch beside lengths", f"an array of shape {layout.shape}"))
-    if not any(layer.is_recurrent or layer.is_last_step for layer in model.layers):
+    if not (model.signature.states or model.signature.gives_last):
         hint = "Lengths change nothing of what its layers give."
         raise ValueError(message(where, "no lengths for this model", "lengths", hint))
     return check_lengths(where, lengths, layout.T, layout.B)
@@ -173,35 +174,17 @@ def _cut(
 
 def state_shapes(model: "fastrnn.Sequential", B: int | None) -> list[tuple[int, ...]]:
     """The shapes of the arrays of a model's state, for B rows or without an axis of rows."""
-    layers: Any = [layer for layer in model.layers if layer.is_recurrent]
-    return [shape for layer in layers for shape in layer.shape.state_shapes(B).values()]
+    return list(model.signature.state_shapes(B).values())
 
 
 def state_names(model: "fastrnn.Sequential") -> list[str]:
     """The names of those arrays in files: state0, state1, ..."""
-    return [f"state{index}" for index in range(len(state_shapes(model, None)))]
-
-
-def flatten_state(state: State | None) -> list[Array]:
-    """The arrays of a state in order: h and c of the first recurrent layer, and so on."""
-    if state is None:
-        return []
-    if isinstance(state, tuple):
-        return [array for part in state for array in flatten_state(part)]
-    return [state]
+    return list(model.signature.states)
 
 
 def pack_state(model: "fastrnn.Sequential", arrays: Sequence[Array]) -> State | None:
     """The state made of these arrays, as the model takes it. None, which means zeros, if there are none."""
-    if not arrays:
-        return None
-    rest = iter(arrays)
-    layers: Any = [layer for layer in model.layers if layer.is_recurrent]
-    states: list[State] = []
-    for layer in layers:
-        part = tuple(next(rest) for _ in layer.shape.state_shapes(None))
-        states.append(part if len(part) > 1 else part[0])
-    return states[0] if len(states) == 1 else tuple(states)
+    return nest_state(model, arrays) if arrays else None
 
 
 def describe_names(model: "fastrnn.Sequential") -> str:
@@ -211,7 +194,7 @@ def describe_names(model: "fastrnn.Sequential") -> str:
 
 def input_dtype(model: "fastrnn.Sequential") -> np.dtype[Any] | None:
     """The dtype that inputs are converted to: int64 for tokens, None if no layer has a dtype."""
-    if model.layers[0].takes_tokens:
+    if model.signature.takes_tokens:
         return np.dtype(np.int64)
     dtypes = [layer.dtype for layer in model.layers if hasattr(layer, "dtype")]
     return dtypes[0] if dtypes else None

@@ -60,7 +60,7 @@ def read_table(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | 
         with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
             names = _pick(where, list(schema.names), columns)
-            takes_tokens = model.layers[0].takes_tokens
+            takes_tokens = model.signature.takes_tokens
             _check_types(where, names, schema, pyarrow.types, takes_tokens)
             _check_count(where, names, 1 if takes_tokens else model.features_in, takes_tokens)
             kinds = [schema.field(name).type.to_pandas_dtype() for name in names]
