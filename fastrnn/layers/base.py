@@ -27,6 +27,8 @@ class Layer:
     ----------
     features_in, features_out : int or None
         The last axis that the layer takes and gives. None in: any; None out: as it came in.
+    tokens : int or None
+        How many tokens there are, of a layer that takes tokens. None: it takes numbers.
     option_names : tuple of str
         The options of `spec`, all that a saved model may give.
     """
@@ -34,6 +36,7 @@ class Layer:
     option_names: ClassVar[tuple[str, ...]] = ()
     features_in: int | None = None
     features_out: int | None = None
+    tokens: int | None = None
     has_backend = False
     needs_weights = False
     threads: int | None
@@ -62,7 +65,7 @@ class Layer:
     def signature(self) -> Signature:
         """What the layer takes, gives and keeps."""
         dtype = getattr(self, "dtype", None)
-        return Signature(Trait.ROWWISE, self.features_in, self.features_out, dtype=dtype)
+        return Signature(Trait.ROWWISE, self.features_in, self.features_out, self.tokens, dtype)
 
     def operator(self, dtype: np.dtype[Any]) -> Operator | None:
         """What computes the layer in compiled code, at a dtype; None: it has to be called."""

@@ -16,7 +16,6 @@ from fastrnn.checks import (
 )
 from fastrnn.importers.parameters import read_parameters
 from fastrnn.layers.base import Layer, no_weights, own, shown
-from fastrnn.operators.signature import Signature, Trait
 from fastrnn.operators.stateless import TokenRows
 from fastrnn.spec import LayerSpec
 
@@ -48,7 +47,7 @@ class OneHot(Layer):
 
     def __init__(self, num_classes: int, precision: str = "float32") -> None:
         self.num_classes = check_positive("OneHot", "num_classes", num_classes)
-        self.features_out = self.num_classes
+        self.tokens = self.features_out = self.num_classes
         self.precision = precision
         self.dtype = check_precision("OneHot", precision)
 
@@ -70,12 +69,6 @@ class OneHot(Layer):
         out = np.zeros((*tokens.shape, self.num_classes), self.dtype)
         np.put_along_axis(out, tokens[..., None].astype(np.intp), 1, axis=-1)
         return out
-
-    @property
-    def signature(self) -> Signature:
-        return Signature(
-            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_classes, dtype=self.dtype
-        )
 
     def operator(self, dtype: np.dtype[Any]) -> TokenRows:
         return TokenRows(None, dtype.name, self.num_classes, self.num_classes)
@@ -105,7 +98,7 @@ class Embedding(Layer):
         self.dtype = check_precision("Embedding", precision)
         self.weight = own(weight, self.dtype)
         self.num_embeddings, self.embedding_dim = self.weight.shape
-        self.features_out = self.embedding_dim
+        self.tokens, self.features_out = self.weight.shape
         return self
 
     @classmethod
@@ -156,12 +149,6 @@ class Embedding(Layer):
         """
         rows: Floats = self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
         return rows
-
-    @property
-    def signature(self) -> Signature:
-        return Signature(
-            Trait.ROWWISE, features_out=self.features_out, tokens=self.num_embeddings, dtype=self.dtype
-        )
 
     def operator(self, dtype: np.dtype[Any]) -> TokenRows:
         return TokenRows(self.weight, dtype.name, *self.weight.shape)
