@@ -27,8 +27,19 @@ else:
 kernel_args = [] if is_msvc else ["-ffp-contract=off"]
 
 
-# The pool's atomics are C11's.
-pool_args = ["/std:c11"] if is_msvc else ["-std=gnu11", "-pthread"]
+# The team's atomics are C11's.
+team_args = ["/std:c11"] if is_msvc else ["-std=gnu11", "-pthread"]
+TEAM = (
+    "jobs.c",
+    "slices.c",
+    "workers.c",
+    "sleep.c",
+    "places.c",
+    "availability.c",
+    "sharing_cost.c",
+    "no_threads.c",
+    "forks.c",
+)
 
 
 # Commands that compile; others, as those that make metadata or a source archive, want no compiler.
@@ -90,7 +101,7 @@ def extension(name, *sources, **options):
 extensions = [
     extension("engine.packing"),
     extension("engine.blas.tables"),
-    extension("engine.threads.team", "threads.c", extra_compile_args=compile_args + pool_args),
+    extension("engine.threads.team", *TEAM, extra_compile_args=compile_args + team_args),
     extension("engine.plan"),
     extension("engine.drivers"),
     extension("operators.operator"),

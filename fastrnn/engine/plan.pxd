@@ -1,7 +1,7 @@
 """What a call works on, how it is divided among threads, and where its memory lies."""
 
 from fastrnn.engine.backend cimport frnn_backend, frnn_cell, frnn_step
-from fastrnn.engine.threads.team cimport frnn_company
+from fastrnn.engine.threads.team cimport frnn_sharing_cost
 
 
 cdef enum Kind:
@@ -127,7 +127,7 @@ cdef struct Call:
     Py_ssize_t *sorted_lengths  # (B,)
 
 
-cdef frnn_company LEAST
+cdef frnn_sharing_cost LEAST
 
 cdef size_t plan(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
@@ -135,7 +135,7 @@ cdef size_t plan(
 cdef size_t room(const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads) noexcept nogil
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-    const frnn_company *company,
+    const frnn_sharing_cost *cost,
 ) noexcept nogil
 cdef size_t lay_out(const Stack *stack, Call *call, char *memory, bint is_ragged) noexcept nogil
 cdef Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil

@@ -7,7 +7,7 @@ number are the same in every plan, so the bits are too. What a slice does in a p
 """
 
 from fastrnn.engine.backend cimport frnn_cell
-from fastrnn.engine.threads.team cimport available, company_now, frnn_company
+from fastrnn.engine.threads.team cimport available, frnn_sharing_cost, sharing_cost_now
 
 # A block's gates should stay in the second-level cache while its steps use them up, but a projection of fewer
 # rows than these wastes the weights that it reads.
@@ -33,12 +33,12 @@ cdef double NEAR_BYTES = 512 * 1024    # that stay there from step to step
 cdef double SHOWN = 0.2                 # of the shorter of the two: does not hide behind the longer
 cdef double EXCHANGED_BYTES_PER_NS = 20  # of h that another core wrote
 cdef double STEP_NS = 60                # a step besides its products
-cdef double START_NS = 4000             # of having company at all
+cdef double START_NS = 4000             # of sharing work at all
 cdef double WORTH = 0.85                # of the time alone: a plan that takes more is not worth its threads
 
-# What it costs to share work, until that was tried out, and at the least.
-cdef frnn_company USUAL = frnn_company(phase=150, work=1)
-cdef frnn_company LEAST = frnn_company(phase=0, work=1)
+# The sharing cost that is taken for granted until a trial has measured it, and the least there can be.
+cdef frnn_sharing_cost USUAL = frnn_sharing_cost(phase_ns=150, slowdown=1)
+cdef frnn_sharing_cost LEAST = frnn_sharing_cost(phase_ns=0, slowdown=1)
 
 
 # ---------------------------------------------------------------- planning
@@ -180,24 +180,24 @@ cdef size_t room(const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged,
     """The memory that such calls want, however many threads are free then and whatever sharing costs."""
     cdef size_t size = 0
     cdef Call call
-    cdef frnn_company company
+    cdef frnn_sharing_cost cost
     cdef int free
     for free in range(1, threads + 1):
-        company = LEAST
-        while company.phase <= 2000:
-            choose(stack, &call, T, B, is_ragged, free, &company)
+        cost = LEAST
+        while cost.phase_ns <= 2000:
+            choose(stack, &call, T, B, is_ragged, free, &cost)
             size = max(size, lay_out(stack, &call, NULL, is_ragged))
             if call.kind == ALONE:  # and so it is where a phase costs more
                 break
-            company.phase = max(125, 2 * company.phase)
+            cost.phase_ns = max(125, 2 * cost.phase_ns)
     return size
 
 
 cdef void choose(
     const Stack *stack, Call *call, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-    const frnn_company *company,
+    const frnn_sharing_cost *cost,
 ) noexcept nogil:
-    """The plan, if so many threads are free and sharing costs that; NULL: what it costs now."""
+    """The plan, if this many threads are free at this sharing cost; NULL: what it is now."""
     cdef double phases, alone, longest, work
     cdef Py_ssize_t block, parts, most
     cdef int slices
@@ -211,7 +211,7 @@ cdef void choose(
     choice.block = block_of(stack, T, B, 1)
     choice.longest = 0
     choice.time = alone * WORTH
-    choice.company = company
+    choice.cost = cost
     if choice.time < START_NS and choice.only < 0:
         threads = 1
     # Rows: as many slices as threads, each through all time and layers.
@@ -253,7 +253,7 @@ cdef void choose(
 cdef struct Choice:
     # The best plan so far, by its time.
     int only
-    const frnn_company *company
+    const frnn_sharing_cost *cost
     Kind kind
     int slices
     Py_ssize_t block
@@ -266,8 +266,8 @@ cdef void consider(
 ) noexcept nogil:
     """Take a plan of so many phases and nanoseconds of work, `longest` of them in a slice, if it is better
     than the one so far."""
-    cdef frnn_company company = company_now(slices, USUAL) if choice.company == NULL else choice.company[0]
-    cdef double time = START_NS + phases * company.phase + work * company.work
+    cdef frnn_sharing_cost cost = sharing_cost_now(slices, USUAL) if choice.cost == NULL else choice.cost[0]
+    cdef double time = START_NS + phases * cost.phase_ns + work * cost.slowdown
     if choice.only == <int>kind or (choice.only < 0 and time < choice.time):
         choice.kind = kind
         choice.slices = slices

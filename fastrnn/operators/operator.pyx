@@ -20,7 +20,7 @@ from fastrnn.engine.backend cimport (
 )
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.plan cimport Call, Rows, Stack, States, choose, lay_out, plan, room
-from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_company
+from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
 
 cnp.import_array()
 
@@ -289,12 +289,15 @@ cdef class Recurrent(Link):
         PyMem_RawFree(self.stack.cells)
 
     def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads,
-             float phase, float work):
-        """How T steps of B rows are divided if so many threads are free and sharing costs that
-        (frnn_company): the plan's name, its slices and the bytes that it wants."""
+             float phase_ns, float slowdown):
+        """How T steps of B rows are divided if this many threads are free at this sharing cost.
+
+        Returns the plan's name, its slices and the bytes that it wants. phase_ns and slowdown are those of
+        frnn_sharing_cost (threads.h).
+        """
         cdef Call call
-        cdef frnn_company company = frnn_company(phase, work)
-        choose(&self.stack, &call, T, B, is_ragged, threads, &company)
+        cdef frnn_sharing_cost cost = frnn_sharing_cost(phase_ns, slowdown)
+        choose(&self.stack, &call, T, B, is_ragged, threads, &cost)
         return PLANS[<int>call.kind], call.slices, lay_out(&self.stack, &call, NULL, is_ragged)
 
     def room(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads):
