@@ -1,4 +1,4 @@
-"""The fork guard: what is called in the child of a fork, and what the team does then."""
+"""The fork guard: what is called in the child of a fork, and what the team and the blas backend do then."""
 
 import os
 import shlex
@@ -69,3 +69,37 @@ for _ in range(20):
 print(*{os.waitpid(pid, 0)[1] for pid in children}, len(children), share())
 """
     assert child(script) == ["0", "20", "[0,", "0,", "1,", "1]"]
+
+
+def test_blas_has_its_threads_again_in_a_child():
+    """Also if a call of another thread, which is gone, was under way: nobody waits for its lock."""
+    script = """
+import ctypes, os, threading
+import fastrnn, numpy as np
+from fastrnn.engine.blas.openblas import openblas_of_scipy
+tensors = {"weight_ih_l0": np.ones((64, 8)), "weight_hh_l0": np.full((64, 64), 0.01)}
+layer = fastrnn.RNN.from_state_dict(tensors, backend="blas", threads=1)
+x = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+wanted = layer(x)[0]
+addresses = openblas_of_scipy()
+get = ctypes.CFUNCTYPE(ctypes.c_int)(addresses[0]) if addresses else lambda: 2
+if addresses:
+    ctypes.CFUNCTYPE(None, ctypes.c_int)(addresses[1])(2)
+is_over = threading.Event()
+def call():
+    while not is_over.is_set():
+        layer(x)
+threads = [threading.Thread(target=call) for _ in range(2)]
+for thread in threads:
+    thread.start()
+statuses = set()
+for _ in range(20):
+    pid = os.fork()
+    if pid == 0:
+        is_right = get() == 2 and np.array_equal(layer(x)[0], wanted) and get() == 2
+        os._exit(0 if is_right else 1)
+    statuses.add(os.waitpid(pid, 0)[1])
+is_over.set()
+print(*statuses)
+"""
+    assert child(script) == ["0"]
