@@ -30,7 +30,7 @@ LAYERING = {
     "engine.backend": set(),
     "engine.threads": {"checks", "errors"},
     "engine.simd": {"engine.backend"},
-    "engine.blas": {"engine.backend"},
+    "engine.blas": {"engine.backend", "engine.threads"},
     "engine": {"_version", "checks", "errors", "engine.backend", "engine.blas", "engine.simd"}
     | {"engine.threads"},
     "operators": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads"},

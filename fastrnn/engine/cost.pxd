@@ -1,7 +1,8 @@
 """The cost model: the nanoseconds that one core should take for a piece of work.
 
 The rates are those of a core from about 2020 on. What sharing costs is measured at run time, so an error of
-half or double changes the plans of those calls alone that gain little either way. """
+half or double changes the plans of those calls alone that gain little either way.
+"""
 
 from fastrnn.engine.backend cimport frnn_cell
 from fastrnn.engine.stack cimport Stack

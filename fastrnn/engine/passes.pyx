@@ -7,7 +7,8 @@ whole sequences between its layers.
 
 With lengths the rows are sorted, longest first: at every step the running rows are the first n. The reverse
 direction counts its steps from each row's own end: step s of a row of length len is its time step len - 1 -
-s. So both directions are the same loop. """
+s. So both directions are the same loop.
+"""
 
 from libc.string cimport memcpy
 

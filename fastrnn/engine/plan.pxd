@@ -2,7 +2,7 @@
 
 from fastrnn.engine.shape cimport Shape
 from fastrnn.engine.stack cimport Policy, Stack
-from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_company
+from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
 
 
 cdef enum Division:
@@ -33,14 +33,14 @@ cdef struct Plan:
     int first_stages[FRNN_MOST_THREADS + 1]     # PIPELINED: (slices + 1,), the first stage of each slice
 
 
-cdef frnn_company LEAST
+cdef frnn_sharing_cost LEAST
 
 cdef void make_plan(
     const Stack *stack, Plan *plan, Py_ssize_t T, Py_ssize_t B, const Py_ssize_t *lengths, Policy policy,
 ) noexcept nogil
 cdef void plan_for(
     const Stack *stack, Plan *plan, Py_ssize_t T, Py_ssize_t B, bint is_ragged, const Py_ssize_t *lengths,
-    Policy policy, const frnn_company *company,
+    Policy policy, const frnn_sharing_cost *sharing,
 ) noexcept nogil
 cdef size_t room(const Stack *stack, Py_ssize_t T, Py_ssize_t B, bint is_ragged, Policy policy) noexcept nogil
 cdef bint is_worth_dividing(double time, Py_ssize_t parts) noexcept nogil

@@ -3,21 +3,22 @@
 A call is planned once, as a grid of phases and slices for the team (threads/threads.h). Of the ways to
 divide it (`candidates`), the one is taken that should end first: by the cost model (cost.pxd), and by what
 sharing costs on these cores at the moment. Every number is the same sum in every plan, so the bits are the
-same too. What a slice does in a phase is said in divisions.pyx. """
+same too. What a slice does in a phase is said in divisions.pyx.
+"""
 
 from fastrnn.engine.cost cimport exchange_ns, project_ns, stack_ns, stage_ns
 from fastrnn.engine.layout cimport bytes_of
 from fastrnn.engine.shape cimport (
     BLOCK_ROWS, SLICE_ROWS, block_of, count, cut, parts_of, rows_before, short_block,
 )
-from fastrnn.engine.threads.team cimport available, company_now, frnn_company
+from fastrnn.engine.threads.team cimport available, sharing_cost_now, frnn_sharing_cost
 
 cdef double START_NS = 4000             # to bring the threads together
 cdef double WORTH = 0.85                # a plan that takes more of the time alone is not worth its threads
 
 # What it costs to share work, until that was measured, and at the least.
-cdef frnn_company USUAL = frnn_company(phase=150, work=1)
-cdef frnn_company LEAST = frnn_company(phase=0, work=1)
+cdef frnn_sharing_cost USUAL = frnn_sharing_cost(phase_ns=150, slowdown=1)
+cdef frnn_sharing_cost LEAST = frnn_sharing_cost(phase_ns=0, slowdown=1)
 
 cdef enum:
     MOST_CANDIDATES = 4
@@ -51,13 +52,13 @@ cdef void make_plan(
 
 cdef void plan_for(
     const Stack *stack, Plan *plan, Py_ssize_t T, Py_ssize_t B, bint is_ragged, const Py_ssize_t *lengths,
-    Policy policy, const frnn_company *company,
+    Policy policy, const frnn_sharing_cost *sharing,
 ) noexcept nogil:
     """The plan if all threads of the policy are free and sharing costs this (NULL: what it costs now). A
     ragged batch without lengths is planned for the most rows that a slice may have. Its bytes are not set."""
     cdef Candidate found[MOST_CANDIDATES]
     cdef Candidate best
-    cdef frnn_company cost
+    cdef frnn_sharing_cost cost
     cdef double time, least
     cdef int i
     plan.is_ragged = is_ragged
@@ -69,8 +70,8 @@ cdef void plan_for(
     best.longest_ns = 0
     least = plan.alone_ns * WORTH
     for i in range(candidates(stack, found, T, B, is_ragged, policy, plan.alone_ns)):
-        cost = company_now(found[i].slices, USUAL) if company == NULL else company[0]
-        time = START_NS + found[i].phases * cost.phase + found[i].work_ns * cost.work
+        cost = sharing_cost_now(found[i].slices, USUAL) if sharing == NULL else sharing[0]
+        time = START_NS + found[i].phases * cost.phase_ns + found[i].work_ns * cost.slowdown
         if policy.division >= 0 or time < least:
             best = found[i]
             least = time

@@ -29,7 +29,7 @@ cdef class Operator:
         cdef OperatorInfo info = self.info
         cdef const char *source = cnp.PyArray_BYTES(x)
         cdef char *target = cnp.PyArray_BYTES(out)
-        cdef void *use = PyMem_RawMalloc(max(info.use_bytes, 1))
+        cdef void *use = PyMem_RawMalloc(info.use_bytes + 1)  # NULL is no memory
         if use == NULL:
             raise MemoryError
         extent.T = 1

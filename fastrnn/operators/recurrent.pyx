@@ -12,7 +12,7 @@ from fastrnn.engine.layout cimport bytes_of, lay_out
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.plan cimport ALONE, LEAST, Plan, make_plan, plan_for, room
 from fastrnn.engine.stack cimport Policy, Stack
-from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_company
+from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
 from fastrnn.operators.operator cimport STEPWISE, WHOLE, Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
@@ -87,13 +87,13 @@ cdef class Recurrent(Operator):
         packed, backend = self.owner
         return Recurrent(packed, self.recurrent.stack.D, backend, threads, division)
 
-    def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, float phase, float work):
+    def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, float phase_ns, float slowdown):
         """How T steps of B rows are divided if this many threads are free and sharing costs that
-        (frnn_company): the division's name, its slices and the bytes that it wants."""
+        (frnn_sharing_cost): the division's name, its slices and the bytes that it wants."""
         cdef Plan plan
-        cdef frnn_company company = frnn_company(phase, work)
+        cdef frnn_sharing_cost cost = frnn_sharing_cost(phase_ns, slowdown)
         cdef Policy policy = Policy(threads, self.recurrent.policy.division)
-        plan_for(&self.recurrent.stack, &plan, T, B, is_ragged, NULL, policy, &company)
+        plan_for(&self.recurrent.stack, &plan, T, B, is_ragged, NULL, policy, &cost)
         return DIVISIONS[<int>plan.division], plan.slices, bytes_of(&self.recurrent.stack, &plan)
 
     def room(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads):

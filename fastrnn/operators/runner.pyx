@@ -3,7 +3,8 @@
 Whole calls (`Runner.call`), streams and pools run on it. A run is planned and laid out as a call of the
 engine is: `plan_run` says how much memory some steps of some rows want, `lay_out_run` gives it to them,
 `run_path` runs them. Nothing here checks an argument but for what makes a call plain, and only a RunSpace
-allocates. """
+allocates.
+"""
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
@@ -77,7 +78,8 @@ cdef class Runner:
         axis. It is C-contiguous, but before a recurrent operator only its last axis has to be. state: None
         for zeros; h, or a pair (h, c), of the one operator that has a state; or a tuple of those. out:
         None, or of the output's shape. lengths: None, or an array of intp (B,). All are C-contiguous. Gives
-        (output, state). For any other arguments it gives None and does nothing. """
+        (output, state). For any other arguments it gives None and does nothing.
+        """
         cdef cnp.npy_intp shape[3]
         cdef Extent extent
         cdef int axes, i

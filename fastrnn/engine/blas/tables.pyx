@@ -5,8 +5,6 @@ Importing this module imports ``scipy.linalg.cython_blas`` (120 to 150 ms), so i
 imported when a layer first asks for the backend.
 """
 
-import os
-
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.pythread cimport (
     PyThread_acquire_lock, PyThread_allocate_lock, PyThread_release_lock, PyThread_type_lock, WAIT_LOCK,
@@ -19,6 +17,7 @@ from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 from fastrnn.engine.backend cimport (
     FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, frnn_backend, frnn_cell, frnn_step,
 )
+from fastrnn.engine.threads.team cimport frnn_watcher, lock_over_forks, watch_forks
 
 ctypedef fused floating:
     float
@@ -223,11 +222,12 @@ cdef Py_ssize_t apart(Py_ssize_t n, Py_ssize_t columns) noexcept nogil:
 
 # ---------------------------------------------------------------- one thread inside BLAS
 
-# The drivers divide the work: while anybody is in a call, BLAS has one thread for all. In compiled code, so
-# that no exception comes in between.
+# The drivers divide the work, so BLAS has one thread while any call is under way. This is compiled code, so
+# that no exception can come in between.
 cdef PyThread_type_lock lock = PyThread_allocate_lock()
 cdef int inside = 0             # how many calls are under way
 cdef int threads_before = 1     # that BLAS had
+cdef frnn_watcher watcher       # of forks
 cdef int (*get_threads)() noexcept nogil
 cdef void (*set_threads)(int) noexcept nogil
 
@@ -252,24 +252,39 @@ cdef void end() noexcept nogil:
     PyThread_release_lock(lock)
 
 
-def forget_calls():
-    """In the child of a fork: the calls of the threads that are gone are over."""
-    global lock, inside
-    lock = PyThread_allocate_lock()
+# The lock is held over a fork. OpenBLAS holds one of its own while its number of threads changes, and a child
+# that is forked meanwhile would wait for it forever.
+cdef void lock_calls() noexcept nogil:
+    PyThread_acquire_lock(lock, WAIT_LOCK)
+
+
+cdef void unlock_calls() noexcept nogil:
+    PyThread_release_lock(lock)
+
+
+cdef void forget_calls(frnn_watcher *self) noexcept nogil:
+    """In the child of a fork: the threads that were in calls are gone."""
+    global inside
     if inside:
         inside = 0
         set_threads(threads_before)
 
 
 def hold_threads(uintptr_t get, uintptr_t set):
-    """Keep BLAS on one thread from now on, with its functions at these addresses: int (), void (int)."""
+    """Keep BLAS on one thread while calls are under way.
+
+    Its functions that get and set the number, int () and void (int), are at these addresses.
+    """
     global get_threads, set_threads
     get_threads = <int (*)() noexcept nogil>get
     set_threads = <void (*)(int) noexcept nogil>set
     f32.begin = f64.begin = begin
     f32.end = f64.end = end
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=forget_calls)
+    if watcher.forked == NULL:
+        watcher.forked = forget_calls
+        watch_forks(&watcher)
+        # OpenBLAS ends its threads before a fork. It is loaded already, so this lock is taken before that.
+        lock_over_forks(lock_calls, unlock_calls)
 
 
 cdef uint64_t enter() noexcept nogil:

@@ -35,7 +35,7 @@ def pick_threads(where: str, threads: object) -> int:
 def group_cores(root: Path = GROUP, own: Path = OWN_GROUP) -> int:
     """The cores' worth of time that control groups of Linux grant the process; 0: no limit.
 
-    A limit of any group counts that the process's own one lies in. Source:
+    The least limit of the process's own group and of the groups around it counts. Source:
     https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), and cpu.cfs_quota_us of version 1.
     """
     try:
