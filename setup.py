@@ -106,8 +106,8 @@ extensions = [
     extension("engine.drivers"),
     extension("operators.operator"),
     extension("operators.runner"),
-    extension("streaming.steps"),
-    extension("streaming.slots"),
+    extension("streaming.stream_base"),
+    extension("streaming.open_streams"),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(
         "engine.simd.tables",

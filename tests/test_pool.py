@@ -185,11 +185,11 @@ def test_blocks_and_threads_of_a_step_do_not_change_a_bit(rng, count, threads, p
 
 
 def snapshot(pool):
-    return [array.copy() for array in pool._dump()]
+    return [array.copy() for array in pool._streams.dump()]
 
 
 def assert_unchanged(pool, before):
-    for one, other in zip(before, pool._dump(), strict=True):
+    for one, other in zip(before, pool._streams.dump(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -356,9 +356,9 @@ def test_no_streams_are_a_step_too(rng):
 
 def test_a_slot_whose_ids_are_used_up_is_not_given_out_again(rng):
     pool = random_layer(rng, "RNN").pool(2)
-    uses, slots, records = pool._dump()
+    uses, slots, records = pool._streams.dump()
     uses[0] = 2**31 - 2
-    pool._fill(uses, slots, records)
+    pool._streams.fill(uses, slots, records)
     last = pool.open()
     assert last == (2**31 - 2) << 32
     pool.close(last)
@@ -724,7 +724,7 @@ def test_a_pickle_holds_open_states_alone(rng):
 def test_states_of_another_pool_are_refused(rng):
     small, large = (random_layer(rng, "GRU", 5, size).pool(4) for size in (6, 60))
     small.open()
-    uses, slots, records = small._dump()
+    uses, slots, records = small._streams.dump()
     for content in (
         (uses, slots, records),
         (uses[:2], slots, records),
@@ -735,7 +735,7 @@ def test_states_of_another_pool_are_refused(rng):
         with pytest.raises(ValueError, match="expected the states of a pool of this model"):
             (
                 large if content[2] is records and len(content[0]) == 4 and content[1] is slots else small
-            )._fill(*content)
+            )._streams.fill(*content)
 
 
 class OwnPool(fastrnn.StreamPool):

@@ -1,16 +1,15 @@
-"""What makes the steps of a stream; the base of Stream.
+"""What a stream does in compiled code; the base of Stream.
 
-A plain step, of arrays that need neither conversion nor a message, is made here without a Python object on
-the way but its result; `_step_checked` of the subclass makes all others.
+A plain step, of arrays that need neither conversion nor a message, makes no Python object but its result. The
+stream's `calls` make every other one.
 """
-
-import os
 
 cimport numpy as cnp
 from libc.string cimport memcpy
 
+from fastrnn.engine.threads.team cimport fork_generation
 from fastrnn.operators.runner cimport (
-    FLOW_ROWS, Chain, FlowSpace, fit_flow, flow_room, is_divided, plan_flow, run_flow,
+    FLOW_ROWS, Chain, ChainWork, FlowSpace, fit_flow, flow_room, is_divided, plan_flow, run_flow,
 )
 from fastrnn.operators.operator cimport HAS_GIL, are_tokens, is_apart, is_plain, is_whole, states_of
 from fastrnn.streaming.errors import taken_stream
@@ -24,34 +23,23 @@ cdef extern from *:
     """
     #if defined(_MSC_VER)
     #include <intrin.h>
-    #define frnn_take(flag, mark) (_InterlockedCompareExchange((flag), (mark), 0) == 0)
-    #define frnn_give(flag) ((void)_InterlockedExchange((flag), 0))
+    #define frnn_take(flag, mark) (_InterlockedCompareExchange((volatile long *)(flag), (long)(mark), 0) == 0)
+    #define frnn_give(flag) ((void)_InterlockedExchange((volatile long *)(flag), 0))
     #else
-    static inline int frnn_take(long *flag, long mark)
+    static inline int frnn_take(unsigned long *flag, unsigned long mark)
     {
-        long nobody = 0;
+        unsigned long nobody = 0;
         return __atomic_compare_exchange_n(flag, &nobody, mark, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
     }
     #define frnn_give(flag) (__atomic_store_n((flag), 0, __ATOMIC_RELEASE))
     #endif
     """
-    bint frnn_take(long *flag, long mark) noexcept nogil
-    void frnn_give(long *flag) noexcept nogil
+    bint frnn_take(unsigned long *flag, unsigned long mark) noexcept nogil
+    void frnn_give(unsigned long *flag) noexcept nogil
 
 # A step that reads no more bytes of weights is over in about a microsecond (a few of baseline): too short to
 # give the GIL away and take it back. Where there is none, no step is short.
 cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
-# How often the process was forked on the way here, and 1: what marks a stream as taken.
-cdef long generation = 1
-
-
-def _count_fork():
-    global generation
-    generation += 1
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_count_fork)
 
 
 def copy_arrays(list source, list target):
@@ -64,35 +52,39 @@ def copy_arrays(list source, list target):
         memcpy(cnp.PyArray_DATA(array), cnp.PyArray_DATA(value), cnp.PyArray_NBYTES(array))
 
 
-cdef class Alone:
-    """Keeps other threads from a stream while the block of a `with` runs.
+cdef class Exclusive:
+    """Keeps other threads from a stream while the body of a `with` runs.
 
-    In compiled code, so that no interrupt comes between taking the stream and the block.
+    In compiled code, so that no interrupt comes between taking the stream and the body.
     """
 
-    cdef Stepper stepper
+    cdef StreamBase stream
     cdef str method
-    cdef bint heals
+    cdef bint sets_all
 
-    def __cinit__(self, Stepper stepper not None, str method, bint heals=False):
-        """heals: what the block does makes a stream whole that a fork tore."""
-        self.stepper = stepper
+    def __cinit__(self, StreamBase stream not None, str method, bint sets_all=False):
+        """sets_all: the body sets the whole state, so it may enter a stream that a fork tore."""
+        self.stream = stream
         self.method = method
-        self.heals = heals
+        self.sets_all = sets_all
 
     def __enter__(self):
-        self.stepper.take(self.method, self.heals)
+        self.stream.take(self.method, self.sets_all)
 
     def __exit__(self, *_):
-        frnn_give(&self.stepper.taken)
+        frnn_give(&self.stream.taken)
 
 
-cdef class Stepper:
-    """Steps of one sequence, or of rows that go in step, on states of its own."""
+cdef class StreamBase:
+    """The steps of one sequence, or of rows that go in step, on states of its own."""
 
-    cdef Chain chain            # None: no step is plain
+    cdef Chain chain
+    cdef const ChainWork *work  # the chain's; NULL: no step is plain
+    cdef Py_ssize_t tokens
+    cdef int type_number
     cdef FlowSpace steps        # planned for one step
     cdef FlowSpace chunks
+    cdef object calls           # whose `step` takes this, x and out of any kind
     cdef list states
     cdef Py_ssize_t B
     cdef int axes
@@ -100,13 +92,16 @@ cdef class Stepper:
     cdef cnp.npy_intp y_shape[2]
     cdef bint is_short          # a step is over so soon that the GIL is kept
     cdef bint is_divided        # a step may use several threads, whenever they are free
-    cdef long taken             # 0: by nobody; else the generation of the process that took it
+    cdef unsigned long taken    # 0: by nobody; else the fork generation of whoever took it
 
-    def _bind(self, Chain chain not None, list states, batch_size):
+    def _bind(self, Chain chain, list states, batch_size, calls):
         """Step these states from now on, in place: of each recurrent layer h (L, B, P), and c (L, B, H) or
         None, without B where batch_size is None; C-contiguous, of the chain's dtype."""
         cdef FlowSpace space
         cdef int i
+        self.calls = calls
+        if chain is None:
+            return
         self.states = states
         self.B = 1 if batch_size is None else batch_size
         self.axes = 1 if batch_size is None else 2
@@ -124,18 +119,24 @@ cdef class Stepper:
                 space.flow.calls[i].c = states_of(states[i][1], self.B)
         self.steps.reserve(flow_room(&chain.work, 1, self.B, chain.threads))
         self.chain = chain
+        self.tokens = chain.tokens
+        self.type_number = chain.type_number
+        self.work = &chain.work
         self.plan_step()
 
     cdef void plan_step(self) noexcept nogil:
         fit_flow(
-            &self.chain.work, &self.steps.flow, 1, self.B, self.chain.threads, self.steps.workspace.data,
+            self.work, &self.steps.flow, 1, self.B, self.chain.threads, self.steps.workspace.data,
             self.steps.workspace.size)
 
-    cdef int take(self, str method, bint heals) except -1:
+    cdef int take(self, str method, bint sets_all) except -1:
         """Keep other threads away; or raise, where one is at work already, or was at the fork."""
+        cdef unsigned long generation = fork_generation()
+        cdef unsigned long owner
         if not frnn_take(&self.taken, generation):
-            if self.taken in (0, generation) or not heals:
-                raise taken_stream(f"Stream.{method}", self.taken not in (0, generation))
+            owner = self.taken  # 0: it has just gone
+            if owner in (0, generation) or not sets_all:
+                raise taken_stream(f"Stream.{method}", owner not in (0, generation))
             self.taken = generation
         return 0
 
@@ -166,41 +167,40 @@ cdef class Stepper:
         cdef cnp.ndarray y
         cdef Py_ssize_t token
         cdef const char *source
-        cdef Chain chain = self.chain
-        if chain is None:
-            return self._step_checked(x, out)
-        if chain.tokens == 0:
-            if not is_plain(x, self.axes, self.x_shape, chain.type_number) or not cnp.PyArray_ISCARRAY_RO(x):
-                return self._step_checked(x, out)
+        if self.work == NULL:
+            return self.calls.step(self, x, out)
+        if self.tokens == 0:
+            if not is_plain(x, self.axes, self.x_shape, self.type_number) or not cnp.PyArray_ISCARRAY_RO(x):
+                return self.calls.step(self, x, out)
             source = cnp.PyArray_BYTES(x)
         elif self.axes == 1 and is_whole(x):
             token = PyNumber_AsSsize_t(x, NULL)
-            if token < 0 or token >= chain.tokens:
-                return self._step_checked(x, out)
+            if token < 0 or token >= self.tokens:
+                return self.calls.step(self, x, out)
             source = <const char *>&token
-        elif are_tokens(x, self.axes - 1, self.x_shape, chain.tokens):
+        elif are_tokens(x, self.axes - 1, self.x_shape, self.tokens):
             source = cnp.PyArray_BYTES(x)
         else:
-            return self._step_checked(x, out)
+            return self.calls.step(self, x, out)
         if out is None:
-            y = cnp.PyArray_EMPTY(self.axes, self.y_shape, chain.type_number, 0)
+            y = cnp.PyArray_EMPTY(self.axes, self.y_shape, self.type_number, 0)
         else:
             if (
-                not is_plain(out, self.axes, self.y_shape, chain.type_number)
+                not is_plain(out, self.axes, self.y_shape, self.type_number)
                 or not cnp.PyArray_ISCARRAY(out)
                 or (cnp.PyArray_Check(x) and not is_apart(out, x))
             ):
-                return self._step_checked(x, out)
+                return self.calls.step(self, x, out)
             y = out
-        if not frnn_take(&self.taken, generation):
+        if not frnn_take(&self.taken, fork_generation()):
             self.take("step", False)
         if self.is_short:
-            run_flow(&chain.work, &self.steps.flow, source, cnp.PyArray_BYTES(y))
+            run_flow(self.work, &self.steps.flow, source, cnp.PyArray_BYTES(y))
         else:
             with nogil:
                 if self.is_divided:
                     self.plan_step()
-                run_flow(&chain.work, &self.steps.flow, source, cnp.PyArray_BYTES(y))
+                run_flow(self.work, &self.steps.flow, source, cnp.PyArray_BYTES(y))
         frnn_give(&self.taken)
         return y
 
@@ -211,11 +211,11 @@ cdef class Stepper:
         """
         self.take(method, False)
         try:
-            self.run_blocks(cnp.PyArray_DIM(x, 0), cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y))
+            self.run_sweeps(cnp.PyArray_DIM(x, 0), cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y))
         finally:
             frnn_give(&self.taken)
 
-    cdef int run_blocks(self, Py_ssize_t T, const char *source, char *target) except -1:
+    cdef int run_sweeps(self, Py_ssize_t T, const char *source, char *target) except -1:
         cdef Chain chain = self.chain
         cdef FlowSpace space = self.chunks
         cdef Py_ssize_t steps, rest, planned = 0
