@@ -116,8 +116,8 @@ extensions = [
     extension("operators.stateless"),
     extension("operators.recurrent"),
     extension("operators.runner"),
-    extension("streaming.steps"),
-    extension("streaming.slots"),
+    extension("streaming.stream_base"),
+    extension("streaming.open_streams"),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(
         "engine.simd.tables",

@@ -21,3 +21,13 @@ def as_plain(array: Array, dtype: DTypeLike | None = None) -> Array:
     """Return the array if it is C-contiguous, aligned and of dtype, else such a copy."""
     array = np.asarray(array, dtype, order="C")
     return array if array.flags.aligned else array.copy()
+
+
+def flat_state(state: Any) -> list[Array]:
+    """Return the arrays of a state in order: h and c of the first recurrent layer, and so on. None has
+    none."""
+    if state is None:
+        return []
+    if isinstance(state, (tuple, list)):
+        return [array for part in state for array in flat_state(part)]
+    return [np.asarray(state)]

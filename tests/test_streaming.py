@@ -9,6 +9,7 @@ import pytest
 from helpers import arrays_of, assert_close, assert_states_close, random_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from live import Foreign
 
 import fastrnn
 
@@ -161,13 +162,6 @@ def test_layers_that_need_the_whole_sequence_have_no_stream(rng):
         random_layer(rng).stream(0)
 
 
-class Foreign(fastrnn.Tanh):
-    """Somebody's layer, which is called; with no rows it would fail."""
-
-    def __call__(self, x):
-        return np.tanh(x / np.abs(x).max()) if x.size else x[[0]]
-
-
 EMPTY_MODELS = {
     "one layer": lambda rng: [random_layer(rng, "LSTM", 4, 5)],
     "compiled": lambda rng: random_model(rng).layers,
@@ -208,7 +202,7 @@ def test_an_empty_chunk_of_features_that_nobody_tells_is_refused():
 
 
 @pytest.mark.parametrize("name", ("lone", "head", "called"))
-def test_a_flat_block_is_one_feature(rng, name):
+def test_a_flat_chunk_is_one_feature(rng, name):
     """Numbers (n,), of any type and with any stride, give the bits of (n, 1)."""
     layers = [random_layer(rng, "LSTM", 1, 5, num_layers=2, precision="float32")]
     layers += {"lone": [], "head": [fastrnn.Softmax()], "called": [Foreign()]}[name]
@@ -217,13 +211,13 @@ def test_a_flat_block_is_one_feature(rng, name):
     wanted = model.stream().run(x[:, None])
     assert wanted.shape == (12, 5)
     out = np.full_like(wanted, np.nan)
-    for block in (x, np.repeat(x, 2)[::2], x.tolist(), x.astype(np.float64)):
-        np.testing.assert_array_equal(model.stream().run(block), wanted)
-        assert model.stream().run(block, out=out) is out
+    for chunk in (x, np.repeat(x, 2)[::2], x.tolist(), x.astype(np.float64)):
+        np.testing.assert_array_equal(model.stream().run(chunk), wanted)
+        assert model.stream().run(chunk, out=out) is out
         np.testing.assert_array_equal(out, wanted)
 
 
-def test_only_a_block_of_one_feature_may_be_flat(rng):
+def test_only_a_chunk_of_one_feature_may_be_flat(rng):
     layer = random_layer(rng, "GRU", 1, 4)
     for stream, shape in ((layer.stream(1), "(T, 1, 1)"), (layer.stream(3), "(T, 3, 1)")):
         with pytest.raises(ValueError, match=re.escape(f"expected chunk of shape {shape}, got (3,)")):
@@ -234,14 +228,14 @@ def test_only_a_block_of_one_feature_may_be_flat(rng):
         layer.stream().step(1.0)
     with pytest.raises(ValueError, match="overlaps"):
         fastrnn.Linear.from_state_dict({"weight": [[2.0]]}, precision="float64").stream().run(
-            block := np.ones(3), out=block[:, None]
+            chunk := np.ones(3), out=chunk[:, None]
         )
     tokens = fastrnn.Embedding.from_state_dict({"weight": np.arange(4.0)[:, None]}).stream()
     np.testing.assert_array_equal(tokens.run([3, 0]), [[3], [0]])
 
 
 def test_softmax_over_the_last_axis_by_its_number(rng):
-    """torch's usual head, LogSoftmax(dim=1) behind the last step, is one over the features."""
+    """torch's usual head, LogSoftmax(dim=1) after the last step, is one over the features."""
     layer = random_layer(rng)
     for parts in ((fastrnn.Last(), fastrnn.LogSoftmax(dim=1)), (fastrnn.Softmax(dim=2),)):
         model = fastrnn.Sequential(layer, *parts)
@@ -461,7 +455,7 @@ def test_what_a_layer_of_somebody_else_gives_is_checked(rng, axis):
 def test_streams_take_what_a_model_takes(rng, make):
     layer = random_layer(rng)
     embedding = fastrnn.Embedding.from_state_dict({"weight": np.ones((5, 7))})
-    assert make(iter([layer])) is not None
+    assert repr(layer) in repr(make(iter([layer])))
     for layers, words in (
         ([layer, embedding], "expected layers of tokens first"),
         ([fastrnn.Last(), layer], "expected an input with time steps"),
@@ -486,10 +480,13 @@ def test_an_object_that_is_not_made_or_made_twice_is_refused(rng, make):
     else:
         np.testing.assert_allclose(one.step([one.open()], x[None])[0], wanted, rtol=0, atol=TOLERANCE)
     empty = make.__new__(make)
-    for call in ("step", "run", "open", "close", "state", "reset", "ids"):
-        if hasattr(make, call) and call != "state":
-            with pytest.raises((AttributeError, TypeError, ValueError, RuntimeError)):
-                getattr(empty, call)(*([[0], [x]] if call in ("step", "run") else [0] * (call == "close")))
+    calls = {"step": ([0], [x]), "run": ([0], [x]), "reset": ([0],)}
+    if make is fastrnn.StreamPool:
+        calls |= {"open": (), "close": (0,), "state": (0,), "ids": (), "__contains__": (0,)}
+        assert len(empty) == empty.capacity == 0
+    for name, arguments in calls.items():
+        with pytest.raises((AttributeError, RuntimeError)):
+            getattr(empty, name)(*arguments)
 
 
 def test_out_of_a_lying_subclass_is_seen_through(rng):
@@ -515,16 +512,21 @@ def test_reprs_say_what_there_is(rng):
 
 def test_a_stream_is_not_restored_from_the_states_of_another(rng):
     stream = random_layer(rng, "LSTM", 3, 6).stream()
-    restore, (cls, layers, batch_size, [[h, c]]) = stream.__reduce__()
-    assert np.array_equal(restore(cls, layers, batch_size, [[h[:], c[:]]]).state[0], h)
+    stream.step(np.ones(3))
+    make, (layers, batch_size), [h, c] = stream.__reduce__()
+    again = make(layers, batch_size)
+    again.__setstate__([h[:], c[:]])
+    np.testing.assert_array_equal(again.state[0], stream.state[0])
     for size, states in (
-        (None, [[h, c], [np.zeros(9)]]),
-        (None, [[h]]),
-        (3, [[h, c]]),
-        (None, [[h[:, :2], c]]),
-        (None, [[h.astype(np.float16), c]]),
-        (None, [[h.astype(object), c]]),
-        (None, [[h.tolist(), c]]),
+        (None, [h, c, np.zeros(9)]),
+        (None, [h]),
+        (3, [h, c]),
+        (None, [h[:, :2], c]),
+        (None, [h.astype(np.float16), c]),
+        (None, [h.astype(object), c]),
+        (None, [h.tolist(), c]),
     ):
+        other = make(layers, size)
         with pytest.raises(ValueError, match="Stream: expected the states of a stream of these layers"):
-            restore(cls, layers, size, states)
+            other.__setstate__(states)
+        assert not any(array.any() for array in arrays_of(other.state))

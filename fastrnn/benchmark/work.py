@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fastrnn.arrays import Array
 from fastrnn.importers.parameters import read_recurrent
-from fastrnn.operators.chain import StreamLayers
 from fastrnn.spec import GATES, LayerSpec, RecurrentSpec
+from fastrnn.streaming.live_chain import LiveChain
 
 if TYPE_CHECKING:
     import fastrnn
@@ -106,7 +106,7 @@ def live_specs(where: str, layers: Sequence["fastrnn.layers.Layer"]) -> tuple[La
     ValueError
         A layer needs the whole sequence.
     """
-    live = StreamLayers(where, layers).layers
+    live = LiveChain(where, layers).layers
     return tuple(LayerSpec("Dropout") if layer.signature.gives_last else layer.spec() for layer in live)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from fastrnn.arrays import Array, Floats, State
+from fastrnn.arrays import Array, Floats
 from fastrnn.reference import sequential_reference
 from fastrnn.spec import LayerSpec
 
@@ -119,12 +119,3 @@ def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:
         "values": int(wanted.size),
         "hint": "",
     }
-
-
-def state_arrays(state: State | None) -> list[Array]:
-    """Return the arrays of a state in order: h and c of the first recurrent layer, and so on."""
-    if state is None:
-        return []
-    if isinstance(state, (tuple, list)):
-        return [array for part in state for array in state_arrays(part)]
-    return [np.asarray(state)]

@@ -13,12 +13,12 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
-from fastrnn.arrays import Array
+from fastrnn.arrays import Array, flat_state
 from fastrnn.checks import check_number
 from fastrnn.errors import FormatError, brief, join, message
 from fastrnn.importers import StateDict
 from fastrnn.importers.parameters import unread_error
-from fastrnn.saving.golden import Example, state_arrays
+from fastrnn.saving.golden import Example
 from fastrnn.saving.whole_files import replacing
 from fastrnn.spec import GRANTED, LayerSpec
 
@@ -144,7 +144,7 @@ def _example_arrays(example: Example) -> dict[str, Array]:
     arrays = {"input": example.x, "output": example.y}
     if example.lengths is not None:
         arrays["lengths"] = example.lengths
-    return arrays | {f"state{index}": array for index, array in enumerate(state_arrays(example.state))}
+    return arrays | {f"state{index}": array for index, array in enumerate(flat_state(example.state))}
 
 
 def _read_example(arrays: Mapping[str, Array], tolerance: Any) -> Example | None:

@@ -4,21 +4,36 @@ import numpy as np
 
 from fastrnn.errors import message
 
-# ---------------------------------------------------------------- streams and pools
+# ---------------------------------------------------------------- streams
 
 
 def taken_stream(where: str, is_torn: bool) -> RuntimeError:
-    """A second thread is at a stream; or one was, when the process was forked."""
+    """A second thread uses a stream; or one used it when the process was forked."""
     if not is_torn:
         return RuntimeError(message(where, "one thread at a time", "a second one"))
-    got = "one in the middle of a step"
     hint = "reset() or a state that is assigned makes it whole."
-    return RuntimeError(message(where, "a stream that no thread was using at the fork", got, hint))
+    return _torn(where, "a stream", hint)
+
+
+# ---------------------------------------------------------------- streams and pools
 
 
 def bound_twice(where: str) -> RuntimeError:
     """``__init__`` of an object that has its layers already."""
     return RuntimeError(message(where, "one call of __init__", "a second one"))
+
+
+def wrong_states(where: str, owner: str) -> ValueError:
+    """States to go on with are not those of such a stream or pool."""
+    return ValueError(message(where, f"the states of {owner}", "others"))
+
+
+def _torn(where: str, what: str, hint: str) -> RuntimeError:
+    got = "one in the middle of a step"
+    return RuntimeError(message(where, f"{what} that no thread was using at the fork", got, hint))
+
+
+# ---------------------------------------------------------------- pools
 
 
 def unmade_pool(where: str) -> RuntimeError:
@@ -28,8 +43,7 @@ def unmade_pool(where: str) -> RuntimeError:
 
 def torn_pool(where: str) -> RuntimeError:
     """Another thread was changing states when the process was forked."""
-    got = "one in the middle of a step"
-    return RuntimeError(message(where, "a pool that no thread was using at the fork", got, "Make a new one."))
+    return _torn(where, "a pool", "Make a new one.")
 
 
 def nested_turn(where: str) -> RuntimeError:

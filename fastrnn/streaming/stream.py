@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike
 from fastrnn.arrays import Array, Floats, State, StateLike
 from fastrnn.checks import check_positive, check_rows
 from fastrnn.errors import message
-from fastrnn.operators.chain import LayerLike, StreamLayers
-from fastrnn.streaming.errors import bound_twice
-from fastrnn.streaming.steps import Alone, Stepper, copy_arrays
+from fastrnn.operators.chain import LayerLike
+from fastrnn.streaming.errors import bound_twice, wrong_states
+from fastrnn.streaming.live_chain import LiveChain
+from fastrnn.streaming.stream_base import Exclusive, StreamBase, copy_arrays
 
 
-class Stream(Stepper):
+class Stream(StreamBase):
     """A live sequence: `step` or `run` it, and its state is kept.
 
     Made by ``layer.stream()`` or ``model.stream()``. It owns its state and shares the weights
@@ -46,38 +47,34 @@ class Stream(Stepper):
 
     def __init__(self, layers: Sequence[LayerLike], batch_size: int | None = None) -> None:
         where = type(self).__name__
-        if hasattr(self, "_layers"):
+        if hasattr(self, "_chain"):
             raise bound_twice(where)
         if batch_size is not None:
             batch_size = check_positive(where, "batch_size", batch_size)
-        self._layers = StreamLayers(where, layers)
+        self._chain = LiveChain(where, layers)
         self.batch_size = batch_size
-        self._rows = () if batch_size is None else (batch_size,)
-        self._states: list[list[Floats]] = [
-            [np.zeros(shape, layer.dtype) for shape in layer.shape.state_shapes(batch_size).values()]
-            for layer in self._layers.recurrent
+        self._states: list[Floats] = [
+            np.zeros(shape, dtype) for shape, dtype in self._chain.state_arrays(batch_size)
         ]
-        if self._layers.compiled is not None:
-            states = [(h, c[0] if c else None) for h, *c in self._states]
-            self._bind(self._layers.compiled, states, batch_size)
+        self._calls = CheckedCalls(self._chain, batch_size, self._states)
+        self._bind(self._chain.runner, self._states, batch_size, self._calls)
 
     def __repr__(self) -> str:
-        layers = ", ".join(map(repr, self._layers.layers))
+        layers = ", ".join(map(repr, self._chain.layers))
         return f"{type(self).__name__}([{layers}], batch_size={self.batch_size})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        with Alone(self, "__reduce__"):
-            states = [[array.copy() for array in arrays] for arrays in self._states]
-        return _restore, (type(self), self._layers.layers, self.batch_size, states)
+        return type(self), (self._chain.layers, self.batch_size), self._copies("__reduce__")
 
-    def _step_checked(self, x: ArrayLike, out: Floats | None) -> Floats:
-        """`step` for whatever it is given."""
-        x = self._layers.check_steps("Stream.step", "x", x, self._rows)
-        if out is None:
-            y: Floats = self._advance("step", x[None], None)[0]
-            return y
-        self._advance("step", x[None], self._layers.check_out("Stream.step", out, x)[None])
-        return out
+    def __setstate__(self, states: list[Floats]) -> None:
+        # A pickle may hold anything, and compiled code copies as many bytes as there should be.
+        fits = len(states) == len(self._states) and all(
+            type(array) is np.ndarray and array.shape == own.shape and array.dtype == own.dtype
+            for array, own in zip(states, self._states, strict=True)
+        )
+        if not fits:
+            raise wrong_states(type(self).__name__, "a stream of these layers")
+        self._assign("__setstate__", [np.ascontiguousarray(array) for array in states])
 
     def run(self, chunk: ArrayLike, out: Floats | None = None) -> Floats:
         """Make many time steps: the same as `step` on each, in one call.
@@ -102,11 +99,7 @@ class Stream(Stepper):
         ValueError, TypeError, RuntimeError
             As in `step`.
         """
-        x = self._layers.check_steps("Stream.run", "chunk", chunk, ("T", *self._rows))
-        if out is None:
-            return self._advance("run", x, None)
-        self._advance("run", x, self._layers.check_out("Stream.run", out, x))
-        return out
+        return self._calls.run(self, chunk, out)
 
     @property
     def state(self) -> State | None:
@@ -124,18 +117,14 @@ class Stream(Stepper):
         RuntimeError
             Another thread is using the stream.
         """
-        with Alone(self, "state"):
-            copies = [[array.copy() for array in arrays] for arrays in self._states]
-        return self._layers.pack_state(copies)
+        return self._chain.nest_state(self._copies("state"))
 
     @state.setter
     def state(self, state: StateLike) -> None:
         where = "Stream.state"
         if state is None:
             raise ValueError(message(where, "a state", "None", "reset() goes back to zeros."))
-        given = self._layers.check_state(where, state, self.batch_size)
-        with Alone(self, "state", heals=True):
-            copy_arrays(given, _flat(self._states))
+        self._assign("state", self._chain.check_state(where, state, self.batch_size))
 
     def reset(self, rows: ArrayLike | None = None) -> None:
         """Set the state back to zeros, in place.
@@ -160,47 +149,65 @@ class Stream(Stepper):
                 hint = "stream(batch_size) makes one that has rows."
                 raise ValueError(message("Stream.reset", "a stream that has rows", "one that has none", hint))
             chosen = (slice(None), check_rows("Stream.reset", rows, self.batch_size))
-        with Alone(self, "reset", heals=rows is None):
-            states = _flat(self._states)
-            changed = [array.copy() for array in states]
+        with Exclusive(self, "reset", sets_all=rows is None):
+            changed = [array.copy() for array in self._states]
             for array in changed:
                 array[chosen] = 0
-            copy_arrays(changed, states)
+            copy_arrays(changed, self._states)
 
-    def _advance(self, method: str, x: Array, out: Array | None) -> Array:
-        """Run checked x (T, ...) through the layers; the states change when all of them have run."""
-        layers = self._layers
-        if layers.compiled is not None:
-            x = layers.plain(f"Stream.{method}", "x", x)
-            y = np.empty(layers.out_shape(x), layers.dtype) if out is None else out
-            self._run_plain(method, x, y)
+    def _copies(self, method: str) -> list[Floats]:
+        with Exclusive(self, method):
+            return [array.copy() for array in self._states]
+
+    def _assign(self, method: str, arrays: list[Floats]) -> None:
+        """Set the whole state, of plain arrays that fit."""
+        with Exclusive(self, method, sets_all=True):
+            copy_arrays(arrays, self._states)
+
+
+class CheckedCalls:
+    """The calls of a stream for arguments of any kind, and for layers that have to be called one by one.
+
+    Parameters
+    ----------
+    chain : LiveChain
+    batch_size : int or None
+    states : list of ndarray
+        The stream's own.
+    """
+
+    def __init__(self, chain: LiveChain, batch_size: int | None, states: list[Floats]) -> None:
+        self._chain = chain
+        self._rows = () if batch_size is None else (batch_size,)
+        self._states = states
+
+    def step(self, stream: StreamBase, x: ArrayLike, out: Floats | None) -> Floats:
+        """`Stream.step`."""
+        row = self._chain.check_steps("Stream.step", "x", x, self._rows)
+        if out is None:
+            y: Floats = self._advance(stream, "step", row[None], None)[0]
             return y
-        with Alone(self, method):
-            states = [[array.copy() for array in arrays] for arrays in self._states]
-            y = layers.run(f"Stream.{method}", x, states, out)
-            copy_arrays(_flat(states), _flat(self._states))
+        self._advance(stream, "step", row[None], self._chain.check_out("Stream.step", out, row)[None])
+        return out
+
+    def run(self, stream: StreamBase, chunk: ArrayLike, out: Floats | None) -> Floats:
+        """`Stream.run`."""
+        x = self._chain.check_steps("Stream.run", "chunk", chunk, ("T", *self._rows))
+        if out is None:
+            return self._advance(stream, "run", x, None)
+        self._advance(stream, "run", x, self._chain.check_out("Stream.run", out, x))
+        return out
+
+    def _advance(self, stream: StreamBase, method: str, x: Array, out: Array | None) -> Array:
+        """Run checked x (T, ...) through the layers; the states change after all of them have run."""
+        chain = self._chain
+        if chain.runner is not None:
+            x = chain.plain(f"Stream.{method}", "x", x)
+            y = np.empty(chain.out_shape(x), chain.signature.dtype) if out is None else out
+            stream._run_plain(method, x, y)
+            return y
+        with Exclusive(stream, method):
+            changed = [array.copy() for array in self._states]
+            y = chain.run(f"Stream.{method}", x, changed, out)
+            copy_arrays(changed, self._states)
         return y
-
-
-def _flat(states: Sequence[Sequence[Array]]) -> list[Array]:
-    """The arrays of the states of all layers."""
-    return [array for arrays in states for array in arrays]
-
-
-def _restore(
-    cls: type[Stream],
-    layers: list[LayerLike],
-    batch_size: int | None,
-    states: list[list[Floats]],
-) -> Stream:
-    stream = cls(layers, batch_size)
-    given, own = _flat(states), _flat(stream._states)
-    # A pickle may hold anything, and compiled code copies as many bytes as there should be.
-    fits = len(given) == len(own) and all(
-        type(array) is np.ndarray and array.shape == mine.shape and array.dtype == mine.dtype
-        for array, mine in zip(given, own, strict=True)
-    )
-    if not fits:
-        raise ValueError(message(cls.__name__, "the states of a stream of these layers", "others"))
-    copy_arrays([np.ascontiguousarray(array) for array in given], own)
-    return stream

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from numpy.lib import format as npy
 
-from fastrnn.arrays import Array
+from fastrnn.arrays import Array, flat_state
 from fastrnn.checks import check_tokens
 from fastrnn.cli.running.kinds import NPY_MAGIC
 from fastrnn.cli.running.pieces import (
@@ -33,7 +33,6 @@ from fastrnn.cli.running.recording import (
     with_features,
 )
 from fastrnn.errors import FormatError, message
-from fastrnn.saving.golden import state_arrays
 
 if TYPE_CHECKING:
     import fastrnn
@@ -233,7 +232,7 @@ def _steps(stream_in: InputStream, stream: "fastrnn.Stream", layout: Layout) -> 
         place: Any = Ellipsis if is_last else slice(done, done + len(y))
         done += len(y)
         patch = Patch("y", shape, place, y[-1] if is_last else y)
-        yield Piece(done, (patch,), tuple(state_arrays(stream.state)))
+        yield Piece(done, (patch,), tuple(flat_state(stream.state)))
 
 
 def _rows(stream_in: InputStream, layout: Layout, most: int) -> Iterator[Piece]:
@@ -245,7 +244,7 @@ def _rows(stream_in: InputStream, layout: Layout, most: int) -> Iterator[Piece]:
         rows = slice(done, done + len(x))
         done += len(x)
         patches = [Patch("y", (B, *y.shape[1:]), rows, y)]
-        for index, array in enumerate(state_arrays(after)):
+        for index, array in enumerate(flat_state(after)):
             shape = (array.shape[0], B, *array.shape[2:])
             patches.append(Patch(f"state{index}", shape, (slice(None), rows), array))
         yield Piece(done, tuple(patches), ())

@@ -6,9 +6,8 @@ The size of a piece depends on nothing but the model and the shape of the record
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fastrnn.arrays import Array
+from fastrnn.arrays import Array, flat_state
 from fastrnn.cli.running.recording import Layout, Recording, pack_state
-from fastrnn.saving.golden import state_arrays
 
 if TYPE_CHECKING:
     import fastrnn
@@ -111,7 +110,7 @@ class Pieces:
                 patch = Patch("y", (shape[1], shape[0], *shape[2:]), (slice(None), place), y.swapaxes(0, 1))
             else:
                 patch = Patch("y", shape, place, y)
-            yield Piece(end, (patch,), tuple(state_arrays(stream.state)))
+            yield Piece(end, (patch,), tuple(flat_state(stream.state)))
 
     def _rows(self, B: int, done: int) -> Iterator[Piece]:
         """Pieces of rows, each row with its whole sequence."""
@@ -129,13 +128,13 @@ class Pieces:
             patches = [_rows_patch("y", y, B, rows, 0 if self.takes_last else axis)]
             patches += [
                 _rows_patch(f"state{index}", array, B, rows, 1)
-                for index, array in enumerate(state_arrays(after))
+                for index, array in enumerate(flat_state(after))
             ]
             yield Piece(end, tuple(patches), ())
 
     def _whole(self) -> Iterator[Piece]:
         y, after = self.model(self.recording.x, pack_state(self.model, self.recording.state))
-        yield Piece(1, (Patch("y", y.shape, Ellipsis, y),), tuple(state_arrays(after)))
+        yield Piece(1, (Patch("y", y.shape, Ellipsis, y),), tuple(flat_state(after)))
 
 
 def _rows_patch(name: str, values: Array, B: int, rows: slice, axis: int) -> Patch:

@@ -1,5 +1,5 @@
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -7,23 +7,29 @@ from typing_extensions import Self, disjoint_base
 
 from fastrnn.operators.runner import Runner
 
+class _Calls(Protocol):
+    def step(
+        self, stream: StreamBase, x: ArrayLike, out: NDArray[np.floating[Any]] | None, /
+    ) -> NDArray[np.floating[Any]]: ...
+
 def copy_arrays(source: list[NDArray[Any]], target: list[NDArray[Any]]) -> None: ...
 
 @disjoint_base
-class Alone:
-    def __new__(cls, stepper: Stepper, method: str, heals: bool = False) -> Self: ...
+class Exclusive:
+    def __new__(cls, stream: StreamBase, method: str, sets_all: bool = False) -> Self: ...
     def __enter__(self) -> None: ...
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
 
 @disjoint_base
-class Stepper:
+class StreamBase:
     def _bind(
         self,
-        chain: Runner,
-        states: list[tuple[NDArray[Any], NDArray[Any] | None]],
+        runner: Runner | None,
+        arrays: list[NDArray[np.floating[Any]]],
         batch_size: int | None,
+        calls: _Calls,
     ) -> None: ...
     def step(self, x: ArrayLike, out: NDArray[Any] | None = None) -> NDArray[np.floating[Any]]: ...
     def _run_plain(self, method: str, x: NDArray[Any], y: NDArray[Any]) -> None: ...

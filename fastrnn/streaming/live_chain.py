@@ -1,0 +1,135 @@
+"""The layers of a stream or a pool: whether they can be live, and how arguments become plain arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn.arrays import Array, Floats, StateLike, as_plain, flat_state
+from fastrnn.checks import check_array, check_out, check_state, check_tokens
+from fastrnn.errors import message
+from fastrnn.operators.chain import Chain, LayerLike, is_foreign, name_of
+from fastrnn.operators.signature import Trait
+
+
+class LiveChain(Chain):
+    """The layers of a stream or a pool.
+
+    Raises
+    ------
+    ValueError
+        There is no layer, or one needs the whole sequence.
+    """
+
+    is_live = True
+
+    def __init__(self, where: str, layers: Sequence[LayerLike]) -> None:
+        super().__init__(where, layers)
+        for layer in self.stateful:
+            if is_foreign(layer):
+                hint = "A stream cannot call it, since a step keeps its state."
+                raise TypeError(message(where, "recurrent layers of fastrnn", name_of(layer), hint))
+            if layer.signature.trait is Trait.WHOLE:
+                hint = "Its reverse direction begins at the end of the sequence: run it whole."
+                raise ValueError(message(where, "layers that run forward", f"{layer!r}", hint))
+        self.layers = tuple(
+            _of_last_axis(layer, axes) for layer, axes in zip(self.layers, _axes(self.layers), strict=True)
+        )
+
+    def check_steps(self, where: str, name: str, x: object, leading: Sequence[int | str]) -> Array:
+        """x as an array (*leading, features), or (*leading,) of tokens; of them "T" is any size.
+
+        (T,) of numbers is (T, 1) where the layers take one feature and there are no rows.
+        """
+        x = check_array(where, name, x)
+        shape = [*leading]
+        if not self.signature.takes_tokens:
+            shape.append("I" if self.signature.features_in is None else self.signature.features_in)
+        may_be_flat = shape == ["T", 1] and not self.signature.takes_tokens
+        if x.shape == (0,) and shape[:1] in ([0], ["T"]) and "I" not in shape:
+            # An empty list has neither columns nor a kind of numbers.
+            sizes = [0, *map(int, shape[1:])]
+            x = np.zeros(sizes, np.intp if self.signature.takes_tokens else np.float64)
+        elif may_be_flat and x.ndim == 1:
+            x = x[:, None]
+        fits = x.ndim == len(shape) and all(
+            size == n or size == "T" or (size == "I" and n > 0)
+            for size, n in zip(shape, x.shape, strict=True)
+        )
+        if not fits:
+            text = f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+            expected = f"{name} of shape {text}{' or (T,)' if may_be_flat else ''}"
+            raise ValueError(message(where, expected, f"{x.shape}"))
+        return x
+
+    def plain(self, where: str, name: str, x: Array) -> Array:
+        """Checked rows as the compiled chain takes them; or raise, where a token is out of range."""
+        if self.signature.tokens is not None:
+            x = check_tokens(where, x, self.signature.tokens, name)
+        return as_plain(x, np.dtype(np.intp) if self.signature.takes_tokens else self.signature.dtype)
+
+    def check_state(self, where: str, state: StateLike, batch_size: int | None) -> list[Floats]:
+        """The arrays of a state, of all recurrent layers in order, as compiled code takes them."""
+        return [
+            as_plain(array, layer.signature.dtype)
+            for layer, part in zip(self.stateful, self.split_state(where, state), strict=True)
+            for array in check_state(where, part, layer.signature.state_shapes(batch_size))
+        ]
+
+    def state_arrays(self, batch_size: int | None) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
+        """The shape and the dtype of each array of a state: (layers, B, columns), or without B."""
+        return [
+            (shape, layer.signature.dtype)
+            for layer in self.stateful
+            for shape in layer.signature.state_shapes(batch_size).values()
+        ]
+
+    def out_shape(self, x: Array) -> tuple[int, ...]:
+        """The shape of what comes of rows."""
+        leading = x.shape if self.signature.takes_tokens else x.shape[:-1]
+        return (*leading, x.shape[-1] if self.signature.features_out is None else self.signature.features_out)
+
+    def out_dtype(self, x: Array) -> np.dtype[Any]:
+        """The dtype of what comes of rows: that of the rows where no layer has one."""
+        if self.signature.dtype is not None:
+            return self.signature.dtype
+        return x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+
+    def check_out(self, where: str, out: Floats, x: Array) -> Array:
+        """out as a plain array, if what comes of x can be written there."""
+        return check_out(where, out, self.out_shape(x), self.out_dtype(x), [x])
+
+    def run(self, where: str, x: Array, states: Sequence[Floats], out: Array | None) -> Array:
+        """Call one layer after the other: x (T, ...), the arrays of all states in place. Without rows none is
+        called."""
+        if not x.size:
+            return np.empty(self.out_shape(x), self.out_dtype(x)) if out is None else out
+        y, after = self.run_each(where, x, self.split_state(where, self.nest_state(states)))
+        for array, value in zip(states, flat_state(after), strict=True):
+            array[...] = value
+        if out is None:
+            return np.array(y, self.out_dtype(x)) if y is x else y
+        out[...] = y
+        return out
+
+
+def _axes(layers: Sequence[LayerLike]) -> Iterator[int]:
+    """How many axes a batch of whole sequences has before each layer: 3, and 2 after Last."""
+    axes = 3
+    for layer in layers:
+        yield axes
+        if layer.signature.gives_last:
+            axes = 2
+
+
+def _of_last_axis(layer: Any, axes: int) -> Any:
+    """The layer, its softmax over the last axis by the name -1; or raise."""
+    dim = -1 if is_foreign(layer) else getattr(layer, "dim", -1)
+    if dim == -1:
+        return layer
+    if dim != axes - 1:
+        hint = "In a stream the axes before the last depend on how it is cut."
+        raise ValueError(message("Stream", f"dim=-1 or {axes - 1}", f"{layer!r}", hint))
+    return type(layer)(-1)

@@ -1,0 +1,249 @@
+"""What a stream does in compiled code; the base of Stream.
+
+A plain step, of arrays that need neither conversion nor a message, makes no Python object but its result. The
+stream's `calls` make every other one.
+"""
+
+cimport numpy as cnp
+from libc.string cimport memcpy
+
+from fastrnn.engine.threads.team cimport fork_generation
+from fastrnn.operators.runner cimport (
+    SWEEP_ROWS, Path, Runner, RunSpace, fit_steps, may_share, place_arrays, plan_steps, run_path, steps_room,
+)
+from fastrnn.engine.plain cimport are_tokens, is_apart, is_plain, is_whole
+from fastrnn.engine.workspace cimport HAS_GIL
+from fastrnn.streaming.errors import taken_stream
+
+cnp.import_array()
+
+cdef extern from "Python.h":
+    Py_ssize_t PyNumber_AsSsize_t(object number, void *overflow) except? -1  # NULL: too large is the largest
+
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #include <intrin.h>
+    #define frnn_take(flag, mark) (_InterlockedCompareExchange((volatile long *)(flag), (long)(mark), 0) == 0)
+    #define frnn_give(flag) ((void)_InterlockedExchange((volatile long *)(flag), 0))
+    #else
+    static inline int frnn_take(unsigned long *flag, unsigned long mark)
+    {
+        unsigned long nobody = 0;
+        return __atomic_compare_exchange_n(flag, &nobody, mark, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+    }
+    #define frnn_give(flag) (__atomic_store_n((flag), 0, __ATOMIC_RELEASE))
+    #endif
+    """
+    bint frnn_take(unsigned long *flag, unsigned long mark) noexcept nogil
+    void frnn_give(unsigned long *flag) noexcept nogil
+
+# A step that reads no more bytes of weights is over in about a microsecond (a few of baseline): too short to
+# give the GIL away and take it back. Where there is none, no step is short.
+cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
+
+
+def copy_arrays(list source, list target):
+    """Copy arrays into others, each like its own and C-contiguous: all, since no interrupt comes between."""
+    cdef cnp.ndarray value, array
+    cdef Py_ssize_t i
+    for i in range(len(source)):
+        value = source[i]
+        array = target[i]
+        memcpy(cnp.PyArray_DATA(array), cnp.PyArray_DATA(value), cnp.PyArray_NBYTES(array))
+
+
+cdef class Exclusive:
+    """Keeps other threads from a stream while the body of a `with` runs.
+
+    In compiled code, so that no interrupt comes between taking the stream and the body.
+    """
+
+    cdef StreamBase stream
+    cdef str method
+    cdef bint sets_all
+
+    def __cinit__(self, StreamBase stream not None, str method, bint sets_all=False):
+        """sets_all: the body sets the whole state, so it may enter a stream that a fork tore."""
+        self.stream = stream
+        self.method = method
+        self.sets_all = sets_all
+
+    def __enter__(self):
+        self.stream.take(self.method, self.sets_all)
+
+    def __exit__(self, *_):
+        frnn_give(&self.stream.taken)
+
+
+cdef class StreamBase:
+    """The steps of one sequence, or of rows that go in step, on states of its own."""
+
+    cdef Runner runner
+    cdef const Path *path  # the runner's; NULL: no step is plain
+    cdef Py_ssize_t tokens
+    cdef int type_number
+    cdef RunSpace steps        # planned for one step
+    cdef RunSpace chunks
+    cdef object calls           # whose `step` takes this, x and out of any kind
+    cdef list arrays            # of the states, which the runs find in them
+    cdef Py_ssize_t B
+    cdef int axes
+    cdef cnp.npy_intp x_shape[2]
+    cdef cnp.npy_intp y_shape[2]
+    cdef bint is_short          # a step is over so soon that the GIL is kept
+    cdef bint is_divided        # a step may use several threads, whenever they are free
+    cdef unsigned long taken    # 0: by nobody; else the fork generation of whoever took it
+
+    def _bind(self, Runner runner, list arrays, batch_size, calls):
+        """Step the states in these arrays from now on, in place: (layers, B, columns), without B where
+        batch_size is None, those of all operators in order; C-contiguous, of the runner's dtype."""
+        cdef RunSpace space
+        cdef Py_ssize_t i
+        self.calls = calls
+        if runner is None:
+            return
+        self.arrays = arrays
+        self.B = 1 if batch_size is None else batch_size
+        self.axes = 1 if batch_size is None else 2
+        self.x_shape[0] = self.y_shape[0] = self.B
+        if runner.tokens == 0:
+            self.x_shape[self.axes - 1] = runner.features_in
+        self.y_shape[self.axes - 1] = runner.features_out
+        self.is_short = self.B * runner.weight_bytes <= SHORT_BYTES
+        self.is_divided = may_share(&runner.path, 1, self.B, runner.threads)
+        self.steps = RunSpace(runner)
+        self.chunks = RunSpace(runner)
+        for space in (self.steps, self.chunks):
+            for i in range(len(arrays)):
+                space.run.arrays[i] = cnp.PyArray_BYTES(arrays[i])
+            place_arrays(&runner.path, &space.run, self.B)
+        self.steps.reserve(steps_room(&runner.path, 1, self.B, runner.threads))
+        self.runner = runner
+        self.tokens = runner.tokens
+        self.type_number = runner.type_number
+        self.path = &runner.path
+        self.plan_step()
+
+    cdef void plan_step(self) noexcept nogil:
+        fit_steps(
+            self.path, &self.steps.run, 1, self.B, self.runner.threads, self.steps.workspace.data,
+            self.steps.workspace.size)
+
+    cdef int take(self, str method, bint sets_all) except -1:
+        """Keep other threads away; or raise, where one is at work already, or was at the fork."""
+        cdef unsigned long generation = fork_generation()
+        cdef unsigned long owner
+        if not frnn_take(&self.taken, generation):
+            owner = self.taken  # 0: it has just gone
+            if owner in (0, generation) or not sets_all:
+                raise taken_stream(f"Stream.{method}", owner not in (0, generation))
+            self.taken = generation
+        return 0
+
+    def step(self, x, out=None):
+        """Make one time step.
+
+        Parameters
+        ----------
+        x : array-like, shape (I,) or (B, I)
+            Real numbers; tokens: integers, shape () or (B,).
+        out : ndarray, optional
+            Where the result goes; C-contiguous, of its shape and dtype, apart from ``x``.
+
+        Returns
+        -------
+        ndarray, shape (features,) or (B, features)
+            Of the dtype of the last layer that has one; ``out`` if given.
+
+        Raises
+        ------
+        ValueError
+            The shape of ``x``, a token or ``out`` does not fit.
+        TypeError
+            ``x`` does not hold real numbers (of tokens: whole ones), or ``out`` is no ndarray.
+        RuntimeError
+            Another thread is using the stream.
+        """
+        cdef cnp.ndarray y
+        cdef Py_ssize_t token
+        cdef const char *source
+        if self.path == NULL:
+            return self.calls.step(self, x, out)
+        if self.tokens == 0:
+            if not is_plain(x, self.axes, self.x_shape, self.type_number) or not cnp.PyArray_ISCARRAY_RO(x):
+                return self.calls.step(self, x, out)
+            source = cnp.PyArray_BYTES(x)
+        elif self.axes == 1 and is_whole(x):
+            token = PyNumber_AsSsize_t(x, NULL)
+            if token < 0 or token >= self.tokens:
+                return self.calls.step(self, x, out)
+            source = <const char *>&token
+        elif are_tokens(x, self.axes - 1, self.x_shape, self.tokens):
+            source = cnp.PyArray_BYTES(x)
+        else:
+            return self.calls.step(self, x, out)
+        if out is None:
+            y = cnp.PyArray_EMPTY(self.axes, self.y_shape, self.type_number, 0)
+        else:
+            if (
+                not is_plain(out, self.axes, self.y_shape, self.type_number)
+                or not cnp.PyArray_ISCARRAY(out)
+                or (cnp.PyArray_Check(x) and not is_apart(out, x))
+            ):
+                return self.calls.step(self, x, out)
+            y = out
+        if not frnn_take(&self.taken, fork_generation()):
+            self.take("step", False)
+        if self.is_short:
+            run_path(self.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
+        else:
+            with nogil:
+                if self.is_divided:
+                    self.plan_step()
+                run_path(self.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
+        frnn_give(&self.taken)
+        return y
+
+    def _run_plain(self, str method, cnp.ndarray x, cnp.ndarray y):
+        """Run checked arrays: x (T, B, I), tokens (T, B) of intp, into y (T, B, features).
+
+        Both are without B where the stream has no rows, C-contiguous, of the runner's dtype.
+        """
+        self.take(method, False)
+        try:
+            self.run_sweeps(cnp.PyArray_DIM(x, 0), cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y))
+        finally:
+            frnn_give(&self.taken)
+
+    cdef int run_sweeps(self, Py_ssize_t T, const char *source, char *target) except -1:
+        cdef Runner runner = self.runner
+        cdef RunSpace space = self.chunks
+        cdef Py_ssize_t steps, rest, planned = 0
+        if T == 0:
+            return 0
+        steps = T if runner.path.count == 1 else min(T, max(1, SWEEP_ROWS // self.B))
+        rest = T % steps
+        # All memory first: a state that has moved cannot go back.
+        cdef size_t size = plan_steps(&runner.path, &space.run, steps, self.B, runner.threads)
+        if rest:
+            size = max(size, plan_steps(&runner.path, &space.run, rest, self.B, runner.threads))
+        if size > space.workspace.size:
+            size = max(size, steps_room(&runner.path, steps, self.B, runner.threads))
+            if rest:
+                size = max(size, steps_room(&runner.path, rest, self.B, runner.threads))
+            space.reserve(size)
+        with nogil:
+            while T > 0:
+                steps = min(steps, T)
+                if steps != planned:
+                    fit_steps(
+                        &runner.path, &space.run, steps, self.B, runner.threads, space.workspace.data,
+                        space.workspace.size)
+                    planned = steps
+                run_path(&runner.path, &space.run, source, target)
+                source += steps * self.B * runner.path.in_bytes
+                target += steps * self.B * runner.path.out_bytes
+                T -= steps
+        space.shrink()
+        return 0
