@@ -8,6 +8,7 @@ import mmap
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,6 @@ import fastrnn
 from fastrnn import reference
 from fastrnn.engine import packing
 from fastrnn.engine.backends import pick_isa
-from fastrnn.engine.packing import arrange_panels
 from fastrnn.operators.stateless import RowFunction
 
 simd = pytest.importorskip("fastrnn.engine.simd.tables")
@@ -37,10 +37,19 @@ def isa(request, monkeypatch):
     return request.param
 
 
+def blas_tables():
+    """Imported late, as the package does: it brings SciPy's BLAS."""
+    from fastrnn.engine.blas.tables import TABLES
+
+    return TABLES
+
+
 def activate(isa, name, x, y=None):
     """An activation of an instruction set, into memory that was full of NaN."""
     y = np.full_like(x, np.nan) if y is None else y
-    RowFunction(name.title(), x.dtype.name, simd.TABLES[isa][x.dtype.name]).apply(x[None], y[None])
+    RowFunction(name.title(), x.dtype.name, simd.TABLES[isa][x.dtype.name, x.dtype.name]).apply(
+        x[None], y[None]
+    )
     return y
 
 
@@ -100,28 +109,26 @@ def test_tails_write_their_own_numbers_only(rng, isa, name, dtype):
 
 
 @pytest.mark.parametrize("large_bytes", (0, 1 << 20))
-def test_arrays_settle_at_cache_lines_for_good(monkeypatch, rng, large_bytes):
+@pytest.mark.parametrize("size", (1, 64, 100_001))
+def test_reserved_memory_begins_at_a_cache_line(monkeypatch, size, large_bytes):
     monkeypatch.setattr(packing, "LARGE_BYTES", large_bytes)
-    arrays = [rng.standard_normal(shape).astype(np.float32) for shape in ((5, 3), (1,), (70, 41))]
-    settled = packing.settle(arrays[0], None, *arrays[1:])
-    assert settled[1] is None
-    for array, copy in zip(arrays, (settled[0], *settled[2:]), strict=True):
-        np.testing.assert_array_equal(copy, array)
-        assert copy.ctypes.data % 64 == 0 and not copy.flags.writeable
-        assert not np.shares_memory(copy, array)
+    memory = packing.reserve(size)
+    assert memory.ctypes.data % 64 == 0 and memory.nbytes == size
+    memory[:] = 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize("large_bytes", (0, 1 << 20))
-def test_settled_memory_is_the_process_own(monkeypatch, large_bytes):
+def test_reserved_memory_is_the_process_own(monkeypatch, large_bytes):
     monkeypatch.setattr(packing, "LARGE_BYTES", large_bytes)
-    (settled,) = packing.settle(np.ones(5, np.float32))
+    memory = packing.reserve(40)
+    memory[:] = 1
     pid = os.fork()
     if pid == 0:
-        ctypes.memset(settled.ctypes.data, 0, settled.nbytes)
+        ctypes.memset(memory.ctypes.data, 0, memory.nbytes)
         os._exit(0)
     os.waitpid(pid, 0)
-    assert (settled == 1).all()
+    assert (memory == 1).all()
 
 
 def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
@@ -131,34 +138,90 @@ def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
 
     monkeypatch.setattr(packing, "LARGE_BYTES", 0)
     monkeypatch.setattr(packing.mmap, "mmap", Refusing)
-    (settled,) = packing.settle(np.arange(9.0))
-    np.testing.assert_array_equal(settled, np.arange(9.0))
+    assert packing.reserve(9).nbytes == 9
 
 
-@pytest.mark.parametrize("strip", (8, 16))
-@pytest.mark.parametrize("block", (1, 2, 4))
-@pytest.mark.parametrize("gates", (1, 3, 4))
-@pytest.mark.parametrize("hidden_size, columns", ((1, 1), (15, 3), (16, 4), (17, 20), (40, 17), (300, 2)))
-def test_every_weight_has_its_place_in_a_block(rng, gates, hidden_size, columns, block, strip):
-    weight = rng.standard_normal((gates * hidden_size, columns)).astype(np.float32)
-    most = 12
-    packed = arrange_panels(weight, gates, block, lambda width: min(width, strip * gates), most)
-    chunk = most if columns > 16 else 8
+def bundles_reference(weight, gates, bundle, lanes, registers, most):
+    """(G*H, K) as bundles (K, panels, G, 16) of `bundle` panels, of which the last may have fewer; flat.
+
+    A bundle lies segment by segment of K, of at most `most` rows each (8 where K is 16 or less). A segment
+    lies strip by strip of a few vectors of `lanes` columns. Missing units are zeros.
+    """
+    hidden_size, columns = weight.shape[0] // gates, weight.shape[1]
     panels = -(-hidden_size // 16)
-    assert np.count_nonzero(packed) == weight.size
-    assert packed.size == panels * 16 * gates * columns
-    for gate in range(gates):
-        for unit in range(hidden_size):
-            first = unit // 16 // block * block
-            width = min(block, panels - first) * gates * 16
-            column = (unit // 16 - first) * gates * 16 + gate * 16 + unit % 16
-            together = min(width, strip * gates)
-            for k in range(columns):
-                begin = k // chunk * chunk
-                rows = min(chunk, columns - begin)
-                place = first * gates * 16 * columns + begin * width
-                place += column // together * together * rows + (k - begin) * together + column % together
-                assert packed[place] == weight[gate * hidden_size + unit, k]
+    by_unit = np.zeros((gates, panels * 16, columns), weight.dtype)
+    by_unit[:, :hidden_size] = weight.reshape(gates, hidden_size, columns)
+    by_panel = by_unit.reshape(gates, panels, 16, columns).transpose(3, 1, 0, 2)
+    segment = most if columns > 16 else 8
+    parts = []
+    for i in range(0, panels, bundle):
+        rows = by_panel[:, i : i + bundle].reshape(columns, -1)
+        vectors = rows.shape[1] // lanes
+        strip = 2
+        if registers == 32:
+            strip = 6 if vectors % 6 == 0 else min(vectors, 4)
+        for k in range(0, columns, segment):
+            part = rows[k : k + segment].reshape(-1, vectors // strip, strip * lanes)
+            parts.append(part.swapaxes(0, 1).ravel())
+    return np.concatenate(parts)
+
+
+# Of each instruction set: bytes of a vector, or 0 for one number; registers; rows of a segment.
+LAYOUTS = {"baseline": (0, 16, 128), "avx2": (32, 16, 256), "avx512": (64, 32, 256), "neon": (16, 32, 128)}
+
+
+@pytest.mark.parametrize("dtype", ("float32", "float64"))
+@pytest.mark.parametrize(
+    "input_size, hidden_size", ((1, 1), (3, 15), (16, 16), (17, 33), (300, 40), (260, 130))
+)
+@pytest.mark.parametrize("kind", ("dense", *CELLS))
+def test_every_weight_has_its_place_in_a_bundle(rng, isa, kind, input_size, hidden_size, dtype):
+    """Byte for byte, against the slow definition above."""
+    size, registers, segment = LAYOUTS[isa]
+    lanes = max(size // np.dtype(dtype).itemsize, 1)
+    outputs = max(hidden_size // 2, 1) if kind == "lstm_proj" else hidden_size
+    kind = kind.removesuffix("_proj")
+    gates = {"lstm": 4, "gru": 3}.get(kind, 1)
+    bundle = {"lstm": 2 if lanes == 16 and hidden_size <= 32 else 1, "gru": 2}.get(kind, 4)
+
+    def numbers(*shape):
+        return rng.standard_normal(shape).astype(dtype)
+
+    w_ih, bias = numbers(gates * hidden_size, input_size), numbers(gates * hidden_size)
+    w_hh = None if kind == "dense" else numbers(gates * hidden_size, outputs)
+    w_hr = None if outputs == hidden_size else numbers(outputs, hidden_size)
+    bias_hn = numbers(hidden_size) if kind == "gru" else None
+    cell = packing.PackedCell(simd.TABLES[isa][dtype, dtype], kind, w_ih, w_hh, w_hr, bias, bias_hn)
+    memory, place = cell.memory, 0
+    assert not memory.flags.writeable
+    for array, gates_of, panels in (
+        (w_ih, gates, bundle),
+        (w_hh, gates, bundle),
+        (w_hr, 1, 4),
+        (bias, gates, bundle),
+        (bias_hn, 1, 1),
+    ):
+        if array is not None:
+            rows = array.reshape(len(array), -1)
+            wanted = bundles_reference(rows, gates_of, panels, lanes, registers, segment)
+            got = memory[place : place + wanted.nbytes].view(dtype)
+            np.testing.assert_array_equal(got, wanted)
+            place += -(-wanted.nbytes // 64) * 64
+    assert place == memory.nbytes
+
+
+def test_blas_takes_rows_where_they_lie(rng):
+    weight = rng.standard_normal((70, 41)).astype(np.float32)
+    table = blas_tables()["float32", "float32"]
+    count = sys.getrefcount(weight)
+    cell = packing.pack_dense(table, weight, None)
+    assert cell.memory is None and sys.getrefcount(weight) == count + 1
+
+
+def test_tables_say_what_they_are():
+    """Those of both backends, by (arithmetic, storage)."""
+    for tables in (*simd.TABLES.values(), blas_tables()):
+        assert set(tables) == {("float32", "float32"), ("float64", "float64")}
 
 
 # ---------------------------------------------------------------- against the other backend

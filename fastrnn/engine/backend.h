@@ -1,45 +1,137 @@
-/* The C contract between the drivers (_drivers.pyx) and a backend.
+/* The contract between the drivers (drivers.pyx) and a backend.
  *
- * A driver knows time, layers, directions and lengths; a backend knows arithmetic.
- * Between them stand one read-only struct, the weights of a cell, and two operations,
- * project and step. How the weights and the gates lie is the backend's own matter: row-major
- * for blas, in panels for simd (kernels.inc.h). Shape letters are those of spec.py: T time, B batch, I input,
- * H hidden, P columns of h (the projection's size, else H), G gates.
+ * A driver knows time, layers, directions and lengths. A backend knows how weights lie in memory, how they are
+ * multiplied and what gates compute. Between the two stand the weights of a cell (frnn_cell), which never change,
+ * and a table of functions (frnn_backend). A table serves one instruction set, one arithmetic and one format of
+ * weights; Python picks it once for each layer (backends.py).
+ *
+ * Shape letters are those of spec.py: T time, B batch, I input, H hidden, P columns of h (the projection's size,
+ * else H), G gates. K is the number of columns of a matrix: the length of its sums.
+ *
+ * To add a storage of weights:
+ *   1. a member of frnn_storage, with its size in frnn_format_bytes and its name in frnn_storage_name;
+ *   2. a block in simd/isa.inc.h, which says how a vector of weights is read (`w_load`) and written (`w_store`).
+ *      Where the weights lie or are summed in another way, a file beside products.inc.h that gives cells.inc.h
+ *      the words listed there;
+ *   3. the key of its table in backends.py. No gate, no driver and no other table changes.
+ * An instruction set: its words in simd/vectors.h, a block and an entry of `frnn_isas` in simd/kernels.c, a line in
+ *   BUILDS of bench/probe.py. The tests find it.
+ * A cell: a member of frnn_kind with its gates in FRNN_GATES_OF; its formulas in simd/gates.inc.h and a case in
+ *   `step` and `bundle_panels` of simd/cells.inc.h; its gates in blas/tables.pyx; spec.py and reference.py.
+ *   No product changes.
+ * A backend: a table with every function that has no "or NULL" below, and a line in backends.py. No driver changes.
  */
-#ifndef FRNN_KERNELS_H
-#define FRNN_KERNELS_H
+#ifndef FRNN_BACKEND_H
+#define FRNN_BACKEND_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-typedef enum { FRNN_F32, FRNN_F64 } frnn_dtype;
+/* ---------------------------------------------------------------- types of numbers */
+
+/* The type in which sums and gates are computed: of x, h, c, gates and biases. */
+typedef enum { FRNN_F32, FRNN_F64 } frnn_arithmetic;
+
+/* The type in which a matrix keeps its numbers. */
+typedef enum { FRNN_STORED_F32, FRNN_STORED_F64 } frnn_storage;
+
+typedef struct frnn_format {
+    frnn_storage storage;
+    int group_k; /* the weights of a unit for this many consecutive k lie side by side; 1: one k after the other */
+} frnn_format;
+
+static inline ptrdiff_t frnn_arithmetic_bytes(frnn_arithmetic arithmetic)
+{
+    return arithmetic == FRNN_F64 ? sizeof(double) : sizeof(float);
+}
+
+/* The bytes of one weight. */
+static inline ptrdiff_t frnn_format_bytes(frnn_format format)
+{
+    return format.storage == FRNN_STORED_F64 ? sizeof(double) : sizeof(float);
+}
+
+/* The names that Python has for them. */
+static inline const char *frnn_arithmetic_name(frnn_arithmetic arithmetic)
+{
+    return arithmetic == FRNN_F64 ? "float64" : "float32";
+}
+
+static inline const char *frnn_storage_name(frnn_storage storage)
+{
+    return storage == FRNN_STORED_F64 ? "float64" : "float32";
+}
+
+/* ---------------------------------------------------------------- weights */
+
+/* The weights of one product: (rows, columns) as torch has them, packed by a backend and read-only. */
+typedef struct frnn_matrix {
+    const void *data; /* NULL: the cell has no such matrix */
+    frnn_format format;
+    ptrdiff_t rows;
+    ptrdiff_t columns;
+    const float *scales;  /* what whole-number weights are multiplied by, one for each row; else NULL */
+    const int32_t *sums;  /* the sum of each row's whole-number weights; else NULL */
+} frnn_matrix;
 
 typedef enum {
-    FRNN_DENSE, /* one projection and no step: a Linear layer, G = 1 */
+    FRNN_DENSE, /* one projection and no step: a Linear layer */
     FRNN_RNN_TANH,
     FRNN_RNN_RELU,
     FRNN_GRU,
     FRNN_LSTM
 } frnn_kind;
 
-/* The weights of one direction of one layer, laid out for a backend; immutable, shared by threads.
- * The shapes are those before any packing. */
+/* G: the gates of an LSTM are i, f, g and o, those of a GRU r, z and n. A macro, since kernels need it as a constant
+ * before anything is inlined: as a function it cost an RNN's step a third more instructions. */
+#define FRNN_GATES_OF(kind) ((kind) == FRNN_LSTM ? 4 : (kind) == FRNN_GRU ? 3 : 1)
+
+/* The weights of one direction of one layer. Threads share them, since nothing writes to them after `pack`. */
 typedef struct frnn_cell {
     frnn_kind kind;
-    frnn_dtype dtype;      /* of x, h, c, gates and biases; a backend may keep its weights narrower */
+    frnn_arithmetic arithmetic;
     ptrdiff_t input_size;  /* I: columns of x */
-    ptrdiff_t hidden_size; /* H: hidden units; of FRNN_DENSE the outputs */
+    ptrdiff_t hidden_size; /* H: hidden units; the outputs of FRNN_DENSE */
     ptrdiff_t output_size; /* P: columns of h */
-    ptrdiff_t gates;       /* G: 1, 3 (r, z, n) or 4 (i, f, g, o) */
-    ptrdiff_t block;       /* simd: panels that lie together (block_panels in kernels.inc.h) */
-    const void *w_ih;    /* (G*H, I) */
-    const void *w_hh;    /* (G*H, P); NULL for FRNN_DENSE */
-    const void *w_hr;    /* (P, H); NULL without a projection */
-    const void *bias;    /* (G*H): b_ih + b_hh; the n gate of a GRU has b_in alone */
-    const void *bias_hn; /* (H,): b_hn of a GRU, which the reset gate multiplies; else NULL */
+    ptrdiff_t gates;       /* G */
+    /* What `pack` sets: */
+    ptrdiff_t bundle;      /* simd: panels that lie together (simd/bundles.h) */
+    frnn_matrix w_ih;      /* (G*H, I) */
+    frnn_matrix w_hh;      /* (G*H, P); not of FRNN_DENSE */
+    frnn_matrix w_hr;      /* (P, H); only with a projection */
+    const void *bias;      /* (G*H,): b_ih + b_hh; the n gate of a GRU has b_in alone */
+    const void *bias_hn;   /* (H,): b_hn of a GRU, which the reset gate multiplies; else NULL */
 } frnn_cell;
 
-/* What a layer without products does to rows of features, each by itself. */
+/* The same as torch has them: row after row, in the cell's arithmetic. NULL where there is none. */
+typedef struct frnn_weights {
+    const void *w_ih, *w_hh, *w_hr, *bias, *bias_hn;
+} frnn_weights;
+
+/* ---------------------------------------------------------------- what is computed */
+
+/* One time step of n rows. */
+typedef struct frnn_step {
+    ptrdiff_t n;
+    const void *x;            /* (n, I), ldx elements from row to row; NULL: the gates are projected already */
+    ptrdiff_t ldx;
+    void *gates;              /* of `rows` rows: what `project` left there, or room for as much where x is given */
+    ptrdiff_t rows;
+    ptrdiff_t row;            /* the first of this step's n rows of gates, which the step overwrites */
+    const void *h_prev;       /* (n, P) with ld_prev */
+    ptrdiff_t ld_prev;
+    void *h_next;             /* (n, P) with ld_next; shares no memory with h_prev */
+    ptrdiff_t ld_next;
+    void *c;                  /* (n, H), updated in place; NULL but for FRNN_LSTM. Row m is at c + m * ldc, or at */
+    ptrdiff_t ldc;            /* c + c_order[m] * ldc where c_order is given */
+    const ptrdiff_t *c_order; /* (n,) or NULL */
+    void *scratch;            /* step_bytes(cell, n) */
+    ptrdiff_t first;          /* Only the units of the parts from `first` to `last`, `last` excluded, are written */
+    ptrdiff_t last;           /* to h_next and c. A cell with a projection takes all parts at once. */
+    int is_odd;               /* 1 in every other step of a sequence: the parts are taken from the last to the */
+} frnn_step;                  /* first, since those that were used last are still in a cache. Same results. */
+
+/* What a layer without products does to each row of features. */
 typedef enum {
     FRNN_RELU,
     FRNN_TANH,
@@ -51,45 +143,34 @@ typedef enum {
 
 typedef struct frnn_rows {
     frnn_row_kind kind;
-    frnn_dtype dtype;
     ptrdiff_t features;
     const void *weight; /* FRNN_LAYER_NORM: (features,), or NULL for ones */
     const void *bias;   /* (features,), or NULL for zeros */
     double eps;
 } frnn_rows;
 
-/* One time step of n rows. */
-typedef struct frnn_step {
-    ptrdiff_t n;
-    const void *x;         /* (n, I), ldx elements from row to row; NULL: the gates are projected already */
-    ptrdiff_t ldx;
-    void *gates;           /* gates of `rows` rows, as project left them or, with x, room for them; the */
-    ptrdiff_t rows;        /* step uses up its own n, beginning with `row` */
-    ptrdiff_t row;
-    const void *h_prev;    /* (n, P) with ld_prev */
-    ptrdiff_t ld_prev;
-    void *h_next;          /* (n, P) with ld_next; apart from h_prev */
-    ptrdiff_t ld_next;
-    void *c;               /* (n, H), updated in place; NULL but for FRNN_LSTM. Row m is at c + m * ldc, or */
-    ptrdiff_t ldc;         /* c + c_order[m] * ldc */
-    const ptrdiff_t *c_order; /* (n,), each row's own place; or NULL */
-    void *scratch;         /* step_bytes(cell, n) */
-    ptrdiff_t first;       /* the parts of the cell that are wanted, the last excluded: of h_next and c the */
-    ptrdiff_t last;        /* units of these alone are written. A cell with a projection takes all at once */
-    int is_odd;            /* every other step of a sequence: weights that were used last are used first, */
-} frnn_step;               /* while they are in a cache; the result is the same */
+/* ---------------------------------------------------------------- a backend */
+
+#define FRNN_LINE 64 /* bytes of a cache line; what `pack` is given begins at one */
 
 typedef struct frnn_backend {
-    /* How its weights are packed (_pack.pyx): how many panels are a block, how many columns of a block of
-     * so many lie together, and how many products of a long sum are one chunk. Both functions NULL: rows, as
-     * torch has them. */
-    ptrdiff_t (*block)(frnn_kind kind, ptrdiff_t hidden_size);
-    ptrdiff_t (*strip)(ptrdiff_t width);
-    ptrdiff_t chunk;
+    frnn_arithmetic arithmetic;
+    frnn_format format; /* of the matrices that it packs and multiplies */
 
-    /* gates = x W_ih^T + bias, for n rows of x (n, I) with ldx elements from row to row, of the parts from
-     * first to last, that excluded. How gates of n rows, n times gate_width elements, lie is the backend's own
-     * matter. scratch: project_bytes(cell, n). No aliasing. */
+    /* What the cost model knows of it, on one core of a kind from about 2020 on (plan.pyx). What sharing work costs
+     * is measured while calls run and compared with these, so they should be about right. An error of half or double
+     * changes only the plans that gain little either way. */
+    double products_per_ns;   /* multiply-adds */
+    double near_bytes_per_ns; /* weights read from the second-level cache */
+    double far_bytes_per_ns;  /* weights read from beyond it */
+
+    /* Lay the weights out in `memory`, point the cell there, and return the bytes that it takes. With memory NULL
+     * only return them. 0 bytes: the cell points to `weights` themselves, which then have to stay. */
+    size_t (*pack)(frnn_cell *cell, const frnn_weights *weights, void *memory);
+
+    /* gates = x W_ih^T + bias for n rows of x (n, I) with ldx elements from row to row, for the parts from first to
+     * last, `last` excluded. Gates of n rows take n * gate_width elements; how they lie is the backend's own
+     * matter. scratch: project_bytes(cell, n). No two arguments share memory. */
     void (*project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
                     ptrdiff_t ldx, void *gates, void *scratch);
 
@@ -100,44 +181,39 @@ typedef struct frnn_backend {
     void (*dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
                   void *out, ptrdiff_t ldo);
 
-    /* The units of a part, of which the last may have fewer: without a projection several threads may compute
-     * parts at the same time. */
+    /* The units of a part; the last one may have fewer. Several threads may compute parts of a cell at the same
+     * time, unless it has a projection. */
     ptrdiff_t (*part_units)(const frnn_cell *cell);
-    /* Elements from row to row where n rows of so many columns, h or c of a step, are read and written best: as many
-     * as the columns, or more. */
+    /* The distance, in elements, at which n rows of this many columns (h or c of a step) are best kept: the columns
+     * themselves, or more. */
     ptrdiff_t (*apart)(ptrdiff_t n, ptrdiff_t columns);
     ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
-    /* The scratch of project and of step for n rows, and so for fewer. */
+    /* The scratch of project and of step for n rows; it is enough for fewer rows too. */
     size_t (*project_bytes)(const frnn_cell *cell, ptrdiff_t n);
     size_t (*step_bytes)(const frnn_cell *cell, ptrdiff_t n);
 
-    /* y = f(x) of n rows, in place or apart; NULL where a backend has none of its own. simd: tanh, sigmoid
-     * and exponentials err by 4 units in the last place at most over the whole range
-     * (tests/test_kernels.py), results below the smallest normal number may be 0; +-infinity gives the
-     * limits, NaN a NaN. */
+    /* y = f(x) for n rows, in place or into other memory; or NULL. simd: tanh, sigmoid and exponentials err by at
+     * most 4 units in the last place over the whole range (tests/test_kernels.py). Results below the smallest
+     * normal number may be 0, infinities give the limits, and a NaN gives a NaN. */
     void (*rows)(const frnn_rows *what, ptrdiff_t n, const void *x, void *y);
 
-    /* Called once around all the work of a call, by the thread that makes it; NULL where there is nothing
-     * to do. Calls of several threads, and of layers inside a chain, may nest. */
+    /* Called once at the beginning and the end of a call, by the thread that makes it; or NULL. Calls of several
+     * threads, and of layers within a model, may nest. */
     void (*begin)(void);
     void (*end)(void);
 
-    /* Called on every thread around its share of the work: from the control word before to the same. */
+    /* Called by every thread at the beginning and the end of its share of the work. `leave` restores what `enter`
+     * changed and returned. State that the processor keeps for a thread belongs here: the control word of its
+     * arithmetic, or the configuration of its tiles. */
     uint64_t (*enter)(void);
     void (*leave)(uint64_t before);
 } frnn_backend;
-
-/* The units of a panel of packed weights, and the panels of a block of a Linear layer. */
-#define FRNN_PANEL 16
-#define FRNN_DENSE_BLOCK 4
-/* The products of a chunk of K. Those of a short sum are few, so that their additions hide behind one another. */
-#define FRNN_CHUNK_OF(K, most) ((K) > 16 ? (most) : 8)
 
 /* An instruction set of the simd backend. */
 typedef struct frnn_isa {
     const char *name;
     int (*is_there)(void);             /* whether this processor has it */
-    const frnn_backend *tables[2];     /* by frnn_dtype */
+    const frnn_backend *const *tables; /* one for each arithmetic and format; the last is NULL */
 } frnn_isa;
 
 extern const frnn_isa frnn_isas[]; /* from the plainest to the widest; the last has no name */

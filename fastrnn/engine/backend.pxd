@@ -1,11 +1,32 @@
 # What Cython sees of backend.h; the comments are there.
 
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int32_t, uint64_t
 
 cdef extern from "backend.h" nogil:
-    ctypedef enum frnn_dtype:
+    ctypedef enum frnn_arithmetic:
         FRNN_F32
         FRNN_F64
+
+    ctypedef enum frnn_storage:
+        FRNN_STORED_F32
+        FRNN_STORED_F64
+
+    ctypedef struct frnn_format:
+        frnn_storage storage
+        int group_k
+
+    Py_ssize_t frnn_arithmetic_bytes(frnn_arithmetic arithmetic)
+    Py_ssize_t frnn_format_bytes(frnn_format format)
+    const char *frnn_arithmetic_name(frnn_arithmetic arithmetic)
+    const char *frnn_storage_name(frnn_storage storage)
+
+    ctypedef struct frnn_matrix:
+        const void *data
+        frnn_format format
+        Py_ssize_t rows
+        Py_ssize_t columns
+        const float *scales
+        const int32_t *sums
 
     ctypedef enum frnn_kind:
         FRNN_DENSE
@@ -14,35 +35,28 @@ cdef extern from "backend.h" nogil:
         FRNN_GRU
         FRNN_LSTM
 
+    Py_ssize_t FRNN_GATES_OF(frnn_kind kind)
+
     ctypedef struct frnn_cell:
         frnn_kind kind
-        frnn_dtype dtype
+        frnn_arithmetic arithmetic
         Py_ssize_t input_size
         Py_ssize_t hidden_size
         Py_ssize_t output_size
         Py_ssize_t gates
-        Py_ssize_t block
+        Py_ssize_t bundle
+        frnn_matrix w_ih
+        frnn_matrix w_hh
+        frnn_matrix w_hr
+        const void *bias
+        const void *bias_hn
+
+    ctypedef struct frnn_weights:
         const void *w_ih
         const void *w_hh
         const void *w_hr
         const void *bias
         const void *bias_hn
-
-    ctypedef enum frnn_row_kind:
-        FRNN_RELU
-        FRNN_TANH
-        FRNN_SIGMOID
-        FRNN_SOFTMAX
-        FRNN_LOG_SOFTMAX
-        FRNN_LAYER_NORM
-
-    ctypedef struct frnn_rows:
-        frnn_row_kind kind
-        frnn_dtype dtype
-        Py_ssize_t features
-        const void *weight
-        const void *bias
-        double eps
 
     ctypedef struct frnn_step:
         Py_ssize_t n
@@ -63,10 +77,31 @@ cdef extern from "backend.h" nogil:
         Py_ssize_t last
         int is_odd
 
+    ctypedef enum frnn_row_kind:
+        FRNN_RELU
+        FRNN_TANH
+        FRNN_SIGMOID
+        FRNN_SOFTMAX
+        FRNN_LOG_SOFTMAX
+        FRNN_LAYER_NORM
+
+    ctypedef struct frnn_rows:
+        frnn_row_kind kind
+        Py_ssize_t features
+        const void *weight
+        const void *bias
+        double eps
+
+    enum:
+        FRNN_LINE
+
     ctypedef struct frnn_backend:
-        Py_ssize_t (*block)(frnn_kind kind, Py_ssize_t hidden_size) noexcept nogil
-        Py_ssize_t (*strip)(Py_ssize_t width) noexcept nogil
-        Py_ssize_t chunk
+        frnn_arithmetic arithmetic
+        frnn_format format
+        double products_per_ns
+        double near_bytes_per_ns
+        double far_bytes_per_ns
+        size_t (*pack)(frnn_cell *cell, const frnn_weights *weights, void *memory) noexcept nogil
         void (*project)(const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x,
                         Py_ssize_t ldx, void *gates, void *scratch) noexcept nogil
         void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
@@ -83,15 +118,9 @@ cdef extern from "backend.h" nogil:
         uint64_t (*enter)() noexcept nogil
         void (*leave)(uint64_t before) noexcept nogil
 
-    enum:
-        FRNN_PANEL
-        FRNN_DENSE_BLOCK
-
-    Py_ssize_t FRNN_CHUNK_OF(Py_ssize_t K, Py_ssize_t most)
-
     ctypedef struct frnn_isa:
         const char *name
         int (*is_there)() noexcept nogil
-        const frnn_backend *tables[2]
+        const frnn_backend *const *tables
 
     const frnn_isa frnn_isas[]

@@ -24,7 +24,7 @@ except ImportError:  # the compiler could not build the kernels
 
 
 class Backend(NamedTuple):
-    """A backend for one dtype: its table of operations, and how many threads its calls may use."""
+    """A backend for one arithmetic and storage: its table, and how many threads its calls may use."""
 
     table: Any
     threads: int = 1
@@ -43,33 +43,39 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = N
     """
     check_choice(where, "backend", backend, BACKENDS)
     most = pick_threads(where, threads)
-    name = np.dtype(dtype).name
+    key = _key(dtype)
     if backend == "simd" and not ISAS:
         hint = 'The compiler could not build its kernels; "blas" is complete.'
         raise ValueError(message(where, "a backend that is built", "simd", hint))
     if backend == "blas" or not ISAS:
         tables, is_held = _blas()
         # A BLAS that cannot be told to leave the other cores alone has them to itself.
-        return Backend(tables[name], most if is_held else 1)
-    return Backend(SIMD_TABLES[pick_isa()][name], most)
+        return Backend(tables[key], most if is_held else 1)
+    return Backend(SIMD_TABLES[pick_isa()][key], most)
+
+
+def _key(dtype: DTypeLike) -> tuple[str, str]:
+    """The arithmetic and the storage of a dtype, by which tables are found: weights are kept in it too."""
+    name = np.dtype(dtype).name
+    return name, name
 
 
 def row_table(dtype: DTypeLike) -> Any:
     """The table with the functions of rows of a dtype, which simd alone has; None where it is not built."""
-    return SIMD_TABLES[pick_isa()][np.dtype(dtype).name] if ISAS else None
+    return SIMD_TABLES[pick_isa()][_key(dtype)] if ISAS else None
 
 
 _once = threading.Lock()
 
 
-def _blas() -> tuple[dict[str, Any], bool]:
+def _blas() -> tuple[dict[tuple[str, str], Any], bool]:
     """The tables of the blas backend, and whether it keeps BLAS on one thread."""
     with _once:
         return _load_blas()
 
 
 @functools.cache
-def _load_blas() -> tuple[dict[str, Any], bool]:
+def _load_blas() -> tuple[dict[tuple[str, str], Any], bool]:
     # Imported late: it brings scipy.linalg, most of the time of a cold start.
     from fastrnn.engine.blas.tables import TABLES, hold_threads
 

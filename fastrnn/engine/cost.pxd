@@ -1,25 +1,23 @@
 """The cost model: the nanoseconds that one core should take for a piece of work.
 
-The rates are those of a core from about 2020 on. What sharing costs is measured at run time, so an error of
+What a backend's products and weights take is in its table (backend.h). The rates are those of a core from
+about 2020 on. What sharing costs is measured at run time, so an error of
 half or double changes the plans of those calls alone that gain little either way.
 """
 
-from fastrnn.engine.backend cimport frnn_cell
+from fastrnn.engine.backend cimport frnn_cell, frnn_format_bytes
 from fastrnn.engine.stack cimport Stack
 
 cdef extern from *:
     """
-    #define FRNN_PRODUCTS_PER_NS 70.0        /* multiply-adds of float32 */
-    #define FRNN_NEAR_BYTES_PER_NS 140.0     /* weights read from the second-level cache */
-    #define FRNN_FAR_BYTES_PER_NS 100.0      /* and from beyond it */
+    /* multiply-adds of a projection alone, in any arithmetic */
+    #define FRNN_DENSE_PRODUCTS_PER_NS 70.0
     #define FRNN_NEAR_BYTES (512.0 * 1024)   /* weights that stay in it from step to step */
     #define FRNN_SHOWN 0.2                   /* of the shorter of the two: not hidden */
     #define FRNN_EXCHANGED_BYTES_PER_NS 20.0 /* of h that another core wrote */
     #define FRNN_STEP_NS 60.0                /* a step, besides its products */
     """
-    const double PRODUCTS_PER_NS "FRNN_PRODUCTS_PER_NS"
-    const double NEAR_BYTES_PER_NS "FRNN_NEAR_BYTES_PER_NS"
-    const double FAR_BYTES_PER_NS "FRNN_FAR_BYTES_PER_NS"
+    const double DENSE_PRODUCTS_PER_NS "FRNN_DENSE_PRODUCTS_PER_NS"
     const double NEAR_BYTES "FRNN_NEAR_BYTES"
     const double SHOWN "FRNN_SHOWN"
     const double EXCHANGED_BYTES_PER_NS "FRNN_EXCHANGED_BYTES_PER_NS"
@@ -31,10 +29,11 @@ cdef inline double product_ns(
 ) noexcept nogil:
     """The products of some rows with a share of a cell's weights of this many columns."""
     cdef double weights = <double>columns * stack.hidden_size * stack.cells[0].gates * share
-    cdef double size = weights * stack.itemsize
-    cdef double products = rows * weights * stack.itemsize / 4 / PRODUCTS_PER_NS
+    cdef double size = weights * frnn_format_bytes(stack.backend.format)
+    cdef double products = rows * weights / stack.backend.products_per_ns
     cdef double far = max(0.0, size - NEAR_BYTES)
-    cdef double reading = (size - far) / NEAR_BYTES_PER_NS + far / FAR_BYTES_PER_NS
+    cdef double near_ns = (size - far) / stack.backend.near_bytes_per_ns
+    cdef double reading = near_ns + far / stack.backend.far_bytes_per_ns
     return max(products, reading) + SHOWN * min(products, reading)
 
 
@@ -74,4 +73,4 @@ cdef inline double stage_ns(const Stack *stack, int stage, double steps, double 
 
 cdef inline double dense_ns(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     """A projection alone."""
-    return <double>n * cell.input_size * cell.hidden_size / PRODUCTS_PER_NS
+    return <double>n * cell.input_size * cell.hidden_size / DENSE_PRODUCTS_PER_NS

@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import CapsuleType, Self, disjoint_base
 
@@ -9,7 +10,7 @@ LARGE_BYTES: int
 
 @disjoint_base
 class PackedCell:
-    arrays: tuple[NDArray[Any] | None, ...]
+    memory: NDArray[np.uint8] | None
     def __new__(
         cls,
         backend: CapsuleType,
@@ -21,10 +22,7 @@ class PackedCell:
         bias_hn: NDArray[Any] | None,
     ) -> Self: ...
 
-def settle(*arrays: NDArray[Any] | None) -> tuple[NDArray[Any] | None, ...]: ...
-def arrange_panels(
-    weight: NDArray[Any], gates: int, block: int, strip_columns: int, chunk: int
-) -> NDArray[Any]: ...
+def reserve(size: int) -> NDArray[np.uint8]: ...
 def pack_dense(backend: CapsuleType, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
 def pack_recurrent(
     backend: CapsuleType,

@@ -130,7 +130,7 @@ cdef int candidates(
     parts = parts_of(stack, stack.cells[0])
     way.slices = <int>min(threads, parts)
     if (
-        way.slices > 1 and stack.cells[0].w_hr == NULL and not is_ragged
+        way.slices > 1 and stack.cells[0].w_hr.data == NULL and not is_ragged
         and is_allowed(&way, BY_UNITS, policy)
     ):
         way.block = block_of(stack, T, B, way.slices)

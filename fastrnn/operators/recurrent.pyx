@@ -4,7 +4,7 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.pycapsule cimport PyCapsule_GetPointer
 
-from fastrnn.engine.backend cimport FRNN_F32, FRNN_LSTM, frnn_backend, frnn_cell
+from fastrnn.engine.backend cimport FRNN_LSTM, frnn_arithmetic_name, frnn_backend, frnn_cell
 from fastrnn.engine.call cimport Call, Rows, States
 from fastrnn.engine.cost cimport stack_ns
 from fastrnn.engine.divisions cimport run_call
@@ -51,7 +51,7 @@ cdef class Recurrent(Operator):
         first = stack.cells[0]
         self.begin(
             &RECURRENT, STEPWISE if directions == 1 else WHOLE,
-            "float32" if first.dtype == FRNN_F32 else "float64")
+            frnn_arithmetic_name(first.arithmetic).decode())
         self.owner = packed, backend
         stack.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
         stack.itemsize = self.info.itemsize
@@ -76,7 +76,7 @@ cdef class Recurrent(Operator):
         for i in range(len(packed)):
             self.info.weight_bytes += stack.itemsize * (
                 stack.cells[i].gates * stack.hidden_size * (stack.cells[i].input_size + stack.output_size)
-                + (stack.hidden_size * stack.output_size if stack.cells[i].w_hr != NULL else 0))
+                + (stack.hidden_size * stack.output_size if stack.cells[i].w_hr.data != NULL else 0))
 
     def __dealloc__(self):
         PyMem_RawFree(self.recurrent.stack.cells)

@@ -6,8 +6,8 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from fastrnn.engine.backend cimport (
-    FRNN_F32, FRNN_F64, FRNN_LAYER_NORM, FRNN_LOG_SOFTMAX, FRNN_RELU, FRNN_SIGMOID, FRNN_SOFTMAX, FRNN_TANH,
-    frnn_backend, frnn_cell, frnn_rows,
+    FRNN_LAYER_NORM, FRNN_LOG_SOFTMAX, FRNN_RELU, FRNN_SIGMOID, FRNN_SOFTMAX, FRNN_TANH,
+    frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_rows,
 )
 from fastrnn.engine.cost cimport dense_ns
 from fastrnn.engine.packing cimport PackedCell
@@ -86,7 +86,6 @@ cdef class RowFunction(Operator):
         self.begin(&ROWS, ROWWISE, dtype)
         self.rows.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
         self.rows.rows.kind = ROW_KINDS[name]
-        self.rows.rows.dtype = FRNN_F32 if dtype == "float32" else FRNN_F64
         self.rows.rows.eps = eps
         self.info.data = &self.rows
         self.info.is_in_place = True
@@ -130,7 +129,7 @@ cdef class Dense(Operator):
     cdef DenseData dense
 
     def __init__(self, PackedCell packed not None, backend, int threads=1):
-        self.begin(&DENSE, ROWWISE, "float32" if packed.cell.dtype == FRNN_F32 else "float64")
+        self.begin(&DENSE, ROWWISE, frnn_arithmetic_name(packed.cell.arithmetic).decode())
         self.dense.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
         self.dense.cell = &packed.cell
         self.info.data = &self.dense
@@ -184,7 +183,7 @@ cdef void project_rows(void *context, Py_ssize_t phase, int slice) noexcept nogi
     cdef const Projection *work = <const Projection *>context
     cdef const frnn_cell *cell = work.dense.cell
     cdef const frnn_backend *backend = work.dense.backend
-    cdef Py_ssize_t itemsize = 4 if cell.dtype == FRNN_F32 else 8
+    cdef Py_ssize_t itemsize = frnn_arithmetic_bytes(cell.arithmetic)
     cdef Py_ssize_t first = rows_before(work.n, slice, work.slices)
     cdef Py_ssize_t last = rows_before(work.n, slice + 1, work.slices)
     cdef uint64_t before = backend.enter()

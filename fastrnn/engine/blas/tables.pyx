@@ -15,7 +15,9 @@ from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
 from fastrnn.engine.backend cimport (
-    FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, frnn_backend, frnn_cell, frnn_step,
+    FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_STORED_F32, FRNN_STORED_F64,
+    frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_format, frnn_matrix, frnn_step, frnn_storage_name,
+    frnn_weights,
 )
 from fastrnn.engine.threads.team cimport frnn_watcher, lock_over_forks, watch_forks
 
@@ -113,7 +115,7 @@ cdef void rnn_gate(
             h[j] = hyperbolic_tangent(gate[j])
 
 
-# ---------------------------------------------------------------- the two operations
+# ---------------------------------------------------------------- project and step
 
 cdef void project(
     const frnn_cell *cell, Py_ssize_t n, const floating *x, Py_ssize_t ldx,
@@ -122,7 +124,7 @@ cdef void project(
     cdef Py_ssize_t row, width = cell.gates * cell.hidden_size
     for row in range(n):
         memcpy(gates + row * ldg, cell.bias, width * sizeof(floating))
-    gemm_nt(n, width, cell.input_size, x, ldx, <const floating *>cell.w_ih, cell.input_size, gates, ldg)
+    gemm_nt(n, width, cell.input_size, x, ldx, <const floating *>cell.w_ih.data, cell.input_size, gates, ldg)
 
 
 cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) noexcept nogil:
@@ -143,10 +145,10 @@ cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) no
         memset(hidden, 0, n * width * sizeof(floating))
         for row in range(n):
             memcpy(hidden + row * width + 2 * H, cell.bias_hn, H * sizeof(floating))
-    if cell.w_hr != NULL:
+    if cell.w_hr.data != NULL:
         h = scratch
         ldh = H
-    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh, P, hidden, width)
+    gemm_nt(n, width, P, h_prev, ld_prev, <const floating *>cell.w_hh.data, P, hidden, width)
     for row in range(n):
         if cell.kind == FRNN_LSTM:
             place = row if args.c_order == NULL else args.c_order[row]
@@ -158,16 +160,41 @@ cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) no
             )
         else:
             rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * width, h + row * ldh)
-    if cell.w_hr != NULL:
+    if cell.w_hr.data != NULL:
         for row in range(n):
             memset(h_next + row * ld_next, 0, P * sizeof(floating))
-        gemm_nt(n, P, H, h, ldh, <const floating *>cell.w_hr, H, h_next, ld_next)
+        gemm_nt(n, P, H, h, ldh, <const floating *>cell.w_hr.data, H, h_next, ld_next)
+
+
+cdef frnn_matrix rows_of(
+    const void *data, frnn_format format, Py_ssize_t rows, Py_ssize_t columns,
+) noexcept nogil:
+    """A matrix as torch has it."""
+    cdef frnn_matrix matrix
+    matrix.data = data
+    matrix.format = format
+    matrix.rows = rows
+    matrix.columns = columns
+    matrix.scales = NULL
+    matrix.sums = NULL
+    return matrix
+
+
+cdef size_t pack(frnn_cell *cell, const frnn_weights *weights, frnn_format format) noexcept nogil:
+    """Nothing is packed: products read the rows where they lie."""
+    cell.w_ih = rows_of(weights.w_ih, format, gate_width(cell), cell.input_size)
+    cell.w_hh = rows_of(weights.w_hh, format, gate_width(cell), cell.output_size)
+    cell.w_hr = rows_of(weights.w_hr, format, cell.output_size, cell.hidden_size)
+    cell.bias = weights.bias
+    cell.bias_hn = weights.bias_hn
+    cell.bundle = 1
+    return 0
 
 
 cdef size_t scratch_size(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     if cell.kind == FRNN_GRU:
         return n * cell.gates * cell.hidden_size
-    return 0 if cell.w_hr == NULL else n * cell.hidden_size
+    return 0 if cell.w_hr.data == NULL else n * cell.hidden_size
 
 
 cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
@@ -175,6 +202,14 @@ cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
 
 
 # ---------------------------------------------------------------- the tables that drivers are handed
+
+cdef size_t pack_f32(frnn_cell *cell, const frnn_weights *weights, void *memory) noexcept nogil:
+    return pack(cell, weights, f32.format)
+
+
+cdef size_t pack_f64(frnn_cell *cell, const frnn_weights *weights, void *memory) noexcept nogil:
+    return pack(cell, weights, f64.format)
+
 
 cdef void project_f32(
     const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
@@ -308,6 +343,12 @@ cdef size_t step_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
 
 
 cdef frnn_backend f32
+f32.arithmetic = FRNN_F32
+f32.format = frnn_format(FRNN_STORED_F32, 1)
+f32.products_per_ns = 70
+f32.near_bytes_per_ns = 140
+f32.far_bytes_per_ns = 100
+f32.pack = pack_f32
 f32.project = project_f32
 f32.step = step_f32
 f32.dense = dense_f32
@@ -320,6 +361,12 @@ f32.enter = enter
 f32.leave = leave
 
 cdef frnn_backend f64
+f64.arithmetic = FRNN_F64
+f64.format = frnn_format(FRNN_STORED_F64, 1)
+f64.products_per_ns = 35
+f64.near_bytes_per_ns = 140
+f64.far_bytes_per_ns = 100
+f64.pack = pack_f64
 f64.project = project_f64
 f64.step = step_f64
 f64.dense = dense_f64
@@ -331,7 +378,13 @@ f64.step_bytes = step_bytes_f64
 f64.enter = enter
 f64.leave = leave
 
-TABLES = {
-    "float32": PyCapsule_New(&f32, "fastrnn.backend", NULL),
-    "float64": PyCapsule_New(&f64, "fastrnn.backend", NULL),
-}
+
+cdef object entry(const frnn_backend *table):
+    """A table with its key."""
+    arithmetic = frnn_arithmetic_name(table.arithmetic).decode()
+    storage = frnn_storage_name(table.format.storage).decode()
+    return (arithmetic, storage), PyCapsule_New(<void *>table, "fastrnn.backend", NULL)
+
+
+# By (arithmetic, storage).
+TABLES = dict((entry(&f32), entry(&f64)))

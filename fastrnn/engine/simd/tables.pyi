@@ -1,4 +1,4 @@
 from typing_extensions import CapsuleType
 
 ISAS: tuple[str, ...]
-TABLES: dict[str, dict[str, CapsuleType]]
+TABLES: dict[str, dict[tuple[str, str], CapsuleType]]

@@ -2,7 +2,7 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastrnn.engine.backend cimport FRNN_F32, FRNN_F64, frnn_backend, frnn_isas
+from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_backend, frnn_isas, frnn_storage_name
 
 
 def _read_isas():
@@ -12,18 +12,22 @@ def _read_isas():
         name = frnn_isas[i].name.decode()
         names.append(name)
         if frnn_isas[i].is_there():
-            tables[name] = {
-                "float32": as_capsule(frnn_isas[i].tables[<int>FRNN_F32]),
-                "float64": as_capsule(frnn_isas[i].tables[<int>FRNN_F64]),
-            }
+            tables[name] = read_tables(frnn_isas[i].tables)
         i += 1
     return tuple(names), tables
 
 
-cdef object as_capsule(const frnn_backend *table):
-    return PyCapsule_New(<void *>table, "fastrnn.backend", NULL)
+cdef dict read_tables(const frnn_backend *const *tables):
+    cdef int i = 0
+    found = {}
+    while tables[i] != NULL:
+        arithmetic = frnn_arithmetic_name(tables[i].arithmetic).decode()
+        storage = frnn_storage_name(tables[i].format.storage).decode()
+        found[arithmetic, storage] = PyCapsule_New(<void *>tables[i], "fastrnn.backend", NULL)
+        i += 1
+    return found
 
 
-# The instruction sets that are built, from the plainest to the widest; and for those that this
-# processor has, the tables by dtype.
+# The instruction sets that are built, from the plainest to the widest. For those that this processor has, the
+# tables by (arithmetic, storage).
 ISAS, TABLES = _read_isas()

@@ -1,6 +1,5 @@
-/* The vector vocabulary: the words in which kernels.inc.h and functions.inc.h say every formula, for one dtype and
- * one instruction set. kernels.c defines FRNN_ISA_* and FRNN_IS_F64 and includes this file anew for
- * each pair; every word is undefined again at the end of kernels.inc.h.
+/* The vector vocabulary: the words in which every formula is written, for one arithmetic and one instruction set.
+ * isa.inc.h defines FRNN_IS_F64 and includes this file again for each arithmetic; kernels.c defines FRNN_ISA_*.
  *
  *   T, V, VL         scalar, vector, lanes
  *   v_load v_store   any alignment
@@ -14,6 +13,24 @@
  * v_min(limit, x) and v_max(limit, x), in this order, let a NaN in x through: x86 and baseline give the
  * second argument where one is NaN, NEON a NaN.
  */
+
+#undef T
+#undef V
+#undef VL
+#undef v_load
+#undef v_store
+#undef v_set
+#undef v_add
+#undef v_sub
+#undef v_mul
+#undef v_div
+#undef v_min
+#undef v_max
+#undef v_fma
+#undef v_fnms
+#undef v_to_exponent
+#undef v_abs
+#undef v_copysign
 
 #if defined(FRNN_ISA_AVX512) && !FRNN_IS_F64
 #define T float

@@ -1,0 +1,100 @@
+/* Rows as the products of products.inc.h read them best: as they lie, further apart, or interleaved. */
+
+/* Whether rows of this distance share so few sets of the first-level cache that more than a tile's are never there
+ * together. */
+static inline int WN(is_crowd)(ptrdiff_t ld)
+{
+    return ld * (ptrdiff_t)sizeof(T) % FRNN_CROWD == 0;
+}
+
+static inline int WN(is_crowded)(ptrdiff_t n, ptrdiff_t ld)
+{
+    return n > FRNN_TILE_ROWS && WN(is_crowd)(ld);
+}
+
+/* The distance at which rows of this many columns are not crowded. */
+static inline ptrdiff_t WN(apart)(ptrdiff_t columns)
+{
+    return WN(is_crowd)(columns) ? columns + FRNN_APART / (ptrdiff_t)sizeof(T) : columns;
+}
+
+static ptrdiff_t WN(rows_apart)(ptrdiff_t n, ptrdiff_t columns)
+{
+    return WN(is_crowded)(n, columns) ? WN(apart)(columns) : columns;
+}
+
+/* Whether n rows are interleaved for the products of a cell: where it has enough strips to pay for that. */
+static inline int WN(is_interleaved)(const frnn_cell *cell, ptrdiff_t n)
+{
+    return FRNN_INTERLEAVED && n > FRNN_FEW && frnn_gate_width(cell) >= FRNN_INTERLEAVED * FRNN_STRIP(0) * VL;
+}
+
+/* The elements that it takes to arrange n rows, or fewer: interleaved; or apart, where they may be crowded by
+ * themselves or beside the other direction's. A narrow view of crowded rows stays as it is. */
+static ptrdiff_t WN(room)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns)
+{
+    return WN(is_interleaved)(cell, n) || WN(is_crowded)(n, 2 * columns) ? n * WN(apart)(columns) : 0;
+}
+
+static FRNN_INLINE void WN(interleave_tile)(const int rows, ptrdiff_t K, const T *a, ptrdiff_t lda, T *to)
+{
+    for (ptrdiff_t k = 0; k < K; k++, to += rows)
+        FRNN_UNROLL
+        for (int m = 0; m < rows; m++)
+            to[m] = a[m * lda + k];
+}
+
+#if FRNN_INTERLEAVED && FRNN_REGISTERS == 32
+#error "tiles six vectors wide are four rows high: interleaving has to know that"
+#endif
+
+static void WN(interleave)(ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t lda, T *to)
+{
+    const ptrdiff_t segment = FRNN_SEGMENT_OF(K_all);
+    for (ptrdiff_t k = 0; k < K_all; k += segment) {
+        const ptrdiff_t K = K_all - k < segment ? K_all - k : segment;
+        const T *from = a + k;
+        for (ptrdiff_t left = n, rows; left > 0; left -= rows, from += rows * lda, to += rows * K) {
+            rows = WN(tile_rows)(left, FRNN_TILE_ROWS);
+            switch (rows) {
+            case 2: WN(interleave_tile)(2, K, from, lda, to); break;
+            case 3: WN(interleave_tile)(3, K, from, lda, to); break;
+            case 4: WN(interleave_tile)(4, K, from, lda, to); break;
+            case 5: WN(interleave_tile)(5, K, from, lda, to); break;
+            default: WN(interleave_tile)(6, K, from, lda, to); break;
+            }
+        }
+    }
+}
+
+static inline WN(operand) WN(as_they_lie)(const T *a, ptrdiff_t ld)
+{
+    const WN(operand) rows = {a, ld, 0};
+    return rows;
+}
+
+static void WN(arrange_rows)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns, WN(operand) *rows, T **scratch)
+{
+    const ptrdiff_t room = WN(room)(cell, n, columns), apart = WN(apart)(columns);
+    T *copy = *scratch;
+    if (WN(is_interleaved)(cell, n)) {
+        WN(interleave)(n, columns, rows->at, rows->ld, copy);
+        rows->is_interleaved = 1;
+    } else if (room != 0 && WN(is_crowded)(n, rows->ld)) {
+        for (ptrdiff_t m = 0; m < n; m++)
+            memcpy(copy + m * apart, rows->at + m * rows->ld, columns * sizeof(T));
+        rows->ld = apart;
+    } else {
+        return;
+    }
+    rows->at = copy;
+    *scratch += room;
+}
+
+/* Bring n rows that lie as they are to where the products of a cell read them best. `scratch` moves on past what that
+ * took. */
+static inline void WN(arrange)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns, WN(operand) *rows, T **scratch)
+{
+    if (n > 1)
+        WN(arrange_rows)(cell, n, columns, rows, scratch);
+}
