@@ -1,4 +1,17 @@
 """The simd backend: packed weights and fused kernels, one build of one C source for each instruction set.
 
-Products, gates and functions of rows are here; how a call is divided, and what time and lengths are, never.
+How a call is divided, and what time and lengths are, is never known here.
+
+    kernels.c            the builds: one for each instruction set
+    isa.inc.h            what one instruction set is built of
+    vectors.h            the words in which every formula is said, for each instruction set
+    storage.inc.h        how stored weights become vectors
+    packing.inc.h        where weights lie
+    products.inc.h       rows times weights
+    operands.inc.h       how rows lie when products read them
+    functions.inc.h      exponentials, sigmoid, tanh
+    gates.inc.h          from sums to the new state, for each cell
+    cells.inc.h          projections and steps, made of products and gates
+    rows.inc.h           functions of rows: activations, softmax, layer norm
+    tables               the tables, for Python
 """
