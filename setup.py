@@ -34,7 +34,7 @@ TEAM = (
     "slices.c",
     "workers.c",
     "sleep.c",
-    "places.c",
+    "affinity.c",
     "availability.c",
     "sharing_cost.c",
     "no_threads.c",
@@ -105,10 +105,10 @@ def extension(name, *sources, **options):
 
 extensions = [
     extension("engine.packing"),
-    extension("engine.blas.tables"),
+    extension("engine.blas.kernels"),
     extension("engine.threads.team", *TEAM, extra_compile_args=compile_args + team_args),
     extension("engine.workspace"),
-    extension("engine.layout"),
+    extension("engine.memory_layout"),
     extension("engine.plan"),
     extension("engine.passes"),
     extension("engine.divisions"),

@@ -25,8 +25,8 @@ from fastrnn.layers import (
     Softmax,
     Tanh,
 )
-from fastrnn.loading.live import from_torch
 from fastrnn.loading.load import load
+from fastrnn.loading.torch_module import from_torch
 from fastrnn.program.sequential import Sequential
 from fastrnn.streaming.pool import StreamPool
 from fastrnn.streaming.stream import Stream

@@ -39,7 +39,7 @@ def isa(request, monkeypatch):
 
 def blas_tables():
     """Imported late, as the package does: it brings SciPy's BLAS."""
-    from fastrnn.engine.blas.tables import TABLES
+    from fastrnn.engine.blas.kernels import TABLES
 
     return TABLES
 

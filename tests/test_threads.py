@@ -550,7 +550,7 @@ def blas():
 
 def test_blas_has_one_thread_while_layers_run(rng, blas):
     """From the first call that begins to the last one that ends: so the numbers that are set alternate."""
-    from fastrnn.engine.blas.tables import hold_threads
+    from fastrnn.engine.blas.kernels import hold_threads
 
     get, set_to = blas
     numbers = []

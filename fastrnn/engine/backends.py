@@ -77,7 +77,7 @@ def _blas() -> tuple[dict[tuple[str, str], Any], bool]:
 @functools.cache
 def _load_blas() -> tuple[dict[tuple[str, str], Any], bool]:
     # Imported late: it brings scipy.linalg, most of the time of a cold start.
-    from fastrnn.engine.blas.tables import TABLES, hold_threads
+    from fastrnn.engine.blas.kernels import TABLES, hold_threads
 
     functions = openblas_of_scipy()
     if functions is not None:

@@ -2,7 +2,7 @@
 
 from fastrnn.engine.backend cimport frnn_cell, frnn_step
 from fastrnn.engine.plan cimport Plan
-from fastrnn.engine.shape cimport Shape
+from fastrnn.engine.blocks cimport Shape
 
 
 cdef struct Rows:

@@ -6,7 +6,7 @@ half or double changes the plans of those calls alone that gain little either wa
 """
 
 from fastrnn.engine.backend cimport frnn_cell, frnn_format_bytes
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.layer_stack cimport Stack
 
 cdef extern from *:
     """

@@ -2,7 +2,7 @@
 
 from fastrnn.engine.call cimport Call, Order
 from fastrnn.engine.plan cimport Plan
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.layer_stack cimport Stack
 
 
 cdef int longest_first(const void *left, const void *right) noexcept nogil

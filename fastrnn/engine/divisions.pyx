@@ -11,9 +11,9 @@ from libc.string cimport memset
 from fastrnn.engine.call cimport Call, Order, Pass, RowLength, UnitProgress
 from fastrnn.engine.passes cimport gather_inputs, pass_of, run_pass, run_steps, run_sweep
 from fastrnn.engine.plan cimport BY_DIRECTION, BY_ROWS, BY_UNITS, PIPELINED, Plan
-from fastrnn.engine.rows cimport row_at, running, states_from
-from fastrnn.engine.shape cimport count, parts_of, rows_before
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.addresses cimport row_at, running, states_from
+from fastrnn.engine.blocks cimport count, parts_of, rows_before
+from fastrnn.engine.layer_stack cimport Stack
 from fastrnn.engine.steps cimport (
     aim_step, begin_step, gather_c, keep_c, keep_h, make_step, project, units_of,
 )

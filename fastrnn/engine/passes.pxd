@@ -1,7 +1,7 @@
 """Passes: one direction of one layer over a block of time."""
 
 from fastrnn.engine.call cimport Call, Pass, Scratch
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.layer_stack cimport Stack
 
 
 cdef Pass pass_of(

@@ -14,9 +14,9 @@ from libc.string cimport memcpy
 
 from fastrnn.engine.backend cimport frnn_step
 from fastrnn.engine.call cimport Call, Inputs, Pass, Rows, Scratch, Span
-from fastrnn.engine.rows cimport elements, is_blas_stride, row_at, running, time_of
-from fastrnn.engine.shape cimport parts_of
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.addresses cimport elements, is_blas_stride, row_at, running, time_of
+from fastrnn.engine.blocks cimport parts_of
+from fastrnn.engine.layer_stack cimport Stack
 from fastrnn.engine.steps cimport (
     aim_step, begin_step, gather_c, keep_c, keep_h, make_step, project, whole,
 )

@@ -1,7 +1,7 @@
 """A plan: how a call is divided among threads, and the memory that it wants."""
 
-from fastrnn.engine.shape cimport Shape
-from fastrnn.engine.stack cimport Policy, Stack
+from fastrnn.engine.blocks cimport Shape
+from fastrnn.engine.layer_stack cimport Policy, Stack
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
 
 

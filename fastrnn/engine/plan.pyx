@@ -7,8 +7,8 @@ same too. What a slice does in a phase is said in divisions.pyx.
 """
 
 from fastrnn.engine.cost cimport exchange_ns, project_ns, stack_ns, stage_ns
-from fastrnn.engine.layout cimport bytes_of
-from fastrnn.engine.shape cimport (
+from fastrnn.engine.memory_layout cimport bytes_of
+from fastrnn.engine.blocks cimport (
     BLOCK_ROWS, SLICE_ROWS, block_of, count, cut, parts_of, rows_before, short_block,
 )
 from fastrnn.engine.threads.team cimport available, sharing_cost_now, frnn_sharing_cost

@@ -4,9 +4,9 @@ from libc.string cimport memcpy
 
 from fastrnn.engine.backend cimport frnn_step
 from fastrnn.engine.call cimport Call, Inputs, Pass, Span, States
-from fastrnn.engine.rows cimport elements, row_at, running, state_at, time_of
-from fastrnn.engine.shape cimport parts_of
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.addresses cimport elements, row_at, running, state_at, time_of
+from fastrnn.engine.blocks cimport parts_of
+from fastrnn.engine.layer_stack cimport Stack
 
 
 cdef inline Span whole(const Stack *stack, Py_ssize_t columns) noexcept nogil:

@@ -5,7 +5,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uintptr_t
 
-from fastrnn.engine.plain cimport is_plain
+from fastrnn.engine.plain_arrays cimport is_plain
 
 cnp.import_array()
 

@@ -1,7 +1,7 @@
 """The layers that users write down: torch's names, arguments, shapes and numbers; NumPy arrays in and out.
 
-A layer checks its arguments (`checks`) and runs the operator that computes it. It never changes once it is made,
-so any number of threads and streams may use it. Nothing is computed here, and no file is read.
+A layer checks its arguments (`checks`) and runs the operator that computes it. It never changes once it is
+made, so any number of threads and streams may use it. Nothing is computed here, and no file is read.
 """
 
 from fastrnn.layers.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh

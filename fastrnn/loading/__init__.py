@@ -4,7 +4,7 @@ What `importers` and `saving` read is made into a model here. No format is ever 
 the order of reading:
 
     load         `fastrnn.load`: a model from a file
-    live         `fastrnn.from_torch`: a model from a live torch module
+    torch_module `fastrnn.from_torch`: a model from a live torch module
     expression   a model from a state dict and layers written as text
     verify       the tests that a saved model carries
 """

@@ -8,10 +8,10 @@ from fastrnn.engine.backend cimport FRNN_LSTM, frnn_arithmetic_name, frnn_backen
 from fastrnn.engine.call cimport Call, Rows, States
 from fastrnn.engine.cost cimport stack_ns
 from fastrnn.engine.divisions cimport run_call
-from fastrnn.engine.layout cimport bytes_of, lay_out
+from fastrnn.engine.memory_layout cimport bytes_of, lay_out
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.plan cimport ALONE, LEAST, Plan, make_plan, plan_for, room
-from fastrnn.engine.stack cimport Policy, Stack
+from fastrnn.engine.layer_stack cimport Policy, Stack
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
 from fastrnn.operators.operator cimport STEPWISE, WHOLE, Contract, Extent, Operator, OperatorInfo
 

@@ -12,8 +12,8 @@ from libc.string cimport memcpy, memset
 
 from fastrnn.engine.call cimport Order, States
 from fastrnn.engine.divisions cimport sort_rows
-from fastrnn.engine.layout cimport lay_out_order, order_bytes
-from fastrnn.engine.plain cimport are_in_range, are_tokens, is_apart, is_plain
+from fastrnn.engine.memory_layout cimport lay_out_order, order_bytes
+from fastrnn.engine.plain_arrays cimport are_in_range, are_tokens, is_apart, is_plain
 from fastrnn.engine.workspace cimport Spares, Workspace
 from fastrnn.operators.operator cimport (
     LAST, MOST_STATES, Extent, Operator, OperatorInfo, aligned,

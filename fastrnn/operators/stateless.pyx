@@ -12,7 +12,7 @@ from fastrnn.engine.backend cimport (
 from fastrnn.engine.cost cimport dense_ns
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.plan cimport is_worth_dividing, slices_of
-from fastrnn.engine.shape cimport SLICE_ROWS, rows_before
+from fastrnn.engine.blocks cimport SLICE_ROWS, rows_before
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share
 from fastrnn.operators.operator cimport LAST, ROWWISE, Contract, Extent, Operator, OperatorInfo
 

@@ -6,9 +6,9 @@ operators. In the order of reading:
     live_chain           whether layers can be live, and how arguments become plain arrays
     stream, stream_base  Stream, and its compiled steps
     pool, open_streams   StreamPool, and the compiled part that it has
-    queue                who has the turn next, of those who call a pool
+    caller_queue         who has the turn next, of those who call a pool
     ids                  which ids are open
-    records              where the states of a pool lie: memory, growth, copies
+    state_records        where the states of a pool lie: memory, growth, copies
     groups               streams of a pool that are stepped together
     errors               what streams and pools raise
 """

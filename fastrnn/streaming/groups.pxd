@@ -10,12 +10,12 @@ from libc.string cimport memcpy
 from fastrnn.engine.divisions cimport longest_first
 from fastrnn.engine.call cimport RowLength
 from fastrnn.engine.plan cimport slices_of
-from fastrnn.engine.shape cimport count, rows_before
+from fastrnn.engine.blocks cimport count, rows_before
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share
 from fastrnn.operators.runner cimport (
     SWEEP_ROWS, Runner, Path, Run, RunSpace, fit_steps, steps_ns, steps_room, place_records, run_path,
 )
-from fastrnn.streaming.records cimport Records
+from fastrnn.streaming.state_records cimport Records
 
 
 cdef enum:

@@ -9,7 +9,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.stdint cimport int64_t, uint32_t
 from libc.string cimport memset
 
-from fastrnn.engine.plain cimport is_whole
+from fastrnn.engine.plain_arrays cimport is_whole
 
 
 cdef extern from "Python.h":

@@ -1,7 +1,7 @@
 """The open streams of a pool: opened, read, changed and stepped in turns.
 
-This is where the parts of a pool meet: which ids are open (ids.pxd), who has the turn (queue.pxd), where the
-states lie (records.pxd) and how streams are stepped together (groups.pxd).
+This is where the parts of a pool meet: which ids are open (ids.pxd), who has the turn (caller_queue.pxd),
+where the states lie (state_records.pxd) and how streams are stepped together (groups.pxd).
 
 A turn is compiled code from its first word to its last: arguments become plain arrays before it, and errors
 are raised after it. So nobody else's code runs within a turn (an interrupt, a finalizer, an `__array__`), and
@@ -14,7 +14,7 @@ cimport numpy as cnp
 import numpy as np
 from libc.stdint cimport int64_t
 
-from fastrnn.engine.plain cimport are_tokens, is_apart, is_plain, is_whole
+from fastrnn.engine.plain_arrays cimport are_tokens, is_apart, is_plain, is_whole
 from fastrnn.operators.runner cimport Runner
 from fastrnn.streaming.groups cimport (
     Groups, Room, Steps, divide, free_room, largest_run, make_room, new_spaces, run_groups, sort_steps,
@@ -23,10 +23,10 @@ from fastrnn.streaming.ids cimport (
     CLOSED, MOST_USES, NO_ROOM, NONE, REPEATED, Fault, Ids, close_slot, find_slots, free_ids, grow_ids, id_of,
     list_open, list_uses, open_slot, read_ids, restore_ids, tag_of,
 )
-from fastrnn.streaming.queue cimport (
+from fastrnn.streaming.caller_queue cimport (
     GRANTED, NESTED, TORN, Answer, Queue, close_queue, count_callers, enter, leave, open_queue,
 )
-from fastrnn.streaming.records cimport (
+from fastrnn.streaming.state_records cimport (
     Records, clear_record, free_records, grow_records, read_records, record_bytes, write_records,
 )
 from fastrnn.arrays import as_plain

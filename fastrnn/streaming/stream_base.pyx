@@ -11,7 +11,7 @@ from fastrnn.engine.threads.team cimport fork_generation
 from fastrnn.operators.runner cimport (
     SWEEP_ROWS, Path, Runner, RunSpace, fit_steps, may_share, place_arrays, plan_steps, run_path, steps_room,
 )
-from fastrnn.engine.plain cimport are_tokens, is_apart, is_plain, is_whole
+from fastrnn.engine.plain_arrays cimport are_tokens, is_apart, is_plain, is_whole
 from fastrnn.engine.workspace cimport HAS_GIL
 from fastrnn.streaming.errors import taken_stream
 

@@ -4,7 +4,7 @@
  *   slices.c        who runs which slice, and how long one waits for another thread
  *   workers.c       the workers: starting them, what they do between two jobs, forks
  *   sleep.c         sleeping and waking
- *   places.c        which cores there are, and where workers run
+ *   affinity.c        which cores there are, and where workers run
  *   availability.c  how many threads a call gets
  *   sharing_cost.c  the trial that measures the sharing cost
  *   no_threads.c    all of it on a platform without threads
@@ -178,7 +178,7 @@ static inline void frnn_wake_waiting(void)
         frnn_wake_all_waiting();
 }
 
-/* ---------------------------------------------------------------- places.c; all but Linux place no thread */
+/* ---------------------------------------------------------------- affinity.c; all but Linux place no thread */
 
 /* Let workers run where the caller may, but put one that was found on the core of another thread on a free
  * one. */

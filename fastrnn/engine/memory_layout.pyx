@@ -2,7 +2,7 @@
 
 from fastrnn.engine.call cimport Call, Order, RowLength, Scratch, UnitProgress, WorkingState
 from fastrnn.engine.plan cimport BY_DIRECTION, BY_ROWS, BY_UNITS, PIPELINED, Plan
-from fastrnn.engine.shape cimport widest_input
+from fastrnn.engine.blocks cimport widest_input
 
 
 cdef struct Memory:

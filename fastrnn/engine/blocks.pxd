@@ -1,7 +1,7 @@
 """How many steps and rows a call has, and how time is cut into blocks and sweeps."""
 
 from fastrnn.engine.backend cimport frnn_cell
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.layer_stack cimport Stack
 
 cdef enum:
     # A block's gates should stay in the second-level cache until its steps have used them. But a projection

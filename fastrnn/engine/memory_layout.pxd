@@ -2,7 +2,7 @@
 
 from fastrnn.engine.call cimport Call, Order
 from fastrnn.engine.plan cimport Plan
-from fastrnn.engine.stack cimport Stack
+from fastrnn.engine.layer_stack cimport Stack
 
 
 cdef size_t bytes_of(const Stack *stack, const Plan *plan) noexcept nogil
