@@ -322,7 +322,7 @@ def test_rows_that_lie_2_kb_apart_have_the_same_bits(rng, isa, cell, precision, 
 @pytest.mark.parametrize("precision, size", (("float32", 192), ("float32", 300), ("float64", 300)))
 @pytest.mark.parametrize("cell", sorted(CELLS))
 def test_rows_of_wide_cells_have_the_bits_of_one(rng, isa, cell, precision, size, rows, threads):
-    """Those of x and h that are interleaved where many share many weights; 300 are more than a chunk."""
+    """Those of x and h that are interleaved where many share many weights; 300 are more than a segment."""
     spec = random_spec(cell, 270, size)
     layer = make_layer(
         spec, random_tensors(rng, spec, np.float32), precision=precision, backend="simd", threads=threads
@@ -347,13 +347,13 @@ def test_rows_that_become_fewer_keep_to_their_memory(rng, isa, cell, precision, 
     x = rng.standard_normal((80, 9, 1)).astype(precision)
     lengths = [80] * 8 + [7]
     state = random_state(rng, spec, 9)
-    whole, behind = layer(x, state, lengths=lengths)
+    whole, final = layer(x, state, lengths=lengths)
     before = arrays_of(state)
     for m, length in enumerate(lengths):
         own = [array[:, m] for array in before]
         alone, after = layer(x[:length, m], tuple(own) if len(own) > 1 else own[0])
         np.testing.assert_array_equal(alone, whole[:length, m])
-        for one, all_rows in zip(arrays_of(after), arrays_of(behind), strict=True):
+        for one, all_rows in zip(arrays_of(after), arrays_of(final), strict=True):
             np.testing.assert_array_equal(one, all_rows[:, m])
 
 

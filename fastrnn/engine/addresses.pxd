@@ -3,6 +3,7 @@
 from libc.limits cimport INT_MAX
 
 from fastrnn.engine.call cimport Call, Rows, States
+from fastrnn.engine.layer_stack cimport Stack
 
 
 cdef inline char *row_at(const Rows *rows, Py_ssize_t t, Py_ssize_t b) noexcept nogil:
@@ -45,13 +46,11 @@ cdef inline Py_ssize_t time_of(
     return (call.shape.T if call.lengths == NULL else call.lengths[b]) - 1 - s
 
 
-cdef inline Py_ssize_t elements(Py_ssize_t stride, Py_ssize_t itemsize) noexcept nogil:
-    """Of so many bytes; a shift, not a division, since every call wants several."""
-    return stride >> (2 if itemsize == 4 else 3)
+cdef inline Py_ssize_t elements(const Stack *stack, Py_ssize_t stride) noexcept nogil:
+    """Of this many bytes; a shift, not a division, since every call wants several."""
+    return stride >> stack.item_shift
 
 
-cdef inline bint is_blas_stride(
-    Py_ssize_t stride, Py_ssize_t columns, Py_ssize_t itemsize,
-) noexcept nogil:
+cdef inline bint is_blas_stride(const Stack *stack, Py_ssize_t stride, Py_ssize_t columns) noexcept nogil:
     """Whether rows that are aligned, as all are here, may go to BLAS as they lie."""
-    return columns <= elements(stride, itemsize) <= INT_MAX
+    return columns <= elements(stack, stride) <= INT_MAX

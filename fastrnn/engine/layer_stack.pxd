@@ -7,7 +7,9 @@ cdef struct Stack:
     # The cells of L layers in D directions.
     const frnn_cell **cells     # (L*D,): layer by layer, forward before reverse
     const frnn_backend *backend
-    Py_ssize_t L, D, input_size, hidden_size, output_size, itemsize
+    Py_ssize_t L, D, input_size, hidden_size, output_size
+    Py_ssize_t itemsize         # of the arithmetic
+    int item_shift              # its logarithm to the base of 2
     Py_ssize_t gate_bytes       # of a row
     bint has_cell_state
 

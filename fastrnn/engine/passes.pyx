@@ -41,12 +41,12 @@ cdef Pass pass_of(
     pass_.h = &call.h
     pass_.c = &call.c
     pass_.working = &call.working[i]
-    row = elements(pass_.y.row, stack.itemsize)
+    row = elements(stack, pass_.y.row)
     # Rows that crowd are kept apart, unless there is but one step.
     pass_.is_in_place = (
         pass_.y.order == NULL
         and (call.lengths == NULL or not pass_.is_reverse)
-        and is_blas_stride(pass_.y.row, stack.output_size, stack.itemsize)
+        and is_blas_stride(stack, pass_.y.row, stack.output_size)
         and (call.shape.T == 1 or stack.backend.apart(call.shape.B, row) == row)
     )
     # In a pipeline the inputs of a step may be gone when it is made.
@@ -84,10 +84,10 @@ cdef void gather_inputs(const Stack *stack, const Call *call, const Pass *pass_)
         and (call.lengths == NULL or not pass_.is_reverse)
         and running(call, pass_.end - 1, call.shape.B) == call.shape.B
         and (steps == 1 or call.shape.B == 1 or x.row * call.shape.B == x.step)
-        and is_blas_stride(stride, pass_.cell.input_size, stack.itemsize)
+        and is_blas_stride(stack, stride, pass_.cell.input_size)
     ):
         inputs.data = row_at(x, first, 0)
-        inputs.stride = elements(stride, stack.itemsize)
+        inputs.stride = elements(stack, stride)
         inputs.rows = steps * call.shape.B
         inputs.first = first
         return

@@ -74,7 +74,7 @@ cdef inline void begin_step(
     step.row = 0
     step.ld_next = pass_.ld_next
     step.c = pass_.c.data + pass_.index * pass_.c.layer if stack.has_cell_state else NULL
-    step.ldc = elements(pass_.c.row, stack.itemsize)
+    step.ldc = elements(stack, pass_.c.row)
     step.c_order = pass_.c.order
     step.scratch = pass_.scratch.step
     step.first = 0
@@ -105,7 +105,7 @@ cdef inline void aim_step(
         step.ld_prev = pass_.ld_next
     elif pass_.h.order == NULL:
         step.h_prev = pass_.h.data + pass_.index * pass_.h.layer
-        step.ld_prev = elements(pass_.h.row, stack.itemsize)
+        step.ld_prev = elements(stack, pass_.h.row)
     else:
         gather_states(
             pass_.h, pass_, step.n, whole(stack, stack.output_size), pass_.scratch.h,

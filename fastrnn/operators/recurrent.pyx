@@ -9,7 +9,7 @@ from fastrnn.engine.call cimport Call, Rows, States
 from fastrnn.engine.cost cimport stack_ns
 from fastrnn.engine.divisions cimport run_call
 from fastrnn.engine.memory_layout cimport bytes_of, lay_out
-from fastrnn.engine.packing cimport PackedCell
+from fastrnn.engine.packing cimport PackedCell, matrix_bytes
 from fastrnn.engine.plan cimport ALONE, LEAST, Plan, make_plan, plan_for, room
 from fastrnn.engine.layer_stack cimport Policy, Stack
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
@@ -55,6 +55,8 @@ cdef class Recurrent(Operator):
         self.owner = packed, backend
         stack.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
         stack.itemsize = self.info.itemsize
+        while <Py_ssize_t>1 << stack.item_shift < stack.itemsize:
+            stack.item_shift += 1
         stack.D = directions
         stack.L = len(packed) // directions
         stack.input_size = first.input_size
@@ -74,9 +76,9 @@ cdef class Recurrent(Operator):
         self.info.state[0].columns = stack.output_size
         self.info.state[1].columns = stack.hidden_size
         for i in range(len(packed)):
-            self.info.weight_bytes += stack.itemsize * (
-                stack.cells[i].gates * stack.hidden_size * (stack.cells[i].input_size + stack.output_size)
-                + (stack.hidden_size * stack.output_size if stack.cells[i].w_hr.data != NULL else 0))
+            self.info.weight_bytes += (
+                matrix_bytes(&stack.cells[i].w_ih) + matrix_bytes(&stack.cells[i].w_hh)
+                + matrix_bytes(&stack.cells[i].w_hr))
 
     def __dealloc__(self):
         PyMem_RawFree(self.recurrent.stack.cells)

@@ -1,6 +1,7 @@
 """Operators without a state: rows of tokens, functions of rows, projections, the last step."""
 
 cimport numpy as cnp
+import numpy as np
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
@@ -10,7 +11,7 @@ from fastrnn.engine.backend cimport (
     frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_rows,
 )
 from fastrnn.engine.cost cimport dense_ns
-from fastrnn.engine.packing cimport PackedCell
+from fastrnn.engine.packing cimport PackedCell, matrix_bytes
 from fastrnn.engine.plan cimport is_worth_dividing, slices_of
 from fastrnn.engine.blocks cimport SLICE_ROWS, rows_before
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share
@@ -31,8 +32,15 @@ cdef dict ROW_KINDS = {
 
 # ---------------------------------------------------------------- tokens
 
+cdef struct TokenData:
+    const char *table           # (tokens, features); NULL: one-hot
+    const char *one             # a 1 of the dtype
+
+
 cdef class TokenRows(Operator):
     """A row for each token: that of a table, or zeros with a 1 at its place."""
+
+    cdef TokenData data
 
     def __init__(self, table, str dtype, Py_ssize_t tokens, Py_ssize_t features):
         """table (tokens, features) is C-contiguous and never changes; None: one-hot."""
@@ -40,27 +48,28 @@ cdef class TokenRows(Operator):
         self.info.tokens = tokens
         self.info.features_in = self.info.features_out = features
         self.info.weight_bytes = features * self.info.itemsize
-        self.owner = table
+        one = np.ones(1, dtype)
+        self.owner = table, one
+        self.data.one = cnp.PyArray_BYTES(one)
         if table is not None:
-            self.info.data = cnp.PyArray_DATA(table)
+            self.data.table = cnp.PyArray_BYTES(table)
+        self.info.data = &self.data
 
 
 cdef void run_tokens(
     const OperatorInfo *self, void *use, const Extent *extent, const char *x, char *y,
 ) noexcept nogil:
+    cdef const TokenData *data = <const TokenData *>self.data
     cdef const Py_ssize_t *tokens = <const Py_ssize_t *>x
     cdef Py_ssize_t i, token, row = self.features_out * self.itemsize
     for i in range(extent.T * extent.B):
         # Checked already; another thread may have written to the caller's array since.
         token = min(max(tokens[i], 0), self.tokens - 1)
-        if self.data != NULL:
-            memcpy(y + i * row, <const char *>self.data + token * row, row)
-            continue
-        memset(y + i * row, 0, row)
-        if self.itemsize == 4:
-            (<float *>(y + i * row))[token] = 1
+        if data.table != NULL:
+            memcpy(y + i * row, data.table + token * row, row)
         else:
-            (<double *>(y + i * row))[token] = 1
+            memset(y + i * row, 0, row)
+            memcpy(y + i * row + token * self.itemsize, data.one, self.itemsize)
 
 
 cdef Contract TOKENS
@@ -135,7 +144,7 @@ cdef class Dense(Operator):
         self.info.data = &self.dense
         self.info.features_in = packed.cell.input_size
         self.info.features_out = packed.cell.hidden_size
-        self.info.weight_bytes = self.info.features_in * self.info.features_out * self.info.itemsize
+        self.info.weight_bytes = matrix_bytes(&packed.cell.w_ih)
         self.info.threads = min(threads, FRNN_MOST_THREADS)
         self.info.use_bytes = sizeof(DenseUse)
         self.owner = packed

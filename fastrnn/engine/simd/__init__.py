@@ -12,6 +12,6 @@ How a call is divided, and what time and lengths are, is never known here.
     functions.inc.h      exponentials, sigmoid, tanh
     gates.inc.h          from sums to the new state, for each cell
     cells.inc.h          projections and steps, made of products and gates
-    rows.inc.h           functions of rows: activations, softmax, layer norm
+    row_functions.inc.h           functions of rows: activations, softmax, layer norm
     tables               the tables, for Python
 """

@@ -15,7 +15,7 @@
 #define FRNN_IS_F64 0
 #include "vectors.h"
 #include "functions.inc.h"
-#include "rows.inc.h"
+#include "row_functions.inc.h"
 #include "gates.inc.h"
 
 #define WN(name) FRNN_NAME(f32, name, FRNN_ISA)
@@ -36,7 +36,7 @@
 #define FRNN_IS_F64 1
 #include "vectors.h"
 #include "functions.inc.h"
-#include "rows.inc.h"
+#include "row_functions.inc.h"
 #include "gates.inc.h"
 
 #define WN(name) FRNN_NAME(f64, name, FRNN_ISA)

@@ -3,7 +3,7 @@
  *
  *   vectors.h        the words in which every formula is written
  *   functions.inc.h  exponentials, sigmoid, tanh
- *   rows.inc.h       what layers without products do
+ *   row_functions.inc.h       what layers without products do
  *   gates.inc.h      the formulas of the cells
  *   products.inc.h   sums of products; operands.inc.h: the rows that they read; packing.inc.h: the weights
  *   cells.inc.h      bundles and steps: products, then gates
@@ -66,7 +66,7 @@
 
 /* ---------------------------------------------------------------- what all share */
 
-/* For the time of a call, on this thread: denormals, which make decaying states many times slower, are 0; numbers
+/* For the time of a call, on this thread. Denormals are 0, since they make decaying states many times slower. Numbers
  * are rounded to the nearest and nothing traps, whatever the caller, or whoever started a worker, has set. */
 static uint64_t frnn_enter(void)
 {
@@ -95,8 +95,8 @@ static void frnn_leave(uint64_t before)
 #endif
 }
 
-/* v_to_exponent and v_div of vectors.h for one lane. A quotient that is no normal number is 0, as it is for
- * the other instruction sets: neither every processor nor a compiler that folds constants flushes it. */
+/* v_to_exponent and v_div of vectors.h for one lane. A quotient that is no normal number is 0, as it is with the
+ * other instruction sets, since not every processor flushes it, nor a compiler that folds constants. */
 static inline float frnn_to_exponent_f32(float a)
 {
     uint32_t bits;

@@ -1,6 +1,6 @@
 /* Packed weights: from rows, as torch has them, to the order in which products.inc.h reads them (bundles.h). */
 
-/* How many panels are a bundle. A lone row needs several sums at once to hide the latency of a multiply-add, and where
+/* How many panels are a bundle. A lone row needs several sums at once to hide the latency of a multiply-add. Where
  * vectors are long, a panel of an RNN or a Linear layer has one of them, of a GRU three, of an LSTM four. More than
  * four pay for an LSTM only while its weights fit the first-level cache: a step of 32 units takes 0.91 of the time with
  * two panels, one of 64 units 1.1 (avx512). */
@@ -13,24 +13,26 @@ static ptrdiff_t WN(bundle_panels)(frnn_kind kind, ptrdiff_t hidden_size)
     }
 }
 
-/* VL units of one gate for K rows of K: `units` of them exist, whose rows lie `stride` elements apart; the others are 0.
- * Vectors go `strip` elements apart. By small blocks, which read whole cache lines. */
-static FRNN_COLD void WN(pack_vector)(ptrdiff_t K, ptrdiff_t units, const T *from, ptrdiff_t stride, W *to, ptrdiff_t strip)
+/* VL units of one gate, for this many rows of K. `units` of them exist, whose rows in `from` lie `stride` elements
+ * apart; the others are 0. Vectors go `strip` elements apart. In squares, so that whole cache lines are read. */
+static FRNN_COLD void WN(pack_vector)(ptrdiff_t K, ptrdiff_t units, const T *from, ptrdiff_t stride, W *to,
+                                      ptrdiff_t strip)
 {
     enum { MOST = 16 };
-    T block[MOST][VL] = {{0}};
+    T square[MOST][VL] = {{0}};
     for (ptrdiff_t k = 0; k < K; k += MOST) {
         const ptrdiff_t rows = K - k < MOST ? K - k : MOST;
         for (ptrdiff_t j = 0; j < units; j++)
             for (ptrdiff_t i = 0; i < rows; i++)
-                block[i][j] = from[j * stride + k + i];
+                square[i][j] = from[j * stride + k + i];
         for (ptrdiff_t i = 0; i < rows; i++)
-            w_store(to + (k + i) * strip, v_load(block[i]));
+            w_store(to + (k + i) * strip, v_load(square[i]));
     }
 }
 
 /* The units of a vector that exist, and the first row of the matrix that it holds; c is its first column. */
-static inline ptrdiff_t WN(units_of)(ptrdiff_t units, ptrdiff_t gates, frnn_bundle bundle, ptrdiff_t c, ptrdiff_t *row)
+static inline ptrdiff_t WN(units_of)(ptrdiff_t units, ptrdiff_t gates, frnn_bundle bundle, ptrdiff_t c,
+                                     ptrdiff_t *row)
 {
     const ptrdiff_t gate = c / FRNN_PANEL % gates;
     const ptrdiff_t unit = (bundle.panel + c / FRNN_PANEL / gates) * FRNN_PANEL + c % FRNN_PANEL;
@@ -40,7 +42,8 @@ static inline ptrdiff_t WN(units_of)(ptrdiff_t units, ptrdiff_t gates, frnn_bund
 }
 
 /* A matrix (gates * units, K) in bundles of `most` panels. */
-static FRNN_COLD void WN(pack_rows)(ptrdiff_t units, ptrdiff_t gates, ptrdiff_t most, ptrdiff_t K_all, const T *rows, W *to)
+static FRNN_COLD void WN(pack_rows)(ptrdiff_t units, ptrdiff_t gates, ptrdiff_t most, ptrdiff_t K_all,
+                                    const T *rows, W *to)
 {
     const ptrdiff_t segment = FRNN_SEGMENT_OF(K_all);
     for (ptrdiff_t index = 0; index * most < frnn_panels(units); index++) {
@@ -75,8 +78,8 @@ static void *WN(take)(void *memory, size_t *used, ptrdiff_t count, size_t size)
     return part;
 }
 
-static FRNN_COLD frnn_matrix WN(pack_matrix)(ptrdiff_t units, ptrdiff_t gates, ptrdiff_t most, ptrdiff_t K, const void *rows,
-                                   void *memory, size_t *used)
+static FRNN_COLD frnn_matrix WN(pack_matrix)(ptrdiff_t units, ptrdiff_t gates, ptrdiff_t most, ptrdiff_t K,
+                                             const void *rows, void *memory, size_t *used)
 {
     frnn_matrix matrix = {NULL, FRNN_FORMAT, gates * units, K, NULL, NULL};
     if (rows == NULL)
@@ -88,7 +91,8 @@ static FRNN_COLD frnn_matrix WN(pack_matrix)(ptrdiff_t units, ptrdiff_t gates, p
     return matrix;
 }
 
-static FRNN_COLD const void *WN(pack_biases)(ptrdiff_t units, ptrdiff_t gates, const void *bias, void *memory, size_t *used)
+static FRNN_COLD const void *WN(pack_biases)(ptrdiff_t units, ptrdiff_t gates, const void *bias, void *memory,
+                                             size_t *used)
 {
     if (bias == NULL)
         return NULL;

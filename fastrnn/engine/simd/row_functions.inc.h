@@ -17,7 +17,7 @@ static inline double FN(total)(V sum)
     return total;
 }
 
-/* The first `count` lanes, 0 in those behind. */
+/* The first `count` lanes, 0 in the others. */
 static inline V FN(first_lanes)(V value, ptrdiff_t count)
 {
     T lanes[VL];
