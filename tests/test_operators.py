@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn.engine import backends
+from fastrnn.engine.threads import team
 from fastrnn.operators.chain import Chain
 from fastrnn.operators.signature import Signature, Trait
 
@@ -147,3 +148,29 @@ def test_a_plan_is_the_same_however_often_it_is_made(rng):
     for (T, B, ragged), plan in reversed(plans.items()):
         assert operator.plan(T, B, ragged, 4, 150, 1) == plan
         assert plan[2] <= operator.room(T, B, ragged, 4)
+
+
+def test_a_chunk_has_room_for_one_thread_whoever_was_free_when_it_was_planned(rng):
+    """The plan of one thread may want more memory than that of several, and may come after it."""
+    layer = random_layer(rng, "LSTM", 16, 16, num_layers=2, precision="float32")
+    layer._divide("pipeline", 2)
+    alone = layer._operator.plan(80, 1, False, 1, 150, 1)
+    divided = layer._operator.plan(80, 1, False, 2, 150, 1)
+    short = layer._operator.room(40, 1, False, 2)
+    assert divided[2] < short < alone[2], "the case that this test is about"
+    stream = layer.stream()
+    stream.run(np.zeros((40, 16), np.float32))
+    stream.run(np.zeros((80, 16), np.float32))
+    assert stream._chunk_bytes() >= alone[2]
+
+
+def test_what_follows_last_is_planned_for_its_own_rows(rng):
+    """Not for all steps: sharing a few rows costs more than they take."""
+    lstm = random_layer(rng, "LSTM", 16, 64, precision="float32", threads=1)
+    model = fastrnn.Sequential(lstm, fastrnn.Last(), linear(rng, 64, 64))
+    x = rng.standard_normal((500, 8, 16)).astype(np.float32)
+    model(x)
+    before = team.jobs()
+    for _ in range(20):
+        model(x)
+    assert team.jobs() == before

@@ -1,4 +1,4 @@
-/* The contract between the drivers (drivers.pyx) and a backend.
+/* The contract between the drivers (passes.pyx, divisions.pyx) and a backend.
  *
  * A driver knows time, layers, directions and lengths. A backend knows how weights lie in memory, how they are
  * multiplied and what gates compute. Between the two stand the weights of a cell (frnn_cell), which never change,
@@ -40,26 +40,44 @@ typedef struct frnn_format {
     int group_k; /* the weights of a unit for this many consecutive k lie side by side; 1: one k after the other */
 } frnn_format;
 
+/* No default in these: compilers name a type that is missing. */
+
 static inline ptrdiff_t frnn_arithmetic_bytes(frnn_arithmetic arithmetic)
 {
-    return arithmetic == FRNN_F64 ? sizeof(double) : sizeof(float);
+    switch (arithmetic) {
+    case FRNN_F32: return sizeof(float);
+    case FRNN_F64: return sizeof(double);
+    }
+    return 0;
 }
 
 /* The bytes of one weight. */
 static inline ptrdiff_t frnn_format_bytes(frnn_format format)
 {
-    return format.storage == FRNN_STORED_F64 ? sizeof(double) : sizeof(float);
+    switch (format.storage) {
+    case FRNN_STORED_F32: return sizeof(float);
+    case FRNN_STORED_F64: return sizeof(double);
+    }
+    return 0;
 }
 
 /* The names that Python has for them. */
 static inline const char *frnn_arithmetic_name(frnn_arithmetic arithmetic)
 {
-    return arithmetic == FRNN_F64 ? "float64" : "float32";
+    switch (arithmetic) {
+    case FRNN_F32: return "float32";
+    case FRNN_F64: return "float64";
+    }
+    return "";
 }
 
 static inline const char *frnn_storage_name(frnn_storage storage)
 {
-    return storage == FRNN_STORED_F64 ? "float64" : "float32";
+    switch (storage) {
+    case FRNN_STORED_F32: return "float32";
+    case FRNN_STORED_F64: return "float64";
+    }
+    return "";
 }
 
 /* ---------------------------------------------------------------- weights */

@@ -1,7 +1,6 @@
 """What a call works on: its rows, its states, and its scratch memory."""
 
 from fastrnn.engine.backend cimport frnn_cell, frnn_step
-from fastrnn.engine.plan cimport Plan
 from fastrnn.engine.blocks cimport Shape
 
 

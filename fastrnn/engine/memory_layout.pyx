@@ -6,33 +6,29 @@ from fastrnn.engine.blocks cimport widest_input
 
 
 cdef struct Memory:
-    # What is left of a piece of memory. From NULL nothing is written: it is only measured.
-    char *next
-    bint is_measured
+    # How much of a piece of memory is taken. Of no piece (NULL) nothing is written: it is only measured.
+    char *begin
+    Py_ssize_t taken
 
 
 cdef size_t bytes_of(const Stack *stack, const Plan *plan) noexcept nogil:
     cdef Call call
-    cdef Memory memory
-    memory.next = NULL
-    memory.is_measured = True
+    cdef Memory memory = Memory(NULL, 0)
     divide(stack, plan, &call, &memory)
-    return memory.next - <char *>NULL
+    return memory.taken
 
 
 cdef void lay_out(const Stack *stack, const Plan *plan, Call *call, char *memory) noexcept nogil:
     """Point the scratch of a planned call into memory, of `plan.bytes` at least."""
-    cdef Memory rest
-    rest.next = memory
-    rest.is_measured = False
+    cdef Memory rest = Memory(memory, 0)
     divide(stack, plan, call, &rest)
 
 
 cdef inline char *take(Memory *memory, Py_ssize_t size) noexcept nogil:
     """The next bytes; what is taken after them begins with a cache line."""
-    cdef char *begin = memory.next
-    memory.next = begin + ((size + 63) & ~63)
-    return begin
+    cdef Py_ssize_t begin = memory.taken
+    memory.taken += (size + 63) & ~63
+    return NULL if memory.begin == NULL else memory.begin + begin
 
 
 cdef void divide(const Stack *stack, const Plan *plan, Call *call, Memory *memory) noexcept nogil:
@@ -49,7 +45,7 @@ cdef void divide(const Stack *stack, const Plan *plan, Call *call, Memory *memor
         part.shape = plan.shares[slice].shape
         part.is_pipelined = False
         give_scratch(stack, plan, &part, 1, memory)
-        if not memory.is_measured:
+        if memory.begin != NULL:
             call.parts[slice] = part
 
 
@@ -79,7 +75,7 @@ cdef void give_scratch(
         scratch.x = take(memory, rows * input_row)
         scratch.step = take(memory, size)
         scratch.h = take(memory, B * stack.output_size * stack.itemsize)
-        if not memory.is_measured:
+        if memory.begin != NULL:
             call.scratches[number] = scratch
     call.between_slot = (call.shape.sweep * B * output_row + 63) & ~63
     for i in range(2):
@@ -110,7 +106,7 @@ cdef void give_working_states(
             plan.is_ragged or (call.shape.T > 1 and call.ld_c > stack.hidden_size)
         ):
             working.c = take(memory, B * call.ld_c * stack.itemsize)
-        if not memory.is_measured:
+        if memory.begin != NULL:
             call.working[i] = working
 
 
@@ -118,16 +114,14 @@ cdef void give_working_states(
 
 cdef size_t order_bytes(Py_ssize_t B) noexcept nogil:
     cdef Order order
-    cdef Memory memory
-    memory.next = NULL
+    cdef Memory memory = Memory(NULL, 0)
     give_order(&order, B, &memory)
-    return memory.next - <char *>NULL
+    return memory.taken
 
 
 cdef void lay_out_order(Order *order, Py_ssize_t B, char *memory) noexcept nogil:
     """Point an order into memory of `order_bytes(B)`."""
-    cdef Memory rest
-    rest.next = memory
+    cdef Memory rest = Memory(memory, 0)
     give_order(order, B, &rest)
 
 

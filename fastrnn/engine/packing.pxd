@@ -1,10 +1,11 @@
 """Packed weights: those of one cell, laid out by a backend."""
 
-from fastrnn.engine.backend cimport frnn_cell, frnn_format_bytes, frnn_matrix
+from fastrnn.engine.backend cimport frnn_backend, frnn_cell, frnn_format_bytes, frnn_matrix
 
 
 cdef class PackedCell:
     cdef frnn_cell cell
+    cdef const frnn_backend *backend  # that packed it, and alone can run it
     cdef readonly object memory  # what the pointers of `cell` point into; or None, and they point into
     cdef tuple rows              # the arrays of weights as torch has them
 

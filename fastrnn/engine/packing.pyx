@@ -47,6 +47,7 @@ cdef class PackedCell:
         cdef size_t size
         cdef void *data
         table = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+        self.backend = table
         dtype = frnn_arithmetic_name(table.arithmetic).decode()
         self.cell.kind = KINDS[kind]
         self.cell.arithmetic = table.arithmetic

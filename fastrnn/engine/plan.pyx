@@ -69,7 +69,9 @@ cdef void plan_for(
     best.block = block_of(stack, T, B, 1)
     best.longest_ns = 0
     least = plan.alone_ns * WORTH
-    for i in range(candidates(stack, found, T, B, is_ragged, policy, plan.alone_ns)):
+    for i in range(candidates(
+        stack, found, plan.first_stages, T, B, is_ragged, policy, plan.alone_ns,
+    )):
         cost = sharing_cost_now(found[i].slices, USUAL) if sharing == NULL else sharing[0]
         time = START_NS + found[i].phases * cost.phase_ns + found[i].work_ns * cost.slowdown
         if policy.division >= 0 or time < least:
@@ -92,7 +94,7 @@ cdef size_t room(
     size = bytes_of(stack, &plan)
     for threads in range(2, policy.threads + 1):
         fewer.threads = threads
-        for i in range(candidates(stack, found, T, B, is_ragged, fewer, alone)):
+        for i in range(candidates(stack, found, plan.first_stages, T, B, is_ragged, fewer, alone)):
             if policy.division >= 0 or START_NS + found[i].work_ns < alone * WORTH:
                 take(stack, &plan, T, B, NULL, &found[i])
                 size = max(size, bytes_of(stack, &plan))
@@ -100,10 +102,11 @@ cdef size_t room(
 
 
 cdef int candidates(
-    const Stack *stack, Candidate *found, Py_ssize_t T, Py_ssize_t B, bint is_ragged, Policy policy,
-    double alone,
+    const Stack *stack, Candidate *found, int *first_stages, Py_ssize_t T, Py_ssize_t B, bint is_ragged,
+    Policy policy, double alone,
 ) noexcept nogil:
-    """The ways to divide T steps of B rows that the policy allows; how many there are."""
+    """The ways to divide T steps of B rows that the policy allows, and how many there are; the first stages
+    of the slices of the one that is pipelined."""
     cdef Candidate way
     cdef int n = 0, threads = policy.threads
     cdef Py_ssize_t parts, most
@@ -111,7 +114,8 @@ cdef int candidates(
         return 0
     # As many slices as threads, each through all time and layers.
     way.slices = <int>min(threads, B // SLICE_ROWS)
-    if way.slices > 1 and is_allowed(&way, BY_ROWS, policy):
+    if way.slices > 1 and is_allowed(BY_ROWS, policy):
+        way.division = BY_ROWS
         most = count(B, way.slices)
         way.block = block_of(stack, T, B, 1)
         way.phases = count(T, block_of(stack, T, most, 1)) if stack.D == 1 else 1
@@ -120,7 +124,8 @@ cdef int candidates(
         found[n] = way
         n += 1
     way.slices = 2
-    if stack.D == 2 and is_allowed(&way, BY_DIRECTION, policy):
+    if stack.D == 2 and is_allowed(BY_DIRECTION, policy):
+        way.division = BY_DIRECTION
         way.block = block_of(stack, T, B, 1)
         way.phases = stack.L * count(T, way.block)
         way.work_ns = alone / 2
@@ -131,8 +136,9 @@ cdef int candidates(
     way.slices = <int>min(threads, parts)
     if (
         way.slices > 1 and stack.cells[0].w_hr.data == NULL and not is_ragged
-        and is_allowed(&way, BY_UNITS, policy)
+        and is_allowed(BY_UNITS, policy)
     ):
+        way.division = BY_UNITS
         way.block = block_of(stack, T, B, way.slices)
         # By the cost model; the phases that a pass takes besides its steps differ by one or two.
         way.phases = stack.L * stack.D * (T + count(T, way.block))
@@ -143,19 +149,19 @@ cdef int candidates(
         found[n] = way
         n += 1
     way.slices = <int>min(threads, 2 * stack.L)
-    if way.slices > 1 and stack.D == 1 and not is_ragged and is_allowed(&way, PIPELINED, policy):
+    if way.slices > 1 and stack.D == 1 and not is_ragged and is_allowed(PIPELINED, policy):
+        way.division = PIPELINED
         # Shorter blocks: the first slice is alone in the first one, the last in the last.
         way.block = max(1, min(short_block(stack, T, B), max(min(count(T, 16), BLOCK_ROWS), count(8, B))))
         way.phases = count(T, way.block) + way.slices - 1
-        way.longest_ns = cut_stages(stack, way.block, B, way.slices, NULL)
+        way.longest_ns = cut_stages(stack, way.block, B, way.slices, first_stages)
         way.work_ns = way.phases * way.longest_ns
         found[n] = way
         n += 1
     return n
 
 
-cdef inline bint is_allowed(Candidate *way, Division division, Policy policy) noexcept nogil:
-    way.division = division
+cdef inline bint is_allowed(Division division, Policy policy) noexcept nogil:
     return policy.division < 0 or policy.division == <int>division
 
 
@@ -175,14 +181,13 @@ cdef void take(
         share_rows(stack, plan, lengths)
     elif plan.division == BY_UNITS:
         plan.phases = unit_phases(stack, &plan.shape)
-    elif plan.division == PIPELINED:
-        cut_stages(stack, plan.shape.block, B, plan.slices, plan.first_stages)
 
 
 cdef void share_rows(const Stack *stack, Plan *plan, const Py_ssize_t *lengths) noexcept nogil:
     """Give every slice its rows: as many as the others; with lengths, as many steps as the others."""
     cdef Py_ssize_t T = plan.shape.T, B = plan.shape.B, first = 0, last, total = 0, so_far = 0, b, block
-    # With lengths a slice may have twice its part of the rows. Its memory is that of so many, fewer or more.
+    # With lengths a slice may have twice its part of the rows. Its memory is that of this many, whatever it
+    # gets.
     cdef Py_ssize_t most = min(B, 2 * count(B, plan.slices))
     cdef Py_ssize_t most_block = block_of(stack, T, most, 1)
     cdef int slice
@@ -232,8 +237,7 @@ cdef double cut_stages(
     cdef int stages = <int>(2 * stack.L), stage, slice = 0
     for stage in range(stages):
         total += stage_ns(stack, stage, steps, rows)
-    if first_stages != NULL:
-        first_stages[0] = 0
+    first_stages[0] = 0
     for stage in range(stages):
         own += stage_ns(stack, stage, steps, rows)
         done += stage_ns(stack, stage, steps, rows)
@@ -246,10 +250,8 @@ cdef double cut_stages(
         ):
             slice += 1
             own = 0
-            if first_stages != NULL:
-                first_stages[slice] = stage + 1
-    if first_stages != NULL:
-        first_stages[slices] = stages
+            first_stages[slice] = stage + 1
+    first_stages[slices] = stages
     return longest
 
 

@@ -88,7 +88,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self._use(Recurrent(cells, shape.directions, picked.table, picked.threads))
+        self._use(Recurrent(cells, shape.directions, picked.threads))
         return self
 
     def _use(self, operator: Recurrent) -> None:
@@ -180,7 +180,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             x has none. Zeros if not given.
         lengths : B integers, optional
             The time steps of each row, in any order, from 1 to T. Outputs beyond a row's
-            length are 0, states are those behind its own last step, and the reverse direction
+            length are 0, states are those after its own last step, and the reverse direction
             begins there.
         out : ndarray, optional
             C-contiguous, of the output's shape and dtype; written in place and returned. Such
@@ -231,7 +231,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             if not is_batched:
                 hint = "Leave them out, or give x an axis of rows."
                 raise ValueError(message(where, "a batch beside lengths", f"x of shape {x.shape}", hint))
-            lengths = check_lengths(where, lengths, T, B)
+            lengths = check_lengths(where, lengths, T, B).copy()  # nobody else changes it from now on
         if out is not None:
             out = check_out(where, out, (*x.shape[:-1], self.features_out), self.dtype, (x, *arrays))
         plain = [as_plain(array, self.dtype) for array in arrays]

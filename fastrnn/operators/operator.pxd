@@ -1,7 +1,5 @@
 """The contract of operators: what the runner knows of each, and what each can do."""
 
-cimport numpy as cnp
-
 from fastrnn.engine.call cimport Order, States
 
 
@@ -43,6 +41,7 @@ ctypedef void (*lay_out_function)(const OperatorInfo *self, void *use, char *mem
 ctypedef void (*place_function)(const OperatorInfo *self, void *use, const States *states) noexcept nogil
 ctypedef void (*run_function)(
     const OperatorInfo *self, void *use, const Extent *extent, const char *x, char *y) noexcept nogil
+ctypedef void (*give_function)(const OperatorInfo *self, Extent *extent) noexcept nogil
 ctypedef double (*cost_function)(const OperatorInfo *self, const Extent *extent) noexcept nogil
 ctypedef bint (*may_share_function)(
     const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil
@@ -54,6 +53,7 @@ cdef struct Contract:
     lay_out_function lay_out        # in memory of that size
     place_function place            # its states, in order, which a run changes in place
     run_function run                # x to y, which are C-contiguous
+    give_function give              # turns the extent of x into that of y
     cost_function cost              # nanoseconds of one core
     may_share_function may_share    # whether it may use several threads, if all are free
 
@@ -64,6 +64,7 @@ cdef struct OperatorInfo:
     const void *data                # what its functions work on
     Trait trait
     bint is_in_place                # y may be x
+    bint takes_strides              # x need not be C-contiguous: `extent.is_strided`
     Py_ssize_t tokens               # how many there are; 0: it takes numbers
     Py_ssize_t features_in          # 0: any, as many as it gives
     Py_ssize_t features_out

@@ -2,7 +2,8 @@
 
 cimport numpy as cnp
 import numpy as np
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+
+from fastrnn.engine.workspace cimport Workspace
 
 cnp.import_array()
 
@@ -29,9 +30,8 @@ cdef class Operator:
         cdef OperatorInfo info = self.info
         cdef const char *source = cnp.PyArray_BYTES(x)
         cdef char *target = cnp.PyArray_BYTES(out)
-        cdef void *use = PyMem_RawMalloc(info.use_bytes + 1)  # NULL is no memory
-        if use == NULL:
-            raise MemoryError
+        cdef size_t use_bytes = aligned(info.use_bytes), size = 0
+        cdef Workspace use = Workspace(), memory = Workspace()
         extent.T = 1
         extent.B = cnp.PyArray_DIM(x, 0)
         extent.is_batch_first = False
@@ -40,8 +40,11 @@ cdef class Operator:
         info.features_out = cnp.PyArray_DIM(out, 1)
         if info.features_in == 0:
             info.features_in = info.features_out
+        if info.can.plan != NULL:
+            use.reserve(use_bytes)
+            size = info.can.plan(&info, use.data, &extent, info.threads)
+            memory.reserve(size)
         with nogil:
-            if info.can.plan != NULL:
-                info.can.plan(&info, use, &extent, info.threads)
-            info.can.run(&info, use, &extent, source, target)
-        PyMem_RawFree(use)
+            if info.can.lay_out != NULL:
+                info.can.lay_out(&info, use.data, memory.data)
+            info.can.run(&info, use.data, &extent, source, target)

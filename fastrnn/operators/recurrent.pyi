@@ -1,6 +1,6 @@
 from collections.abc import Iterable
 
-from typing_extensions import CapsuleType, Self, disjoint_base
+from typing_extensions import Self, disjoint_base
 
 from fastrnn.engine.packing import PackedCell
 from fastrnn.operators.operator import Operator
@@ -13,7 +13,6 @@ class Recurrent(Operator):
         cls,
         packed: Iterable[PackedCell],
         directions: int,
-        backend: CapsuleType,
         threads: int = 1,
         division: str | None = None,
     ) -> Self: ...

@@ -2,9 +2,8 @@
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from cpython.pycapsule cimport PyCapsule_GetPointer
 
-from fastrnn.engine.backend cimport FRNN_LSTM, frnn_arithmetic_name, frnn_backend, frnn_cell
+from fastrnn.engine.backend cimport FRNN_LSTM, frnn_arithmetic_name, frnn_cell
 from fastrnn.engine.call cimport Call, Rows, States
 from fastrnn.engine.cost cimport stack_ns
 from fastrnn.engine.divisions cimport run_call
@@ -36,7 +35,7 @@ cdef class Recurrent(Operator):
 
     cdef RecurrentData recurrent
 
-    def __cinit__(self, packed, Py_ssize_t directions, backend, int threads=1, division=None):
+    def __cinit__(self, packed, Py_ssize_t directions, int threads=1, division=None):
         """packed are L*D PackedCells, layer by layer, forward before reverse. Calls are divided among as many
         threads at most; in the way that `division` names wherever that is possible, if it is given."""
         cdef Py_ssize_t i
@@ -48,12 +47,14 @@ cdef class Recurrent(Operator):
             raise MemoryError
         for i in range(len(packed)):
             stack.cells[i] = &(<PackedCell?>packed[i]).cell
+            if (<PackedCell>packed[i]).backend != (<PackedCell>packed[0]).backend:
+                raise ValueError("Recurrent: expected cells of one backend, got several.")
         first = stack.cells[0]
         self.begin(
             &RECURRENT, STEPWISE if directions == 1 else WHOLE,
             frnn_arithmetic_name(first.arithmetic).decode())
-        self.owner = packed, backend
-        stack.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+        self.owner = packed
+        stack.backend = (<PackedCell>packed[0]).backend
         stack.itemsize = self.info.itemsize
         while <Py_ssize_t>1 << stack.item_shift < stack.itemsize:
             stack.item_shift += 1
@@ -67,6 +68,7 @@ cdef class Recurrent(Operator):
         self.recurrent.policy.threads = min(threads, FRNN_MOST_THREADS)
         self.recurrent.policy.division = -1 if division is None else DIVISIONS.index(division)
         self.info.data = &self.recurrent
+        self.info.takes_strides = True
         self.info.features_in = stack.input_size
         self.info.features_out = directions * stack.output_size
         self.info.threads = self.recurrent.policy.threads
@@ -86,8 +88,7 @@ cdef class Recurrent(Operator):
     def divided(self, str division, int threads):
         """The same stack, whose calls are divided in that way, wherever that is possible, among this many
         threads: for tests and measurements."""
-        packed, backend = self.owner
-        return Recurrent(packed, self.recurrent.stack.D, backend, threads, division)
+        return Recurrent(self.owner, self.recurrent.stack.D, threads, division)
 
     def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, float phase_ns, float slowdown):
         """How T steps of B rows are divided if this many threads are free and sharing costs that

@@ -2,7 +2,6 @@
 
 cimport numpy as cnp
 
-from fastrnn.engine.call cimport States
 from fastrnn.engine.workspace cimport Spares, Workspace
 from fastrnn.operators.operator cimport Extent, OperatorInfo
 
@@ -63,7 +62,7 @@ cdef class RunSpace:
     cdef int shrink(self) except -1
 
 
-cdef size_t plan_steps(
+cdef size_t fitting_bytes(
     const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads,
 ) noexcept nogil
 cdef size_t steps_room(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil

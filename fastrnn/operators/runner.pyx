@@ -57,8 +57,7 @@ cdef class Runner:
             path.use_bytes += aligned(info.use_bytes)
             if info.states > 0:
                 path.stateful += 1
-            if info.trait == LAST:
-                self.gives_last = True
+            self.gives_last = self.gives_last or info.trait == LAST
             self.weight_bytes += info.weight_bytes if info.weight_bytes else row_bytes
             self.threads = max(self.threads, info.threads)
         self.features_out = features
@@ -137,7 +136,7 @@ cdef class Runner:
             return self.features_in > 0
         # Only what makes steps itself finds its rows by their strides.
         if (
-            self.path.operators[0].states == 0 or not cnp.PyArray_ISBEHAVED_RO(x)
+            not self.path.operators[0].takes_strides or not cnp.PyArray_ISBEHAVED_RO(x)
             or (features > 1 and cnp.PyArray_STRIDE(x, axes - 1) != cnp.PyArray_ITEMSIZE(x))
         ):
             return False
@@ -284,27 +283,31 @@ cdef class RunSpace:
 cdef size_t plan_run(const Path *path, Run *run) noexcept nogil:
     """Plan the extent of a run, and give the memory that it wants."""
     cdef size_t total = 2 * between_bytes(path, &run.extent)
+    cdef Extent extent = run.extent
     cdef char *use = run.uses
     cdef const OperatorInfo *info
     cdef int i
     for i in range(path.count):
         info = &path.operators[i]
         if info.can.plan != NULL:
-            run.sizes[i] = info.can.plan(info, use, &run.extent, run.threads)
+            run.sizes[i] = info.can.plan(info, use, &extent, run.threads)
             total += aligned(run.sizes[i])
         use += aligned(info.use_bytes)
+        go_on(info, &extent)
     return total
 
 
 cdef size_t run_room(const Path *path, const Extent *extent, int threads) noexcept nogil:
     """The memory that such runs want at most, whoever is free and whatever sharing costs then."""
     cdef size_t total = 2 * between_bytes(path, extent)
+    cdef Extent own = extent[0]
     cdef const OperatorInfo *info
     cdef int i
     for i in range(path.count):
         info = &path.operators[i]
         if info.can.room != NULL:
-            total += aligned(info.can.room(info, extent, threads))
+            total += aligned(info.can.room(info, &own, threads))
+        go_on(info, &own)
     return total
 
 
@@ -322,6 +325,13 @@ cdef void lay_out_run(const Path *path, Run *run, char *memory) noexcept nogil:
             info.can.lay_out(info, use, memory)
             memory += aligned(run.sizes[i])
         use += aligned(info.use_bytes)
+
+
+cdef inline void go_on(const OperatorInfo *info, Extent *extent) noexcept nogil:
+    """Let an extent be what an operator gives."""
+    extent.is_strided = False
+    if info.can.give != NULL:
+        info.can.give(info, extent)
 
 
 cdef inline size_t between_bytes(const Path *path, const Extent *extent) noexcept nogil:
@@ -348,10 +358,7 @@ cdef void run_path(const Path *path, Run *run, const char *x, char *y) noexcept 
         info.can.run(info, use, &extent, source, target)
         use += aligned(info.use_bytes)
         source = target
-        extent.is_strided = False
-        if info.trait == LAST:
-            extent.T = 1
-            extent.order = NULL
+        go_on(info, &extent)
 
 
 # ---------------------------------------------------------------- steps of streams
@@ -380,11 +387,20 @@ cdef size_t plan_steps(
     return plan_run(path, run)
 
 
+cdef size_t fitting_bytes(
+    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads,
+) noexcept nogil:
+    """The memory that is enough for `fit_steps`: for the plan of now, and for that of one thread, which may
+    want more."""
+    cdef size_t size = plan_steps(path, run, T, B, 1)
+    return max(size, plan_steps(path, run, T, B, threads)) if threads > 1 else size
+
+
 cdef void fit_steps(
     const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
 ) noexcept nogil:
-    """Plan and lay out in memory of a size that is enough for one thread at least. Where there is not enough
-    for more, that one does it all."""
+    """Plan and lay out in memory of a size that is enough for the plan of one thread at least
+    (`fitting_bytes`, `steps_room`). Where there is not enough for that of several, one does it all."""
     if plan_steps(path, run, T, B, threads) > size:
         plan_steps(path, run, T, B, 1)
     lay_out_run(path, run, memory)
@@ -400,6 +416,7 @@ cdef bint may_share(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) n
         info = &path.operators[i]
         if info.can.may_share != NULL and info.can.may_share(info, &run.extent, threads):
             return True
+        go_on(info, &run.extent)
     return False
 
 
@@ -414,6 +431,7 @@ cdef double steps_ns(const Path *path, Py_ssize_t T, Py_ssize_t B) noexcept nogi
         info = &path.operators[i]
         if info.can.cost != NULL:
             total += info.can.cost(info, &run.extent)
+        go_on(info, &run.extent)
     return total
 
 

@@ -137,9 +137,9 @@ cdef class Dense(Operator):
 
     cdef DenseData dense
 
-    def __init__(self, PackedCell packed not None, backend, int threads=1):
+    def __init__(self, PackedCell packed not None, int threads=1):
         self.begin(&DENSE, ROWWISE, frnn_arithmetic_name(packed.cell.arithmetic).decode())
-        self.dense.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
+        self.dense.backend = packed.backend
         self.dense.cell = &packed.cell
         self.info.data = &self.dense
         self.info.features_in = packed.cell.input_size
@@ -240,5 +240,11 @@ cdef void run_last(
         memcpy(y + at * row, x + (at * T + t if extent.is_batch_first else t * B + at) * row, row)
 
 
+cdef void give_last(const OperatorInfo *self, Extent *extent) noexcept nogil:
+    extent.T = 1
+    extent.order = NULL
+
+
 cdef Contract LAST_STEP
 LAST_STEP.run = run_last
+LAST_STEP.give = give_last

@@ -9,7 +9,8 @@ from libc.string cimport memcpy
 
 from fastrnn.engine.threads.team cimport fork_generation
 from fastrnn.operators.runner cimport (
-    SWEEP_ROWS, Path, Runner, RunSpace, fit_steps, may_share, place_arrays, plan_steps, run_path, steps_room,
+    SWEEP_ROWS, Path, Runner, RunSpace, fit_steps, fitting_bytes, may_share, place_arrays, run_path,
+    steps_room,
 )
 from fastrnn.engine.plain_arrays cimport are_tokens, is_apart, is_plain, is_whole
 from fastrnn.engine.workspace cimport HAS_GIL
@@ -216,6 +217,10 @@ cdef class StreamBase:
         finally:
             frnn_give(&self.taken)
 
+    def _chunk_bytes(self):
+        """The memory that is kept for chunks; for tests."""
+        return self.chunks.workspace.size
+
     cdef int run_sweeps(self, Py_ssize_t T, const char *source, char *target) except -1:
         cdef Runner runner = self.runner
         cdef RunSpace space = self.chunks
@@ -224,10 +229,11 @@ cdef class StreamBase:
             return 0
         steps = T if runner.path.count == 1 else min(T, max(1, SWEEP_ROWS // self.B))
         rest = T % steps
-        # All memory first: a state that has moved cannot go back.
-        cdef size_t size = plan_steps(&runner.path, &space.run, steps, self.B, runner.threads)
+        # All memory first: a state that has moved cannot go back. When the steps are planned again, other
+        # threads may be free than now; the plan of one thread has to fit in any case.
+        cdef size_t size = fitting_bytes(&runner.path, &space.run, steps, self.B, runner.threads)
         if rest:
-            size = max(size, plan_steps(&runner.path, &space.run, rest, self.B, runner.threads))
+            size = max(size, fitting_bytes(&runner.path, &space.run, rest, self.B, runner.threads))
         if size > space.workspace.size:
             size = max(size, steps_room(&runner.path, steps, self.B, runner.threads))
             if rest:

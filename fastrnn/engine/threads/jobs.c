@@ -29,6 +29,12 @@ ptrdiff_t frnn_run_job(
 void frnn_share(frnn_work work, void *context, ptrdiff_t phases, int slices, int threads, double longest)
 {
     int nobody = 0;
+    if (threads > slices)
+        threads = slices;
+    if (threads > FRNN_MOST_THREADS)
+        threads = FRNN_MOST_THREADS;
+    if (slices < 1)
+        return;
     atomic_fetch_add(&frnn_team.callers, 1);
     if (threads < 2 || slices > FRNN_MOST_THREADS || phases > (ptrdiff_t)(INT32_MAX / slices)
         || !atomic_compare_exchange_strong(&frnn_team.is_taken, &nobody, 1)) {
