@@ -111,7 +111,7 @@ class Interrupts:
 
 STREAM_CALLS = {
     "step": lambda stream, x: stream.step(x[0].tolist()),
-    "run": lambda stream, x: stream.run(x),
+    "run": lambda stream, x: stream.run(x.tolist()),
     "read": lambda stream, x: stream.state,
     "assign": lambda stream, x: setattr(stream, "state", stream.state),
     "reset": lambda stream, x: stream.reset(),
@@ -239,7 +239,7 @@ def test_threads_share_a_pool(rng):
 
 STREAM_METHODS = {
     "step": lambda stream, x: stream.step(x[0]),
-    "run": lambda stream, x: stream.run(x),
+    "run": lambda stream, x: stream.run(x.tolist()),
     "state": lambda stream, x: stream.state,
     "reset": lambda stream, x: stream.reset(),
 }

@@ -37,6 +37,10 @@ class LiveChain(Chain):
         self.layers = tuple(
             _of_last_axis(layer, axes) for layer, axes in zip(self.layers, _axes(self.layers), strict=True)
         )
+        # Looked up once, since every call asks for them.
+        self._takes_tokens, self._tokens = self.signature.takes_tokens, self.signature.tokens
+        self._features_in, self._features_out = self.signature.features_in, self.signature.features_out
+        self._dtype = self.signature.dtype
 
     def check_steps(self, where: str, name: str, x: object, leading: Sequence[int | str]) -> Array:
         """x as an array (*leading, features), or (*leading,) of tokens; of them "T" is any size.
@@ -45,13 +49,13 @@ class LiveChain(Chain):
         """
         x = check_array(where, name, x)
         shape = [*leading]
-        if not self.signature.takes_tokens:
-            shape.append("I" if self.signature.features_in is None else self.signature.features_in)
-        may_be_flat = shape == ["T", 1] and not self.signature.takes_tokens
+        if not self._takes_tokens:
+            shape.append("I" if self._features_in is None else self._features_in)
+        may_be_flat = shape == ["T", 1] and not self._takes_tokens
         if x.shape == (0,) and shape[:1] in ([0], ["T"]) and "I" not in shape:
             # An empty list has neither columns nor a kind of numbers.
             sizes = [0, *map(int, shape[1:])]
-            x = np.zeros(sizes, np.intp if self.signature.takes_tokens else np.float64)
+            x = np.zeros(sizes, np.intp if self._takes_tokens else np.float64)
         elif may_be_flat and x.ndim == 1:
             x = x[:, None]
         fits = x.ndim == len(shape) and all(
@@ -66,9 +70,9 @@ class LiveChain(Chain):
 
     def plain(self, where: str, name: str, x: Array) -> Array:
         """Checked rows as the compiled chain takes them; or raise, where a token is out of range."""
-        if self.signature.tokens is not None:
-            x = check_tokens(where, x, self.signature.tokens, name)
-        return as_plain(x, np.dtype(np.intp) if self.signature.takes_tokens else self.signature.dtype)
+        if self._tokens is not None:
+            x = check_tokens(where, x, self._tokens, name)
+        return as_plain(x, np.dtype(np.intp) if self._takes_tokens else self._dtype)
 
     def check_state(self, where: str, state: StateLike, batch_size: int | None) -> list[Floats]:
         """The arrays of a state, of all recurrent layers in order, as compiled code takes them."""
@@ -88,13 +92,13 @@ class LiveChain(Chain):
 
     def out_shape(self, x: Array) -> tuple[int, ...]:
         """The shape of what comes of rows."""
-        leading = x.shape if self.signature.takes_tokens else x.shape[:-1]
-        return (*leading, x.shape[-1] if self.signature.features_out is None else self.signature.features_out)
+        leading = x.shape if self._takes_tokens else x.shape[:-1]
+        return (*leading, x.shape[-1] if self._features_out is None else self._features_out)
 
     def out_dtype(self, x: Array) -> np.dtype[Any]:
         """The dtype of what comes of rows: that of the rows where no layer has one."""
-        if self.signature.dtype is not None:
-            return self.signature.dtype
+        if self._dtype is not None:
+            return self._dtype
         return x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
 
     def check_out(self, where: str, out: Floats, x: Array) -> Array:

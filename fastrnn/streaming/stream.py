@@ -76,31 +76,6 @@ class Stream(StreamBase):
             raise wrong_states(type(self).__name__, "a stream of these layers")
         self._assign("__setstate__", [np.ascontiguousarray(array) for array in states])
 
-    def run(self, chunk: ArrayLike, out: Floats | None = None) -> Floats:
-        """Make many time steps: the same as `step` on each, in one call.
-
-        An interrupt waits for the whole chunk: its steps are made, and what they gave is lost.
-
-        Parameters
-        ----------
-        chunk : array-like, shape (T, I) or (T, B, I)
-            Real numbers; tokens: integers, shape (T,) or (T, B). An empty chunk, ``[]`` too, makes no step.
-            Where the model takes one feature and there are no rows, numbers of shape (T,) are (T, 1).
-        out : ndarray, optional
-            Where the result goes; C-contiguous, of its shape and dtype, apart from ``chunk``.
-
-        Returns
-        -------
-        ndarray, shape (T, features) or (T, B, features)
-            Of the dtype of the last layer that has one; ``out`` if given.
-
-        Raises
-        ------
-        ValueError, TypeError, RuntimeError
-            As in `step`.
-        """
-        return self._calls.run(self, chunk, out)
-
     @property
     def state(self) -> State | None:
         """A copy of the state, shaped as the model returns it; assign one to set it.

@@ -86,7 +86,7 @@ cdef class StreamBase:
     cdef int type_number
     cdef RunSpace steps        # planned for one step
     cdef RunSpace chunks
-    cdef object calls           # whose `step` takes this, x and out of any kind
+    cdef object calls           # whose `step` and `run` take arguments of any kind
     cdef list arrays            # of the states, which the runs find in them
     cdef Py_ssize_t B
     cdef int axes
@@ -204,6 +204,58 @@ cdef class StreamBase:
                     self.plan_step()
                 run_path(self.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
         frnn_give(&self.taken)
+        return y
+
+    def run(self, chunk, out=None):
+        """Make many time steps: the same as `step` on each, in one call.
+
+        An interrupt waits for the whole chunk: its steps are made, and what they gave is lost.
+
+        Parameters
+        ----------
+        chunk : array-like, shape (T, I) or (T, B, I)
+            Real numbers; tokens: integers, shape (T,) or (T, B). An empty chunk, ``[]`` too, makes no step.
+            Where the model takes one feature and there are no rows, numbers of shape (T,) are (T, 1).
+        out : ndarray, optional
+            Where the result goes; C-contiguous, of its shape and dtype, apart from ``chunk``.
+
+        Returns
+        -------
+        ndarray, shape (T, features) or (T, B, features)
+            Of the dtype of the last layer that has one; ``out`` if given.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As in `step`.
+        """
+        cdef cnp.npy_intp x_shape[3]
+        cdef cnp.npy_intp y_shape[3]
+        cdef cnp.ndarray y
+        cdef int i
+        if self.path == NULL or not cnp.PyArray_CheckExact(chunk) or cnp.PyArray_SIZE(chunk) == 0:
+            return self.calls.run(self, chunk, out)
+        x_shape[0] = y_shape[0] = cnp.PyArray_DIM(chunk, 0)
+        for i in range(self.axes):
+            x_shape[i + 1] = self.x_shape[i]
+            y_shape[i + 1] = self.y_shape[i]
+        if self.tokens == 0:
+            is_fit = is_plain(chunk, self.axes + 1, x_shape, self.type_number)
+            is_fit = is_fit and cnp.PyArray_ISCARRAY_RO(chunk)
+        else:
+            is_fit = are_tokens(chunk, self.axes, x_shape, self.tokens)
+        if not is_fit:
+            return self.calls.run(self, chunk, out)
+        if out is None:
+            y = cnp.PyArray_EMPTY(self.axes + 1, y_shape, self.type_number, 0)
+        elif (
+            is_plain(out, self.axes + 1, y_shape, self.type_number) and cnp.PyArray_ISCARRAY(out)
+            and is_apart(out, chunk)
+        ):
+            y = out
+        else:
+            return self.calls.run(self, chunk, out)
+        self._run_plain("run", chunk, y)
         return y
 
     def _run_plain(self, str method, cnp.ndarray x, cnp.ndarray y):
