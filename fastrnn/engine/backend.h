@@ -17,7 +17,7 @@
  * An instruction set: its words in simd/vectors.h, a block and an entry of `frnn_isas` in simd/kernels.c, a line in
  *   BUILDS of bench/probe.py. The tests find it.
  * A cell: a member of frnn_kind with its gates in FRNN_GATES_OF; its formulas in simd/gates.inc.h and a case in
- *   `step` and `bundle_panels` of simd/cells.inc.h; its gates in blas/kernels.pyx; spec.py and reference.py.
+ *   `step` of simd/cells.inc.h and in `bundle_panels` of simd/packing.inc.h; its gates in blas/kernels.pyx; spec.py and reference.py.
  *   No product changes.
  * A backend: a table with every function that has no "or NULL" below, and a line in backends.py. No driver changes.
  */
@@ -175,7 +175,7 @@ typedef struct frnn_backend {
     frnn_arithmetic arithmetic;
     frnn_format format; /* of the matrices that it packs and multiplies */
 
-    /* What the cost model knows of it, on one core of a kind from about 2020 on (plan.pyx). What sharing work costs
+    /* What the cost model knows of it, on one core of a kind from about 2020 on (cost.pxd). What sharing work costs
      * is measured while calls run and compared with these, so they should be about right. An error of half or double
      * changes only the plans that gain little either way. */
     double products_per_ns;   /* multiply-adds */

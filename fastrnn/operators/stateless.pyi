@@ -6,6 +6,7 @@ from typing_extensions import CapsuleType, disjoint_base
 from fastrnn.engine.packing import PackedCell
 from fastrnn.operators.operator import Operator
 
+@disjoint_base
 class TokenRows(Operator):
     def __init__(self, table: NDArray[Any] | None, dtype: str, tokens: int, features: int) -> None: ...
 

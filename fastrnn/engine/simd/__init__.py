@@ -3,9 +3,9 @@
 How a call is divided, and what time and lengths are, is never known here.
 
     kernels.c            the builds: one for each instruction set
-    isa.inc.h            what one instruction set is built of
+    isa.inc.h            the arithmetics and storages that an instruction set has
     vectors.h            the words in which every formula is said, for each instruction set
-    storage.inc.h        how stored weights become vectors
+    storage.inc.h        what one storage of weights is built of, and its table
     packing.inc.h        where weights lie
     products.inc.h       rows times weights
     operands.inc.h       how rows lie when products read them
