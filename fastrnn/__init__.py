@@ -1,7 +1,7 @@
-"""fastrnn: PyTorch's RNN, GRU and LSTM models on a CPU, without torch.
+"""fastrnn runs PyTorch's RNN, GRU and LSTM models on a CPU, without torch.
 
-model = fastrnn.load("model.safetensors")
-y, state = model(x)
+>>> model = fastrnn.load("model.safetensors")
+>>> y, state = model(x)
 """
 
 from fastrnn import _built as _built

@@ -1,11 +1,14 @@
-"""Whether the compiled modules are there: imported first, so that a source tree says what to type."""
+"""Check that the compiled modules are there.
+
+`fastrnn` imports this module first. In a source tree that is not built, the error says what to type.
+"""
 
 from pathlib import Path
 
 _ROOT = Path(__file__).parent.parent
 
 try:
-    import fastrnn.engine.threads.team  # noqa: F401  the one that needs no other
+    import fastrnn.engine.threads.team  # noqa: F401  it needs no other compiled module
 except ImportError as error:
     if error.name != "fastrnn.engine.threads.team" or not (_ROOT / "setup.py").is_file():
         raise

@@ -1,4 +1,4 @@
-"""Which backend runs a layer, and what `show_config` tells of it."""
+"""Which backend runs a layer, and `show_config`, which prints it."""
 
 import functools
 import os
@@ -19,27 +19,30 @@ from fastrnn.errors import message, quote
 try:
     from fastrnn.engine.simd.tables import ISAS
     from fastrnn.engine.simd.tables import TABLES as SIMD_TABLES
-except ImportError:  # the compiler could not build the kernels
+except ImportError:  # the compiler could not build the simd kernels
     ISAS, SIMD_TABLES = (), {}
 
 
 class Backend(NamedTuple):
-    """A backend for one arithmetic and storage: its table, and how many threads its calls may use."""
+    """A backend for one arithmetic and storage: its table, and the most threads that a call may use."""
 
     table: Any
     threads: int = 1
 
 
 def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = None) -> Backend:
-    """Return the Backend that runs layers of a dtype.
+    """Return the backend that runs layers of a dtype.
 
-    "auto" takes simd where it is built. The instruction set is the widest that the processor has,
-    capped by the environment variable FASTRNN_ISA.
+    "auto" takes "simd" where it is built, and "blas" elsewhere. The instruction set is the widest that the
+    processor has. The environment variable FASTRNN_ISA can limit it to a narrower one.
 
     Raises
     ------
+    TypeError
+        ``threads`` is not an integer.
     ValueError
-        There is no such backend here, or FASTRNN_ISA names no instruction set of this build.
+        The backend is unknown or not built here, ``threads`` is below 1, or an environment variable
+        (FASTRNN_ISA, FASTRNN_NUM_THREADS) has a wrong value.
     """
     check_choice(where, "backend", backend, BACKENDS)
     most = pick_threads(where, threads)
@@ -49,19 +52,19 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = N
         raise ValueError(message(where, "a backend that is built", "simd", hint))
     if backend == "blas" or not ISAS:
         tables, is_held = _blas()
-        # A BLAS that cannot be told to leave the other cores alone has them to itself.
+        # A BLAS that cannot be held to one thread uses the other cores itself.
         return Backend(tables[key], most if is_held else 1)
     return Backend(SIMD_TABLES[pick_isa()][key], most)
 
 
 def _key(dtype: DTypeLike) -> tuple[str, str]:
-    """The arithmetic and the storage of a dtype, by which tables are found: weights are kept in it too."""
+    """Return the key of the tables for a dtype: (arithmetic, storage). Both are the dtype itself so far."""
     name = np.dtype(dtype).name
     return name, name
 
 
 def row_table(dtype: DTypeLike) -> Any:
-    """The table with the functions of rows of a dtype, which simd alone has; None where it is not built."""
+    """Return the table with the row functions for a dtype. Only simd has them: None where it is not built."""
     return SIMD_TABLES[pick_isa()][_key(dtype)] if ISAS else None
 
 
@@ -69,14 +72,14 @@ _once = threading.Lock()
 
 
 def _blas() -> tuple[dict[tuple[str, str], Any], bool]:
-    """The tables of the blas backend, and whether it keeps BLAS on one thread."""
+    """Return the tables of the blas backend, and whether it can hold BLAS to one thread."""
     with _once:
         return _load_blas()
 
 
 @functools.cache
 def _load_blas() -> tuple[dict[tuple[str, str], Any], bool]:
-    # Imported late: it brings scipy.linalg, most of the time of a cold start.
+    # Imported late: it imports scipy.linalg, which takes most of the time of a cold start.
     from fastrnn.engine.blas.kernels import TABLES, hold_threads
 
     functions = openblas_of_scipy()
@@ -86,7 +89,7 @@ def _load_blas() -> tuple[dict[tuple[str, str], Any], bool]:
 
 
 def pick_isa() -> str:
-    """The widest instruction set of this processor, at most the one that FASTRNN_ISA names."""
+    """Return the widest instruction set of this processor, at most the one that FASTRNN_ISA names."""
     cap = os.environ.get("FASTRNN_ISA") or ISAS[-1]
     if cap not in ISAS:
         raise ValueError(message("FASTRNN_ISA", f"one of {quote(ISAS)}", repr(cap)))
@@ -95,7 +98,7 @@ def pick_isa() -> str:
 
 
 def config() -> dict[str, str]:
-    """What was picked on this machine, and why, as a dict of texts."""
+    """Return what was picked on this machine, and why: names and texts."""
     picked = {"backend": "blas: the compiler could not build the kernels of simd"}
     if ISAS:
         missing = [isa for isa in ISAS if isa not in SIMD_TABLES]
@@ -127,6 +130,15 @@ def _threads() -> str:
 
 
 def show_config() -> None:
-    """Print what was picked on this machine, and why."""
+    """Print what fastrnn picked on this machine, and why.
+
+    This is the backend, the instruction set, the number of threads, and the versions of fastrnn, Python and
+    NumPy.
+
+    Raises
+    ------
+    ValueError
+        FASTRNN_ISA or FASTRNN_NUM_THREADS has a wrong value.
+    """
     for name, value in config().items():
         print(f"{name}: {value}")

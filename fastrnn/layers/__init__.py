@@ -1,7 +1,8 @@
-"""The layers that users write down: torch's names, arguments, shapes and numbers; NumPy arrays in and out.
+"""The layers that users write down.
 
-A layer checks its arguments (`checks`) and runs the operator that computes it. It never changes once it is
-made, so any number of threads and streams may use it. Nothing is computed here, and no file is read.
+They have torch's names, arguments, shapes and results, and take and return NumPy arrays. A layer checks its
+arguments (`checks`) and runs the operator that computes it. It never changes after it is made, so any number
+of threads and streams may use it at once. No kernel lives here, and no file is read.
 """
 
 from fastrnn.layers.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh

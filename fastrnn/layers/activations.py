@@ -1,4 +1,4 @@
-"""Layers without weights that map numbers to numbers: ReLU, Tanh, Sigmoid, Softmax, LogSoftmax."""
+"""The activations, layers without weights: ReLU, Tanh, Sigmoid, Softmax and LogSoftmax."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastrnn.spec import LayerSpec
 
 
 class _RowLayer(Layer):
-    """What the layers share that have no weights and do the same to every row: a function for each dtype."""
+    """The base class of the activations: one function of a row for each dtype."""
 
     _reference: ClassVar[staticmethod[..., Array]]
 
@@ -38,15 +38,24 @@ class _RowLayer(Layer):
 
 
 class _Activation(_RowLayer):
-    """What the activations share."""
+    """The base class of the functions that map each number by itself."""
 
     def __call__(self, x: ArrayLike) -> Floats:
-        """x of any shape to an array of that shape: float64 of float64, else float32.
+        """Apply the function to each number.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, of any shape
+
+        Returns
+        -------
+        ndarray of the shape of x
+            float64 if x is float64, float32 otherwise.
 
         Raises
         ------
         TypeError
-            x does not hold real numbers.
+            ``x`` does not hold real numbers.
         """
         x = check_floats(type(self).__name__, x)
         if x.dtype not in self._functions:
@@ -55,7 +64,7 @@ class _Activation(_RowLayer):
 
 
 class ReLU(_Activation):
-    """max(x, 0): torch's ``nn.ReLU``.
+    """The rectifier max(x, 0): torch's ``nn.ReLU``.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
     """
@@ -73,7 +82,7 @@ class Tanh(_Activation):
 
 
 class Sigmoid(_Activation):
-    """1 / (1 + exp(-x)): torch's ``nn.Sigmoid``.
+    """The logistic function 1 / (1 + exp(-x)): torch's ``nn.Sigmoid``.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
     """
@@ -82,7 +91,7 @@ class Sigmoid(_Activation):
 
 
 class _OverAxis(_RowLayer):
-    """What Softmax and LogSoftmax share: the axis."""
+    """The base class of Softmax and LogSoftmax, which work along an axis."""
 
     option_names = ("dim",)
 
@@ -99,33 +108,47 @@ class _OverAxis(_RowLayer):
         return super().operator(dtype) if self.dim == -1 else None
 
     def __call__(self, x: ArrayLike) -> Floats:
-        """x of any shape to an array of that shape: float64 of float64, else float32.
+        """Apply the function along the axis ``dim``.
+
+        Parameters
+        ----------
+        x : array-like of real numbers, of any shape with that axis
+
+        Returns
+        -------
+        ndarray of the shape of x
+            float64 if x is float64, float32 otherwise.
 
         Raises
         ------
         ValueError
-            x has no axis ``dim``.
+            ``x`` has no axis ``dim``.
         TypeError
-            x does not hold real numbers.
+            ``x`` does not hold real numbers.
         """
         where = type(self).__name__
         x = check_floats(where, x)
         if not -x.ndim <= self.dim < x.ndim:
             raise ValueError(message(where, f"x with an axis {self.dim}", f"shape {x.shape}"))
         if x.dtype not in self._functions:
-            with np.errstate(invalid="ignore"):  # an infinity makes a NaN, as in torch
+            with np.errstate(invalid="ignore"):  # an infinity gives NaN, as in torch
                 return type(self)._reference(x, self.dim)
         rows = apply_rows(self._functions[x.dtype], np.moveaxis(x, self.dim, -1))
         return np.ascontiguousarray(np.moveaxis(rows, -1, self.dim))
 
 
 class Softmax(_OverAxis):
-    """Exponentials over their sum along axis ``dim``: torch's ``nn.Softmax``.
+    """exp(x) / sum(exp(x)) along the axis ``dim``: torch's ``nn.Softmax``.
 
     Parameters
     ----------
     dim : int
-        A TypeError if it is no whole number.
+        The axis. A negative one counts from the end.
+
+    Raises
+    ------
+    TypeError
+        ``dim`` is not an integer.
 
     Notes
     -----
@@ -136,12 +159,17 @@ class Softmax(_OverAxis):
 
 
 class LogSoftmax(_OverAxis):
-    """The logarithm of the softmax along axis ``dim``: torch's ``nn.LogSoftmax``.
+    """The logarithm of the softmax along the axis ``dim``: torch's ``nn.LogSoftmax``.
 
     Parameters
     ----------
     dim : int
-        A TypeError if it is no whole number.
+        The axis. A negative one counts from the end.
+
+    Raises
+    ------
+    TypeError
+        ``dim`` is not an integer.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""What every layer is, and what several share."""
+"""The base class of all layers, and helpers that several layers share."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 
 class Layer:
-    """What a Sequential is made of.
+    """The base class of all layers. A `Sequential` is made of layers.
 
     Attributes
     ----------
-    features_in, features_out : int or None
-        The last axis that the layer takes and gives. None in: any; None out: as it came in.
+    features_in : int or None
+        The size of the last axis of the input. None: any size, or the layer takes tokens.
+    features_out : int or None
+        The size of the last axis of the output. None: that of the input.
     tokens : int or None
-        How many tokens there are, of a layer that takes tokens. None: it takes numbers.
+        The number of tokens, V: the layer takes integers from 0 to V - 1. None: it takes real numbers.
     option_names : tuple of str
-        The options of `spec`, all that a saved model may give.
+        The names of all options that `spec` may have. A saved model may have no others.
     """
 
     option_names: ClassVar[tuple[str, ...]] = ()
@@ -44,16 +46,22 @@ class Layer:
     __call__: ClassVar[Callable[..., Any]]
 
     def spec(self) -> LayerSpec:
-        """What the layer is: a LayerSpec, from which `from_spec` makes it again."""
+        """Return the layer's specification, from which `from_spec` makes it again."""
         return LayerSpec(type(self).__name__)
 
     def runtime(self) -> dict[str, Any]:
-        """The options that say how the layer is run, and not what it computes."""
+        """Return the options that change how the layer runs but not what it computes."""
         return {"threads": self.threads, "backend": self.backend} if self.has_backend else {}
 
     @classmethod
     def from_spec(cls, spec: LayerSpec, **runtime: Any) -> Self:
-        """Make the layer that a LayerSpec describes."""
+        """Make the layer that a specification describes.
+
+        Raises
+        ------
+        WeightError
+            The specification has tensors, and the layer has no weights.
+        """
         if spec.tensors or cls.needs_weights:
             make = getattr(cls, "from_state_dict", None)
             if make is None:
@@ -63,27 +71,33 @@ class Layer:
 
     @property
     def signature(self) -> Signature:
-        """What the layer takes, gives and keeps."""
+        """What the layer takes, returns and keeps as state."""
         dtype = getattr(self, "dtype", None)
         return Signature(Trait.ROWWISE, self.features_in, self.features_out, self.tokens, dtype)
 
     def operator(self, dtype: np.dtype[Any]) -> Operator | None:
-        """What computes the layer in compiled code, at a dtype; None: it has to be called."""
+        """Return the operator that computes the layer at a dtype. None: only a call of the layer does."""
         return None
 
     def stream(self, batch_size: int | None = None) -> Stream:
-        """A Stream of this layer alone; see `fastrnn.Stream` for ``batch_size`` and errors."""
+        """Return a `Stream` of this layer alone.
+
+        ``batch_size`` and errors are those of `fastrnn.Stream`.
+        """
         return Stream([self], batch_size)
 
     def pool(self, capacity: int = 256) -> StreamPool:
-        """A StreamPool of this layer alone; see `fastrnn.StreamPool` for ``capacity`` and errors."""
+        """Return a `StreamPool` of this layer alone.
+
+        ``capacity`` and errors are those of `fastrnn.StreamPool`.
+        """
         return StreamPool([self], capacity)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (type(self), self.spec(), self.runtime())
 
     def __copy__(self) -> Self:
-        """The layer itself, which never changes: copies of models, streams and pools share its weights."""
+        """Return the layer itself: it never changes, so copies of models, streams and pools share it."""
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -99,21 +113,21 @@ def _restore(cls: type[Layer], spec: LayerSpec, runtime: dict[str, Any]) -> Laye
 
 
 def own(array: Array, dtype: DTypeLike) -> Floats:
-    """A read-only contiguous copy, which nobody else can change."""
+    """Return a read-only, C-contiguous copy at a dtype, so that nobody can change the weights later."""
     array = np.array(array, dtype=dtype, order="C")
     array.flags.writeable = False
     return array
 
 
 def no_weights(cls: type[Layer]) -> TypeError:
-    """The error of a layer that is made as torch makes it, by its sizes."""
+    """Return the error for a layer that is called with sizes, as in torch, instead of weights."""
     name = cls.__name__
     hint = f"{name}.from_state_dict(state_dict, prefix) or fastrnn.from_torch(module) makes one."
     return TypeError(message(name, "trained weights", "sizes alone", hint))
 
 
 def time_major(array: Array, batch_first: bool) -> Array:
-    """A view (T, B, ...) of (T, B, ...), (B, T, ...) or unbatched (T, ...)."""
+    """Return a (T, B, ...) view of an array of shape (T, B, ...), (B, T, ...) or, unbatched, (T, F)."""
     if array.ndim == 2:
         return array[:, None]
     return array.swapaxes(0, 1) if batch_first else array
@@ -124,7 +138,7 @@ def shown(precision: str) -> str:
 
 
 def apply_rows(function: Operator, x: Floats) -> Floats:
-    """What a function makes of the rows of x (..., features)."""
+    """Apply an operator to each row of x, shape (..., features), and return a new array of that shape."""
     out = np.empty(x.shape, x.dtype)
     if out.size:
         rows = as_plain(x.reshape(-1, x.shape[-1]))

@@ -1,4 +1,4 @@
-"""Dropout, which does nothing at inference."""
+"""Dropout, which does nothing in inference."""
 
 from __future__ import annotations
 
@@ -11,17 +11,24 @@ from fastrnn.layers.base import Layer
 from fastrnn.operators.signature import Signature, Trait
 from fastrnn.spec import LayerSpec
 
-# What Dropout passes on.
+# What Dropout takes and returns.
 Anything = TypeVar("Anything")
 
 
 class Dropout(Layer):
-    """Nothing: at inference torch's ``nn.Dropout`` passes its input on.
+    """Return the input unchanged, as torch's ``nn.Dropout`` does in inference.
 
     Parameters
     ----------
     p : float
-        Kept, and of no effect. A TypeError or ValueError if it is no finite number.
+        The dropout probability of training. It is kept, and has no effect.
+
+    Raises
+    ------
+    TypeError
+        ``p`` is not a number.
+    ValueError
+        ``p`` is not finite.
 
     Notes
     -----
@@ -41,5 +48,5 @@ class Dropout(Layer):
         return LayerSpec("Dropout", {"p": self.p})
 
     def __call__(self, x: Anything) -> Anything:
-        """x as it is, of any shape and type; nothing is checked."""
+        """Return x itself. It may have any shape and type, and is not checked."""
         return x

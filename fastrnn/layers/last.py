@@ -1,4 +1,4 @@
-"""The last valid time step of each row."""
+"""Last: the last valid time step of each row."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from fastrnn.operators.stateless import LastStep
 class Last(Layer):
     """The last valid time step of each row: ``output[:, -1]``, or ``output[b, lengths[b] - 1]``.
 
-    In a Sequential the layout and the lengths are those of the model. Of a bidirectional layer
-    it takes both halves at that step, as indexing in torch does. In a stream every step is
-    the last so far.
+    In a Sequential it uses the model's layout and lengths. After a bidirectional layer it takes both
+    halves of the features at that step, as indexing does in torch. In a stream every step is the last
+    so far, so it passes each one on.
 
-    Source: the indexing of torch's "output", https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
+    Source: indexing of the "output" of torch's recurrent layers,
+    https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
     """
 
     @property
@@ -45,20 +46,21 @@ class Last(Layer):
         x : array-like of real numbers, shape (T, B, F)
             (B, T, F) with ``batch_first``; (T, F) is one unbatched sequence.
         lengths : B integers, optional
-            The time steps of each row, from 1 to T; all T if not given.
+            The number of time steps of each row, from 1 to T. All T if not given.
         batch_first : bool
+            x has shape (B, T, F).
 
         Returns
         -------
         ndarray, shape (B, F)
-            (F,) unbatched; float64 of float64, else float32.
+            (F,) if x is unbatched. float64 if x is float64, float32 otherwise.
 
         Raises
         ------
         ValueError
-            ``x`` has another number of axes or no element, or a length does not fit.
+            ``x`` has another number of axes or is empty, or a length is out of range.
         TypeError
-            ``x`` does not hold real numbers, or ``lengths`` no whole ones.
+            ``x`` does not hold real numbers, or ``lengths`` does not hold integers.
         """
         x = check_floats("Last", x)
         if x.ndim not in (2, 3) or 0 in x.shape:

@@ -1,4 +1,4 @@
-"""Linear."""
+"""Linear: a matrix product and a bias."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 
 class Linear(Layer):
-    """x W^T + b over the last axis: torch's ``nn.Linear``; made by ``Linear.from_state_dict``.
+    """x W^T + b over the last axis: torch's ``nn.Linear``.
+
+    ``Linear.from_state_dict`` makes one. It maps x (..., in) to (..., out), in float32 or float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
     """
@@ -76,21 +78,23 @@ class Linear(Layer):
         Parameters
         ----------
         state_dict : mapping of str to array-like
-            ``weight`` (out, in), and ``bias`` (out,), which may be missing; no other key below ``prefix``.
+            ``weight`` of shape (out, in), and optionally ``bias`` of shape (out,). There may be no
+            other key under ``prefix``.
         prefix : str
             The path of the module in the state dict.
         precision : {"float32", "float64"}
-            The type of weights, inputs and outputs.
+            The dtype of weights, inputs and outputs.
         threads : int, optional
+            As in `LSTM.from_state_dict`.
         backend : {"auto", "simd", "blas"}
-            Both as in `LSTM.from_state_dict`.
+            As in `LSTM.from_state_dict`.
 
         Raises
         ------
         WeightError
-            A key is missing, surplus or misshapen.
+            A key is missing or unknown, or an array has the wrong shape.
         TypeError, ValueError
-            An argument is of a wrong kind or value.
+            An argument has the wrong type or a wrong value.
         """
         tensors = read_parameters("Linear", state_dict, prefix, {"weight": 2, "bias": 1}, optional=("bias",))
         rows, bias = tensors["weight"].shape[0], tensors.get("bias")
@@ -107,6 +111,7 @@ class Linear(Layer):
         Parameters
         ----------
         x : array-like of real numbers, shape (..., in)
+            Converted to the layer's dtype.
 
         Returns
         -------
@@ -115,7 +120,7 @@ class Linear(Layer):
         Raises
         ------
         ValueError
-            The last axis is not of ``in_features``.
+            The last axis does not have ``in_features`` elements.
         TypeError
             ``x`` does not hold real numbers.
         """

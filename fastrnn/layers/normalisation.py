@@ -1,4 +1,4 @@
-"""LayerNorm."""
+"""LayerNorm: each row brought to mean 0 and variance 1."""
 
 from __future__ import annotations
 
@@ -29,21 +29,25 @@ if TYPE_CHECKING:
 
 
 class LayerNorm(Layer):
-    """Mean 0 and variance 1 over the last axis, then weight and bias: torch's ``nn.LayerNorm``.
+    """Layer normalisation over the last axis: torch's ``nn.LayerNorm``.
+
+    (x - mean) / sqrt(variance + eps) * weight + bias, for x of shape (..., features), in float32 or float64.
+    A layer that is made by its size has weight 1 and bias 0. ``LayerNorm.from_state_dict`` makes one with
+    weights.
 
     Parameters
     ----------
     normalized_shape : int
-        The features of the last axis.
+        The size of the last axis.
     eps : float
         Added to the variance.
     precision : {"float32", "float64"}
-        The type of weights, inputs and outputs.
+        The dtype of weights, inputs and outputs.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is of a wrong kind or value.
+        An argument has the wrong type or a wrong value.
 
     Notes
     -----
@@ -84,21 +88,21 @@ class LayerNorm(Layer):
         Parameters
         ----------
         state_dict : mapping of str to array-like
-            ``weight`` (features,), and ``bias`` (features,), which may be missing; no other key
-            below ``prefix``.
+            ``weight`` of shape (features,), and optionally ``bias`` of shape (features,). There may
+            be no other key under ``prefix``.
         prefix : str
             The path of the module in the state dict.
         eps : float
-            As in torch; a state dict does not tell it.
+            As in torch. A state dict does not record it.
         precision : {"float32", "float64"}
-            The type of weights, inputs and outputs.
+            The dtype of weights, inputs and outputs.
 
         Raises
         ------
         WeightError
-            A key is missing, surplus or misshapen.
+            A key is missing or unknown, or an array has the wrong shape.
         TypeError, ValueError
-            An argument is of a wrong kind or value.
+            An argument has the wrong type or a wrong value.
         """
         tensors = read_parameters(
             "LayerNorm", state_dict, prefix, {"weight": 1, "bias": 1}, optional=("bias",)
@@ -122,6 +126,7 @@ class LayerNorm(Layer):
         Parameters
         ----------
         x : array-like of real numbers, shape (..., features)
+            Converted to the layer's dtype.
 
         Returns
         -------
@@ -130,7 +135,7 @@ class LayerNorm(Layer):
         Raises
         ------
         ValueError
-            The last axis is not of ``normalized_shape``.
+            The last axis does not have ``normalized_shape`` elements.
         TypeError
             ``x`` does not hold real numbers.
         """

@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM."""
+"""The recurrent layers: RNN, GRU and LSTM."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from fastrnn.spec import LayerSpec, RecurrentSpec
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# The state of a kind of layer.
+# The type of a layer's state: h, or (h, c) for an LSTM.
 LayerState = TypeVar("LayerState", bound=State)
 
 
 class RecurrentLayer(Layer, Generic[LayerState]):
-    """What RNN, GRU and LSTM share."""
+    """The base class of RNN, GRU and LSTM."""
 
     has_backend = True
     needs_weights = True
@@ -96,8 +96,10 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         self._runner = Runner([operator])
 
     def _divide(self, division: str, threads: int) -> None:
-        """Divide every call in that way where it can be, among this many threads: for tests and
-        measurements."""
+        """Use this division and this many threads for every call that allows it.
+
+        Only tests and measurements need it. Calls normally choose their own division.
+        """
         self._use(self._operator.divided(division, threads))
 
     @classmethod
@@ -116,30 +118,34 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         Parameters
         ----------
         state_dict : mapping of str to array-like
-            torch's names to arrays or torch tensors; sizes, layers, directions, projection
-            and bias are read off its keys and shapes. The keys of a cell (``weight_ih``) make
-            a one-layer layer.
+            Arrays or torch tensors by torch's names. The keys and shapes give the sizes, the number of
+            layers and directions, the projection and the bias. The keys of a cell module
+            (``weight_ih``) make one layer in one direction.
         prefix : str
-            The path of the module in the state dict, with or without the closing dot. Every
-            key below it must belong to the module.
+            The path of the module in the state dict, with or without the dot at the end. Every
+            key under it must belong to the module.
         batch_first : bool
-            Inputs and outputs are (B, T, ...) in place of (T, B, ...); states stay as they are.
+            Inputs and outputs have shape (B, T, ...) instead of (T, B, ...). States do not change.
         precision : {"float32", "float64"}
-            The type of weights, inputs, outputs and states.
+            The dtype of weights, inputs, outputs and states.
         threads : int, optional
-            How many cores a call may use at most. None: as many as pay for this layer and batch, of
-            those that the process may run on; small work stays on one. The bits never depend on it
-            (``blas``: to rounding). ``FASTRNN_NUM_THREADS`` caps it.
+            The most cores that a call may use. None: as many of the process's cores as make the call
+            faster. A small call stays on one core. The result has the same bits for any number of threads
+            (with the ``blas`` backend it is the same up to rounding). The environment variable
+            ``FASTRNN_NUM_THREADS`` is an upper limit.
         backend : {"auto", "simd", "blas"}
+            What computes the layer: "simd" is fastrnn's own kernels, "blas" is SciPy's BLAS. "auto" takes
+            "simd" where it is built.
 
         Raises
         ------
         WeightError
-            A key is missing, surplus or misshapen, or the weights are another kind of cell's.
+            A key is missing or unknown, an array has the wrong shape, or the weights belong to another
+            kind of cell.
         TypeError
-            ``state_dict`` is no mapping of names to arrays, or an option is of a wrong kind.
+            ``state_dict`` is not a mapping of names to arrays, or an option has the wrong type.
         ValueError
-            An option has a wrong value.
+            An option has a wrong value, or the backend is not built here.
 
         Notes
         -----
@@ -148,7 +154,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         shape, tensors = read_recurrent(cls.__name__, cls.__name__, state_dict, prefix)
         return cls._make(shape, tensors, batch_first, precision, threads, backend)
 
-    # The sizes by torch's names.
+    # The sizes, under torch's names.
     input_size = property(lambda self: self.shape.input_size)
     hidden_size = property(lambda self: self.shape.hidden_size)
     num_layers = property(lambda self: self.shape.num_layers)
@@ -173,33 +179,34 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         Parameters
         ----------
         x : array-like of real numbers, shape (T, B, I)
-            (B, T, I) with ``batch_first``; (T, I) is one unbatched sequence. Brought to the
-            layer's dtype, float32 or float64 as its ``precision`` says.
+            (B, T, I) with ``batch_first``; (T, I) is one unbatched sequence. Converted to the
+            layer's dtype: float32 or float64, set by its ``precision``.
         state : array-like or pair of them, optional
-            h of shape (L*D, B, P), or (h, c) with c (L*D, B, H) for an LSTM; without B where
-            x has none. Zeros if not given.
+            The initial state: h of shape (L*D, B, P). For an LSTM the pair (h, c), where c has shape
+            (L*D, B, H). Without the B axis if x is unbatched. Zeros if not given.
         lengths : B integers, optional
-            The time steps of each row, in any order, from 1 to T. Outputs beyond a row's
-            length are 0, states are those after its own last step, and the reverse direction
-            begins there.
+            The number of time steps of each row, from 1 to T, in any order. Outputs after a row's last
+            step are 0. Its final state is the one after its own last step, and the reverse direction
+            starts at that step. All T if not given.
         out : ndarray, optional
-            C-contiguous, of the output's shape and dtype; written in place and returned. Such
-            a call allocates nothing once the layer has seen the shape; on a free-threaded
-            Python its states are new arrays.
+            An array for the output: C-contiguous, of its shape and dtype, and apart from x and the
+            state. It is returned. Such a call allocates nothing once the layer has seen the shape,
+            except new arrays for the states on a free-threaded Python.
 
         Returns
         -------
         output : ndarray of the layer's dtype, shape (T, B, D*P)
-            (B, T, D*P) with ``batch_first``, (T, D*P) unbatched.
+            (B, T, D*P) with ``batch_first``, (T, D*P) unbatched. ``out`` if given.
         state : ndarray or pair of them
-            Shaped as ``state`` is.
+            The final state, of the layer's dtype. Its shapes are those of the argument ``state``.
 
         Raises
         ------
         ValueError
             A shape, a length or ``out`` does not fit.
         TypeError
-            An argument does not hold real numbers.
+            An argument does not hold real numbers, the lengths are not whole numbers, or ``out`` is not
+            an ndarray.
         """
         plain = self._runner.call(x, state, out, lengths, self.batch_first)
         if plain is None:
@@ -209,7 +216,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     def run(
         self, x: ArrayLike, state: StateLike, out: Floats | None, lengths: ArrayLike | None, batch_first: bool
     ) -> tuple[Floats, LayerState]:
-        """A call in either layout, of arguments that need not be plain."""
+        """Check and convert the arguments, then run the layer in the given layout."""
         plain = self._check(x, state, out, lengths, batch_first)
         result = self._runner.call(*plain, batch_first)
         assert result is not None
@@ -219,7 +226,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     def _check(
         self, x: ArrayLike, state: StateLike, out: Floats | None, lengths: ArrayLike | None, batch_first: bool
     ) -> tuple[Array, State | None, Array | None, NDArray[np.intp] | None]:
-        """The arguments of a call as plain arrays; or raise."""
+        """Check the arguments of a call, and return them as plain arrays."""
         where = type(self).__name__
         x = check_sequence(where, x, self.dtype, self.input_size, batch_first)
         is_batched = x.ndim == 3
@@ -252,7 +259,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         return self._operator
 
     def pack_state(self, states: list[Floats]) -> LayerState:
-        """The state as callers see it: (h, c) of an LSTM, h of the others."""
+        """Return the state as callers see it: (h, c) for an LSTM, h for the others."""
         return cast(LayerState, tuple(states) if len(states) == 2 else states[0])
 
     def __repr__(self) -> str:
@@ -262,8 +269,9 @@ class RecurrentLayer(Layer, Generic[LayerState]):
 class LSTM(RecurrentLayer[tuple[Floats, Floats]]):
     """Long short-term memory: torch's ``nn.LSTM`` or ``nn.LSTMCell``.
 
-    ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``; made by ``LSTM.from_state_dict``.
-    x is (T, B, I), output (T, B, D*P), h (L*D, B, P), c (L*D, B, H); float32 or float64.
+    ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``. ``LSTM.from_state_dict`` makes one.
+    The shapes are: x (T, B, I), output (T, B, D*P), h (L*D, B, P) and c (L*D, B, H). P is H without a
+    projection. All are float32 or float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
     """
@@ -272,8 +280,8 @@ class LSTM(RecurrentLayer[tuple[Floats, Floats]]):
 class GRU(RecurrentLayer[Floats]):
     """Gated recurrent unit: torch's ``nn.GRU`` or ``nn.GRUCell``.
 
-    ``output, h_n = gru(x, h_0)``; made by ``GRU.from_state_dict``.
-    x is (T, B, I), output (T, B, D*H), h (L*D, B, H); float32 or float64.
+    ``output, h_n = gru(x, h_0)``. ``GRU.from_state_dict`` makes one.
+    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32 or float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
     """
@@ -282,8 +290,8 @@ class GRU(RecurrentLayer[Floats]):
 class RNN(RecurrentLayer[Floats]):
     """Elman network: torch's ``nn.RNN`` or ``nn.RNNCell``, with tanh or relu.
 
-    ``output, h_n = rnn(x, h_0)``; made by ``RNN.from_state_dict``.
-    x is (T, B, I), output (T, B, D*H), h (L*D, B, H); float32 or float64.
+    ``output, h_n = rnn(x, h_0)``. ``RNN.from_state_dict`` makes one.
+    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32 or float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
     """
@@ -302,19 +310,24 @@ class RNN(RecurrentLayer[Floats]):
     ) -> Self:
         """Make the layer from the weights of torch's RNN or RNNCell.
 
-        Parameters and errors are those of `LSTM.from_state_dict`, and one more:
+        It takes the parameters of `LSTM.from_state_dict` and this one:
 
         Parameters
         ----------
         nonlinearity : {"tanh", "relu"}
-            As in torch; a state dict does not say which.
+            As in torch. A state dict does not record it.
 
         Raises
         ------
         WeightError
-            A key is missing, surplus or misshapen, or the weights are another kind of cell's.
+            A key is missing or unknown, an array has the wrong shape, or the weights belong to another
+            kind of cell.
         TypeError, ValueError
-            An argument is of a wrong kind or value.
+            An argument has the wrong type or a wrong value.
+
+        Notes
+        -----
+        Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
         """
         check_choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
         shape, tensors = read_recurrent("RNN", "RNN", state_dict, prefix, nonlinearity)

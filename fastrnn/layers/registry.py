@@ -1,4 +1,4 @@
-"""The layers by their names, and layers of specifications."""
+"""All layers by name, and making layers from their specifications."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def make_layers(
     threads: int | None = None,
     backend: str = "auto",
 ) -> list[Layer]:
-    """Make the layers of LayerSpecs; precision None: as they say."""
+    """Make layers from their specifications.
+
+    ``precision`` replaces the one in the specifications. None keeps it. ``threads`` and ``backend`` go to the
+    layers that have a backend.
+    """
     layers = []
     for spec in specs:
         options = dict(spec.options)

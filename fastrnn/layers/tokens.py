@@ -1,4 +1,4 @@
-"""Layers that take tokens: Embedding, OneHot."""
+"""The layers that take tokens: Embedding and OneHot."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 
 class OneHot(Layer):
-    """1 at each token's place, 0 elsewhere: ``torch.nn.functional.one_hot`` as floats.
+    """A vector for each token, 1 at its index and 0 elsewhere: ``torch.nn.functional.one_hot`` as floats.
 
     Parameters
     ----------
     num_classes : int
-        V: the tokens are from 0 to V - 1.
+        V, the number of tokens: they are integers from 0 to V - 1.
     precision : {"float32", "float64"}
-        The type of outputs.
+        The dtype of the output.
 
     Raises
     ------
     TypeError, ValueError
-        An argument is of a wrong kind or value.
+        An argument has the wrong type or a wrong value.
 
     Notes
     -----
@@ -56,14 +56,22 @@ class OneHot(Layer):
         return LayerSpec("OneHot", options)
 
     def __call__(self, tokens: ArrayLike) -> Floats:
-        """Tokens (...), integers from 0 to V - 1, to an array (..., V) of the layer's dtype.
+        """Return a one-hot vector for each token.
+
+        Parameters
+        ----------
+        tokens : array-like of integers from 0 to V - 1, shape (...)
+
+        Returns
+        -------
+        ndarray of the layer's dtype, shape (..., V)
 
         Raises
         ------
         ValueError
             A token is out of range.
         TypeError
-            ``tokens`` does not hold whole numbers.
+            ``tokens`` does not hold integers.
         """
         tokens = check_tokens("OneHot", tokens, self.num_classes)
         out = np.zeros((*tokens.shape, self.num_classes), self.dtype)
@@ -75,7 +83,9 @@ class OneHot(Layer):
 
 
 class Embedding(Layer):
-    """A row of weights for each token: torch's ``nn.Embedding``; made by ``Embedding.from_state_dict``.
+    """A row of the weights for each token: torch's ``nn.Embedding``.
+
+    ``Embedding.from_state_dict`` makes one. It maps integers (...) to (..., features), in float32 or float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
     """
@@ -110,18 +120,18 @@ class Embedding(Layer):
         Parameters
         ----------
         state_dict : mapping of str to array-like
-            ``weight`` (V, features); no other key below ``prefix``.
+            ``weight`` of shape (V, features). There may be no other key under ``prefix``.
         prefix : str
             The path of the module in the state dict.
         precision : {"float32", "float64"}
-            The type of weights and outputs.
+            The dtype of weights and outputs.
 
         Raises
         ------
         WeightError
-            The weight is missing or misshapen, or there is another key.
+            The weight is missing or has the wrong shape, or there is another key.
         TypeError, ValueError
-            An argument is of a wrong kind or value.
+            An argument has the wrong type or a wrong value.
         """
         tensors = read_parameters("Embedding", state_dict, prefix, {"weight": 2})
         return cls._make(tensors["weight"], precision)
@@ -130,7 +140,7 @@ class Embedding(Layer):
         return LayerSpec("Embedding", {"precision": self.precision}, {"weight": self.weight})
 
     def __call__(self, tokens: ArrayLike) -> Floats:
-        """Look the tokens up.
+        """Look up the row of each token.
 
         Parameters
         ----------
@@ -145,7 +155,7 @@ class Embedding(Layer):
         ValueError
             A token is out of range.
         TypeError
-            ``tokens`` does not hold whole numbers.
+            ``tokens`` does not hold integers.
         """
         rows: Floats = self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
         return rows

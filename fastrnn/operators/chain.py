@@ -1,4 +1,4 @@
-"""Layers one after the other: whether they fit, what they take, give and keep together, and how they run."""
+"""Layers that follow one another: whether they fit, their signature as a whole, and how they run."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from fastrnn.errors import brief, message
 from fastrnn.operators.runner import Runner
 from fastrnn.operators.signature import Signature, Trait
 
-# A layer as it is seen from below: its call, its `signature` and its `operator` (`layers.base.Layer`).
+# A layer: its call, its `signature` and its `operator`. The class, `layers.base.Layer`, is above this module.
 LayerLike: TypeAlias = Any
 
 
 class Chain:
-    """Layers that follow one another.
+    """Layers that follow one another, checked.
 
     Attributes
     ----------
     layers : tuple of layers
     stateful : list of layers
-        Those that have a state, in order.
+        The layers that have a state, in order.
     signature : Signature
-        Of all of them together. Its states are "state0", "state1" and so on.
+        The signature of the chain as a whole. Its states are named "state0", "state1" and so on.
     runner : Runner or None
-        What runs all of them in compiled code. None where a layer has to be called by itself, or where their
-        types differ.
+        It runs the whole chain in compiled code. None: the layers have to be called one by one.
 
     Raises
     ------
     TypeError
-        There are no layers in a sequence.
+        The layers are not a sequence of layers.
     ValueError
-        There is none, or two neighbours do not fit.
+        There is no layer, or two neighbours do not fit.
     """
 
     is_live = False
@@ -47,11 +46,11 @@ class Chain:
 
     @functools.cached_property
     def runner(self) -> Runner | None:
-        """The runner of all layers, if each of them has an operator, and all are of one dtype."""
+        """The runner of the chain, if every layer has an operator and all have the same dtype."""
         idle = {Trait.IDENTITY, Trait.LAST} if self.is_live else {Trait.IDENTITY}
         moving = [layer for layer in self.layers if layer.signature.trait not in idle or is_foreign(layer)]
         dtypes = {layer.signature.dtype for layer in moving} - {None}
-        # Whatever comes before the first weights is of the input's own type.
+        # Before the first layer with a dtype, rows keep the input's dtype, which is not known here.
         if not moving or len(dtypes) != 1 or moving[0].signature.dtype is None:
             return None
         operators = []
@@ -63,7 +62,7 @@ class Chain:
         return Runner(operators)
 
     def split_state(self, where: str, state: StateLike) -> list[StateLike]:
-        """The state of each layer that has one, out of the state of all: None, one, or a tuple of them."""
+        """Return one state for each stateful layer. The argument is None, one state, or a tuple of states."""
         count = len(self.stateful)
         if state is None:
             return [None] * count
@@ -76,7 +75,7 @@ class Chain:
         return list(state)
 
     def nest_state(self, arrays: Iterable[Floats]) -> State | None:
-        """The state of all layers, of its arrays in order."""
+        """Return the state of the chain from its arrays in order."""
         rest = iter(arrays)
         states: list[State] = [
             layer.pack_state([next(rest) for _ in layer.signature.states]) for layer in self.stateful
@@ -91,10 +90,11 @@ class Chain:
         lengths: Array | None = None,
         batch_first: bool = False,
     ) -> tuple[Array, list[State]]:
-        """Call one layer after the other; give what the last one gives, and the states after it.
+        """Call the layers one by one, and return the last output and all final states.
 
-        x and lengths are as callers gave them. Of a live chain x is checked already, (T, ...): time comes
-        first whatever the layout of its layers is."""
+        x and lengths are as the caller gave them. A live chain gets an x that is checked already, with time
+        as its first axis whatever the layout of the layers.
+        """
         before, after = iter(states), []
         for layer in self.layers:
             signature = layer.signature
@@ -115,12 +115,12 @@ class Chain:
 
 
 def join_state(states: Sequence[State]) -> State | None:
-    """The state of several layers: None, that of the one that has a state, or a tuple of them."""
+    """Join states as users see them: None if there is none, the one state, or a tuple of several."""
     return None if not states else states[0] if len(states) == 1 else tuple(states)
 
 
 def _check_layers(where: str, layers: Iterable[LayerLike]) -> tuple[LayerLike, ...]:
-    """The layers as a tuple, if they may follow one another: tokens first, nothing over time after Last."""
+    """Return the layers as a tuple. Only the first may take tokens, and none over time may follow Last."""
     if not isinstance(layers, Iterable):
         raise TypeError(message(where, "layers in a sequence", brief(layers)))
     layers = tuple(layers)
@@ -140,7 +140,7 @@ def _check_layers(where: str, layers: Iterable[LayerLike]) -> tuple[LayerLike, .
 
 
 def _signature(where: str, layers: Sequence[LayerLike]) -> Signature:
-    """What layers take, give and keep together; or raise, if two do not fit."""
+    """Return the signature of the layers as a whole, or raise if two neighbours do not fit."""
     signatures = [layer.signature for layer in layers]
     taken: int | None = None
     given: int | None = None
@@ -166,13 +166,16 @@ def _signature(where: str, layers: Sequence[LayerLike]) -> Signature:
 
 
 def is_foreign(layer: Any) -> bool:
-    """Whether a subclass outside the package computes in its own way."""
+    """Return whether the layer has a ``__call__`` from outside this package."""
     owner = next(cls for cls in type(layer).__mro__ if "__call__" in vars(cls))
     return not owner.__module__.startswith("fastrnn.")
 
 
 def _check_given(where: str, layer: Any, x: Array, y: object) -> Array:
-    """What somebody else's layer made of x (..., features), if it is as many rows of what it says to give."""
+    """Return the output y of a foreign layer as an array, or raise if its shape is not what x leads to.
+
+    It must have as many rows as x, and the features that the layer's signature promises.
+    """
     y = check_array(where, f"what {name_of(layer)} gives", y)
     features = layer.signature.features_out
     if features is None:

@@ -1,4 +1,4 @@
-"""What an operator, a layer or a model takes, gives and keeps, by name."""
+"""Signatures: what an operator, a layer or a model takes, returns and keeps as state, by name."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ class Trait(enum.Enum):
 
 @dataclass(frozen=True)
 class Signature:
-    """What an operator takes, gives and keeps.
+    """What an operator, a layer or a model takes, returns and keeps as state.
 
     Attributes
     ----------
     trait : Trait
-        How it looks at time. Of a model: that of its most demanding layer, WHOLE before STEPWISE before
-        ROWWISE.
+        How it looks at time. A model has the trait of its most demanding layer: WHOLE before STEPWISE, and
+        STEPWISE before ROWWISE.
     features_in : int or None
-        The last axis of what it takes. None: any, or tokens, which have no such axis.
+        The size of the last axis of the input. None: any size, or tokens, which have no such axis.
     features_out : int or None
-        The last axis of what it gives. None: as many as it takes.
+        The size of the last axis of the output. None: that of the input.
     tokens : int or None
-        How many tokens there are, from 0 on. None: it takes numbers.
+        The number of tokens, V: the input holds integers from 0 to V - 1. None: it holds real numbers.
     dtype : dtype or None
-        Of what it gives. None: that of what it takes.
+        The dtype of the output. None: that of the input.
     states : mapping of str to (int, int)
-        The arrays of its state by name, in order: layers and columns of each.
+        The arrays of the state by name, in order. Each has this many layers and columns.
     gives_last : bool
-        It gives one step, the last of each row.
+        It returns one step only, the last of each row.
     """
 
     trait: Trait
@@ -56,7 +56,9 @@ class Signature:
         return self.tokens is not None
 
     def state_shapes(self, batch_size: int | None) -> dict[str, tuple[int, ...]]:
-        """The shapes of the arrays of a state, by name: (layers, B, columns), without B where that is
-        None."""
+        """Return the shape of each array of a state by name: (layers, B, columns).
+
+        With ``batch_size`` None it is (layers, columns).
+        """
         rows = () if batch_size is None else (batch_size,)
         return {name: (layers, *rows, columns) for name, (layers, columns) in self.states.items()}

@@ -1,4 +1,4 @@
-"""Whole models: `Sequential`, layers one after the other, and what makes one of specifications.
+"""Whole models: `Sequential`, how one is made from specifications, and the tests of a model.
 
-Files are never read or written here (`saving`, `importers`), and no layer is defined here (`layers`).
+Files are read and written elsewhere (`saving`, `importers`), and layers are defined in `layers`.
 """

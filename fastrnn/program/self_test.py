@@ -1,6 +1,7 @@
-"""The tests of a model: its self-test, examples from torch, and what would make a failing example agree.
+"""The tests of a model: its self-test, and examples from torch.
 
-The tests as data, tolerances and the comparison of arrays are in `saving.golden`.
+When an example fails, a search here finds which change of the model would make it agree. `saving.golden` has
+the tests as data, the tolerances and the comparison of arrays.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "Softmax": softmax_reference,
     "LogSoftmax": log_softmax_reference,
 }
-# Makes a model of specifications at a precision. None: at that of the specifications.
+# Makes a model from specifications at a precision. None: the precision that they name.
 Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], Sequential]"
 
 
@@ -42,7 +43,7 @@ def golden_shape(model: Sequential) -> tuple[int, ...]:
 
 
 def golden_input(model: Sequential) -> Array:
-    """Return the seeded input of a model's self-test: normal numbers, or tokens."""
+    """Return the seeded input of a model's self-test: normally distributed float64 numbers, or tokens."""
     random = np.random.default_rng(SEED)
     shape = golden_shape(model)
     if model.signature.tokens is not None:
@@ -51,7 +52,7 @@ def golden_input(model: Sequential) -> Array:
 
 
 def fits_golden(model: Sequential, x: Array | None, y: Array | None) -> bool:
-    """Whether two arrays of a file, or None, can be the self-test of a model."""
+    """Return whether x and y, as a file has them or None, can be the self-test of a model."""
     if x is None or y is None:
         return False
     example = golden_shape(model)
@@ -77,7 +78,7 @@ def compare_example(model: Sequential, example: Example, make: Maker) -> Compari
     model : Sequential
     example : Example
     make : callable
-        Makes the models that show how far rounding may move the output, and what would agree.
+        Makes variants of the model. They show how far rounding can move the output, and what would agree.
 
     Returns
     -------
@@ -102,9 +103,10 @@ def compare_example(model: Sequential, example: Example, make: Maker) -> Compari
 
 
 def undecided(model: Sequential, example: Example, granted: Iterable[str], make: Maker) -> tuple[str, ...]:
-    """Return what an example that agrees leaves undecided of what was taken for granted.
+    """Return those of the assumptions in ``granted`` that an agreeing example does not settle.
 
-    Another choice agrees with the example as well. An unbatched sequence, for instance, fits both layouts.
+    An assumption is not settled if the example also agrees with another choice. An unbatched sequence, for
+    instance, agrees with both layouts.
     """
     others = {
         "time_first": (True, False, [""]),
@@ -123,7 +125,7 @@ def undecided(model: Sequential, example: Example, granted: Iterable[str], make:
 
 
 def _allowed(model: Sequential, output: Floats, example: Example, make: Maker) -> float:
-    """Return how far an output may be from that of the example."""
+    """Return the largest difference allowed between an output and the example's."""
     if example.tolerance is not None:
         return example.tolerance
     specs = [layer.spec() for layer in model.layers]
@@ -134,7 +136,7 @@ def _allowed(model: Sequential, output: Floats, example: Example, make: Maker) -
 
 
 def _squeezed(array: Array) -> tuple[int, ...]:
-    """Return the shape without axes of size 1, which modules often add or remove at the end."""
+    """Return the shape without axes of size 1: modules often add or remove one at the end."""
     return tuple(n for n in array.shape if n > 1)
 
 
@@ -148,7 +150,11 @@ def _run(model: Sequential, example: Example) -> Floats | None:
 
 
 def _what_would_agree(model: Sequential, example: Example, make: Maker) -> str:
-    """Try what no file says: an RNN's nonlinearity, the layout, the last step alone, a final activation."""
+    """Search for a change that makes the example agree, and return a sentence that names it, or "".
+
+    The search tries what no file records: an RNN's nonlinearity, the layout, the last step alone, and an
+    activation at the end.
+    """
     for nonlinearity, other_layout, last_step, activation in product(
         ("", "relu", "tanh"), (False, True), (False, True), ACTIVATIONS
     ):
@@ -164,7 +170,7 @@ def _what_would_agree(model: Sequential, example: Example, make: Maker) -> str:
 
 
 def _with_nonlinearity(model: Sequential, nonlinearity: str, make: Maker) -> Sequential | None:
-    """Return the model with this nonlinearity in its RNNs; None if that changes nothing."""
+    """Return the model with this nonlinearity in its RNNs, or None if that changes nothing."""
     specs = [layer.spec() for layer in model.layers]
     changed = [
         LayerSpec(spec.kind, {**spec.options, "nonlinearity": nonlinearity}, spec.tensors)
@@ -179,7 +185,7 @@ def _with_nonlinearity(model: Sequential, nonlinearity: str, make: Maker) -> Seq
 def _agrees(
     model: Sequential, example: Example, make: Maker, other_layout: bool, last_step: bool, activation: str
 ) -> bool:
-    """Whether an example agrees with a changed model.
+    """Return whether an example agrees with the model after these changes.
 
     The changes are the other layout, the last step alone, and an activation at the end.
     """
@@ -199,7 +205,7 @@ def _agrees(
 
 
 def _laid_out(model: Sequential, batch_first: bool, make: Maker) -> Sequential:
-    """Return the model with a layout."""
+    """Return the model with this layout."""
     specs = []
     for spec in (layer.spec() for layer in model.layers):
         has_layout = "batch_first" in spec.options

@@ -1,4 +1,4 @@
-"""Whole models: Sequential, and what makes one of specifications."""
+"""Whole models: Sequential, and how one is made from specifications."""
 
 from __future__ import annotations
 
@@ -26,36 +26,40 @@ from fastrnn.streaming.stream import Stream
 
 
 class Sequential:
-    """Layers one after the other: a whole model.
+    """A whole model: layers that run one after the other.
 
-    ``y, state = model(x, state, lengths=...)``. The state is that of the one recurrent layer, a
-    tuple of them in order where there are several, and None where there is none.
+    ``y, state = model(x, state, lengths=...)``. With one recurrent layer, the state is that layer's. With
+    several it is a tuple of their states, in order. With none it is None.
 
     Parameters
     ----------
-    *layers : layers, or Sequentials of them
+    *layers : Layer or Sequential
+        The layers in order. A Sequential stands for its layers.
 
     Attributes
     ----------
     layers : tuple of layers
     signature : Signature
-        What it takes, gives and keeps.
-    features_in, features_out : int or None
-        The last axis of what it takes and gives. None in: any, or tokens; None out: as it came in.
+        What the model takes, returns and keeps as state.
+    features_in : int or None
+        The size of the last axis of the input. None: any size, or the model takes tokens.
+    features_out : int or None
+        The size of the last axis of the output. None: that of the input.
     batch_first : bool
+        x and y have shape (B, T, ...) instead of (T, B, ...).
     taken_for_granted : tuple of str or None
-        Of a model that was read off a state dict and never compared with torch's output, what no state dict
-        tells: "time_first", "every_step", "no_activations". A saved model keeps it. None: the model was
-        written out, or compared.
+        The assumptions of a model that was made from a state dict alone and not yet compared with torch's
+        output: "time_first", "every_step", "no_activations". No state dict records them. `save` keeps
+        them in the file. None: the layers were written out, or the model was compared.
 
     Raises
     ------
     ValueError
-        Two neighbours do not fit: the features of one are not those that the next one takes. Or
-        there is no layer, a layer of tokens is not the first, a layer over time follows Last, or
-        the recurrent layers differ in ``batch_first``.
+        There is no layer. Or a layer takes another number of features than the one before it gives. Or a
+        layer that takes tokens is not the first, a layer over time follows Last, or the recurrent layers
+        differ in ``batch_first``.
     TypeError
-        An argument is no layer of fastrnn.
+        An argument is not a layer of fastrnn.
 
     Examples
     --------
@@ -92,26 +96,27 @@ class Sequential:
         Parameters
         ----------
         x : array-like
-            Shaped as the first layer takes it: (T, B, I), or (B, T, I) where the recurrent layers
-            have ``batch_first``, or unbatched (T, I); tokens have no last axis.
+            The input of the first layer, of shape (T, B, I), or (B, T, I) if the recurrent layers have
+            ``batch_first``. (T, I) is one unbatched sequence. Tokens are integers and have no I axis.
         state : state or tuple of states, optional
-            As the call returns it; zeros if not given.
+            The initial state, in the form that the call returns. Zeros if not given.
         lengths : B integers, optional
-            The time steps of each row; see the recurrent layers and Last.
+            The number of time steps of each row, from 1 to T, as in the recurrent layers and Last.
 
         Returns
         -------
-        y : ndarray of the dtype of the last layer that has one
-            Shaped as x is, its last axis that of the last layer's features: (T, B, features),
-            (B, T, features) or unbatched (T, features). After Last: (B, features) or (features,).
+        y : ndarray
+            Of shape (T, B, features), (B, T, features) or, unbatched, (T, features). After Last it is
+            (B, features) or (features,). Its dtype is that of the last layer that has one.
         state : state, tuple of states, or None
+            The final state.
 
         Raises
         ------
         ValueError
             A shape, a token, a length or the number of states does not fit.
         TypeError
-            An argument does not hold real numbers (of tokens and lengths: whole ones).
+            An argument does not hold real numbers, or tokens or lengths are not integers.
         """
         runner = self._chain.runner
         if runner is not None:
@@ -125,7 +130,7 @@ class Sequential:
         return y, join_state(after)
 
     def _check_lengths(self, x: ArrayLike, lengths: ArrayLike) -> NDArray[np.intp]:
-        """The lengths, checked before any layer runs."""
+        """Check the lengths before any layer runs, and return them as an array."""
         shape = check_array("Sequential", "x", x).shape
         axes = shape[: None if self.signature.takes_tokens else -1]
         if len(axes) != 2:
@@ -134,41 +139,50 @@ class Sequential:
         return check_lengths("Sequential", lengths, T, B)
 
     def stream(self, batch_size: int | None = None) -> Stream:
-        """A Stream of the whole model; see `fastrnn.Stream` for ``batch_size`` and errors."""
+        """Return a `Stream` of the whole model.
+
+        ``batch_size`` and errors are those of `fastrnn.Stream`.
+        """
         return Stream(self.layers, batch_size)
 
     def pool(self, capacity: int = 256) -> StreamPool:
-        """A StreamPool of this model; see `fastrnn.StreamPool` for ``capacity`` and errors."""
+        """Return a `StreamPool` of the whole model.
+
+        ``capacity`` and errors are those of `fastrnn.StreamPool`.
+        """
         return StreamPool(self.layers, capacity)
 
     def save(
         self, path: str | os.PathLike[str], example: Any = None, *, tolerance: float | None = None
     ) -> None:
-        """Write the model to one safetensors file: tensors, architecture, and a self-test.
+        """Write the model to one safetensors file: its weights, its architecture and a self-test.
 
-        The self-test is a seeded input and the output that the NumPy reference gives for it in
-        float64; ``fastrnn verify`` runs it again. The model has to pass it before anything is
-        written, and the file appears whole or not at all. It shows that a machine computes what the
-        weights say. That the layers are those of the torch module only an example shows.
+        The self-test is a seeded input with its output, computed by the NumPy reference in float64.
+        ``fastrnn verify`` runs it again. It shows that a machine computes what the weights say. It does not
+        show that the layers are those of the torch module: only an example shows that. Nothing is written
+        unless the model passes the self-test, and the example if there is one. The file appears whole or
+        not at all.
 
         Parameters
         ----------
         path : str or path
+            The file to write.
         example : (x, y), (x, y, state), (x, y, state, lengths), or a dict with those names, optional
-            An input, and the output that torch's module in ``eval()`` gave for it; see `verify`. The file
-            keeps them beside its self-test, and the model has to agree before anything is written.
+            An input, and the output of torch's module in ``eval()`` for it, as in `verify`. The file keeps
+            them.
         tolerance : float, optional
-            How far the model may be from the example's output; see `verify`. The file keeps it.
+            The largest absolute difference allowed from the example's output, as in `verify`. The file
+            keeps it.
 
         Raises
         ------
         ValueError
-            The model does not give the example's output; the message says what would agree, if that is
-            found.
+            The model's output differs from the example's. The message names a change that would make
+            them agree, if one was found.
         RuntimeError
             The engine and the reference disagree on this machine.
         TypeError
-            ``example`` is none of these, or does not hold real numbers.
+            ``example`` has none of these forms, or does not hold real numbers.
         OSError
             The file cannot be written.
         """
@@ -203,31 +217,38 @@ class Sequential:
         lengths: ArrayLike | None = None,
         tolerance: float | None = None,
     ) -> Comparison:
-        """Compare what the model gives with what torch's module gave; or, without x, with the reference.
+        """Compare the model's output with that of torch's module.
+
+        Without x and y, compare it with the NumPy reference on the seeded input of the self-test.
 
         Parameters
         ----------
-        x : array-like
-            As a call takes it.
-        y : array-like
-            The output of torch's module in ``eval()`` for x. Axes of one may be missing or more.
+        x : array-like, optional
+            The input, as a call takes it.
+        y : array-like, optional
+            The output of torch's module in ``eval()`` for x. Its shape may differ from the model's in axes
+            of size 1.
         state : state, optional
-            The initial one, as a call takes it.
+            The initial state, as a call takes it.
         lengths : B integers, optional
+            The number of time steps of each row, as a call takes them.
         tolerance : float, optional
-            How far the outputs may be from each other, as an absolute number. If not given: 1e-5 of the
-            largest value (in float64 1e-11), and more where a model amplifies rounding.
+            The largest absolute difference allowed. If not given, it is 1e-5 of the largest value (1e-11
+            in float64), and more for a model that amplifies rounding.
 
         Returns
         -------
         dict
-            passed (bool), largest_error and tolerance (absolute), values (how many were compared), hint
-            (what would agree, where the outputs do not: another layout, ``Last``, an activation).
+            ``passed`` : bool. ``largest_error`` and ``tolerance`` : float, absolute. ``values`` : int, the
+            number of values compared. ``hint`` : str, a change that would make the outputs agree (another
+            layout, ``Last``, an activation), or "" if they agree or none was found.
 
         Raises
         ------
-        ValueError, TypeError
-            x and y are not given together, or an argument does not hold real numbers.
+        ValueError
+            Only one of x and y is given, or ``lengths``, ``state`` or ``tolerance`` does not fit.
+        TypeError
+            An argument does not hold real numbers.
         """
         if x is None and y is None:
             specs = [layer.spec() for layer in self.layers]
@@ -241,7 +262,7 @@ class Sequential:
         return "float64" if self.signature.dtype == np.float64 else "float32"
 
     def _example(self, example: Any, tolerance: float | None = None) -> Example:
-        """An example of checked arrays; or raise."""
+        """Check an example as a user gave it, and return it as an Example."""
         names = ("x", "y", "state", "lengths")
         if isinstance(example, Mapping) and {"x", "y"} <= example.keys() <= set(names):
             example = [example.get(name) for name in names]
@@ -274,12 +295,12 @@ def _restore(layers: tuple[Layer, ...], granted: tuple[str, ...] | None) -> Sequ
 
 
 def nest_state(model: Sequential, arrays: Sequence[Floats]) -> State | None:
-    """The state of a model, of arrays in order: h, c of the first recurrent layer, and so on.
+    """Return the state of a model from a flat list of arrays: h and c of the first recurrent layer first.
 
     Raises
     ------
     ValueError
-        There are more or fewer than the layers have.
+        The number of arrays is not that of the model's state.
     """
     count = len(model.signature.states)
     if len(arrays) != count:
@@ -293,5 +314,8 @@ def build(
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:
-    """Make the model of LayerSpecs; precision None: as they say."""
+    """Make a model from specifications.
+
+    ``precision`` replaces the one in the specifications. None keeps it.
+    """
     return Sequential(*make_layers(specs, precision, threads, backend))

@@ -8,10 +8,10 @@ from fastrnn.errors import message
 
 
 def taken_stream(where: str, is_torn: bool) -> RuntimeError:
-    """A second thread uses a stream; or one used it when the process was forked."""
+    """A stream is in use by another thread, or was in use by one when the process was forked."""
     if not is_torn:
         return RuntimeError(message(where, "one thread at a time", "a second one"))
-    hint = "reset() or a state that is assigned makes it whole."
+    hint = "reset() or an assigned state makes it whole."
     return _torn(where, "a stream", hint)
 
 
@@ -19,12 +19,12 @@ def taken_stream(where: str, is_torn: bool) -> RuntimeError:
 
 
 def bound_twice(where: str) -> RuntimeError:
-    """``__init__`` of an object that has its layers already."""
+    """``__init__`` is called again on a stream or pool that has its layers already."""
     return RuntimeError(message(where, "one call of __init__", "a second one"))
 
 
 def wrong_states(where: str, owner: str) -> ValueError:
-    """States to go on with are not those of such a stream or pool."""
+    """The states in a pickle are not those of a stream or pool of these layers."""
     return ValueError(message(where, f"the states of {owner}", "others"))
 
 
@@ -47,17 +47,17 @@ def torn_pool(where: str) -> RuntimeError:
 
 
 def nested_turn(where: str) -> RuntimeError:
-    """A thread calls a pool from within a call of the same pool."""
+    """A thread calls a pool from inside a call of the same pool."""
     return RuntimeError(message(where, "one call at a time in a thread", "one inside another"))
 
 
 def no_memory(where: str, what: str) -> MemoryError:
-    """There is no memory for something."""
+    """There is not enough memory for what a pool needs."""
     return MemoryError(message(where, what, "no memory"))
 
 
 def wrong_ids(where: str, ids: object, index: int | None = None) -> TypeError:
-    """Ids are no sequence of whole numbers; or the one at an index is none."""
+    """Ids are not a sequence of integers, or the one at ``index`` is not an integer."""
     got = f"{ids.dtype} of shape {ids.shape}" if isinstance(ids, np.ndarray) else type(ids).__name__
     if index is not None:
         return TypeError(message(where, "ids to be whole numbers", f"{got} at index {index}"))
@@ -65,7 +65,7 @@ def wrong_ids(where: str, ids: object, index: int | None = None) -> TypeError:
 
 
 def wrong_id(where: str, id: int, index: int, is_repeated: bool, is_closed: bool) -> ValueError:
-    """An id is given twice, or belongs to no open stream."""
+    """The id at ``index`` is given twice, or no open stream has it."""
     shown = f"{id}" if -(2**64) < id < 2**64 else "a number beyond 64 bits"
     if is_repeated:
         return ValueError(message(where, "each id once", f"{shown} again at index {index}"))

@@ -1,4 +1,4 @@
-"""The layers of a stream or a pool: whether they can be live, and how arguments become plain arrays."""
+"""The layers of a stream or pool: whether they can be live, and how arguments become plain arrays."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from fastrnn.operators.signature import Trait
 
 
 class LiveChain(Chain):
-    """The layers of a stream or a pool.
+    """The layers of a stream or pool, checked.
 
     Raises
     ------
     ValueError
-        There is no layer, or one needs the whole sequence.
+        There is no layer, two neighbours do not fit, or a layer needs the whole sequence.
+    TypeError
+        An argument is not a layer, or a recurrent layer has a ``__call__`` from outside the package.
     """
 
     is_live = True
@@ -29,7 +31,7 @@ class LiveChain(Chain):
         super().__init__(where, layers)
         for layer in self.stateful:
             if is_foreign(layer):
-                hint = "A stream cannot call it, since a step keeps its state."
+                hint = "Streams cannot run a recurrent layer with a __call__ of its own."
                 raise TypeError(message(where, "recurrent layers of fastrnn", name_of(layer), hint))
             if layer.signature.trait is Trait.WHOLE:
                 hint = "Its reverse direction begins at the end of the sequence: run it whole."
@@ -43,9 +45,10 @@ class LiveChain(Chain):
         self._dtype = self.signature.dtype
 
     def check_steps(self, where: str, name: str, x: object, leading: Sequence[int | str]) -> Array:
-        """x as an array (*leading, features), or (*leading,) of tokens; of them "T" is any size.
+        """Return x as an array of shape (*leading, features), or (*leading,) for tokens; or raise.
 
-        (T,) of numbers is (T, 1) where the layers take one feature and there are no rows.
+        "T" in ``leading`` stands for any size. If the layers take one feature and there are no rows, numbers
+        of shape (T,) become (T, 1).
         """
         x = check_array(where, name, x)
         shape = [*leading]
@@ -53,7 +56,7 @@ class LiveChain(Chain):
             shape.append("I" if self._features_in is None else self._features_in)
         may_be_flat = shape == ["T", 1] and not self._takes_tokens
         if x.shape == (0,) and shape[:1] in ([0], ["T"]) and "I" not in shape:
-            # An empty list has neither columns nor a kind of numbers.
+            # An empty list has neither features nor a dtype of its own.
             sizes = [0, *map(int, shape[1:])]
             x = np.zeros(sizes, np.intp if self._takes_tokens else np.float64)
         elif may_be_flat and x.ndim == 1:
@@ -69,13 +72,13 @@ class LiveChain(Chain):
         return x
 
     def plain(self, where: str, name: str, x: Array) -> Array:
-        """Checked rows as the compiled chain takes them; or raise, where a token is out of range."""
+        """Return checked rows as plain arrays for the runner, or raise if a token is out of range."""
         if self._tokens is not None:
             x = check_tokens(where, x, self._tokens, name)
         return as_plain(x, np.dtype(np.intp) if self._takes_tokens else self._dtype)
 
     def check_state(self, where: str, state: StateLike, batch_size: int | None) -> list[Floats]:
-        """The arrays of a state, of all recurrent layers in order, as compiled code takes them."""
+        """Check a state, and return its arrays, of all recurrent layers in order, as plain arrays."""
         return [
             as_plain(array, layer.signature.dtype)
             for layer, part in zip(self.stateful, self.split_state(where, state), strict=True)
@@ -83,7 +86,10 @@ class LiveChain(Chain):
         ]
 
     def state_arrays(self, batch_size: int | None) -> list[tuple[tuple[int, ...], np.dtype[Any]]]:
-        """The shape and the dtype of each array of a state: (layers, B, columns), or without B."""
+        """Return the shape and dtype of each array of a state.
+
+        The shape is (layers, B, columns), or (layers, columns) with ``batch_size`` None.
+        """
         return [
             (shape, layer.signature.dtype)
             for layer in self.stateful
@@ -91,23 +97,25 @@ class LiveChain(Chain):
         ]
 
     def out_shape(self, x: Array) -> tuple[int, ...]:
-        """The shape of what comes of rows."""
+        """Return the shape of the output for x."""
         leading = x.shape if self._takes_tokens else x.shape[:-1]
         return (*leading, x.shape[-1] if self._features_out is None else self._features_out)
 
     def out_dtype(self, x: Array) -> np.dtype[Any]:
-        """The dtype of what comes of rows: that of the rows where no layer has one."""
+        """Return the dtype of the output for x. If no layer has one: float64 for float64, else float32."""
         if self._dtype is not None:
             return self._dtype
         return x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
 
     def check_out(self, where: str, out: Floats, x: Array) -> Array:
-        """out as a plain array, if what comes of x can be written there."""
+        """Return out as a plain array, or raise if the output for x cannot be written to it."""
         return check_out(where, out, self.out_shape(x), self.out_dtype(x), [x])
 
     def run(self, where: str, x: Array, states: Sequence[Floats], out: Array | None) -> Array:
-        """Call one layer after the other: x (T, ...), the arrays of all states in place. Without rows none is
-        called."""
+        """Call the layers one by one on x (T, ...), and update the arrays of all states in place.
+
+        An empty x calls none.
+        """
         if not x.size:
             return np.empty(self.out_shape(x), self.out_dtype(x)) if out is None else out
         y, after = self.run_each(where, x, self.split_state(where, self.nest_state(states)))
@@ -120,7 +128,7 @@ class LiveChain(Chain):
 
 
 def _axes(layers: Sequence[LayerLike]) -> Iterator[int]:
-    """How many axes a batch of whole sequences has before each layer: 3, and 2 after Last."""
+    """Yield the number of axes of a batch of whole sequences before each layer: 3, and 2 after Last."""
     axes = 3
     for layer in layers:
         yield axes
@@ -129,7 +137,10 @@ def _axes(layers: Sequence[LayerLike]) -> Iterator[int]:
 
 
 def _of_last_axis(layer: Any, axes: int) -> Any:
-    """The layer, its softmax over the last axis by the name -1; or raise."""
+    """Return the layer, or raise if it works along an axis other than the last.
+
+    A softmax that names the last axis by its number is returned as one over axis -1: a stream has fewer axes.
+    """
     dim = -1 if is_foreign(layer) else getattr(layer, "dim", -1)
     if dim == -1:
         return layer

@@ -1,4 +1,4 @@
-"""Pools: many live sequences on one set of weights, stepped as one batch."""
+"""StreamPool: many live sequences on shared weights, stepped as one batch."""
 
 from __future__ import annotations
 
@@ -16,39 +16,42 @@ from fastrnn.streaming.errors import bound_twice, wrong_ids
 from fastrnn.streaming.live_chain import LiveChain
 from fastrnn.streaming.open_streams import OpenStreams
 
-# Ids as compiled code takes them.
+# Ids in the form that compiled code takes.
 Ids: TypeAlias = Sequence[int] | Array
 
 
 class StreamPool:
-    """Many live sequences, each with a state of its own: step any of them as one batch.
+    """Many live sequences, each with its own state. Any of them can be stepped as one batch.
 
-    Made by ``model.pool()`` or ``layer.pool()``. The states lie together in memory, which grows by
-    itself. A row's bits are those of a `Stream` and of the whole sequence, whoever it is stepped with
-    (`blas`: to rounding). Threads may share a pool: their calls take turns. A call that raises leaves every
-    stream as it was.
+    ``model.pool()`` or ``layer.pool()`` makes one. The memory for the states grows when it is needed. A
+    stream's results have the same bits as in a `Stream` or in a call on the whole sequence, whichever streams
+    it is stepped with (with the ``blas`` backend they are the same up to rounding). Threads may share a
+    pool: their calls take turns. A call that raises leaves every stream as it was.
 
-    A call within another one of the same thread, by a layer of one's own, raises RuntimeError; so do all in
-    the child of a fork that came while another thread was changing states.
+    RuntimeError is raised in two cases. One is a call inside another call of the same pool in the same
+    thread, which a layer of your own can make. The other is any call in the child of a fork, if another
+    thread was changing states at the fork.
 
     Parameters
     ----------
     layers : list of layers
     capacity : int
-        Streams that there is room for before the memory grows.
+        The number of streams that fit before the memory grows.
 
     Attributes
     ----------
     capacity : int
-        Streams that there is room for now; ``len(pool)`` is how many are open.
+        The number of streams that fit now. ``len(pool)`` is the number of open streams.
 
     Raises
     ------
     ValueError
-        A layer needs the whole sequence: a bidirectional one, or a Softmax over an axis other than the
+        A layer needs the whole sequence: it is bidirectional, or a Softmax over an axis other than the
         last. Or ``capacity`` is below 1.
     TypeError
-        ``capacity`` is no whole number.
+        ``capacity`` is not an integer.
+    MemoryError
+        There is not enough memory for this many streams.
 
     Examples
     --------
@@ -58,7 +61,7 @@ class StreamPool:
     >>> state = pool.close(ann)
     """
 
-    _streams = OpenStreams()  # of a pool whose __init__ was not called, or failed
+    _streams = OpenStreams()  # for a pool whose __init__ was not called or failed
 
     def __init__(self, layers: Sequence[LayerLike], capacity: int = 256) -> None:
         where = type(self).__name__
@@ -84,34 +87,38 @@ class StreamPool:
         return len(self._streams)
 
     def __contains__(self, id: object) -> bool:
-        """Whether a stream of this id is open."""
+        """Return whether a stream with this id is open."""
         return id in self._streams
 
     @property
     def capacity(self) -> int:
-        """Streams that there is room for now; the number of open streams is ``len(pool)``."""
+        """The number of streams that fit now. ``len(pool)`` is the number of open streams."""
         return self._streams.capacity
 
     def ids(self) -> list[int]:
-        """The ids of all open streams."""
+        """Return the ids of all open streams, as a list of int."""
         return self._streams.ids()
 
     def open(self, state: StateLike = None) -> int:
-        """Begin a stream, and give its id.
+        """Open a stream, and return its id.
 
         Parameters
         ----------
-        state : array-like or pair of them, optional
-            As `Stream.state` has it; zeros if not given.
+        state : array-like, pair or tuple of them, optional
+            The initial state, in the form of `Stream.state` without rows. Zeros if not given.
+
+        Returns
+        -------
+        int
 
         Raises
         ------
         ValueError
-            A shape or a number of arrays does not fit.
+            A shape or the number of arrays does not fit.
         TypeError
-            What is given does not hold real numbers.
+            The state does not hold real numbers.
         MemoryError
-            There is no memory for another stream.
+            There is not enough memory for another stream.
         """
         given = None
         if state is not None:
@@ -119,102 +126,107 @@ class StreamPool:
         return self._streams.open(given)
 
     def close(self, id: int) -> State | None:
-        """End a stream and give its state, as `state` does; its id never comes back.
+        """Close a stream, and return its state as `state` does. Its id is never used again.
 
         Raises
         ------
         ValueError
-            There is no open stream of that id.
+            No open stream has this id.
         TypeError
-            ``id`` is no whole number.
+            ``id`` is not an integer.
         """
         return self._pack(self._streams.read("close", [id], True))
 
     def state(self, id: int) -> State | None:
-        """A copy of a stream's state, shaped as the model returns it for one unbatched sequence.
+        """Return a copy of a stream's state, in the form that the model returns for one unbatched sequence.
 
         Raises
         ------
         ValueError
-            There is no open stream of that id.
+            No open stream has this id.
         TypeError
-            ``id`` is no whole number.
+            ``id`` is not an integer.
         """
         return self._pack(self._streams.read("state", [id], False))
 
     def reset(self, ids: Iterable[int]) -> None:
-        """Bring the states of these streams back to zeros; they keep their ids.
+        """Set the states of these streams back to zeros. They keep their ids.
 
         Parameters
         ----------
         ids : sequence of int
-            Of open streams, in any order, no two the same.
+            Ids of open streams, each at most once, in any order.
 
         Raises
         ------
         ValueError
             An id is unknown, closed or given twice.
         TypeError
-            ``ids`` does not hold whole numbers.
+            ``ids`` does not hold integers.
         RuntimeError
-            The process was forked while another thread was changing states, or this call is inside another
-            one.
+            The process was forked while another thread was changing states, or the call is inside another
+            call of the same pool.
         """
         self._streams.reset(_listed("StreamPool.reset", ids))
 
     def step(self, ids: Iterable[int], X: ArrayLike, out: Floats | None = None) -> Floats:
-        """Make one time step of each of these streams.
+        """Make one time step in each of these streams.
 
         Parameters
         ----------
         ids : sequence of int
-            Of open streams, in any order, no two the same.
+            Ids of open streams, each at most once, in any order.
         X : array-like, shape (n, I)
-            A row for each id: real numbers; tokens: integers, shape (n,).
+            Real numbers, one row for each id. For layers that take tokens: integers of shape (n,).
         out : ndarray, optional
-            Where the result goes; C-contiguous, of its shape and dtype, apart from ``X``.
+            An array for the result: C-contiguous, of its shape and dtype, and apart from ``X``.
 
         Returns
         -------
         ndarray, shape (n, features)
-            A row for each id, of the dtype of the last layer that has one; ``out`` if given.
+            One row for each id. ``out`` if given. The dtype is that of the last layer that has one.
 
         Raises
         ------
         ValueError
-            An id is unknown, closed or given twice; or the shape of ``X``, a token or ``out`` does not fit.
+            An id is unknown, closed or given twice, a token is out of range, or the shape of ``X`` or
+            ``out`` does not fit.
         TypeError
-            ``ids`` or ``X`` does not hold numbers of its kind, or ``out`` is no ndarray.
+            ``ids`` does not hold integers, ``X`` does not hold numbers of the right kind, or ``out`` is not
+            an ndarray.
         RuntimeError
-            The process was forked while another thread was changing states, or this call is inside another
-            one.
+            The process was forked while another thread was changing states, or the call is inside another
+            call of the same pool.
         MemoryError
-            There is not enough for the step.
+            There is not enough memory for the step.
         """
         ids = _listed("StreamPool.step", ids)
         y = self._streams.step(ids, X, out)
         return self._step_checked(ids, X, out) if y is None else y
 
     def run(self, ids: Iterable[int], chunks: Iterable[ArrayLike]) -> list[Floats]:
-        """Make many time steps of each of these streams: the same as `step` on each, in one call.
+        """Make several time steps in each of these streams, in one call.
 
-        An interrupt waits for all of them: the steps are made, and what they gave is lost.
+        The result is that of `step` called for each time step. An interrupt waits until all steps are made.
+        The states then include these steps, but the outputs are lost.
 
         Parameters
         ----------
         ids : sequence of int
-            Of open streams, in any order, no two the same.
+            Ids of open streams, each at most once, in any order.
         chunks : sequence of array-like, each of shape (T, I)
-            One for each id, of lengths that may differ. Tokens: integers, shape (T,). An empty one, ``[]``
-            too, makes no step. Where the model takes one feature, numbers of shape (T,) are (T, 1).
+            One chunk for each id. T may differ. For layers that take tokens: integers of shape (T,). An
+            empty chunk, also ``[]``, makes no step. If the model takes one feature, numbers of shape (T,)
+            are read as (T, 1).
 
         Returns
         -------
         list of ndarray, each of shape (T, features)
+            One array for each id. The dtype is that of the last layer that has one.
 
         Raises
         ------
-        ValueError, TypeError
+        ValueError, TypeError, RuntimeError, MemoryError
             As in `step`.
         """
         where = "StreamPool.run"
@@ -236,7 +248,7 @@ class StreamPool:
         return outputs
 
     def _step_checked(self, ids: Ids, X: ArrayLike, out: Floats | None) -> Floats:
-        """`step` for arguments of any kind, and for layers that have to be called one by one."""
+        """Do what `step` does for arguments of any kind, and for layers that have to be called one by one."""
         where = "StreamPool.step"
         chain = self._chain
         x = chain.check_steps(where, "X", X, (len(ids),))
@@ -253,7 +265,7 @@ class StreamPool:
         return y if out is None else out
 
     def _run_layers(self, ids: Ids, chunks: list[Array]) -> list[Floats]:
-        """`run` where the layers have to be called one by one."""
+        """Do what `run` does for layers that have to be called one by one."""
 
         def advance(arrays: list[Floats]) -> list[Floats]:
             outputs = []
@@ -268,12 +280,15 @@ class StreamPool:
         return self._streams.change("run", ids, advance)
 
     def _pack(self, arrays: list[Floats]) -> State | None:
-        """The state of one stream, of arrays (L, 1, columns)."""
+        """Return the state of one stream from arrays of shape (L, 1, columns)."""
         return self._chain.nest_state([array[:, 0] for array in arrays])
 
 
 def _listed(where: str, ids: Iterable[int]) -> Ids:
-    """Ids in an array, or in a tuple, which nobody else changes. A set has no order that rows could have."""
+    """Return an array of ids as it is, and other ids as a tuple, which nobody else can change.
+
+    A set is refused: it has no order for the rows to follow.
+    """
     if type(ids) is list or type(ids) is tuple:
         return tuple(ids)
     if isinstance(ids, np.ndarray) and not isinstance(ids, np.ma.MaskedArray):

@@ -1,4 +1,4 @@
-"""Streams: live sequences, each with a state of its own, on shared weights."""
+"""Stream: a live sequence with its own state, on shared weights."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from fastrnn.streaming.stream_base import Exclusive, StreamBase, copy_arrays
 
 
 class Stream(StreamBase):
-    """A live sequence: `step` or `run` it, and its state is kept.
+    """A live sequence. `step` and `run` take its next steps, and it keeps its state between them.
 
-    Made by ``layer.stream()`` or ``model.stream()``. It owns its state and shares the weights
-    with every other stream of that layer or model. Time is always the first axis here,
-    ``batch_first`` or not. A call that raises leaves the state as it was. In the child of a fork that came
-    while another thread was at a stream, its methods raise RuntimeError until it is reset.
+    ``layer.stream()`` or ``model.stream()`` makes one. It owns its state, and shares the weights with all
+    other streams of the layer or model. Time is always the first axis, also with ``batch_first``. A call that
+    raises leaves the state as it was. Only one thread at a time may use a stream: a second one gets a
+    RuntimeError. If a thread was using it when the process was forked, its methods raise RuntimeError in the
+    child until the whole state is reset or assigned.
 
     Parameters
     ----------
     layers : list of layers
     batch_size : int, optional
-        None: one unbatched sequence, a step takes (I,). B: rows that go in step, a step takes
-        (B, I). Layers of tokens take () and (B,).
+        None: one unbatched sequence, of which a step takes shape (I,). B: rows that step together, and a
+        step takes (B, I). With layers that take tokens, a step takes () or (B,).
 
     Attributes
     ----------
@@ -39,10 +40,10 @@ class Stream(StreamBase):
     Raises
     ------
     ValueError
-        A layer needs the whole sequence: a bidirectional one, or a Softmax over an axis other
-        than the last. Or ``batch_size`` is below 1.
+        A layer needs the whole sequence: it is bidirectional, or a Softmax over an axis other than the
+        last. Or ``batch_size`` is below 1.
     TypeError
-        ``batch_size`` is no whole number.
+        ``batch_size`` is not an integer.
     """
 
     def __init__(self, layers: Sequence[LayerLike], batch_size: int | None = None) -> None:
@@ -67,7 +68,7 @@ class Stream(StreamBase):
         return type(self), (self._chain.layers, self.batch_size), self._copies("__reduce__")
 
     def __setstate__(self, states: list[Floats]) -> None:
-        # A pickle may hold anything, and compiled code copies as many bytes as there should be.
+        # A pickle may hold anything, and compiled code copies the bytes without a check.
         fits = len(states) == len(self._states) and all(
             type(array) is np.ndarray and array.shape == own.shape and array.dtype == own.dtype
             for array, own in zip(states, self._states, strict=True)
@@ -78,17 +79,18 @@ class Stream(StreamBase):
 
     @property
     def state(self) -> State | None:
-        """A copy of the state, shaped as the model returns it; assign one to set it.
+        """A copy of the state, in the form that the model returns. Assign a state to set it.
 
-        h of shape (L*D, B, P), or (h, c) with c (L*D, B, H) for an LSTM, without B where there are
-        no rows; a tuple of them where there are several recurrent layers, None where there is none.
+        It is h of shape (L, B, P), or (h, c) with c of shape (L, B, H) for an LSTM, in the layer's dtype.
+        Without rows there is no B axis. With several recurrent layers it is a tuple of their states, and
+        with none it is None.
 
         Raises
         ------
         ValueError
-            What is assigned is None, or a shape or a number of arrays does not fit.
+            The assigned state is None, or a shape or the number of arrays does not fit.
         TypeError
-            What is assigned does not hold real numbers.
+            The assigned state does not hold real numbers.
         RuntimeError
             Another thread is using the stream.
         """
@@ -107,14 +109,14 @@ class Stream(StreamBase):
         Parameters
         ----------
         rows : int or sequence of int, or of B bools, optional
-            Of a batch, those rows alone; from 0 to B - 1. All if not given.
+            The rows of a batch to reset, from 0 to B - 1, or a mask of the rows. All if not given.
 
         Raises
         ------
         ValueError
             There is no such row, or the stream has no rows.
         TypeError
-            ``rows`` are no whole numbers.
+            ``rows`` does not hold integers or B bools.
         RuntimeError
             Another thread is using the stream.
         """
@@ -135,20 +137,20 @@ class Stream(StreamBase):
             return [array.copy() for array in self._states]
 
     def _assign(self, method: str, arrays: list[Floats]) -> None:
-        """Set the whole state, of plain arrays that fit."""
+        """Set the whole state from plain arrays that fit."""
         with Exclusive(self, method, sets_all=True):
             copy_arrays(arrays, self._states)
 
 
 class CheckedCalls:
-    """The calls of a stream for arguments of any kind, and for layers that have to be called one by one.
+    """Calls of a stream with arguments of any kind, or with layers that have to be called one by one.
 
     Parameters
     ----------
     chain : LiveChain
     batch_size : int or None
     states : list of ndarray
-        The stream's own.
+        The stream's own arrays, which are updated in place.
     """
 
     def __init__(self, chain: LiveChain, batch_size: int | None, states: list[Floats]) -> None:
@@ -157,7 +159,7 @@ class CheckedCalls:
         self._states = states
 
     def step(self, stream: StreamBase, x: ArrayLike, out: Floats | None) -> Floats:
-        """`Stream.step`."""
+        """Do what `Stream.step` does."""
         row = self._chain.check_steps("Stream.step", "x", x, self._rows)
         if out is None:
             y: Floats = self._advance(stream, "step", row[None], None)[0]
@@ -166,7 +168,7 @@ class CheckedCalls:
         return out
 
     def run(self, stream: StreamBase, chunk: ArrayLike, out: Floats | None) -> Floats:
-        """`Stream.run`."""
+        """Do what `Stream.run` does."""
         x = self._chain.check_steps("Stream.run", "chunk", chunk, ("T", *self._rows))
         if out is None:
             return self._advance(stream, "run", x, None)
@@ -174,7 +176,7 @@ class CheckedCalls:
         return out
 
     def _advance(self, stream: StreamBase, method: str, x: Array, out: Array | None) -> Array:
-        """Run checked x (T, ...) through the layers; the states change after all of them have run."""
+        """Run checked x (T, ...) through the layers. The states change only after all layers have run."""
         chain = self._chain
         if chain.runner is not None:
             x = chain.plain(f"Stream.{method}", "x", x)

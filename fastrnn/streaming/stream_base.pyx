@@ -207,22 +207,24 @@ cdef class StreamBase:
         return y
 
     def run(self, chunk, out=None):
-        """Make many time steps: the same as `step` on each, in one call.
+        """Make several time steps in one call.
 
-        An interrupt waits for the whole chunk: its steps are made, and what they gave is lost.
+        The result is that of `step` called for each time step. An interrupt waits until all steps are made.
+        The state then includes these steps, but the output is lost.
 
         Parameters
         ----------
         chunk : array-like, shape (T, I) or (T, B, I)
-            Real numbers; tokens: integers, shape (T,) or (T, B). An empty chunk, ``[]`` too, makes no step.
-            Where the model takes one feature and there are no rows, numbers of shape (T,) are (T, 1).
+            Real numbers. For layers that take tokens: integers of shape (T,) or (T, B). An empty chunk,
+            also ``[]``, makes no step. If the model takes one feature and the stream has no rows, numbers
+            of shape (T,) are read as (T, 1).
         out : ndarray, optional
-            Where the result goes; C-contiguous, of its shape and dtype, apart from ``chunk``.
+            An array for the result: C-contiguous, of its shape and dtype, and apart from ``chunk``.
 
         Returns
         -------
         ndarray, shape (T, features) or (T, B, features)
-            Of the dtype of the last layer that has one; ``out`` if given.
+            ``out`` if given. The dtype is that of the last layer that has one.
 
         Raises
         ------

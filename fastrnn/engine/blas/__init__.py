@@ -1,5 +1,9 @@
-"""The blas backend: weights as torch has them, products by SciPy's BLAS.
+"""The blas backend: weights in torch's layout, products by SciPy's BLAS.
 
-Portable and complete; the simd backend is tested against it. Importing `tables` imports
-``scipy.linalg.cython_blas``, which takes 120 to 150 ms, so it is imported when a layer asks for this backend.
+It is portable and complete, and the simd backend is tested against it. Importing `kernels` imports
+``scipy.linalg.cython_blas``, which takes 120 to 150 ms. So it is imported only when a layer asks for this
+backend.
+
+    kernels              the table of the backend
+    openblas             finds the functions that set OpenBLAS's number of threads
 """

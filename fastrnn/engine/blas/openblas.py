@@ -1,4 +1,4 @@
-"""Where the OpenBLAS of SciPy keeps its number of threads."""
+"""Finds the functions that set the number of threads of SciPy's OpenBLAS."""
 
 import glob
 import importlib.util
@@ -6,8 +6,11 @@ import os
 
 
 def openblas_of_scipy() -> tuple[int, int] | None:
-    """Where the OpenBLAS that SciPy's wheels bring has its functions that get and set the number of threads;
-    None if it is another BLAS. It is loaded already, with scipy.linalg."""
+    """Return the addresses of the functions that get and set the number of threads of SciPy's OpenBLAS.
+
+    This is the library inside SciPy's wheels, which scipy.linalg has loaded already. None if SciPy uses
+    another BLAS.
+    """
     import ctypes
 
     spec = importlib.util.find_spec("scipy")

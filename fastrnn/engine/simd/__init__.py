@@ -1,17 +1,19 @@
-"""The simd backend: packed weights and fused kernels, one build of one C source for each instruction set.
+"""The simd backend: packed weights and fused kernels. One C source is built for each instruction set.
 
-How a call is divided, and what time and lengths are, is never known here.
+Nothing here knows time, lengths, or how a call is divided. In the order of reading:
 
     kernels.c            the builds: one for each instruction set
     isa.inc.h            the arithmetics and storages that an instruction set has
-    vectors.h            the words in which every formula is said, for each instruction set
+    vectors.h            the vector operations that every formula uses, for each instruction set
     storage.inc.h        what one storage of weights is built of, and its table
-    packing.inc.h        where weights lie
+    tuning.h             constants that were found by measuring
+    bundles.h            where the units of a packed matrix lie
+    packing.inc.h        how weights are packed
     products.inc.h       rows times weights
     operands.inc.h       how rows lie when products read them
     functions.inc.h      exponentials, sigmoid, tanh
     gates.inc.h          from sums to the new state, for each cell
     cells.inc.h          projections and steps, made of products and gates
-    row_functions.inc.h           functions of rows: activations, softmax, layer norm
+    row_functions.inc.h  functions of rows: activations, softmax, layer norm
     tables               the tables, for Python
 """

@@ -1,4 +1,4 @@
 """The team of threads that calls share, and how many of them a call may use.
 
-What a thread computes is never known here: work is a grid of phases and slices (`threads.h`).
+Work comes as a grid of phases and slices (`threads.h`). Nothing here knows what a slice computes.
 """

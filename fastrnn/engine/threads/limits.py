@@ -1,4 +1,4 @@
-"""How many cores a call may use: what the user, the environment and the system's control group allow."""
+"""How many cores a call may use: what the user, the environment and Linux's control groups allow."""
 
 import math
 import os
@@ -13,14 +13,17 @@ OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def pick_threads(where: str, threads: object) -> int:
-    """Return the most threads that a layer's calls may use: what is asked for, or the cores there are.
+    """Return the most threads that a layer's calls may use.
 
-    The environment variable FASTRNN_NUM_THREADS caps what is asked for.
+    This is ``threads``, or the number of cores if that is None. The environment variable FASTRNN_NUM_THREADS
+    is an upper limit for both.
 
     Raises
     ------
-    TypeError, ValueError
-        ``threads`` or FASTRNN_NUM_THREADS is no whole number of at least 1.
+    TypeError
+        ``threads`` is not an integer.
+    ValueError
+        ``threads`` is below 1, or FASTRNN_NUM_THREADS is not a whole number of at least 1.
     """
     wanted = check_threads(where, threads)
     most = cores() if wanted is None else wanted
@@ -33,10 +36,11 @@ def pick_threads(where: str, threads: object) -> int:
 
 
 def group_cores(root: Path = GROUP, own: Path = OWN_GROUP) -> int:
-    """The cores' worth of time that control groups of Linux grant the process; 0: no limit.
+    """Return how many cores' worth of time Linux's control groups grant the process. 0: no limit.
 
-    The least limit of the process's own group and of the groups around it counts. Source:
-    https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max), and cpu.cfs_quota_us of version 1.
+    The process's own group and every group that contains it can have a limit. The smallest one counts, as
+    a whole number of cores, rounded up. Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max),
+    and cpu.cfs_quota_us of version 1.
     """
     try:
         lines = own.read_text().splitlines()
@@ -54,7 +58,7 @@ def group_cores(root: Path = GROUP, own: Path = OWN_GROUP) -> int:
 
 
 def _group_limit(group: Path) -> int:
-    """The cores that one control group grants; 0: no limit."""
+    """Return the cores that one control group grants, rounded up. 0: no limit."""
     try:
         quota, period = (group / "cpu.max").read_text().split()
     except (OSError, ValueError):
