@@ -34,7 +34,7 @@ LAYERING = {
     "engine": {"_version", "checks", "errors", "engine.backend", "engine.blas", "engine.simd"}
     | {"engine.threads"},
     "operators": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads"},
-    "streaming": {"arrays", "checks", "errors", "engine", "engine.threads", "operators"},
+    "streaming": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads", "operators"},
     "layers": {"arrays", "checks", "errors", "spec", "importers", "reference", "engine", "operators"}
     | {"streaming"},
     "saving": {"arrays", "checks", "errors", "spec", "reference", "importers"},

@@ -13,6 +13,7 @@ between calls. In the order of reading:
     plan                 how a call is divided among threads
     call, memory_layout  the arrays and memory of a call, and where they lie
     addresses, steps     small functions that every driver inlines
+    row_order            the order of the rows of a ragged batch
     passes               a driver: one direction of one layer over a block of time
     divisions            what a slice does in a phase, for each way to divide a call
     workspace            memory that later calls use again

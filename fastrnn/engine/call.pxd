@@ -77,18 +77,6 @@ cdef struct UnitProgress:
     char apart[128]             # so that no slice writes to a cache line that another one reads
 
 
-cdef struct RowLength:
-    Py_ssize_t length
-    Py_ssize_t index
-
-
-cdef struct Order:
-    # The rows of a ragged batch, longest first.
-    RowLength *rows             # (B,)
-    Py_ssize_t *order           # (B,): the batch row of each
-    Py_ssize_t *lengths         # (B,)
-
-
 cdef struct Call:
     # The caller says where rows and states lie.
     Rows source, target

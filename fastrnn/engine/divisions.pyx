@@ -5,10 +5,9 @@ Nothing is decided here: the plan says who does what, and the grid of phases and
 """
 
 from libc.stdint cimport uint64_t
-from libc.stdlib cimport qsort
 from libc.string cimport memset
 
-from fastrnn.engine.call cimport Call, Order, Pass, RowLength, UnitProgress
+from fastrnn.engine.call cimport Call, Pass, UnitProgress
 from fastrnn.engine.passes cimport gather_inputs, pass_of, run_pass, run_steps, run_sweep
 from fastrnn.engine.plan cimport BY_DIRECTION, BY_ROWS, BY_UNITS, PIPELINED, Plan
 from fastrnn.engine.addresses cimport row_at, running, states_from
@@ -224,28 +223,6 @@ cdef void run_stages(void *context, Py_ssize_t phase, int slice) noexcept nogil:
 
 
 # ---------------------------------------------------------------- ragged batches
-
-cdef int longest_first(const void *left, const void *right) noexcept nogil:
-    """The order of RowLengths, or of what begins with one, for qsort."""
-    cdef const RowLength *a = <const RowLength *>left
-    cdef const RowLength *b = <const RowLength *>right
-    if a.length != b.length:
-        return -1 if a.length > b.length else 1
-    return -1 if a.index < b.index else 1
-
-
-cdef void sort_rows(Order *order, Py_ssize_t T, Py_ssize_t B, const Py_ssize_t *lengths) noexcept nogil:
-    """Bring rows into order, longest first."""
-    cdef Py_ssize_t b
-    for b in range(B):
-        # Checked already; another thread may have written to the caller's array since.
-        order.rows[b].length = min(max(lengths[b], 1), T)
-        order.rows[b].index = b
-    qsort(order.rows, B, sizeof(RowLength), longest_first)
-    for b in range(B):
-        order.order[b] = order.rows[b].index
-        order.lengths[b] = order.rows[b].length
-
 
 cdef void clear_padding(const Stack *stack, const Call *call) noexcept nogil:
     cdef Py_ssize_t b, t

@@ -1,7 +1,8 @@
 """Where the memory of a call lies: one piece, of a size that its plan tells."""
 
-from fastrnn.engine.call cimport Call, Order, RowLength, Scratch, UnitProgress, WorkingState
+from fastrnn.engine.call cimport Call, Scratch, UnitProgress, WorkingState
 from fastrnn.engine.plan cimport BY_DIRECTION, BY_ROWS, BY_UNITS, PIPELINED, Plan
+from fastrnn.engine.workspace cimport aligned
 from fastrnn.engine.blocks cimport widest_input
 
 
@@ -27,7 +28,7 @@ cdef void lay_out(const Stack *stack, const Plan *plan, Call *call, char *memory
 cdef inline char *take(Memory *memory, Py_ssize_t size) noexcept nogil:
     """The next bytes; what is taken after them begins with a cache line."""
     cdef Py_ssize_t begin = memory.taken
-    memory.taken += (size + 63) & ~63
+    memory.taken += aligned(size)
     return NULL if memory.begin == NULL else memory.begin + begin
 
 
@@ -77,7 +78,7 @@ cdef void give_scratch(
         scratch.h = take(memory, B * stack.output_size * stack.itemsize)
         if memory.begin != NULL:
             call.scratches[number] = scratch
-    call.between_slot = (call.shape.sweep * B * output_row + 63) & ~63
+    call.between_slot = aligned(call.shape.sweep * B * output_row)
     for i in range(2):
         size = call.between_slot if stack.L > i + 1 else 0
         if call.is_pipelined:
@@ -108,24 +109,3 @@ cdef void give_working_states(
             working.c = take(memory, B * call.ld_c * stack.itemsize)
         if memory.begin != NULL:
             call.working[i] = working
-
-
-# ---------------------------------------------------------------- the order of a ragged batch
-
-cdef size_t order_bytes(Py_ssize_t B) noexcept nogil:
-    cdef Order order
-    cdef Memory memory = Memory(NULL, 0)
-    give_order(&order, B, &memory)
-    return memory.taken
-
-
-cdef void lay_out_order(Order *order, Py_ssize_t B, char *memory) noexcept nogil:
-    """Point an order into memory of `order_bytes(B)`."""
-    cdef Memory rest = Memory(memory, 0)
-    give_order(order, B, &rest)
-
-
-cdef void give_order(Order *order, Py_ssize_t B, Memory *memory) noexcept nogil:
-    order.rows = <RowLength *>take(memory, B * sizeof(RowLength))
-    order.order = <Py_ssize_t *>take(memory, B * sizeof(Py_ssize_t))
-    order.lengths = <Py_ssize_t *>take(memory, B * sizeof(Py_ssize_t))

@@ -2,6 +2,8 @@
 
 cimport numpy as cnp
 
+from fastrnn.engine.backend cimport FRNN_LINE
+
 cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED
@@ -12,6 +14,11 @@ cdef extern from *:
     """
     # Of the build, not of the moment: a free-threaded Python has one while it loads a module.
     const bint HAS_GIL "FRNN_HAS_GIL"
+
+
+cdef inline size_t aligned(size_t size) noexcept nogil:
+    """A size in whole cache lines."""
+    return (size + FRNN_LINE - 1) & ~<size_t>(FRNN_LINE - 1)
 
 
 cdef class Workspace:

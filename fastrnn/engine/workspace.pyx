@@ -5,6 +5,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uintptr_t
 
+from fastrnn.engine.backend cimport FRNN_LINE
 from fastrnn.engine.plain_arrays cimport is_plain
 
 cnp.import_array()
@@ -25,10 +26,10 @@ cdef class Workspace:
         if size > self.size:
             PyMem_RawFree(self.memory)
             self.size = 0
-            self.memory = PyMem_RawMalloc(size + 64)
+            self.memory = PyMem_RawMalloc(size + FRNN_LINE)
             if self.memory == NULL:
                 raise MemoryError(f"fastrnn: expected {size} bytes of memory for a call, got none.")
-            self.data = <char *>((<uintptr_t>self.memory + 63) & ~<uintptr_t>63)
+            self.data = <char *>(aligned(<uintptr_t>self.memory))
             self.size = size
         return 0
 

@@ -1,6 +1,7 @@
 """The contract of operators: what the runner knows of each, and what each can do."""
 
-from fastrnn.engine.call cimport Order, States
+from fastrnn.engine.call cimport States
+from fastrnn.engine.row_order cimport Order
 
 
 cdef enum Trait:
@@ -82,8 +83,3 @@ cdef class Operator:
     cdef int type_number            # NumPy's, of what it gives
 
     cdef int begin(self, const Contract *can, Trait trait, dtype) except -1
-
-
-cdef inline size_t aligned(size_t size) noexcept nogil:
-    """A size that ends with a cache line."""
-    return (size + 63) & ~<size_t>63

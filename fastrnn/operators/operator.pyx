@@ -3,7 +3,7 @@
 cimport numpy as cnp
 import numpy as np
 
-from fastrnn.engine.workspace cimport Workspace
+from fastrnn.engine.workspace cimport Workspace, aligned
 
 cnp.import_array()
 

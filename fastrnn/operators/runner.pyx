@@ -2,21 +2,20 @@
 
 Whole calls (`Runner.call`), streams and pools run on it. A run is planned and laid out as a call of the
 engine is: `plan_run` says how much memory some steps of some rows want, `lay_out_run` gives it to them,
-`run_path` runs them. Nothing here checks an argument but for what makes a call plain, and only a RunSpace
-allocates.
+`run_path` runs them. Nothing here checks an argument but for what makes a call plain. Nothing allocates
+but a RunSpace, and a call its results.
 """
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.string cimport memcpy, memset
 
-from fastrnn.engine.call cimport Order, States
-from fastrnn.engine.divisions cimport sort_rows
-from fastrnn.engine.memory_layout cimport lay_out_order, order_bytes
+from fastrnn.engine.call cimport States
+from fastrnn.engine.row_order cimport Order, lay_out_order, order_bytes, sort_rows
 from fastrnn.engine.plain_arrays cimport are_in_range, are_tokens, is_apart, is_plain
-from fastrnn.engine.workspace cimport Spares, Workspace
+from fastrnn.engine.workspace cimport Spares, Workspace, aligned
 from fastrnn.operators.operator cimport (
-    LAST, MOST_STATES, Extent, Operator, OperatorInfo, aligned,
+    LAST, MOST_STATES, Extent, Operator, OperatorInfo,
 )
 
 cnp.import_array()

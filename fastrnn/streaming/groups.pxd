@@ -7,8 +7,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy
 
-from fastrnn.engine.divisions cimport longest_first
-from fastrnn.engine.call cimport RowLength
+from fastrnn.engine.row_order cimport RowLength, longest_first
 from fastrnn.engine.plan cimport slices_of
 from fastrnn.engine.blocks cimport count, rows_before
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share

@@ -9,6 +9,9 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
+from fastrnn.engine.backend cimport FRNN_LINE
+from fastrnn.engine.workspace cimport aligned
+
 
 cdef extern from "Python.h":
     const Py_ssize_t PY_SSIZE_T_MAX
@@ -28,7 +31,7 @@ cdef inline Py_ssize_t record_bytes(Py_ssize_t size) noexcept nogil:
     An odd number of cache lines: where it is a power of 2, records crowd into few sets of the cache. A step
     of 256 streams, LSTM of 512 units, then takes 1.04 to 1.07 times as long (Zen 3, in turns).
     """
-    return (size + 63) & ~63 | 64
+    return aligned(size) | FRNN_LINE
 
 
 cdef inline bint grow_records(Records *records, Py_ssize_t capacity) noexcept nogil:
@@ -37,12 +40,12 @@ cdef inline bint grow_records(Records *records, Py_ssize_t capacity) noexcept no
     cdef char *data
     if capacity <= records.capacity:
         return True
-    if capacity > (PY_SSIZE_T_MAX - 64) // records.bytes:
+    if capacity > (PY_SSIZE_T_MAX - FRNN_LINE) // records.bytes:
         return False
-    memory = PyMem_RawMalloc(capacity * records.bytes + 64)
+    memory = PyMem_RawMalloc(capacity * records.bytes + FRNN_LINE)
     if memory == NULL:
         return False
-    data = <char *>((<uintptr_t>memory + 63) & ~<uintptr_t>63)
+    data = <char *>aligned(<uintptr_t>memory)
     if records.capacity:
         memcpy(data, records.data, records.capacity * records.bytes)
     PyMem_RawFree(records.memory)
