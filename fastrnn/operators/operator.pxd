@@ -4,13 +4,6 @@ from fastrnn.engine.call cimport States
 from fastrnn.engine.row_order cimport Order
 
 
-cdef enum Trait:
-    ROWWISE     # each row by itself
-    STEPWISE    # step by step, with a state: time may be cut anywhere
-    WHOLE       # over whole sequences, as in both directions
-    LAST        # the last step of each row; in a stream every step is the last so far
-
-
 cdef enum:
     MOST_STATES = 2
 
@@ -63,7 +56,6 @@ cdef struct OperatorInfo:
     # Read by all threads.
     const Contract *can
     const void *data                # what its functions work on
-    Trait trait
     bint is_in_place                # y may be x
     bint takes_strides              # x need not be C-contiguous: `extent.is_strided`
     Py_ssize_t tokens               # how many there are; 0: it takes numbers
@@ -82,4 +74,4 @@ cdef class Operator:
     cdef object owner               # of the memory that `info` points into
     cdef int type_number            # NumPy's, of what it gives
 
-    cdef int begin(self, const Contract *can, Trait trait, dtype) except -1
+    cdef int begin(self, const Contract *can, dtype) except -1

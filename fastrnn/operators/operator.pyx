@@ -11,11 +11,10 @@ cnp.import_array()
 cdef class Operator:
     """What a layer computes, without its checks. Immutable, shared by threads; it holds no state."""
 
-    cdef int begin(self, const Contract *can, Trait trait, dtype) except -1:
+    cdef int begin(self, const Contract *can, dtype) except -1:
         """What every operator sets first; dtype: that of what it gives."""
         dtype = np.dtype(dtype)
         self.info.can = can
-        self.info.trait = trait
         self.info.threads = 1
         self.info.itemsize = dtype.itemsize
         self.type_number = dtype.num

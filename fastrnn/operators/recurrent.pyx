@@ -12,7 +12,7 @@ from fastrnn.engine.packing cimport PackedCell, matrix_bytes
 from fastrnn.engine.plan cimport ALONE, LEAST, Plan, make_plan, plan_for, room
 from fastrnn.engine.layer_stack cimport Policy, Stack
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
-from fastrnn.operators.operator cimport STEPWISE, WHOLE, Contract, Extent, Operator, OperatorInfo
+from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
 
@@ -51,8 +51,7 @@ cdef class Recurrent(Operator):
                 raise ValueError("Recurrent: expected cells of one backend, got several.")
         first = stack.cells[0]
         self.begin(
-            &RECURRENT, STEPWISE if directions == 1 else WHOLE,
-            frnn_arithmetic_name(first.arithmetic).decode())
+            &RECURRENT, frnn_arithmetic_name(first.arithmetic).decode())
         self.owner = packed
         stack.backend = (<PackedCell>packed[0]).backend
         stack.itemsize = self.info.itemsize

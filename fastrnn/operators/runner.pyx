@@ -15,7 +15,7 @@ from fastrnn.engine.row_order cimport Order, lay_out_order, order_bytes, sort_ro
 from fastrnn.engine.plain_arrays cimport are_in_range, are_tokens, is_apart, is_plain
 from fastrnn.engine.workspace cimport Spares, Workspace, aligned
 from fastrnn.operators.operator cimport (
-    LAST, MOST_STATES, Extent, Operator, OperatorInfo,
+    MOST_STATES, Extent, Operator, OperatorInfo,
 )
 
 cnp.import_array()
@@ -56,7 +56,7 @@ cdef class Runner:
             path.use_bytes += aligned(info.use_bytes)
             if info.states > 0:
                 path.stateful += 1
-            self.gives_last = self.gives_last or info.trait == LAST
+            self.gives_last = self.gives_last or info.can.give != NULL
             self.weight_bytes += info.weight_bytes if info.weight_bytes else row_bytes
             self.threads = max(self.threads, info.threads)
         self.features_out = features

@@ -15,7 +15,7 @@ from fastrnn.engine.packing cimport PackedCell, matrix_bytes
 from fastrnn.engine.plan cimport is_worth_dividing, slices_of
 from fastrnn.engine.blocks cimport SLICE_ROWS, rows_before
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share
-from fastrnn.operators.operator cimport LAST, ROWWISE, Contract, Extent, Operator, OperatorInfo
+from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
 
@@ -44,7 +44,7 @@ cdef class TokenRows(Operator):
 
     def __init__(self, table, str dtype, Py_ssize_t tokens, Py_ssize_t features):
         """table (tokens, features) is C-contiguous and never changes; None: one-hot."""
-        self.begin(&TOKENS, ROWWISE, dtype)
+        self.begin(&TOKENS, dtype)
         self.info.tokens = tokens
         self.info.features_in = self.info.features_out = features
         self.info.weight_bytes = features * self.info.itemsize
@@ -92,7 +92,7 @@ cdef class RowFunction(Operator):
         self, str name, str dtype, backend, Py_ssize_t features=0, weight=None, bias=None, double eps=0,
     ):
         """features: 0 for any. weight and bias (features,), of that dtype, are C-contiguous and stay so."""
-        self.begin(&ROWS, ROWWISE, dtype)
+        self.begin(&ROWS, dtype)
         self.rows.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
         self.rows.rows.kind = ROW_KINDS[name]
         self.rows.rows.eps = eps
@@ -138,7 +138,7 @@ cdef class Dense(Operator):
     cdef DenseData dense
 
     def __init__(self, PackedCell packed not None, int threads=1):
-        self.begin(&DENSE, ROWWISE, frnn_arithmetic_name(packed.cell.arithmetic).decode())
+        self.begin(&DENSE, frnn_arithmetic_name(packed.cell.arithmetic).decode())
         self.dense.backend = packed.backend
         self.dense.cell = &packed.cell
         self.info.data = &self.dense
@@ -224,7 +224,7 @@ cdef class LastStep(Operator):
     """The last step of each row: (T, B, features) to (B, features)."""
 
     def __init__(self, str dtype):
-        self.begin(&LAST_STEP, LAST, dtype)
+        self.begin(&LAST_STEP, dtype)
 
 
 cdef void run_last(
