@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,7 @@ class Trait(enum.Enum):
     IDENTITY = "gives what it takes"
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """What an operator, a layer or a model takes, returns and keeps as state.
 
     Attributes
@@ -48,7 +47,7 @@ class Signature:
     features_out: int | None = None
     tokens: int | None = None
     dtype: np.dtype[Any] | None = None
-    states: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    states: Mapping[str, tuple[int, int]] = MappingProxyType({})
     gives_last: bool = False
 
     @property
