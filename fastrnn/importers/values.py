@@ -9,7 +9,7 @@ No function of `CALLS` makes anything larger than its arguments. Nothing that a 
 """
 
 import datetime
-import decimal
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -196,7 +196,7 @@ def _dtype(code: object, *_: object) -> PickledDtype:
 
 # ---------------------------------------------------------------- functions that make plain values
 
-_DATES = (datetime.date, datetime.time, datetime.timedelta, datetime.timezone, decimal.Decimal)
+_DATES = (datetime.date, datetime.time, datetime.timedelta, datetime.timezone)
 _RANGES = (slice, range)
 
 
@@ -285,9 +285,17 @@ def _date(kind: type) -> Callable[..., object]:
     return make
 
 
+def _is_decimal(value: object) -> bool:
+    """Whether that is a decimal number. There is none as long as nobody has imported the module."""
+    decimal = sys.modules.get("decimal")
+    return decimal is not None and isinstance(value, decimal.Decimal)
+
+
 def _decimal(text: object) -> object:
     if not isinstance(text, str) or len(text) > 100:
         raise ValueError(f"a decimal number of {brief(text)}")
+    import decimal  # late: 1 ms that few files need
+
     return decimal.Decimal(text)
 
 
@@ -372,7 +380,8 @@ class Freezer:
 
     def freeze(self, value: Any, depth: int = 0) -> Any:
         """Return the read-only form of a value that the reader of pickles made."""
-        if isinstance(value, (str, int, float, complex, bytes, np.generic, type(None), *_DATES, *_RANGES)):
+        plain = (str, int, float, complex, bytes, np.generic, type(None), *_DATES, *_RANGES)
+        if isinstance(value, plain) or _is_decimal(value):
             return value
         if id(value) in self.done:
             return self.done[id(value)]
@@ -419,7 +428,9 @@ class Freezer:
         if not isinstance(key, OddKey):
             return key
         value = self.freeze(key.value, depth + 1)
-        is_plain = isinstance(value, _DATES) or (
-            isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value))
+        is_plain = (
+            isinstance(value, _DATES)
+            or _is_decimal(value)
+            or (isinstance(value, tuple) and len(value) <= 8 and all(map(is_plain_key, value)))
         )
         return value if is_plain or isinstance(value, StandIn) else StandIn(type(value).__name__)

@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
 
 from fastrnn.checks import check_file_name
@@ -49,6 +48,8 @@ def replacing(path: str) -> Iterator[str]:
     OSError
         The file cannot be written.
     """
+    import tempfile  # late: 2 ms that only those pay who write
+
     check_target(path)
     path = os.path.realpath(path)
     handle, draft = tempfile.mkstemp(prefix=".fastrnn-", dir=os.path.dirname(path) or ".")

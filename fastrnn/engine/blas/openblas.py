@@ -1,6 +1,5 @@
 """Finds the functions that set the number of threads of SciPy's OpenBLAS."""
 
-import glob
 import importlib.util
 import os
 
@@ -12,6 +11,7 @@ def openblas_of_scipy() -> tuple[int, int] | None:
     another BLAS.
     """
     import ctypes
+    import glob
 
     spec = importlib.util.find_spec("scipy")
     package = os.path.dirname(spec.origin) if spec is not None and spec.origin else ""
