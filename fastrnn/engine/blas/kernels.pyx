@@ -16,8 +16,8 @@ from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
 from fastrnn.engine.backend cimport (
     FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_STORED_F32, FRNN_STORED_F64,
-    frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_format, frnn_matrix, frnn_step, frnn_storage_name,
-    frnn_weights,
+    frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_format, frnn_matrix, frnn_step,
+    frnn_storage_name, frnn_weights,
 )
 from fastrnn.engine.threads.team cimport frnn_watcher, lock_over_forks, watch_forks
 
@@ -334,49 +334,42 @@ cdef size_t project_bytes(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     return 0
 
 
-cdef size_t step_bytes_f32(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
-    return scratch_size(cell, n) * sizeof(float)
+cdef size_t step_bytes(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
+    return scratch_size(cell, n) * frnn_arithmetic_bytes(cell.arithmetic)
 
 
-cdef size_t step_bytes_f64(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
-    return scratch_size(cell, n) * sizeof(double)
+cdef void share_functions(frnn_backend *table) noexcept:
+    """What the tables of both arithmetics have in common."""
+    table.near_bytes_per_ns = 140
+    table.far_bytes_per_ns = 100
+    table.part_units = part_units
+    table.apart = apart
+    table.gate_width = gate_width
+    table.project_bytes = project_bytes
+    table.step_bytes = step_bytes
+    table.enter = enter
+    table.leave = leave
 
 
 cdef frnn_backend f32
+share_functions(&f32)
 f32.arithmetic = FRNN_F32
 f32.format = frnn_format(FRNN_STORED_F32, 1)
 f32.products_per_ns = 70
-f32.near_bytes_per_ns = 140
-f32.far_bytes_per_ns = 100
 f32.pack = pack_f32
 f32.project = project_f32
 f32.step = step_f32
 f32.dense = dense_f32
-f32.part_units = part_units
-f32.apart = apart
-f32.gate_width = gate_width
-f32.project_bytes = project_bytes
-f32.step_bytes = step_bytes_f32
-f32.enter = enter
-f32.leave = leave
 
 cdef frnn_backend f64
+share_functions(&f64)
 f64.arithmetic = FRNN_F64
 f64.format = frnn_format(FRNN_STORED_F64, 1)
 f64.products_per_ns = 35
-f64.near_bytes_per_ns = 140
-f64.far_bytes_per_ns = 100
 f64.pack = pack_f64
 f64.project = project_f64
 f64.step = step_f64
 f64.dense = dense_f64
-f64.part_units = part_units
-f64.apart = apart
-f64.gate_width = gate_width
-f64.project_bytes = project_bytes
-f64.step_bytes = step_bytes_f64
-f64.enter = enter
-f64.leave = leave
 
 
 cdef object entry(const frnn_backend *table):
