@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import random_layer
+from helpers import arrays_of, random_layer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,10 +67,6 @@ def test_a_model_in_compiled_code_gives_the_bits_of_its_layers(data):
         state = after[0] if len(after) == 1 else tuple(after)
         for one, other in zip(arrays_of(got[1]), arrays_of(state), strict=True):
             np.testing.assert_array_equal(one, other)
-
-
-def arrays_of(state):
-    return [array for part in state for array in arrays_of(part)] if isinstance(state, tuple) else [state]
 
 
 @needs_simd

@@ -29,8 +29,10 @@ cdef class Operator:
         cdef OperatorInfo info = self.info
         cdef const char *source = cnp.PyArray_BYTES(x)
         cdef char *target = cnp.PyArray_BYTES(out)
-        cdef size_t use_bytes = aligned(info.use_bytes), size = 0
-        cdef Workspace use = Workspace(), memory = Workspace()
+        cdef Workspace workspace
+        cdef size_t use_bytes = aligned(info.use_bytes), size = use_bytes
+        cdef double small[8]        # all that a projection needs: its call allocates nothing
+        cdef char *use = <char *>small
         extent.T = 1
         extent.B = cnp.PyArray_DIM(x, 0)
         extent.is_batch_first = False
@@ -39,11 +41,15 @@ cdef class Operator:
         info.features_out = cnp.PyArray_DIM(out, 1)
         if info.features_in == 0:
             info.features_in = info.features_out
+        if info.can.room != NULL:
+            size += info.can.room(&info, &extent, info.threads)
+        if size > sizeof(small):
+            workspace = Workspace()
+            workspace.reserve(size)
+            use = workspace.data
         if info.can.plan != NULL:
-            use.reserve(use_bytes)
-            size = info.can.plan(&info, use.data, &extent, info.threads)
-            memory.reserve(size)
+            info.can.plan(&info, use, &extent, info.threads)
+        if info.can.lay_out != NULL:
+            info.can.lay_out(&info, use, use + use_bytes)
         with nogil:
-            if info.can.lay_out != NULL:
-                info.can.lay_out(&info, use.data, memory.data)
-            info.can.run(&info, use.data, &extent, source, target)
+            info.can.run(&info, use, &extent, source, target)
