@@ -71,6 +71,32 @@ print(*{os.waitpid(pid, 0)[1] for pid in children}, len(children), share())
     assert child(script) == ["0", "20", "[0,", "0,", "1,", "1]"]
 
 
+def test_a_fork_while_another_thread_loads_blas():
+    """The child can load it: nobody has to wait for locks of the thread, which is gone."""
+    script = """
+import os, signal, threading, time
+from fastrnn.engine import backends
+begun, forking, find = threading.Event(), threading.Event(), backends.openblas_of_scipy
+def find_slowly():
+    begun.set()
+    forking.wait()
+    time.sleep(0.2)
+    return find()
+backends.openblas_of_scipy = find_slowly
+os.register_at_fork(before=forking.set)  # the last one registered is called first
+thread = threading.Thread(target=backends.pick_backend, args=("test", "blas", "float32"))
+thread.start()
+begun.wait()
+pid = os.fork()
+if pid == 0:
+    signal.alarm(30)
+    backends.pick_backend("test", "blas", "float32")
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+"""
+    assert child(script) == ["0"]
+
+
 def test_blas_has_its_threads_again_in_a_child():
     """Also if a call of another thread, which is gone, was under way: nobody waits for its lock."""
     script = """
