@@ -3,17 +3,16 @@
 `fastrnn` imports this module first. In a source tree that is not built, the error says what to type.
 """
 
-from pathlib import Path
-
-_ROOT = Path(__file__).parent.parent
-
 try:
     import fastrnn.engine.threads.team  # noqa: F401  it needs no other compiled module
 except ImportError as error:
-    if error.name != "fastrnn.engine.threads.team" or not (_ROOT / "setup.py").is_file():
+    from pathlib import Path
+
+    root = Path(__file__).parent.parent
+    if error.name != "fastrnn.engine.threads.team" or not (root / "setup.py").is_file():
         raise
     raise ImportError(
-        f"fastrnn: expected compiled modules, got a source tree without them ({_ROOT}). "
+        f"fastrnn: expected compiled modules, got a source tree without them ({root}). "
         "Type `pip install -e .` there; or, if fastrnn is installed already, start Python in another folder.",
         name=error.name,
     ) from None

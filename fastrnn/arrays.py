@@ -3,18 +3,23 @@
 Nothing is checked here. The checks of a user's arrays are in `checks`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 # What checks return and layers give: any array, an array of floats, the state of a layer or a model.
-Array: TypeAlias = NDArray[Any]
-Floats: TypeAlias = NDArray[np.floating[Any]]
-State: TypeAlias = Floats | tuple["State", ...]
+# In quotes: numpy.typing takes 1 ms to import, and only type checkers need it.
+Array: TypeAlias = "NDArray[Any]"
+Floats: TypeAlias = "NDArray[np.floating[Any]]"
+State: TypeAlias = "Floats | tuple[State, ...]"
 # A state as callers pass it. None means zeros.
-StateLike: TypeAlias = ArrayLike | Sequence["StateLike"] | None
+StateLike: TypeAlias = "ArrayLike | Sequence[StateLike] | None"
 
 
 def as_plain(array: Array, dtype: DTypeLike | None = None) -> Array:

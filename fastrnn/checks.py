@@ -4,17 +4,21 @@
 here but where it is read (`importers`, `saving`).
 """
 
+from __future__ import annotations
+
 import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrnn.arrays import Array, Floats
 from fastrnn.errors import FormatError, brief, message, quote
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # The dtype of inputs, outputs and states at each precision. Weights may be stored in a narrower type.
 PRECISIONS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}

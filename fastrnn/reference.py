@@ -6,15 +6,19 @@ self-test of a saved model. They never run a user's model, and never call a kern
 Equations: https://docs.pytorch.org/docs/stable/nn.html
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from fastrnn.arrays import Array
 from fastrnn.importers.parameters import read_recurrent
 from fastrnn.spec import LayerSpec, RecurrentSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 # One step of a cell, from (gates of x, gates of h, h, c, nonlinearity) to the new (h, c).
 Step: TypeAlias = Callable[[Array, Array, Array, Any, str], tuple[Array, Any]]

@@ -9,8 +9,7 @@ Gate order is torch's: i, f, g, o in an LSTM; r, z, n in a GRU.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 # What a state dict does not say about a model, and what is therefore taken for granted: name to words.
@@ -21,8 +20,7 @@ GRANTED = {
 }
 
 
-@dataclass(frozen=True)
-class LayerSpec:
+class LayerSpec(NamedTuple):
     """One layer, as importers produce it and files keep it.
 
     Attributes
@@ -36,12 +34,11 @@ class LayerSpec:
     """
 
     kind: str
-    options: Mapping[str, Any] = field(default_factory=dict)
-    tensors: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = {}
+    tensors: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True)
-class RecurrentSpec:
+class RecurrentSpec(NamedTuple):
     """The shape of a stack of recurrent layers, in torch's words.
 
     Source: https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
@@ -81,7 +78,7 @@ class RecurrentSpec:
             "nonlinearity": self.nonlinearity,
             **more,
         }
-        usual = {**{f.name: f.default for f in fields(self)}, "batch_first": False, "precision": "float32"}
+        usual = {**self._field_defaults, "batch_first": False, "precision": "float32"}
         shown = [f"{name}={value!r}" for name, value in options.items() if value != usual[name]]
         return f"{self.kind}({', '.join([str(self.input_size), str(self.hidden_size), *shown])})"
 

@@ -161,7 +161,7 @@ def test_a_full_disk_is_an_os_error(run, model, tmp_path, monkeypatch):
     def full(*_):
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("fastrnn.saving.model_file.save_file", full)
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
     status, _, err = run("convert", tmp_path / "model.safetensors", tmp_path / "out.safetensors")
     assert status == 2 and "No space left on device" in err
     assert sorted(os.listdir(tmp_path)) == ["model.safetensors"]

@@ -135,6 +135,28 @@ def test_import_brings_neither_torch_nor_scipy():
     assert result.stdout.strip() == "[]"
 
 
+def test_import_brings_nothing_that_few_programs_need():
+    """Readers of files, and what takes long to import. Each is imported when it is first used."""
+    late = (
+        "dataclasses",
+        "json",
+        "numpy.typing",
+        "pickletools",
+        "safetensors",
+        "tempfile",
+        "threading",
+        "zipfile",
+    )
+    script = f"""
+import sys, numpy
+before = set(sys.modules)
+import fastrnn
+print([m for m in {late} if m in sys.modules and m not in before])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
 def test_a_model_runs_without_torch(golden):
     """Load and run while any import of torch fails."""
     script = f"""

@@ -19,8 +19,8 @@ from pickles import legacy_of, tensor_pickle, zip_of
 
 import fastrnn
 from fastrnn.importers.dangerous_names import is_dangerous
+from fastrnn.importers.left_out import StandIn
 from fastrnn.importers.tensors import Storage
-from fastrnn.importers.values import StandIn
 
 
 class Color(enum.Enum):

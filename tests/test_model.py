@@ -209,7 +209,7 @@ def test_failed_save_leaves_the_old_file(rng, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("fastrnn.saving.model_file.save_file", fail)
+    monkeypatch.setattr("safetensors.numpy.save_file", fail)
     with pytest.raises(OSError, match="disk full"):
         model.save(tmp_path / "m")
     assert (tmp_path / "m").read_bytes() == b"old"

@@ -1,5 +1,7 @@
 """What several commands share: options, the model that they name, and where results may go."""
 
+from __future__ import annotations
+
 import argparse
 import math
 import os

@@ -5,6 +5,8 @@ recurrent module alone, or with an Embedding before it and a Linear after it, is
 anything else `read_architecture` says what it found and shows the Sequential to write. It never guesses.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, cast
@@ -20,9 +22,9 @@ MAX_LINES = 40  # of a suggested program
 Tensors: TypeAlias = Mapping[str, Array]
 
 # "emb", "embed" and the like, but not the "emb" of "ensemble".
-_EMBEDDING = re.compile(r"[Ee]mb(?![a-z])|[Ee]mbed|EMB")
+_EMBEDDING = r"[Ee]mb(?![a-z])|[Ee]mbed|EMB"
 # A module of an nn.Sequential, whose names are numbers.
-_NUMBERED = re.compile(r"(?:(?P<parent>.*)\.)?(?P<number>\d{1,6})", re.DOTALL)
+_NUMBERED = r"(?s)(?:(?P<parent>.*)\.)?(?P<number>\d{1,6})"
 
 
 class _Modules(dict[str, dict[str, Array]]):
@@ -245,7 +247,7 @@ def kind_of_module(state_dict: Tensors, path: str) -> str | None:
     return _layer_kind(path, modules[path], modules) if path in modules else None
 
 
-def _modules(state_dict: Tensors) -> "_Modules":
+def _modules(state_dict: Tensors) -> _Modules:
     """Return the arrays of each module by name, by the path of the module."""
     modules = _Modules()
     for key, array in state_dict.items():
@@ -309,7 +311,7 @@ def _is_embedding(path: str, weight: Array, modules: Mapping[str, Tensors]) -> b
     sizes, is_named = _surroundings(modules)
     rows, columns = weight.shape
     gives = any(columns == features_in for features_in, _ in sizes)
-    if _EMBEDDING.search(path):
+    if re.search(_EMBEDDING, path):
         # It may still be a Linear with such a name: one that gives what a recurrent module takes.
         return gives or not any(rows == features_in for features_in, _ in sizes)
     return (
@@ -329,7 +331,9 @@ def _surroundings(modules: Mapping[str, Tensors]) -> tuple[set[tuple[int, int]],
         modules = _Modules({path: dict(tensors) for path, tensors in modules.items()})
     if modules.surroundings is None:
         sizes = {_sizes(tensors) for tensors in modules.values() if _is_recurrent(tensors) and _kind(tensors)}
-        is_named = any(_EMBEDDING.search(path) and "weight" in tensors for path, tensors in modules.items())
+        is_named = any(
+            re.search(_EMBEDDING, path) and "weight" in tensors for path, tensors in modules.items()
+        )
         modules.surroundings = sizes, is_named
     return modules.surroundings
 
@@ -366,7 +370,7 @@ def _chain(modules: Mapping[str, Tensors], recurrent: str) -> tuple[list[str], s
 
 def _without_weights(path: str, modules: Mapping[str, Tensors]) -> str | None:
     """Return the path of the module before this one in an nn.Sequential if it has no weights, else None."""
-    match = _NUMBERED.fullmatch(path)
+    match = re.fullmatch(_NUMBERED, path)
     if match is None or int(match["number"]) == 0:
         return None
     before = f"{match['parent'] or ''}.{int(match['number']) - 1}".removeprefix(".")
@@ -377,7 +381,7 @@ def _gap(chain: list[str]) -> str | None:
     """Return a doubt if a numbered module is missing: it has no weights, but may compute something."""
     numbers: dict[str, list[int]] = {}
     for path in chain:
-        match = _NUMBERED.fullmatch(path)
+        match = re.fullmatch(_NUMBERED, path)
         if match:
             numbers.setdefault(match["parent"] or "", []).append(int(match["number"]))
     for parent, found in numbers.items():

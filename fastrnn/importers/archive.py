@@ -3,18 +3,20 @@
 What the entries mean is not known here. The formats are in `torch_file` and `numpy_file`.
 """
 
+from __future__ import annotations
+
 import os
 import zipfile
 import zlib
 from typing import IO, TYPE_CHECKING, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.source import BoundedFile
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from typing_extensions import Self
 
 # torch and numpy.savez store without compression. savez_compressed makes weights 10 % smaller, pruned weights
@@ -118,7 +120,7 @@ class Archive:
             raise FormatError(message(self.where, f"a whole entry {brief(name)}", got)) from error
         return data
 
-    def __enter__(self) -> "Self":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

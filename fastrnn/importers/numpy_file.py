@@ -5,19 +5,24 @@ Headers and sizes are checked before an array is made. Pickled objects are never
 Source: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Mapping
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import NDArray
 
 from fastrnn.arrays import Array
 from fastrnn.errors import FormatError, brief, brief_error, message, quote
 from fastrnn.importers.archive import Archive
 from fastrnn.importers.source import Source
 from fastrnn.importers.tensors import Unread, is_shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAX_HEADER = 16 * 1024
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}

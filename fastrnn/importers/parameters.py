@@ -4,6 +4,8 @@ The state dict may be a StateDict or any mapping that a user passes. Which layer
 decided in `architecture`.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -14,17 +16,19 @@ from fastrnn.errors import WeightError, literal, message, printable, quote, quot
 from fastrnn.importers.parametrizations import fold
 from fastrnn.spec import GATES, RecurrentSpec
 
-_RECURRENT_KEY = re.compile(
-    r"(?P<name>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d{1,6})(?P<reverse>_reverse)?)?"
-)
-
-
 # ---------------------------------------------------------------- keys and shapes
+
+
+def _match_recurrent(name: str) -> re.Match[str] | None:
+    """Match one of torch's names for a recurrent tensor."""
+    return re.fullmatch(
+        r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d{1,6})(_reverse)?)?", name
+    )
 
 
 def is_recurrent_key(key: str) -> bool:
     """Whether the last part of a key is one of torch's names for a recurrent tensor."""
-    return _RECURRENT_KEY.fullmatch(key.rpartition(".")[2]) is not None
+    return _match_recurrent(key.rpartition(".")[2]) is not None
 
 
 def recurrent_prefixes(state_dict: Iterable[str]) -> list[str]:
@@ -129,12 +133,8 @@ def read_recurrent(
     """
     entries = take_prefix(where, state_dict, prefix)
     if "weight_ih" in entries or "weight_hh" in entries:
-        entries = {
-            f"{key}_l0" if _RECURRENT_KEY.fullmatch(key) else key: value for key, value in entries.items()
-        }
-    tensors = {
-        key: _weights(where, key, value) for key, value in entries.items() if _RECURRENT_KEY.fullmatch(key)
-    }
+        entries = {f"{key}_l0" if _match_recurrent(key) else key: value for key, value in entries.items()}
+    tensors = {key: _weights(where, key, value) for key, value in entries.items() if _match_recurrent(key)}
     spec = _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict)
     shapes = spec.tensor_shapes()
     problems = [f"{key} is missing" for key in shapes if key not in tensors]
@@ -197,7 +197,7 @@ def _spec_of(
     layers = [
         int(match["layer"])
         for key in tensors
-        if (match := _RECURRENT_KEY.fullmatch(key)) and match["layer"] is not None
+        if (match := _match_recurrent(key)) and match["layer"] is not None
     ]
     return RecurrentSpec(
         kind=kind,

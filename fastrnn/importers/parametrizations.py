@@ -10,29 +10,30 @@ Sources: torch/nn/utils/{weight_norm,spectral_norm,prune,parametrize,parametriza
 models, 2017 (https://arxiv.org/abs/1708.02182), in the forms of AWD-LSTM, torchnlp and fastai.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrnn.arrays import Array
 from fastrnn.checks import check_array
 from fastrnn.errors import WeightError, printable
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Patterns are compiled by `re` when they are first used: one takes 0.1 ms, and most models match none.
 PARAMETER = r"(?:weight|bias|(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d{1,6}(?:_reverse)?)?)"
 # Forms may be nested: pruning the weight_v of weight norm leaves weight_v_orig and weight_v_mask.
-_OLD = re.compile(
-    rf"(?P<path>(?:.*\.)?)(?P<name>{PARAMETER}(?:_(?:g|v|orig))*)_(?P<part>g|v|u|orig|mask|raw)", re.DOTALL
-)
-_NEW = re.compile(r"(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)", re.DOTALL)
+_OLD = rf"(?s)(?P<path>(?:.*\.)?)(?P<name>{PARAMETER}(?:_(?:g|v|orig))*)_(?P<part>g|v|u|orig|mask|raw)"
+_NEW = r"(?s)(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)"
 # Every name that matches _OLD has one of the endings; every name that matches _NEW contains the mark.
 _ENDINGS = ("_g", "_v", "_u", "_orig", "_mask", "_raw")
 _MARK = "parametrizations."
-_WHOLE = re.compile(PARAMETER)
-_RECURRENT = re.compile(r"(?:weight|bias)_(?:ih|hh|hr).*")
+_RECURRENT = r"(?:weight|bias)_(?:ih|hh|hr).*"
 # What to do if the parts do not determine the weight.
 _REMEDY = (
     "In the program that made it, call torch.nn.utils.parametrize.remove_parametrizations(module, {name!r}) "
@@ -43,8 +44,7 @@ _REMEDY = (
 Parts: TypeAlias = dict[str, str]  # of one parameter: "g", "original0" or the like -> the key
 
 
-@dataclass(frozen=True)
-class Folded:
+class Folded(NamedTuple):
     """A state dict whose parameters are whole.
 
     Attributes
@@ -65,7 +65,7 @@ class Folded:
 
 def is_parameter(name: str) -> bool:
     """Whether the last part of a name is the name of a parameter of fastrnn's layers."""
-    return _WHOLE.fullmatch(name.rpartition(".")[2]) is not None
+    return re.fullmatch(PARAMETER, name.rpartition(".")[2]) is not None
 
 
 def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
@@ -108,7 +108,7 @@ def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
     return Folded(tensors, {name: form for name, form in forms.items() if name in tensors}, refused)
 
 
-def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, form: "_Form") -> Array:
+def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, form: _Form) -> Array:
     """Return the weight that parts make. Raise WeightError if they do not determine it."""
     if form.compute is None:
         raise WeightError(form.why)
@@ -137,12 +137,12 @@ def _replaced(
 
 def _base_of(target: str) -> str:
     """Return the parameter that a part belongs to: "rnn.weight_hh_l0" for "rnn.weight_hh_l0_v"."""
-    while (match := _OLD.fullmatch(target)) is not None:
+    while (match := re.fullmatch(_OLD, target)) is not None:
         target = match["path"] + match["name"]
     return target
 
 
-def _refusal(target: str, form: "_Form", why: str) -> str:
+def _refusal(target: str, form: _Form, why: str) -> str:
     remedy = _REMEDY.format(name=printable(target.rpartition(".")[2]))
     return f"{form.name} ({printable(why)}). {remedy}"
 
@@ -154,7 +154,7 @@ def _find_parts(keys: Iterable[str], path: str) -> dict[str, Parts]:
     found: dict[str, Parts] = {}
     modules: set[str] | None = None
     for key in keys:
-        match = _NEW.fullmatch(key) or _OLD.fullmatch(key)
+        match = re.fullmatch(_NEW, key) or re.fullmatch(_OLD, key)
         if match is None:
             continue
         module, name, part = match["path"], match["name"], match["part"]
@@ -170,8 +170,7 @@ def _find_parts(keys: Iterable[str], path: str) -> dict[str, Parts]:
 # ---------------------------------------------------------------- the forms
 
 
-@dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     """A form of parameter: its name, and what makes the weight from the parts, or why nothing can."""
 
     name: str
@@ -189,7 +188,7 @@ def _form_of(target: str, parts: Parts) -> _Form | None:
     if "orig" in names:
         why = "weight_orig without the weight_mask of pruning or the weight_u and weight_v of spectral norm"
         return _Form("a weight in an unknown form", why=why)
-    is_recurrent = _RECURRENT.fullmatch(target.rpartition(".")[2]) is not None
+    is_recurrent = re.fullmatch(_RECURRENT, target.rpartition(".")[2]) is not None
     if names & {"g", "raw"} or (is_recurrent and "v" in names):
         why = f"it has only {' and '.join(sorted(names))}"
         return _Form("weight drop" if "raw" in names else "weight norm", why=why)

@@ -15,9 +15,9 @@ from typing import Any
 from fastrnn.importers.tensors import TensorView, Unread
 from fastrnn.importers.values import Foreign
 
-_STACK = re.compile(r"(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>\d{1,6})\.param", re.DOTALL)
-_LINEAR = re.compile(r"(?P<path>(?:.*\.)?)_packed_params\._packed_params", re.DOTALL)
-_CELL = re.compile(r"(?P<path>(?:.*\.)?)_packed_weight_(?P<part>ih|hh)", re.DOTALL)
+_STACK = r"(?s)(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>\d{1,6})\.param"
+_LINEAR = r"(?s)(?P<path>(?:.*\.)?)_packed_params\._packed_params"
+_CELL = r"(?s)(?P<path>(?:.*\.)?)_packed_weight_(?P<part>ih|hh)"
 # Every name that matches one of these patterns contains one of the marks.
 _MARKS = ("_packed_", "_all_weight_values")
 _TWICE = "packed weights of quantisation beside others of that name"
@@ -37,22 +37,22 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
     everything = "\n".join(texts)
     if not any(mark in everything for mark in _MARKS):
         return dict(found)
-    linears = {match["path"] for name in texts if (match := _LINEAR.fullmatch(name))}
+    linears = {match["path"] for name in texts if (match := re.fullmatch(_LINEAR, name))}
     idle = {f"{path}{name}" for path in linears for name in ("scale", "zero_point", "_packed_params.dtype")}
     stacks: dict[str, list[tuple[int, Any]]] = {}
     result: dict[Any, Any] = {}
     for name, value in found.items():
-        if isinstance(name, str) and (match := _STACK.fullmatch(name)):
+        if isinstance(name, str) and (match := re.fullmatch(_STACK, name)):
             stacks.setdefault(match["path"], []).append((int(match["index"]), value))
             if len(stacks[match["path"]]) == 1:
                 result[match["path"]] = None  # keeps its position
-        elif isinstance(name, str) and (match := _LINEAR.fullmatch(name)):
+        elif isinstance(name, str) and (match := re.fullmatch(_LINEAR, name)):
             weight, bias = _linear_parts(value)
             for part, tensor in (("weight", weight), ("bias", bias)):
                 if tensor is not None:
                     twice = f"{match['path']}{part}" in found
                     result[f"{match['path']}{part}"] = Unread(_TWICE) if twice else tensor
-        elif isinstance(name, str) and (match := _CELL.fullmatch(name)):
+        elif isinstance(name, str) and (match := re.fullmatch(_CELL, name)):
             weight, bias = _linear_parts(value)
             result[f"{match['path']}weight_{match['part']}"] = weight
             if bias is not None:

@@ -7,6 +7,8 @@ Source: Hugging Face's names, ``model-00001-of-00002.safetensors`` beside ``mode
 ``pytorch_model-*.bin`` (https://huggingface.co/docs/transformers/big_models).
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -14,15 +16,16 @@ from collections.abc import Callable
 
 from fastrnn.arrays import Array
 from fastrnn.errors import FormatError, brief, message, printable, quote, quote_first
+from fastrnn.importers.left_out import LeftOut
 from fastrnn.importers.source import Source
-from fastrnn.importers.state_dict import LeftOut, StateDict
+from fastrnn.importers.state_dict import StateDict
 from fastrnn.importers.unsupported import DCP
 
 MAX_INDEX = 64 * 2**20
 MAX_SHARDS = 10_000
 _SHARD = re.compile(r"(?P<stem>.*?)[-._]?(?P<number>\d{4,6})-of-(?P<count>\d{4,6})(?P<end>\..*)?", re.DOTALL)
 # What training scripts save beside the weights.
-_OTHER_FILES = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state|trainer_state).*", re.DOTALL)
+_OTHER_FILES = r"(?s)(training_args|optimizer|scheduler|scaler|rng_state|trainer_state).*"
 # Endings of weight files. A folder may hold one model in several formats; the first of these is taken.
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz")
 GIVE_THE_PATH = "Give the path of the one you want."
@@ -246,7 +249,7 @@ def _refuse_folder(source: Source, names: list[str]) -> None:
 def _weights_in(source: Source, names: list[str]) -> list[str]:
     """Return the one weight file of a folder, or all files of a numbered set; else raise FormatError."""
     expected = "a folder with one file of weights, or all parts of one"
-    weights = [name for name in names if name.endswith(ENDINGS) and not _OTHER_FILES.fullmatch(name)]
+    weights = [name for name in names if name.endswith(ENDINGS) and not re.fullmatch(_OTHER_FILES, name)]
     sets: dict[tuple[str, str, int], dict[int, str]] = {}
     for name in weights:
         match = _SHARD.fullmatch(name)

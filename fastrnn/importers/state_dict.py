@@ -1,62 +1,13 @@
-"""What `load_state_dict` returns: arrays by torch's names, and what else the file holds.
+"""What `load_state_dict` returns: arrays by torch's names, and what is known of the file."""
 
-No file is read here, except through the makers of `LeftOut`, which the caller passes.
-"""
+from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
-import numpy as np
-
 from fastrnn.arrays import Array
-from fastrnn.errors import brief
+from fastrnn.importers.left_out import FrozenDict, LeftOut
 from fastrnn.importers.parameters import unread_error
-from fastrnn.importers.parametrizations import is_parameter
-from fastrnn.importers.values import FrozenDict, StandIn
-
-
-class LeftOut(Mapping[str, Any]):
-    """Read-only values of a file by their paths in it. Each is made when it is first asked for.
-
-    Until then the file must stay as it is. If it was changed or removed meanwhile, asking for a value is an
-    OSError. A copy or a pickle holds all values.
-
-    Parameters
-    ----------
-    values : mapping of str to object
-        Those that are made already.
-    makers : mapping of str to callable, optional
-        A function for each of the others, which makes the value.
-    """
-
-    def __init__(
-        self, values: Mapping[str, Any], makers: Mapping[str, Callable[[], Any]] | None = None
-    ) -> None:
-        self._values = dict(values)
-        self._makers = dict(makers or {})
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._values:
-            self._values[name] = self._makers[name]()
-        return self._values[name]
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._makers
-        yield from (name for name in self._values if name not in self._makers)
-
-    def __len__(self) -> int:
-        return len(self._makers.keys() | self._values.keys())
-
-    def __or__(self, other: Mapping[str, Any]) -> "LeftOut":
-        if isinstance(other, LeftOut):
-            return LeftOut(self._values | other._values, self._makers | other._makers)
-        return LeftOut(self._values | dict(other), self._makers)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(brief, self))})"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return LeftOut, (dict(self),)
 
 
 class StateDict(dict[str, Array]):
@@ -116,21 +67,3 @@ class StateDict(dict[str, Array]):
     def get(self, name: Any, default: Any = None) -> Any:
         """Return the array of a name, or the default if the file has no tensor of that name."""
         return self[name] if name in self or name in self.unread else default
-
-
-def describe(value: object) -> str:
-    """Describe a plain value or a stand-in in a few words."""
-    if isinstance(value, StandIn):
-        return f"{value.name} (not {'read: ' + value.reason if value.reason else 'made'})"
-    if isinstance(value, np.ndarray):
-        return f"array {value.shape} of {value.dtype}"
-    if isinstance(value, (dict, list, tuple, frozenset)):
-        kind = type(value).__name__.removeprefix("Frozen").lower().replace("frozenset", "set")
-        if isinstance(value, dict) and any(isinstance(name, str) and is_parameter(name) for name in value):
-            kind = "another state dict"
-        return f"{kind} of {len(value)}"
-    if isinstance(value, np.generic):
-        return brief(value.item())
-    if isinstance(value, (complex, slice, range)) or type(value).__module__ in ("datetime", "decimal"):
-        return str(value)
-    return brief(value)

@@ -5,18 +5,22 @@ Views of one storage share its memory, as in torch. Nothing is copied without ne
 more memory than it has bytes. Formats are not known here.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
-from numpy.typing import NDArray
 
 from fastrnn.arrays import Array
 from fastrnn.errors import FormatError, brief, message
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 # torch's storage classes, and the dtype of their elements in the file.
 STORAGE_TYPES = {
@@ -161,7 +165,7 @@ class Storage:
         dtype: str,
         count: int,
         read: Callable[[], tuple[NDArray[np.uint8], str]] | None = None,
-        whole: "Storage | None" = None,
+        whole: Storage | None = None,
         begin: int = 0,
     ) -> None:
         self.dtype = dtype
@@ -172,7 +176,7 @@ class Storage:
         self.by_dtype: dict[str, Array] = {}
         self._content: tuple[NDArray[np.uint8], str] | None = None  # what `read` returned
 
-    def part(self, begin: int, count: int) -> "Storage":
+    def part(self, begin: int, count: int) -> Storage:
         """Return a part of this storage: `count` elements from `begin` on."""
         return Storage(self.dtype, count, None, self.whole, self.begin + begin)
 
@@ -239,8 +243,8 @@ class TensorView:
     stride: tuple[int, ...]
     dtype: str
     is_negated: bool = False
-    scale: "float | TensorView | None" = None
-    zero_point: "int | TensorView" = 0
+    scale: float | TensorView | None = None
+    zero_point: int | TensorView = 0
     axis: int = 0
 
     def array(self, where: str, name: str) -> Array:

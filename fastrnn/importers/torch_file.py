@@ -7,14 +7,15 @@ that come out are TensorViews. Which of them are weights is not decided here.
 Source: torch/serialization.py and torch/_utils.py (https://github.com/pytorch/pytorch).
 """
 
+from __future__ import annotations
+
 import io
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from typing import IO, Any, TypeAlias, cast
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrnn.errors import FormatError, brief, message
 from fastrnn.importers.archive import Archive
@@ -31,6 +32,9 @@ from fastrnn.importers.tensors import (
 )
 from fastrnn.importers.values import CALLS, Foreign, Name
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 # Bytes of the pickle in a zip archive. It holds names, shapes and small values of the program, not the
@@ -41,7 +45,7 @@ MAX_PICKLE = 256 * 2**20
 MAX_PICKLE_RATIO = 20
 FREE_PICKLE = 2**18
 
-Reader: TypeAlias = Callable[[], tuple[NDArray[np.uint8], str]]
+Reader: TypeAlias = "Callable[[], tuple[NDArray[np.uint8], str]]"
 Tensor: TypeAlias = TensorView | Unread
 
 

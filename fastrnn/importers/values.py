@@ -8,25 +8,24 @@ have been.
 No function of `CALLS` makes anything larger than its arguments. Nothing that a file names is imported here.
 """
 
+from __future__ import annotations
+
 import datetime
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from math import prod
-from typing import Any, NoReturn, TypeVar
+from typing import Any
 
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.errors import brief, message, printable
+from fastrnn.errors import brief, printable
+from fastrnn.importers.left_out import FrozenDict, FrozenList, StandIn
 from fastrnn.importers.tensors import is_shape
 
 # A value that is nested more deeply becomes a stand-in.
 MAX_DEPTH = 64
 MAX_KEY_BITS = 64  # of an integer that is hashed as a key: arbitrarily many larger ones share one hash
-
-Key = TypeVar("Key")
-Item = TypeVar("Item")
 
 
 # ---------------------------------------------------------------- what pickle_reader keeps
@@ -51,42 +50,6 @@ class Foreign:
         self.arguments = arguments
         self.state: object = None
         self.items: list[Any] = []
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class StandIn:
-    """Stands for an object that would have needed a call of the file's own code, or for a tensor not read.
-
-    The call was not made.
-
-    Attributes
-    ----------
-    name : str
-        What would have been called, such as "argparse.Namespace"; "torch.Tensor" for a tensor.
-    arguments : tuple
-        The arguments of the call.
-    state : object
-        What the object would have been filled with, often a dict of its attributes; None if nothing.
-    items : list
-        What would have been added to it if it is a kind of list or dict: the items, or pairs of key and
-        value.
-    reason : str
-        Why a tensor was not read; "" for anything else.
-    """
-
-    name: str
-    arguments: tuple[Any, ...] = ()
-    state: Any = None
-    items: Any = ()
-    reason: str = ""
-
-    def __getattr__(self, attribute: str) -> NoReturn:
-        where = f"the stand-in for {self.name}" if attribute != "name" else "StandIn"
-        hint = "The attributes that the object would have had are in `state`."
-        raise AttributeError(message(where, "one of its own attributes", brief(attribute), hint))
-
-    def __repr__(self) -> str:
-        return f"<stand-in for {self.name}{f': {self.reason}' if self.reason else ''}>"
 
 
 class OddKey:
@@ -334,31 +297,6 @@ CALLS: Mapping[str, Callable[..., object]] = {
 
 
 # ---------------------------------------------------------------- values that nobody can change
-
-
-def _refuse(self: object, *_: object, **__: object) -> NoReturn:
-    hint = "copy.deepcopy(value) makes one that can be changed."
-    raise TypeError(message("left_out", "read-only use of a value", "a change", hint))
-
-
-class FrozenList(list[Item]):
-    """A list that cannot be changed."""
-
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return list, (list(self),)
-
-
-class FrozenDict(dict[Key, Item]):
-    """A dict that cannot be changed. ``|`` makes a new one."""
-
-    __setitem__ = __delitem__ = __ior__ = _refuse
-    clear = pop = popitem = setdefault = update = _refuse
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
 
 
 class Freezer:

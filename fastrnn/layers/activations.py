@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastrnn import reference
 from fastrnn.arrays import Array, Floats
@@ -18,6 +17,9 @@ from fastrnn.layers.base import Layer, apply_rows
 from fastrnn.operators.operator import Operator
 from fastrnn.operators.stateless import RowFunction
 from fastrnn.spec import LayerSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class _RowLayer(Layer):

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from fastrnn.arrays import Array, Floats, as_plain
 from fastrnn.errors import WeightError, message, quote
@@ -17,6 +16,7 @@ from fastrnn.streaming.pool import StreamPool
 from fastrnn.streaming.stream import Stream
 
 if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
     from typing_extensions import Self
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastrnn.arrays import Floats
 from fastrnn.checks import (
@@ -16,6 +15,9 @@ from fastrnn.errors import message
 from fastrnn.layers.base import Layer, time_major
 from fastrnn.operators.signature import Signature, Trait
 from fastrnn.operators.stateless import LastStep
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class Last(Layer):

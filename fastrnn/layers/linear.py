@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastrnn.arrays import Array, Floats, as_plain
 from fastrnn.checks import (
@@ -23,6 +22,7 @@ from fastrnn.operators.stateless import Dense
 from fastrnn.spec import LayerSpec
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
     from typing_extensions import Self
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from fastrnn.arrays import Array, Floats, State, StateLike, as_plain
 from fastrnn.checks import (
@@ -30,6 +29,7 @@ from fastrnn.operators.signature import Signature, Trait
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
     from typing_extensions import Self
 
 # The type of a layer's state: h, or (h, c) for an LSTM.

@@ -12,7 +12,6 @@ from fastrnn.checks import BACKENDS, check_choice, check_flag, check_precision, 
 from fastrnn.engine.backends import pick_backend
 from fastrnn.errors import FormatError, join, message
 from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
-from fastrnn.importers.architecture import read_architecture, taken_for_granted
 from fastrnn.layers.registry import LAYERS
 from fastrnn.program.sequential import Sequential, build
 from fastrnn.saving.model_file import SavedModel, is_saved, read_model
@@ -121,6 +120,8 @@ def make_model(
         model = build_saved(where, saved, precision, threads, backend)
         model.taken_for_granted = saved.taken_for_granted
         return model
+    from fastrnn.importers.architecture import read_architecture, taken_for_granted
+
     specs = read_architecture(source, state_dict, bool(batch_first), nonlinearity)
     model = build(specs, precision, threads, backend)
     model.taken_for_granted = taken_for_granted(batch_first)

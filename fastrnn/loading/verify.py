@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from fastrnn.errors import FormatError, message
 from fastrnn.importers import FileLike, Source, load_state_dict
 from fastrnn.loading.load import build_saved, read_saved
@@ -68,7 +66,7 @@ def verify(file: FileLike) -> Verification:
         example = None
         if saved.example is not None:
             state = None if saved.example.state is None else nest_state(model, saved.example.state)
-            example = compare_example(model, replace(saved.example, state=state), build)
+            example = compare_example(model, saved.example._replace(state=state), build)
     except ValueError as error:  # a layer refuses the input, such as a softmax over a missing axis
         raise FormatError(
             message(where, "a model that takes its self-test", f"one that does not ({error})")

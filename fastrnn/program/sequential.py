@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from fastrnn.arrays import Floats, State, StateLike
 from fastrnn.checks import check_array, check_lengths, check_number, check_path
@@ -23,6 +22,9 @@ from fastrnn.saving.model_file import SavedModel, write_model
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming.pool import StreamPool
 from fastrnn.streaming.stream import Stream
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 
 class Sequential:

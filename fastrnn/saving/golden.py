@@ -7,16 +7,19 @@ does, since its input and output come from that module.
 Models are unknown here. `program.self_test` runs them.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastrnn.arrays import Array, Floats
 from fastrnn.reference import sequential_reference
 from fastrnn.spec import LayerSpec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 SEED = 20240229
 STEPS = 12
@@ -48,8 +51,7 @@ class Comparison(TypedDict):
     hint: str
 
 
-@dataclass(frozen=True)
-class Example:
+class Example(NamedTuple):
     """An input, and the output of torch's module for it.
 
     Attributes

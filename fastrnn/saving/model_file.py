@@ -5,13 +5,10 @@ their options, the tolerance of the self-test, and what was taken for granted if
 state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from __future__ import annotations
 
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from fastrnn.arrays import Array, flat_state
 from fastrnn.checks import check_number
@@ -25,8 +22,7 @@ from fastrnn.spec import GRANTED, LayerSpec
 FILE_VERSION = 1
 
 
-@dataclass(frozen=True)
-class SavedModel:
+class SavedModel(NamedTuple):
     """What a file holds.
 
     Attributes
@@ -64,6 +60,11 @@ def write_model(path: str, model: SavedModel) -> None:
     OSError
         The file cannot be written.
     """
+    import json  # late, as below: 1 ms that models of a user's own arrays do not need
+
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     tensors: dict[str, Any] = {"golden.input": model.golden_input, "golden.output": model.golden_output}
     for index, spec in enumerate(model.specs):
         tensors |= {f"layers.{index}.{name}": array for name, array in spec.tensors.items()}
@@ -100,6 +101,8 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
     FormatError
         The file is damaged, or of another version.
     """
+    import json
+
     for name, why in state_dict.unread.items():
         raise FormatError(str(unread_error(where, name, why)))
     try:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastrnn.arrays import Array, Floats, State, StateLike
 from fastrnn.checks import check_positive
@@ -16,8 +15,11 @@ from fastrnn.streaming.errors import bound_twice, wrong_ids
 from fastrnn.streaming.live_chain import LiveChain
 from fastrnn.streaming.open_streams import OpenStreams
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 # Ids in the form that compiled code takes.
-Ids: TypeAlias = Sequence[int] | Array
+Ids: TypeAlias = "Sequence[int] | Array"
 
 
 class StreamPool:

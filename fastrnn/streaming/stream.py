@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from fastrnn.arrays import Array, Floats, State, StateLike
 from fastrnn.checks import check_positive, check_rows
@@ -15,6 +14,9 @@ from fastrnn.operators.chain import LayerLike
 from fastrnn.streaming.errors import bound_twice, wrong_states
 from fastrnn.streaming.live_chain import LiveChain
 from fastrnn.streaming.stream_base import Exclusive, StreamBase, copy_arrays
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class Stream(StreamBase):

@@ -1,5 +1,7 @@
 """A run from one file to another, which can go on after an interruption."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import time
