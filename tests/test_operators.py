@@ -60,7 +60,7 @@ def test_a_model_in_compiled_code_gives_the_bits_of_its_layers(data):
     chain = Chain("here", layers)
     state = None
     for _ in range(2):
-        wanted, after = chain.run_each("here", x, chain.split_state("here", state), lengths, batch_first)
+        wanted, after = chain.run_each(x, chain.split_state("here", state), lengths, batch_first)
         got = chain.runner.call(x, state, None, lengths, batch_first)
         assert got is not None, "plain arguments were not taken"
         np.testing.assert_array_equal(got[0], wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,7 +108,7 @@ def live_specs(where: str, layers: Sequence[fastrnn.layers.Layer]) -> tuple[Laye
     ValueError
         A layer needs the whole sequence.
     """
-    live = LiveChain(where, layers).layers
+    live = cast("tuple[fastrnn.layers.Layer, ...]", LiveChain(where, layers).layers)
     return tuple(LayerSpec("Dropout") if layer.signature.gives_last else layer.spec() for layer in live)
 
 

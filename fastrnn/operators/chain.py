@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
 
 from fastrnn.arrays import Array, Floats, State, StateLike
 from fastrnn.checks import check_array
 from fastrnn.errors import brief, message
+from fastrnn.operators.operator import Operator
 from fastrnn.operators.runner import Runner
 from fastrnn.operators.signature import Signature, Trait
 
-# A layer: its call, its `signature` and its `operator`. The class, `layers.base.Layer`, is above this module.
-LayerLike: TypeAlias = Any
+
+class LayerLike(Protocol):
+    """What a chain needs of a layer. The class, `layers.base.Layer`, is above this module."""
+
+    __call__: ClassVar[Callable[..., Any]]
+
+    @property
+    def signature(self) -> Signature: ...
+
+    def operator(self, dtype: np.dtype[Any]) -> Operator | None: ...
+
+
+class StatefulLike(LayerLike, Protocol):
+    """What a chain needs of a layer that has a state."""
+
+    batch_first: bool
+    dtype: np.dtype[Any]
+
+    def pack_state(self, states: list[Floats]) -> State: ...
+
+    def run(
+        self, x: Any, state: StateLike, out: Floats | None, lengths: Any, batch_first: bool
+    ) -> tuple[Floats, State]: ...
 
 
 class Chain:
@@ -37,19 +61,22 @@ class Chain:
         There is no layer, or two neighbours do not fit.
     """
 
-    is_live = False
+    idle_traits = frozenset({Trait.IDENTITY})  # of layers that give what they take
 
     def __init__(self, where: str, layers: Iterable[LayerLike]) -> None:
         self.layers = _check_layers(where, layers)
-        self.stateful = [layer for layer in self.layers if layer.signature.states]
+        self.stateful = [cast("StatefulLike", layer) for layer in self.layers if layer.signature.states]
         self.signature = _signature(where, self.layers)
 
     @functools.cached_property
     def runner(self) -> Runner | None:
         """The runner of the chain, if every layer has an operator and all have the same dtype."""
-        idle = {Trait.IDENTITY, Trait.LAST} if self.is_live else {Trait.IDENTITY}
-        moving = [layer for layer in self.layers if layer.signature.trait not in idle or is_foreign(layer)]
-        dtypes = {layer.signature.dtype for layer in moving} - {None}
+        moving = [
+            layer
+            for layer in self.layers
+            if layer.signature.trait not in self.idle_traits or is_foreign(layer)
+        ]
+        dtypes = {dtype for layer in moving if (dtype := layer.signature.dtype) is not None}
         # Before the first layer with a dtype, rows keep the input's dtype, which is not known here.
         if not moving or len(dtypes) != 1 or moving[0].signature.dtype is None:
             return None
@@ -84,33 +111,24 @@ class Chain:
 
     def run_each(
         self,
-        where: str,
         x: Any,
         states: Sequence[StateLike],
         lengths: Array | None = None,
         batch_first: bool = False,
     ) -> tuple[Array, list[State]]:
-        """Call the layers one by one, and return the last output and all final states.
+        """Call the layers one by one on whole sequences, and return the last output and all final states.
 
-        x and lengths are as the caller gave them. A live chain gets an x that is checked already, with time
-        as its first axis whatever the layout of the layers.
+        x and lengths are as the caller gave them. The layers check them.
         """
         before, after = iter(states), []
         for layer in self.layers:
-            signature = layer.signature
-            if signature.states and self.is_live:
-                x, state = layer.run(x, next(before), None, None, False)
-                after.append(state)
-            elif signature.states:
+            if layer.signature.states:
                 x, state = layer(x, next(before), lengths=lengths)
                 after.append(state)
-            elif signature.trait is not Trait.LAST:
-                given = x
-                x = layer(x)
-                if self.is_live and is_foreign(layer):
-                    x = _check_given(where, layer, given, x)
-            elif not self.is_live:
+            elif layer.signature.trait is Trait.LAST:
                 x = layer(x, lengths=lengths, batch_first=batch_first)
+            else:
+                x = layer(x)
         return x, after
 
 
@@ -165,13 +183,13 @@ def _signature(where: str, layers: Sequence[LayerLike]) -> Signature:
     )
 
 
-def is_foreign(layer: Any) -> bool:
+def is_foreign(layer: LayerLike) -> bool:
     """Return whether the layer has a ``__call__`` from outside this package."""
     owner = next(cls for cls in type(layer).__mro__ if "__call__" in vars(cls))
     return not owner.__module__.startswith("fastrnn.")
 
 
-def _check_given(where: str, layer: Any, x: Array, y: object) -> Array:
+def check_given(where: str, layer: LayerLike, x: Array, y: object) -> Array:
     """Return the output y of a foreign layer as an array, or raise if its shape is not what x leads to.
 
     It must have as many rows as x, and the features that the layer's signature promises.
@@ -188,5 +206,5 @@ def _check_given(where: str, layer: Any, x: Array, y: object) -> Array:
     return y
 
 
-def name_of(layer: Any) -> str:
+def name_of(layer: LayerLike) -> str:
     return f"{type(layer).__module__}.{type(layer).__qualname__}"

@@ -80,7 +80,7 @@ class Sequential:
                 raise TypeError(message("Sequential", "layers of fastrnn", brief(layer)))
             flat += layer.layers if isinstance(layer, Sequential) else [layer]
         self._chain = Chain("Sequential", flat)
-        self.layers: tuple[Layer, ...] = self._chain.layers
+        self.layers: tuple[Layer, ...] = tuple(flat)
         self.signature = self._chain.signature
         self.features_in, self.features_out = self.signature.features_in, self.signature.features_out
         layouts = {layer.batch_first for layer in self._chain.stateful}
@@ -128,7 +128,7 @@ class Sequential:
         before = self._chain.split_state("Sequential", state)
         if lengths is not None:
             lengths = self._check_lengths(x, lengths)
-        y, after = self._chain.run_each("Sequential", x, before, lengths, self.batch_first)
+        y, after = self._chain.run_each(x, before, lengths, self.batch_first)
         return y, join_state(after)
 
     def _check_lengths(self, x: ArrayLike, lengths: ArrayLike) -> NDArray[np.intp]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from fastrnn.arrays import Array, Floats, StateLike, as_plain, flat_state
 from fastrnn.checks import check_array, check_out, check_state, check_tokens
 from fastrnn.errors import message
-from fastrnn.operators.chain import Chain, LayerLike, is_foreign, name_of
+from fastrnn.operators.chain import Chain, LayerLike, StatefulLike, check_given, is_foreign, name_of
 from fastrnn.operators.signature import Trait
 
 
@@ -25,7 +25,8 @@ class LiveChain(Chain):
         An argument is not a layer, or a recurrent layer has a ``__call__`` from outside the package.
     """
 
-    is_live = True
+    # Every step is the last so far.
+    idle_traits = frozenset({Trait.IDENTITY, Trait.LAST})
 
     def __init__(self, where: str, layers: Sequence[LayerLike]) -> None:
         super().__init__(where, layers)
@@ -91,7 +92,7 @@ class LiveChain(Chain):
         The shape is (layers, B, columns), or (layers, columns) with ``batch_size`` None.
         """
         return [
-            (shape, layer.signature.dtype)
+            (shape, layer.dtype)
             for layer in self.stateful
             for shape in layer.signature.state_shapes(batch_size).values()
         ]
@@ -112,13 +113,20 @@ class LiveChain(Chain):
         return check_out(where, out, self.out_shape(x), self.out_dtype(x), [x])
 
     def run(self, where: str, x: Array, states: Sequence[Floats], out: Array | None) -> Array:
-        """Call the layers one by one on x (T, ...), and update the arrays of all states in place.
+        """Call the layers one by one on checked x (T, ...), and update the arrays of all states in place.
 
-        An empty x calls none.
+        Time is the first axis, whatever the layout of the layers. An empty x calls none.
         """
         if not x.size:
             return np.empty(self.out_shape(x), self.out_dtype(x)) if out is None else out
-        y, after = self.run_each(where, x, self.split_state(where, self.nest_state(states)))
+        before, after = iter(self.split_state(where, self.nest_state(states))), []
+        y: Any = x
+        for layer in self.layers:
+            if layer.signature.states:
+                y, state = cast("StatefulLike", layer).run(y, next(before), None, None, False)
+                after.append(state)
+            elif layer.signature.trait is not Trait.LAST:
+                y = check_given(where, layer, y, layer(y)) if is_foreign(layer) else layer(y)
         for array, value in zip(states, flat_state(after), strict=True):
             array[...] = value
         if out is None:
