@@ -243,6 +243,16 @@ def test_token_out_of_range_is_named():
     assert layer(np.zeros((0, 3), int)).shape == (0, 3, 4)
 
 
+@pytest.mark.parametrize("dtype", (np.int8, np.int32, np.uint16, np.uint64, ">i8"))
+def test_tokens_may_be_integers_of_any_dtype(rng, dtype):
+    weight = rng.standard_normal((5, 3))
+    tokens = np.array([[4, 0], [1, 1]]).astype(dtype)
+    embedding = fastrnn.Embedding.from_state_dict({"weight": weight}, precision="float64")
+    np.testing.assert_array_equal(embedding(tokens), weight[tokens.astype(int)])
+    np.testing.assert_array_equal(embedding(tokens[0, 0]), weight[4])
+    np.testing.assert_array_equal(fastrnn.OneHot(5)(tokens), np.eye(5)[tokens.astype(int)])
+
+
 def test_one_hot_is_one_at_the_token():
     np.testing.assert_array_equal(fastrnn.OneHot(3)([[2, 0]]), [[[0, 0, 1], [1, 0, 0]]])
 

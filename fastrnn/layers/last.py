@@ -70,6 +70,7 @@ class Last(Layer):
             raise ValueError(message("Last", f"x of shape {layout} or, unbatched, (T, F)", f"{x.shape}"))
         steps = time_major(x, batch_first)
         T, B = steps.shape[:2]
+        # NumPy, since both only copy, and the operator needs a plan of rows in the order of their lengths.
         if lengths is None:
             rows = steps[-1].copy()
         else:

@@ -74,6 +74,7 @@ class OneHot(Layer):
             ``tokens`` does not hold integers.
         """
         tokens = check_tokens("OneHot", tokens, self.num_classes)
+        # NumPy, whose zeros above 32 MB are pages that nothing has to write. The operator writes each zero.
         out = np.zeros((*tokens.shape, self.num_classes), self.dtype)
         np.put_along_axis(out, tokens[..., None].astype(np.intp), 1, axis=-1)
         return out
@@ -157,7 +158,9 @@ class Embedding(Layer):
         TypeError
             ``tokens`` does not hold integers.
         """
-        rows: Floats = self.weight[check_tokens("Embedding", tokens, self.num_embeddings)]
+        tokens = check_tokens("Embedding", tokens, self.num_embeddings).astype(np.intp, copy=False)
+        # NumPy, since both only copy, and the operator needs an output made beforehand.
+        rows: Floats = self.weight.take(tokens, axis=0)
         return rows
 
     def operator(self, dtype: np.dtype[Any]) -> TokenRows:
