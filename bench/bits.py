@@ -120,5 +120,5 @@ def _digest(outputs):
 
 def _arrays(outputs):
     if isinstance(outputs, (list, tuple)):
-        return [array for part in outputs for array in _arrays(part)]
+        return [array for one in outputs for array in _arrays(one)]
     return [np.asarray(outputs)]

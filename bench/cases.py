@@ -117,10 +117,10 @@ class Case:
 
     # ---------------------------------------------------------------- what the machine has to do
 
-    def _sizes(self, part):
+    def _sizes(self, beginning):
         """How many numbers the matrices of one kind have, for each layer and direction."""
         shapes = self.shape().tensor_shapes()
-        return [int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(part)]
+        return [int(np.prod(shape)) for name, shape in shapes.items() if name.startswith(beginning)]
 
     def flops(self):
         """Floating-point operations of all products with weights. A multiply-add counts as two."""

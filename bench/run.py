@@ -144,9 +144,9 @@ def _judge_threads(entry, is_busy):
 def _judge_pool(entry, entries):
     """Add the times of the same streams in other ways, over a step of the pool; and the missed targets."""
     times = {name: record.get("microseconds") for name, record in entry["engines"].items()}
-    lone = [e for e in entries if e["name"] == entry["name"].partition(",")[0] + ", step"]
-    if lone:
-        times["a lone stream"] = entry["B"] * lone[0]["engines"]["fastrnn"]["microseconds"]
+    steps = [e for e in entries if e["name"] == entry["name"].partition(",")[0] + ", step"]
+    if steps:
+        times["a lone stream"] = entry["B"] * steps[0]["engines"]["fastrnn"]["microseconds"]
     ours = times.pop("fastrnn")
     entry["pool"] = {name: time / ours for name, time in times.items() if time}
     entry["pool_missed"] = []

@@ -34,5 +34,5 @@ def flat_state(state: Any) -> list[Array]:
     if state is None:
         return []
     if isinstance(state, (tuple, list)):
-        return [array for part in state for array in flat_state(part)]
+        return [array for one in state for array in flat_state(one)]
     return [np.asarray(state)]

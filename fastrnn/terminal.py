@@ -64,8 +64,8 @@ def _table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: i
         widths = [min(own, widest) for own in widths]
     for row in (columns, *rows):
         cells = [_wrapped(text, own) for text, own in zip(row, widths, strict=True)]
-        for parts in zip_longest(*cells, fillvalue=""):
-            yield GAP.join(map(str.ljust, parts, widths)).rstrip()
+        for lines in zip_longest(*cells, fillvalue=""):
+            yield GAP.join(map(str.ljust, lines, widths)).rstrip()
 
 
 def _widest(widths: Sequence[int], room: int) -> int:
@@ -81,7 +81,7 @@ def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) 
     for first, *rest in rows:
         yield from _wrapped(first, width)
         for name, text in zip(columns[1:], rest, strict=True):
-            yield from (GAP + part for part in _wrapped(f"{name}: {text}", width - len(GAP)))
+            yield from (GAP + line for line in _wrapped(f"{name}: {text}", width - len(GAP)))
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -173,14 +173,14 @@ class _Builder:
 def _matrices(spec: LayerSpec, shape: RecurrentSpec, layer: int) -> Iterator[Array]:
     """W, R and B of a node: the tensors of a layer's directions (D, ...), with gates in ONNX's order."""
 
-    def gathered(part: str) -> Array:
+    def gathered(name: str) -> Array:
         D = shape.directions
         arrays = []
         for suffix in shape.suffixes()[layer * D : (layer + 1) * D]:
-            if not shape.bias and part.startswith("bias"):
+            if not shape.bias and name.startswith("bias"):
                 arrays.append(np.zeros(GATES[shape.kind] * shape.hidden_size, np.float32))
                 continue
-            gates = np.split(spec.tensors[f"{part}{suffix}"], GATES[shape.kind])
+            gates = np.split(spec.tensors[f"{name}{suffix}"], GATES[shape.kind])
             arrays.append(np.concatenate([gates[gate] for gate in ORDER[shape.kind]]))
         return np.stack(arrays)
 

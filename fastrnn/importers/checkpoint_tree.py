@@ -102,7 +102,7 @@ def children(value: object) -> Iterator[tuple[Any, object]]:
 
 def dotted(path: Path) -> str:
     """Return a path as text, its keys with dots between them. Long keys are cut."""
-    return ".".join(part if len(part) <= MAX_NAME else f"{part[:MAX_NAME]}..." for part in map(_text, path))
+    return ".".join(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}..." for name in map(_text, path))
 
 
 def _text(name: Any) -> str:
@@ -124,9 +124,9 @@ def find_path(root: object, key: str) -> Path | None:
     return () if key == "" else _find(root, key.split("."), 0, set())
 
 
-def _find(value: object, parts: list[str], begin: int, failed: set[tuple[int, int]]) -> Path | None:
-    """Return the path of the parts from `begin` on. `failed` keeps anything from being tried twice."""
-    if begin == len(parts):
+def _find(value: object, names: list[str], begin: int, failed: set[tuple[int, int]]) -> Path | None:
+    """Return the path of the names from `begin` on. `failed` keeps anything from being tried twice."""
+    if begin == len(names):
         return ()
     if (id(value), begin) in failed:
         return None
@@ -134,9 +134,9 @@ def _find(value: object, parts: list[str], begin: int, failed: set[tuple[int, in
     for name, item in children(value):
         if isinstance(name, str) or (isinstance(name, int) and str(name) not in by_text):
             by_text[str(name)] = (name, item)
-    for end in range(len(parts), begin, -1):
-        name, item = by_text.get(".".join(parts[begin:end]), (None, None))
-        if name is not None and (rest := _find(item, parts, end, failed)) is not None:
+    for end in range(len(names), begin, -1):
+        name, item = by_text.get(".".join(names[begin:end]), (None, None))
+        if name is not None and (rest := _find(item, names, end, failed)) is not None:
             return (name, *rest)
     failed.add((id(value), begin))
     return None

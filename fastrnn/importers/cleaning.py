@@ -66,4 +66,4 @@ def _wrappers_before(name: str) -> int:
 
 
 def _without_inner(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in INNER_WRAPPERS)
+    return ".".join(word for word in name.split(".") if word not in INNER_WRAPPERS)

@@ -44,10 +44,10 @@ def is_dangerous(module: str, name: str) -> bool:
     """Whether a pickle that names this callable is meant to run code.
 
     A name with dots reaches through modules: "os.system" in the module "os.path" is os.path.os.system. So
-    every run of its parts is looked up.
+    every run of its words is looked up.
     """
-    parts = name.split(".")[:MAX_PARTS]
-    whole = [module, *parts]
+    words = name.split(".")[:MAX_PARTS]
+    whole = [module, *words]
     reached = {".".join(whole[: end + 1]) for end in range(1, len(whole))}
-    reached |= {".".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 2, len(parts) + 1)}
+    reached |= {".".join(words[i:j]) for i in range(len(words)) for j in range(i + 2, len(words) + 1)}
     return any(text in NAMES or text.partition(".")[0] in MODULES for text in reached)

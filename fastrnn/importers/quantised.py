@@ -75,13 +75,13 @@ def unpack(found: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _stack(path: str, cells: list[Any]) -> dict[str, Any]:
     """Return the tensors of a stack of layers and directions by torch's names."""
-    parts = [_cell_parts(cell) for cell in cells]
-    directions = _directions(parts)
+    tensors = [_cell_parts(cell) for cell in cells]
+    directions = _directions(tensors)
     if directions is None:
         why = "packed weights of dynamic quantisation, which may be two layers or two directions"
         return {f"{path}weight_ih_l0": Unread(why)}
     result: dict[str, Any] = {}
-    for index, cell in enumerate(parts):
+    for index, cell in enumerate(tensors):
         suffix = f"_l{index // directions}{'_reverse' if index % directions else ''}"
         result |= {f"{path}{name}{suffix}": tensor for name, tensor in cell.items()}
     return result
@@ -94,7 +94,7 @@ def _cell_parts(value: Any) -> dict[str, Any]:
             # the biases, doubles and integers that are not weights, and the two packed matrices
             match rest:
                 case [list(biases), *_, list(packed)] if len(packed) == 2:
-                    weights = [_linear_parts(part) for part in packed]
+                    weights = [_linear_parts(one) for one in packed]
                     inner = [bias for _, bias in weights]
                     biases = biases if len(biases) == 2 else inner
                     names = ("ih", "hh")
@@ -120,15 +120,15 @@ def _linear_parts(value: Any) -> tuple[Any, Any]:
     return Unread("packed weights of quantisation in an unknown form"), None
 
 
-def _directions(parts: list[dict[str, Any]]) -> int | None:
+def _directions(cells: list[dict[str, Any]]) -> int | None:
     """Return the number of directions, 1 or 2, that fits the columns; None if both fit."""
-    if any(not isinstance(cell.get("weight_ih"), TensorView) for cell in parts) or len(parts) % 2:
+    if any(not isinstance(cell.get("weight_ih"), TensorView) for cell in cells) or len(cells) % 2:
         return 1
-    matrices = [cell.get(name) for cell in parts for name in ("weight_ih", "weight_hh")]
+    matrices = [cell.get(name) for cell in cells for name in ("weight_ih", "weight_hh")]
     if not all(isinstance(matrix, TensorView) and len(matrix.size) == 2 for matrix in matrices):
         return None
-    columns = [cell["weight_ih"].size[-1] for cell in parts]
-    hidden = parts[0]["weight_hh"].size[-1]
+    columns = [cell["weight_ih"].size[-1] for cell in cells]
+    hidden = cells[0]["weight_hh"].size[-1]
     fits = [
         directions
         for directions in (1, 2)

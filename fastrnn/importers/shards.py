@@ -137,41 +137,41 @@ def read_whole(source: Source, read: Callable[[Source], StateDict]) -> StateDict
     files = files_of(source)
     if not files:
         return None
-    parts: list[tuple[Source, set[str] | None]]
+    shards: list[tuple[Source, set[str] | None]]
     if isinstance(files, list):
-        parts = [(file, None) for file in files]
+        shards = [(file, None) for file in files]
     else:
-        parts = [(Source(path), set(names)) for path, names in files.items()]
-    if len(parts) == 1 and parts[0][1] is None:
-        return read(parts[0][0])
-    return _joined(source, [(file, read(file), names) for file, names in parts])
+        shards = [(Source(path), set(names)) for path, names in files.items()]
+    if len(shards) == 1 and shards[0][1] is None:
+        return read(shards[0][0])
+    return _joined(source, [(file, read(file), names) for file, names in shards])
 
 
-def _joined(source: Source, parts: list[tuple[Source, StateDict, set[str] | None]]) -> StateDict:
-    """Join the state dicts of all parts. Each has the names that the index gives it, or None for all."""
+def _joined(source: Source, shards: list[tuple[Source, StateDict, set[str] | None]]) -> StateDict:
+    """Join the state dicts of all shards. Each has the names that the index gives it, or None for all."""
     arrays: dict[str, Array] = {}
     unread: dict[str, str] = {}
     left_out = LeftOut({})
     metadata: dict[str, str] = {}
-    given = {name: file for file, _, names in parts for name in names or ()}
-    for file, part, names in parts:
+    given = {name: file for file, _, names in shards for name in names or ()}
+    for file, shard, names in shards:
         if names is not None:
-            missing = sorted(names - part.keys() - part.unread.keys())
+            missing = sorted(names - shard.keys() - shard.unread.keys())
             if missing:
                 got = f"{len(missing)} missing, for example {quote(missing[:3])}"
                 raise FormatError(message(file.where, f"the tensors that {source.where} lists", got))
-        twice = sorted(arrays.keys() & part.keys())
+        twice = sorted(arrays.keys() & shard.keys())
         if twice and names is None:
             raise FormatError(message(file.where, "each tensor in one part", f"{quote(twice[:3])} in two"))
-        for name, array in part.items():
+        for name, array in shard.items():
             # A tensor that the index does not list is still a part of the model.
             if given.get(name, file) is file:
                 arrays[name] = array
-        unread |= part.unread
-        left_out |= part.left_out
-        metadata |= part.metadata
-    kind = f"{parts[0][1].file_format}, {len(parts)} files"
-    others = tuple(dict.fromkeys(other for _, part, _ in parts for other in part.others))
+        unread |= shard.unread
+        left_out |= shard.left_out
+        metadata |= shard.metadata
+    kind = f"{shards[0][1].file_format}, {len(shards)} files"
+    others = tuple(dict.fromkeys(other for _, shard, _ in shards for other in shard.others))
     return StateDict(arrays, kind, "", left_out, metadata, unread=unread, others=others)
 
 

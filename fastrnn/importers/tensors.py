@@ -307,10 +307,12 @@ class TensorView:
 
     def _dequantised(self, array: Array, where: str, name: str) -> Array:
         """Return the float32 values of quantised elements: scale * (element - zero point)."""
-        parts = {"scale": self.scale, "zero point": self.zero_point}
+        given = {"scale": self.scale, "zero point": self.zero_point}
         scale, zero_point = (
-            part.array(where, f"{name}'s {what}") if isinstance(part, TensorView) else np.float64(part or 0)
-            for what, part in parts.items()
+            value.array(where, f"{name}'s {what}")
+            if isinstance(value, TensorView)
+            else np.float64(value or 0)
+            for what, value in given.items()
         )
         shape = [1] * array.ndim
         if scale.ndim or zero_point.ndim:

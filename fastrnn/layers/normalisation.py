@@ -69,9 +69,9 @@ class LayerNorm(Layer):
         table = row_table(self.dtype)
         self._function: RowFunction | None = None
         if table is not None:
-            parts = self.tensors.get("weight"), self.tensors.get("bias")
+            weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
             self._function = RowFunction(
-                "LayerNorm", self.dtype.name, table, self.normalized_shape, *parts, self.eps
+                "LayerNorm", self.dtype.name, table, self.normalized_shape, weight, bias, self.eps
             )
 
     @classmethod

@@ -84,7 +84,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
                 shape.cell,
                 self.tensors[f"weight_ih{suffix}"],
                 self.tensors[f"weight_hh{suffix}"],
-                *(self.tensors.get(part + suffix) for part in ("bias_ih", "bias_hh", "weight_hr")),
+                *(self.tensors.get(name + suffix) for name in ("bias_ih", "bias_hh", "weight_hr")),
             )
             for suffix in shape.suffixes()
         ]

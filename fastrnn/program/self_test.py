@@ -130,7 +130,7 @@ def _allowed(model: Sequential, output: Floats, example: Example, make: Maker) -
         return example.tolerance
     specs = [layer.spec() for layer in model.layers]
     precision = "float64" if output.dtype == example.y.dtype == np.float64 else "float32"
-    wide, moved = (_run(make(parts, "float64"), example) for parts in (specs, rounded(specs)))
+    wide, moved = (_run(make(layers, "float64"), example) for layers in (specs, rounded(specs)))
     assert wide is not None and moved is not None
     return tolerance(wide, moved, precision)
 

@@ -115,14 +115,14 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
             raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
         if granted is not None and not (isinstance(granted, list) and set(granted) <= GRANTED.keys()):
             raise TypeError(f"taken_for_granted is {brief(granted)}")
-        parts: dict[str, dict[str, Array]] = {
+        tensors: dict[str, dict[str, Array]] = {
             "golden": {},
             "example": {},
             **{f"layers.{index}": {} for index in range(len(entries))},
         }
         for name, array in state_dict.items():
             path, _, key = name.rpartition(".")
-            parts[path][key] = array
+            tensors[path][key] = array
         specs = []
         for index, entry in enumerate(entries):
             kind, options = entry["kind"], entry["options"]
@@ -131,14 +131,14 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
             strange = [brief(name) for name in options if name not in option_names[kind]]
             if strange:
                 raise FormatError(message(where, f"options of {kind}", join(strange)))
-            specs.append(LayerSpec(kind, options, parts[f"layers.{index}"]))
-        example = _read_example(parts["example"], description.get("example_tolerance"))
+            specs.append(LayerSpec(kind, options, tensors[f"layers.{index}"]))
+        example = _read_example(tensors["example"], description.get("example_tolerance"))
     except FormatError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         got = f"{type(error).__name__}: {error}"
         raise FormatError(message(where, "the description of a saved model", got)) from error
-    golden = parts["golden"]
+    golden = tensors["golden"]
     granted = None if granted is None else tuple(granted)
     return SavedModel(specs, golden.get("input"), golden.get("output"), tolerance, example, granted)
 

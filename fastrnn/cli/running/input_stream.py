@@ -108,7 +108,7 @@ class InputStream:
                 break
             n = min(len(self._rest) // size, most if wanted is None else min(most, wanted - self.count))
             if n:
-                array = np.frombuffer(self._take(n * size), self.header.dtype)
+                array = np.frombuffer(self._pop(n * size), self.header.dtype)
                 self.count += n
                 yield array.reshape(n, *item).astype(self.header.dtype.newbyteorder("="), copy=False)
         self._check_end(wanted, size)
@@ -140,7 +140,7 @@ class InputStream:
         self._rest += data
         return bool(data)
 
-    def _take(self, size: int) -> bytes:
+    def _pop(self, size: int) -> bytes:
         taken = bytes(memoryview(self._rest)[:size])
         del self._rest[:size]
         return taken
@@ -185,7 +185,7 @@ class InputStream:
         if dtype.kind not in "fiub":
             got = "pickled objects" if dtype.hasobject else f"{dtype}"
             raise FormatError(message(WHERE, "real numbers", got))
-        self._take(size)
+        self._pop(size)
         return Header(with_features(self.model, shape), dtype, is_fortran and len(shape) > 1, False)
 
     def _need(self, size: int) -> None:

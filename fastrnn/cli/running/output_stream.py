@@ -105,4 +105,4 @@ class OutputStream:
 
     def states(self) -> dict[str, Array]:
         """The states of rows. {} where rows had none of their own."""
-        return {name: np.concatenate(parts, axis=1) for name, parts in self._states.items()}
+        return {name: np.concatenate(arrays, axis=1) for name, arrays in self._states.items()}

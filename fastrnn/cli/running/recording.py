@@ -161,13 +161,13 @@ def _cut(
     if not 0 <= begin < end <= n:
         got = ":".join("" if bound is None else str(bound) for bound in (rows.start, rows.stop))
         raise ValueError(message(where, f"at least one of the {layout.unit} 0:{n}", got))
-    part = slice(begin, end)
+    chosen = slice(begin, end)
     if layout.row_axis is None:
-        return x[part], lengths, state
+        return x[chosen], lengths, state
     return (
-        x[part] if layout.row_axis == 0 else x[:, part],
-        None if lengths is None else lengths[part],
-        tuple(array[:, part] for array in state),
+        x[chosen] if layout.row_axis == 0 else x[:, chosen],
+        None if lengths is None else lengths[chosen],
+        tuple(array[:, chosen] for array in state),
     )
 
 
