@@ -237,6 +237,64 @@ def test_threads_share_a_pool(rng):
     assert len(pool) == 0
 
 
+def test_a_pool_answers_while_other_threads_use_it(rng):
+    """What needs no turn, and what does: each answer was true at some moment of the call."""
+    pool = random_model(rng, "GRU", is_deep=False).pool(1)
+    kept = [pool.open() for _ in range(2)]
+    x = np.ones((1, 5), np.float32)
+
+    def work(index):
+        for _ in range(50):
+            if index % 2:
+                own = [pool.open() for _ in range(3)]
+                pool.step(own[:1], x)
+                for stream in own:
+                    pool.close(stream)
+            else:
+                assert 2 <= len(pool) <= 2 + 3 * 4
+                assert pool.capacity >= len(kept)
+                assert set(kept) <= set(pool.ids()) and kept[0] in pool
+                assert pool._streams.waiting <= 8
+
+    assert in_threads(8, work) == []
+    assert sorted(pool.ids()) == sorted(kept)
+
+
+def _brings_back(stream):
+    """Whether threads that set the whole state have a torn stream one at a time."""
+    inside, most, answers = [], [], []
+
+    def work(index):
+        for _ in range(200):
+            try:
+                with Exclusive(stream, "reset", sets_all=True):
+                    inside.append(index)
+                    most.append(len(inside))
+                    inside.remove(index)
+            except RuntimeError as error:
+                answers.append(str(error))
+
+    raised = in_threads(4, work)
+    wanted = {"Stream.reset: expected one thread at a time, got a second one."}
+    return raised == [] and {*most} == {1} and {*answers} <= wanted
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_one_thread_at_a_time_brings_back_a_torn_stream(rng):
+    """The child of a fork may have several that try."""
+    stream = random_model(rng, is_deep=False).stream()
+    with Exclusive(stream, "run"):
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                status = not _brings_back(stream)
+            finally:
+                os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 STREAM_METHODS = {
     "step": lambda stream, x: stream.step(x[0]),
     "run": lambda stream, x: stream.run(x.tolist()),

@@ -23,9 +23,13 @@ cdef class Workspace:
 
     cdef int reserve(self, size_t size) except -1:
         """Have this many bytes at least. Where it had fewer, what was in it is lost."""
+        cdef void *before
         if size > self.size:
-            PyMem_RawFree(self.memory)
+            before = self.memory
             self.size = 0
+            self.memory = NULL
+            # Not earlier: if another thread forks now, the child must not free it again.
+            PyMem_RawFree(before)
             self.memory = PyMem_RawMalloc(size + FRNN_LINE)
             if self.memory == NULL:
                 raise MemoryError(f"fastrnn: expected {size} bytes of memory for a call, got none.")

@@ -5,10 +5,12 @@ computes. In the order of reading:
 
     live_chain           whether layers can be live, and how arguments become plain arrays
     stream, stream_base  Stream, and its compiled steps
+    stream_holder        which thread has a stream
     pool, open_streams   StreamPool, and its compiled part
     caller_queue         which of the callers of a pool has the next turn
     ids                  which ids are open
     state_records        where the states of a pool lie: memory, growth, copies
     groups               streams of a pool that are stepped together
+    atomics              numbers that several threads read and write
     errors               what streams and pools raise
 """

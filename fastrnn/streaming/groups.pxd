@@ -3,7 +3,7 @@
 This is the one place where pools use the runner. The functions are inline since one module alone uses them.
 """
 
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy
 
@@ -14,6 +14,7 @@ from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share
 from fastrnn.operators.runner cimport (
     SWEEP_ROWS, Runner, Path, Run, RunSpace, fit_steps, steps_ns, steps_room, place_records, run_path,
 )
+from fastrnn.streaming.atomics cimport order_writes
 from fastrnn.streaming.state_records cimport Records
 
 
@@ -59,18 +60,22 @@ cdef struct Groups:
 
 cdef inline bint make_room(Room *room, Py_ssize_t n) noexcept nogil:
     """Have room for a call of n streams; False where there is no memory."""
-    cdef void *memory
+    cdef Room larger, before
     if n <= room.n:
         return True
-    memory = PyMem_RawRealloc(room.slots, n * sizeof(Py_ssize_t))
-    if memory == NULL:
+    before = room[0]
+    larger.slots = <Py_ssize_t *>PyMem_RawMalloc(n * sizeof(Py_ssize_t))
+    larger.steps = <Steps *>PyMem_RawMalloc(n * sizeof(Steps))
+    if larger.slots == NULL or larger.steps == NULL:
+        free_room(&larger)
         return False
-    room.slots = <Py_ssize_t *>memory
-    memory = PyMem_RawRealloc(room.steps, n * sizeof(Steps))
-    if memory == NULL:
-        return False
-    room.steps = <Steps *>memory
+    # In this order: if another thread forks now, the pool of the child goes on with what is written.
+    room.slots = larger.slots
+    room.steps = larger.steps
+    order_writes()
     room.n = n
+    order_writes()
+    free_room(&before)
     return True
 
 

@@ -3,13 +3,17 @@
 An id is a slot, in its lowest bits, and above it how often the slot was given out before. So an id that is
 closed never comes back. The count begins at a random number, the pool's tag, so that ids of one pool do not
 fit another by chance. The functions are inline since one module alone uses them.
+
+Whoever has the pool's turn alone touches all of this (caller_queue.pxd), but for two numbers that anybody may
+read: how many slots there are, and how many streams are open.
 """
 
-from cpython.mem cimport PyMem_RawFree, PyMem_RawRealloc
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport int64_t, uint32_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastrnn.engine.plain_arrays cimport is_whole
+from fastrnn.streaming.atomics cimport Atomic, load, order_writes, read_once, store
 
 
 cdef extern from "Python.h":
@@ -41,7 +45,8 @@ cdef struct Slot:
 cdef struct Ids:
     # Begins as zeros, but for the tag.
     Slot *slots                 # (capacity,)
-    Py_ssize_t capacity, opened, vacancies
+    Atomic capacity, opened
+    Py_ssize_t vacancies
     int64_t tag
     int64_t call
 
@@ -84,18 +89,23 @@ cdef inline int64_t id_of(const Ids *ids, Py_ssize_t slot) noexcept nogil:
 cdef inline bint grow_ids(Ids *ids, Py_ssize_t capacity) noexcept nogil:
     """Have this many slots, more than there were. False: there is no memory, and nothing has changed."""
     cdef Slot *slots
-    cdef Py_ssize_t slot
+    cdef Slot *before = ids.slots
+    cdef Py_ssize_t slot, present = load(&ids.capacity)
     if <int64_t>capacity >> SLOT_BITS:
         return False
-    slots = <Slot *>PyMem_RawRealloc(ids.slots, capacity * sizeof(Slot))
+    slots = <Slot *>PyMem_RawMalloc(capacity * sizeof(Slot))
     if slots == NULL:
         return False
+    if present > 0:
+        memcpy(slots, before, present * sizeof(Slot))
+    memset(slots + present, 0, (capacity - present) * sizeof(Slot))
     ids.slots = slots
-    memset(slots + ids.capacity, 0, (capacity - ids.capacity) * sizeof(Slot))
-    for slot in range(capacity - 1, ids.capacity - 1, -1):
+    for slot in range(capacity - 1, present - 1, -1):
         slots[slot].uses = ids.tag
         vacate(ids, slot)
-    ids.capacity = capacity
+    store(&ids.capacity, capacity)
+    # Last: the child of a fork frees what is in `ids`, and must not free it again.
+    PyMem_RawFree(before)
     return True
 
 
@@ -115,14 +125,14 @@ cdef inline Py_ssize_t open_slot(Ids *ids) noexcept nogil:
     ids.vacancies -= 1
     slot = ids.slots[ids.vacancies].vacant
     ids.slots[slot].is_open = True
-    ids.opened += 1
+    store(&ids.opened, load(&ids.opened) + 1)
     return slot
 
 
 cdef inline void close_slot(Ids *ids, Py_ssize_t slot) noexcept nogil:
     ids.slots[slot].is_open = False
     ids.slots[slot].uses += 1
-    ids.opened -= 1
+    store(&ids.opened, load(&ids.opened) - 1)
     if ids.slots[slot].uses < MOST_USES:
         vacate(ids, slot)
 
@@ -131,15 +141,17 @@ cdef inline Fault find_slots(
     Ids *ids, const int64_t *numbers, Py_ssize_t n, Py_ssize_t *slots, Py_ssize_t *index,
 ) noexcept nogil:
     """The slots of n ids; or the fault of the first id that is not open or comes twice, and its index."""
-    cdef Py_ssize_t i, slot
+    cdef Py_ssize_t i, slot, capacity = load(&ids.capacity)
     cdef int64_t id
     cdef Slot *found
     ids.call += 1
+    # No slot names a call that is still to come, in the child of a fork either.
+    order_writes()
     for i in range(n):
         index[0] = i
-        id = numbers[i]
+        id = read_once(numbers + i)
         slot = slot_of(id)
-        if slot >= ids.capacity:
+        if slot >= capacity:
             return UNKNOWN
         found = &ids.slots[slot]
         if not found.is_open or found.uses != uses_of(id):
@@ -154,7 +166,7 @@ cdef inline Fault find_slots(
 cdef inline void list_open(const Ids *ids, int64_t *numbers, Py_ssize_t *slots) noexcept nogil:
     """Write down the ids and the slots of all open streams; either may be NULL."""
     cdef Py_ssize_t slot, n = 0
-    for slot in range(ids.capacity):
+    for slot in range(load(&ids.capacity)):
         if ids.slots[slot].is_open:
             if numbers != NULL:
                 numbers[n] = id_of(ids, slot)
@@ -166,7 +178,7 @@ cdef inline void list_open(const Ids *ids, int64_t *numbers, Py_ssize_t *slots) 
 cdef inline void list_uses(const Ids *ids, int64_t *uses) noexcept nogil:
     """Write down how often each slot was given out."""
     cdef Py_ssize_t slot
-    for slot in range(ids.capacity):
+    for slot in range(load(&ids.capacity)):
         uses[slot] = ids.slots[slot].uses
 
 
@@ -174,16 +186,16 @@ cdef inline void restore_ids(
     Ids *ids, const int64_t *uses, const Py_ssize_t *slots, Py_ssize_t n,
 ) noexcept nogil:
     """Set how often each slot was given out, and which n of them are open."""
-    cdef Py_ssize_t slot, i
+    cdef Py_ssize_t slot, i, capacity = load(&ids.capacity)
     ids.vacancies = 0
-    ids.opened = n
+    store(&ids.opened, n)
     ids.tag = MOST_USES - 1
-    for slot in range(ids.capacity):
+    for slot in range(capacity):
         ids.tag = min(ids.tag, uses[slot])
         ids.slots[slot].uses = uses[slot]
         ids.slots[slot].is_open = False
     for i in range(n):
         ids.slots[slots[i]].is_open = True
-    for slot in range(ids.capacity - 1, -1, -1):
+    for slot in range(capacity - 1, -1, -1):
         if not ids.slots[slot].is_open and uses[slot] < MOST_USES:
             vacate(ids, slot)

@@ -16,6 +16,7 @@ from libc.stdint cimport int64_t
 
 from fastrnn.engine.plain_arrays cimport are_tokens, is_apart, is_plain, is_whole
 from fastrnn.operators.runner cimport Runner
+from fastrnn.streaming.atomics cimport load
 from fastrnn.streaming.groups cimport (
     Groups, Room, Steps, divide, free_room, largest_run, make_room, new_spaces, run_groups, sort_steps,
 )
@@ -24,7 +25,7 @@ from fastrnn.streaming.ids cimport (
     list_open, list_uses, open_slot, read_ids, restore_ids, tag_of,
 )
 from fastrnn.streaming.caller_queue cimport (
-    GRANTED, NESTED, TORN, Answer, Queue, close_queue, count_callers, enter, leave, open_queue,
+    GRANTED, NESTED, TORN, Answer, Queue, begin_change, close_queue, count_callers, enter, leave, open_queue,
 )
 from fastrnn.streaming.state_records cimport (
     Records, clear_record, free_records, grow_records, read_records, record_bytes, write_records,
@@ -93,16 +94,16 @@ cdef class OpenStreams:
     @property
     def is_changing(self):
         """Whether states are being changed: a fork now would tear them."""
-        return bool(self.queue.is_changing)
+        return bool(load(&self.queue.is_changing))
 
     # ------------------------------------------------------------ which streams there are
 
     @property
     def capacity(self):
-        return self.table.capacity
+        return load(&self.table.capacity)
 
     def __len__(self):
-        return self.table.opened
+        return load(&self.table.opened)
 
     def __contains__(self, id):
         cdef cnp.ndarray numbers
@@ -122,7 +123,7 @@ cdef class OpenStreams:
         cdef cnp.npy_intp n
         self.take_turn("ids")
         try:
-            n = self.table.opened
+            n = load(&self.table.opened)
             numbers = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64, 0)
             list_open(&self.table, <int64_t *>cnp.PyArray_DATA(numbers), NULL)
         finally:
@@ -131,11 +132,12 @@ cdef class OpenStreams:
 
     def open(self, list arrays):
         """Open a stream with this state, C-contiguous arrays (L, 1, columns), or zeros; give its id."""
-        cdef Py_ssize_t slot
+        cdef Py_ssize_t slot, more
         cdef int64_t number = -1
         self.take_turn("open")
-        self.queue.is_changing = True
-        if self.table.vacancies or self.grow(2 * self.table.capacity):
+        begin_change(&self.queue)
+        more = 2 * load(&self.table.capacity)
+        if self.table.vacancies or self.grow(more):
             slot = open_slot(&self.table)
             number = id_of(&self.table, slot)
             clear_record(&self.records, slot)
@@ -143,7 +145,7 @@ cdef class OpenStreams:
                 self.copy(&slot, 1, arrays, True)
         leave(&self.queue)
         if number < 0:
-            raise no_memory("StreamPool", f"room for {2 * self.table.capacity} streams")
+            raise no_memory("StreamPool", f"room for {more} streams")
         return number
 
     cdef bint grow(self, Py_ssize_t capacity) noexcept:
@@ -170,7 +172,7 @@ cdef class OpenStreams:
         if fault == NONE:
             self.copy(self.room.slots, 1, arrays, False)
             if is_last:
-                self.queue.is_changing = True
+                begin_change(&self.queue)
                 close_slot(&self.table, self.room.slots[0])
         leave(&self.queue)
         refuse(fault, method, ids, index)
@@ -184,7 +186,7 @@ cdef class OpenStreams:
         self.take_turn("reset")
         fault = self.find(numbers, &index)
         if fault == NONE:
-            self.queue.is_changing = True
+            begin_change(&self.queue)
             for i in range(cnp.PyArray_SIZE(numbers)):
                 clear_record(&self.records, self.room.slots[i])
         leave(&self.queue)
@@ -204,7 +206,7 @@ cdef class OpenStreams:
             if fault == NONE:
                 self.copy(self.room.slots, n, arrays, False)
                 result = function(arrays)
-                self.queue.is_changing = True
+                begin_change(&self.queue)
                 self.copy(self.room.slots, n, arrays, True)
         finally:
             leave(&self.queue)
@@ -236,16 +238,16 @@ cdef class OpenStreams:
         cdef cnp.npy_intp shape[2]
         self.take_turn("__reduce__")
         try:
-            shape[0] = self.table.capacity
+            shape[0] = load(&self.table.capacity)
             uses = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INT64, 0)
-            shape[0] = self.table.opened
+            shape[0] = load(&self.table.opened)
             shape[1] = self.records.bytes
             slots = cnp.PyArray_EMPTY(1, shape, cnp.NPY_INTP, 0)
             records = cnp.PyArray_EMPTY(2, shape, cnp.NPY_UINT8, 0)
             list_uses(&self.table, <int64_t *>cnp.PyArray_DATA(uses))
             list_open(&self.table, NULL, <Py_ssize_t *>cnp.PyArray_DATA(slots))
             read_records(
-                &self.records, <const Py_ssize_t *>cnp.PyArray_DATA(slots), self.table.opened, 0,
+                &self.records, <const Py_ssize_t *>cnp.PyArray_DATA(slots), cnp.PyArray_SIZE(slots), 0,
                 self.records.bytes, cnp.PyArray_BYTES(records))
         finally:
             leave(&self.queue)
@@ -258,7 +260,7 @@ cdef class OpenStreams:
         cdef cnp.ndarray rows = as_plain(records, np.uint8)
         cdef const Py_ssize_t *places = <const Py_ssize_t *>cnp.PyArray_DATA(opened)
         cdef Py_ssize_t n = cnp.PyArray_SIZE(opened)
-        cdef Py_ssize_t capacity = self.table.capacity
+        cdef Py_ssize_t capacity = load(&self.table.capacity)
         cdef bint fits = (
             np.shape(numbers) == (capacity,) and np.shape(rows) == (n, self.records.bytes)
             and len(np.unique(opened)) == n and (n == 0 or 0 <= opened.min() <= opened.max() < capacity)
@@ -266,9 +268,9 @@ cdef class OpenStreams:
         )
         if fits:
             self.take_turn("__setstate__")
-            fits = self.table.capacity == capacity
+            fits = load(&self.table.capacity) == capacity
             if fits:
-                self.queue.is_changing = True
+                begin_change(&self.queue)
                 restore_ids(&self.table, <const int64_t *>cnp.PyArray_DATA(numbers), places, n)
                 write_records(&self.records, places, n, 0, self.records.bytes, cnp.PyArray_BYTES(rows))
             leave(&self.queue)
@@ -361,8 +363,8 @@ cdef class OpenStreams:
         groups.records = &self.records
         groups.slots = self.room.slots
         groups.run_bytes = self.run_bytes
+        begin_change(&self.queue)
         divide(groups, self.runner, self.spaces, total)
-        self.queue.is_changing = True
         with nogil:
             run_groups(groups)
         return 0

@@ -2,7 +2,8 @@
 
 A record holds the arrays of a stream's state one after the other: of each recurrent layer h (L, P), and c
 (L, H) where it has one. Another way to allocate records changes this file alone. Nothing here is a Python
-object. The functions are inline since one module alone uses them.
+object, and whoever has the pool's turn alone touches it (caller_queue.pxd). The functions are inline since
+one module alone uses them.
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
@@ -37,6 +38,7 @@ cdef inline Py_ssize_t record_bytes(Py_ssize_t size) noexcept nogil:
 cdef inline bint grow_records(Records *records, Py_ssize_t capacity) noexcept nogil:
     """Have this many records at least; those there are keep their content. False: there is no memory."""
     cdef void *memory
+    cdef void *before = records.memory
     cdef char *data
     if capacity <= records.capacity:
         return True
@@ -48,10 +50,11 @@ cdef inline bint grow_records(Records *records, Py_ssize_t capacity) noexcept no
     data = <char *>aligned(<uintptr_t>memory)
     if records.capacity:
         memcpy(data, records.data, records.capacity * records.bytes)
-    PyMem_RawFree(records.memory)
     records.memory = memory
     records.data = data
     records.capacity = capacity
+    # Last: the child of a fork frees what is in `records`, and must not free it again.
+    PyMem_RawFree(before)
     return True
 
 

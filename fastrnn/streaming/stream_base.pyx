@@ -7,37 +7,20 @@ stream's `calls` make every other one.
 cimport numpy as cnp
 from libc.string cimport memcpy
 
-from fastrnn.engine.threads.team cimport fork_generation
 from fastrnn.operators.runner cimport (
     SWEEP_ROWS, Path, Runner, RunSpace, fit_steps, fitting_bytes, may_share, place_arrays, run_path,
     steps_room,
 )
 from fastrnn.engine.plain_arrays cimport are_tokens, is_apart, is_plain, is_whole
 from fastrnn.engine.workspace cimport HAS_GIL
-from fastrnn.streaming.errors import taken_stream
+from fastrnn.streaming.atomics cimport Atomic, replace
+from fastrnn.streaming.stream_holder cimport ITS_OWN, TORN, Claim, claim, let_go
+from fastrnn.streaming.errors import bound_twice, taken_stream
 
 cnp.import_array()
 
 cdef extern from "Python.h":
     Py_ssize_t PyNumber_AsSsize_t(object number, void *overflow) except? -1  # NULL: too large is the largest
-
-cdef extern from *:
-    """
-    #if defined(_MSC_VER)
-    #include <intrin.h>
-    #define frnn_take(flag, mark) (_InterlockedCompareExchange((volatile long *)(flag), (long)(mark), 0) == 0)
-    #define frnn_give(flag) ((void)_InterlockedExchange((volatile long *)(flag), 0))
-    #else
-    static inline int frnn_take(unsigned long *flag, unsigned long mark)
-    {
-        unsigned long nobody = 0;
-        return __atomic_compare_exchange_n(flag, &nobody, mark, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
-    }
-    #define frnn_give(flag) (__atomic_store_n((flag), 0, __ATOMIC_RELEASE))
-    #endif
-    """
-    bint frnn_take(unsigned long *flag, unsigned long mark) noexcept nogil
-    void frnn_give(unsigned long *flag) noexcept nogil
 
 # A step that reads no more bytes of weights is over in about a microsecond (a few of baseline): too short to
 # give the GIL away and take it back. Where there is none, no step is short.
@@ -74,7 +57,7 @@ cdef class Exclusive:
         self.stream.take(self.method, self.sets_all)
 
     def __exit__(self, *_):
-        frnn_give(&self.stream.taken)
+        let_go(&self.stream.holder)
 
 
 cdef class StreamBase:
@@ -94,13 +77,16 @@ cdef class StreamBase:
     cdef cnp.npy_intp y_shape[2]
     cdef bint is_short          # a step is over so soon that the GIL is kept
     cdef bint is_divided        # a step may use several threads, whenever they are free
-    cdef unsigned long taken    # 0: by nobody; else the fork generation of whoever took it
+    cdef Atomic holder          # 0: nobody
+    cdef Atomic is_bound
 
     def _bind(self, Runner runner, list arrays, batch_size, calls):
         """Step the states in these arrays from now on, in place: (layers, B, columns), without B where
         batch_size is None, those of all operators in order; C-contiguous, of the runner's dtype."""
         cdef RunSpace space
         cdef Py_ssize_t i
+        if not replace(&self.is_bound, False, True):
+            raise bound_twice(type(self).__name__)
         self.calls = calls
         if runner is None:
             return
@@ -133,13 +119,9 @@ cdef class StreamBase:
 
     cdef int take(self, str method, bint sets_all) except -1:
         """Keep other threads away; or raise, where one is at work already, or was at the fork."""
-        cdef unsigned long generation = fork_generation()
-        cdef unsigned long owner
-        if not frnn_take(&self.taken, generation):
-            owner = self.taken  # 0: it has just gone
-            if owner in (0, generation) or not sets_all:
-                raise taken_stream(f"Stream.{method}", owner not in (0, generation))
-            self.taken = generation
+        cdef Claim answer = claim(&self.holder, sets_all)
+        if answer != ITS_OWN:
+            raise taken_stream(f"Stream.{method}", answer == TORN)
         return 0
 
     def step(self, x, out=None):
@@ -166,6 +148,7 @@ cdef class StreamBase:
         RuntimeError
             Another thread is using the stream.
         """
+        cdef Claim answer
         cdef cnp.ndarray y
         cdef Py_ssize_t token
         cdef const char *source
@@ -194,8 +177,9 @@ cdef class StreamBase:
             ):
                 return self.calls.step(self, x, out)
             y = out
-        if not frnn_take(&self.taken, fork_generation()):
-            self.take("step", False)
+        answer = claim(&self.holder, False)
+        if answer != ITS_OWN:
+            raise taken_stream("Stream.step", answer == TORN)
         if self.is_short:
             run_path(self.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
         else:
@@ -203,7 +187,7 @@ cdef class StreamBase:
                 if self.is_divided:
                     self.plan_step()
                 run_path(self.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
-        frnn_give(&self.taken)
+        let_go(&self.holder)
         return y
 
     def run(self, chunk, out=None):
@@ -269,11 +253,14 @@ cdef class StreamBase:
         try:
             self.run_sweeps(cnp.PyArray_DIM(x, 0), cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y))
         finally:
-            frnn_give(&self.taken)
+            let_go(&self.holder)
 
     def _chunk_bytes(self):
         """The memory that is kept for chunks; for tests."""
-        return self.chunks.workspace.size
+        self.take("_chunk_bytes", False)
+        size = self.chunks.workspace.size
+        let_go(&self.holder)
+        return size
 
     cdef int run_sweeps(self, Py_ssize_t T, const char *source, char *target) except -1:
         cdef Runner runner = self.runner
