@@ -143,7 +143,7 @@ def test_a_plan_is_the_same_however_often_it_is_made(rng):
     }
     for (T, B, ragged), plan in reversed(plans.items()):
         assert operator.plan(T, B, ragged, 4, 150, 1) == plan
-        assert plan[2] <= operator.room(T, B, ragged, 4)
+        assert plan["bytes"] <= operator.room(T, B, ragged, 4)
 
 
 def test_a_chunk_has_room_for_one_thread_whoever_was_free_when_it_was_planned(rng):
@@ -153,11 +153,11 @@ def test_a_chunk_has_room_for_one_thread_whoever_was_free_when_it_was_planned(rn
     alone = layer._operator.plan(80, 1, False, 1, 150, 1)
     divided = layer._operator.plan(80, 1, False, 2, 150, 1)
     short = layer._operator.room(40, 1, False, 2)
-    assert divided[2] < short < alone[2], "the case that this test is about"
+    assert divided["bytes"] < short < alone["bytes"], "the case that this test is about"
     stream = layer.stream()
     stream.run(np.zeros((40, 16), np.float32))
     stream.run(np.zeros((80, 16), np.float32))
-    assert stream._chunk_bytes() >= alone[2]
+    assert stream._chunk_bytes() >= alone["bytes"]
 
 
 def test_what_follows_last_is_planned_for_its_own_rows(rng):
