@@ -9,38 +9,52 @@ from hypothesis import strategies as st
 import fastrnn
 from fastrnn.engine import backends
 from fastrnn.engine.threads import team
-from fastrnn.operators.chain import Chain
+from fastrnn.operators.chain import Chain, join_state
+from fastrnn.operators.recurrent import DIVISIONS
 from fastrnn.operators.signature import Signature, Trait
 
 F32 = np.dtype(np.float32)
 needs_simd = pytest.mark.skipif(not backends.SIMD_TABLES, reason="functions of rows are simd's alone")
 
 
-def linear(rng, inputs, outputs):
+def linear(rng, inputs, outputs, **options):
     weight = rng.standard_normal((outputs, inputs)) / inputs**0.5
-    return fastrnn.Linear.from_state_dict({"weight": weight, "bias": rng.standard_normal(outputs)})
+    weights = {"weight": weight, "bias": rng.standard_normal(outputs)}
+    return fastrnn.Linear.from_state_dict(weights, **options)
 
 
-def draw_layers(data, rng, batch_first):
-    """Layers that fit one another, the first with weights, and how many tokens or features they take."""
+def draw_layers(data, rng, batch_first, backend, precision):
+    """Layers that fit one another, the first with weights, on one thread; and whether they take tokens."""
+    options = {"backend": backend, "precision": precision, "threads": 1}
     takes_tokens = data.draw(st.booleans())
     features = 5
     layers = []
     if takes_tokens:
-        layers.append(fastrnn.Embedding.from_state_dict({"weight": rng.standard_normal((11, features))}))
+        weights = {"weight": rng.standard_normal((11, features))}
+        layers.append(fastrnn.Embedding.from_state_dict(weights, precision=precision))
     for _ in range(data.draw(st.integers(1, 3))):
         kind = data.draw(st.sampled_from(["LSTM", "GRU", "RNN"]))
         both = data.draw(st.booleans())
+        # Of 40 units there are several parts.
+        hidden_size = data.draw(st.sampled_from([6, 40]))
+        depth = data.draw(st.integers(1, 2))
         layers.append(
             random_layer(
-                rng, kind, features, 6, bidirectional=both, batch_first=batch_first, precision="float32"
+                rng,
+                kind,
+                features,
+                hidden_size,
+                num_layers=depth,
+                bidirectional=both,
+                batch_first=batch_first,
+                **options,
             )
         )
-        features = 12 if both else 6
+        features = hidden_size * (1 + both)
         layers.append(data.draw(st.sampled_from([fastrnn.Dropout(), fastrnn.Tanh(), fastrnn.Softmax(-1)])))
     if data.draw(st.booleans()):
         layers.append(fastrnn.Last())
-    layers += [linear(rng, features, 4), fastrnn.Sigmoid()]
+    layers += [linear(rng, features, 4, **options), fastrnn.Sigmoid()]
     return layers, takes_tokens
 
 
@@ -48,25 +62,35 @@ def draw_layers(data, rng, batch_first):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_model_in_compiled_code_gives_the_bits_of_its_layers(data):
+    """On one thread, layer after layer; then however the runner divides its calls. On blas to rounding."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     batch_first = data.draw(st.booleans())
-    layers, takes_tokens = draw_layers(data, rng, batch_first)
+    backend = data.draw(st.sampled_from(["simd", "blas"]))
+    precision = data.draw(st.sampled_from(["float32", "float64"]))
+    layers, takes_tokens = draw_layers(data, rng, batch_first, backend, precision)
     T, B = data.draw(st.sampled_from([1, 2, 9, 40])), data.draw(st.sampled_from([None, 1, 3, 10]))
     shape = (T,) if B is None else (B, T) if batch_first else (T, B)
-    x = rng.integers(11, size=shape) if takes_tokens else rng.standard_normal((*shape, 5)).astype(np.float32)
+    x = rng.integers(11, size=shape) if takes_tokens else rng.standard_normal((*shape, 5)).astype(precision)
     lengths = None
     if B is not None and data.draw(st.booleans()):
         lengths = np.array(data.draw(st.lists(st.integers(1, T), min_size=B, max_size=B)), np.intp)
     chain = Chain("here", layers)
-    state = None
+    calls, state = [], None
     for _ in range(2):
-        wanted, after = chain.run_each(x, chain.split_state("here", state), lengths, batch_first)
+        output, after = chain.run_each(x, chain.split_state("here", state), lengths, batch_first)
+        calls.append((state, output, join_state(after)))
+        state = join_state(after)
+    division = data.draw(st.sampled_from([None, *DIVISIONS]))
+    for layer in chain.stateful:
+        if division is not None:
+            layer._divide(division, data.draw(st.integers(1, 3)))
+    tolerance = 0 if backend == "simd" else {"float32": 1e-5, "float64": 1e-12}[precision]
+    for state, output, after in calls:
         got = chain.runner.call(x, state, None, lengths, batch_first)
         assert got is not None, "plain arguments were not taken"
-        np.testing.assert_array_equal(got[0], wanted)
-        state = after[0] if len(after) == 1 else tuple(after)
-        for one, other in zip(arrays_of(got[1]), arrays_of(state), strict=True):
-            np.testing.assert_array_equal(one, other)
+        for one, other in zip(arrays_of(got), arrays_of((output, after)), strict=True):
+            assert one.dtype == precision
+            np.testing.assert_allclose(one, other, rtol=0, atol=tolerance)
 
 
 @needs_simd
@@ -143,7 +167,7 @@ def test_a_plan_is_the_same_however_often_it_is_made(rng):
     }
     for (T, B, ragged), plan in reversed(plans.items()):
         assert operator.plan(T, B, ragged, 4, 150, 1) == plan
-        assert plan[2] <= operator.room(T, B, ragged, 4)
+        assert plan["bytes"] <= operator.room(T, B, ragged, 4)
 
 
 def test_a_chunk_has_room_for_one_thread_whoever_was_free_when_it_was_planned(rng):
@@ -153,11 +177,11 @@ def test_a_chunk_has_room_for_one_thread_whoever_was_free_when_it_was_planned(rn
     alone = layer._operator.plan(80, 1, False, 1, 150, 1)
     divided = layer._operator.plan(80, 1, False, 2, 150, 1)
     short = layer._operator.room(40, 1, False, 2)
-    assert divided[2] < short < alone[2], "the case that this test is about"
+    assert divided["bytes"] < short < alone["bytes"], "the case that this test is about"
     stream = layer.stream()
     stream.run(np.zeros((40, 16), np.float32))
     stream.run(np.zeros((80, 16), np.float32))
-    assert stream._chunk_bytes() >= alone[2]
+    assert stream._chunk_bytes() >= alone["bytes"]
 
 
 def test_what_follows_last_is_planned_for_its_own_rows(rng):

@@ -123,7 +123,7 @@ def test_groups_and_threads_of_a_step_do_not_change_a_bit(rng, count, threads, p
     """However the states lie: in the order of their records or another."""
     model = random_model(rng, kind, 70)
     for layer in model.layers:
-        if hasattr(layer, "engine"):
+        if hasattr(layer, "_divide"):
             layer._divide(plan, threads)
     pool = model.pool()
     ids = np.array([pool.open() for _ in range(count)])

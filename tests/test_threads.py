@@ -154,7 +154,7 @@ def test_streams_step_in_every_plan(rng, plan):
     np.testing.assert_array_equal([stream.step(row) for row in x], wanted)
 
 
-def test_a_projection_as_wide_as_h_is_not_divided_by_panels(rng):
+def test_a_projection_as_wide_as_h_is_not_divided_by_units(rng):
     """torch refuses such a layer, but its weights make sense."""
     layer = make("LSTM", 5, 200, proj_size=200, threads=1)
     x = rng.standard_normal((20, 1, 5)).astype(np.float32)
@@ -162,7 +162,7 @@ def test_a_projection_as_wide_as_h_is_not_divided_by_panels(rng):
     layer._divide("units", 2)
     for got, want in zip(run(layer, x), wanted, strict=True):
         np.testing.assert_array_equal(got, want)
-    assert layer._operator.plan(20, 1, False, 2, 150, 1)[0] == "alone"
+    assert layer._operator.plan(20, 1, False, 2, 150, 1)["division"] == "alone"
 
 
 def test_rows_with_lengths_are_divided_by_their_sum(rng):
@@ -277,8 +277,9 @@ def test_a_second_caller_runs_alone():
 )
 def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B, lengths, wanted):
     engine = make(kind, size, size, layers, bidirectional)._operator
-    assert engine.plan(T, B, lengths, 2, 150, 1)[0] == wanted
-    assert engine.plan(T, B, lengths, 1, 150, 1)[:2] == ("alone", 1)
+    assert engine.plan(T, B, lengths, 2, 150, 1)["division"] == wanted
+    alone = engine.plan(T, B, lengths, 1, 150, 1)
+    assert (alone["division"], alone["slices"]) == ("alone", 1)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +288,7 @@ def test_the_cost_model_picks_what_pays(kind, size, layers, bidirectional, T, B,
 )
 def test_the_cost_model_knows_what_sharing_costs(size, phase_ns, slowdown, wanted):
     """Cores that are far apart are for long steps, and two threads of one core for none."""
-    assert make("LSTM", size, size)._operator.plan(100, 1, False, 2, phase_ns, slowdown)[0] == wanted
+    assert make("LSTM", size, size)._operator.plan(100, 1, False, 2, phase_ns, slowdown)["division"] == wanted
 
 
 @has_team
@@ -322,7 +323,7 @@ def test_a_shape_that_was_seen_allocates_nothing_whatever_sharing_costs(data):
     T, B = data.draw(st.sampled_from([1, 3, 100, 1000])), data.draw(st.sampled_from([1, 4, 33]))
     is_ragged, most = data.draw(st.booleans()), data.draw(st.integers(1, 5))
     threads, phase_ns = data.draw(st.integers(1, most)), data.draw(st.floats(0, 2000))
-    assert engine.plan(T, B, is_ragged, threads, phase_ns, 1)[2] <= engine.room(T, B, is_ragged, most)
+    assert engine.plan(T, B, is_ragged, threads, phase_ns, 1)["bytes"] <= engine.room(T, B, is_ragged, most)
 
 
 # ---------------------------------------------------------------- who may use how many

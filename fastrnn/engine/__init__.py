@@ -10,7 +10,7 @@ between calls. In the order of reading:
     layer_stack          the packed cells of a recurrent layer
     blocks               how many steps and rows a call has, and how time is cut
     cost                 the cost model
-    plan                 how a call is divided among threads
+    plan                 how a call is divided among threads, and how its passes are made
     call, memory_layout  the arrays and memory of a call, and where they lie
     addresses, steps     small functions that every driver inlines
     row_order            the order of the rows of a ragged batch

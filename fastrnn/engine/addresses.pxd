@@ -31,7 +31,7 @@ cdef inline States states_from(const States *states, Py_ssize_t first) noexcept 
 cdef inline Py_ssize_t running(const Call *call, Py_ssize_t s, Py_ssize_t most) noexcept nogil:
     """How many rows, of the first `most`, have a step s."""
     if call.lengths == NULL:
-        return most if s < call.shape.T else 0
+        return most if s < call.passes.shape.T else 0
     while most > 0 and call.lengths[most - 1] <= s:
         most -= 1
     return most
@@ -43,7 +43,7 @@ cdef inline Py_ssize_t time_of(
     """The time step at which row b makes its step s."""
     if not is_reverse:
         return s
-    return (call.shape.T if call.lengths == NULL else call.lengths[b]) - 1 - s
+    return (call.passes.shape.T if call.lengths == NULL else call.lengths[b]) - 1 - s
 
 
 cdef inline Py_ssize_t elements(const Stack *stack, Py_ssize_t stride) noexcept nogil:

@@ -25,18 +25,18 @@ cdef struct Shape:
     Py_ssize_t sweep            # steps that go through all layers before the next ones do
 
 
-cdef inline Py_ssize_t count(Py_ssize_t whole, Py_ssize_t part) noexcept nogil:
-    """How many parts of a size it takes."""
-    return (whole + part - 1) // part
+cdef inline Py_ssize_t count(Py_ssize_t n, Py_ssize_t most) noexcept nogil:
+    """How many times `most` it takes to have n."""
+    return (n + most - 1) // most
 
 
-cdef inline Py_ssize_t rows_before(Py_ssize_t rows, int part, int parts) noexcept nogil:
-    """Where a part of evenly divided rows begins."""
-    return rows * part // parts
+cdef inline Py_ssize_t rows_before(Py_ssize_t rows, int slice, int slices) noexcept nogil:
+    """Where a slice of rows, or of parts, that are divided evenly begins."""
+    return rows * slice // slices
 
 
 cdef inline Py_ssize_t parts_of(const Stack *stack, const frnn_cell *cell) noexcept nogil:
-    """How many parts a cell has that threads may compute at the same time."""
+    """How many parts a cell has."""
     return count(cell.hidden_size, stack.backend.part_units(cell))
 
 

@@ -5,13 +5,12 @@ Nothing is decided here: the plan says who does what, and the grid of phases and
 """
 
 from libc.stdint cimport uint64_t
-from libc.string cimport memset
 
 from fastrnn.engine.call cimport Call, Pass, UnitProgress
-from fastrnn.engine.passes cimport gather_inputs, pass_of, run_pass, run_steps, run_sweep
+from fastrnn.engine.passes cimport clear_padding, find_inputs, pass_of, run_pass, run_steps, run_sweep
 from fastrnn.engine.plan cimport BY_DIRECTION, BY_ROWS, BY_UNITS, PIPELINED, Plan
-from fastrnn.engine.addresses cimport row_at, running, states_from
-from fastrnn.engine.blocks cimport count, parts_of, rows_before
+from fastrnn.engine.addresses cimport running, states_from
+from fastrnn.engine.blocks cimport Shape, count
 from fastrnn.engine.layer_stack cimport Stack
 from fastrnn.engine.steps cimport (
     aim_step, begin_step, gather_c, keep_c, keep_h, make_step, project, units_of,
@@ -37,10 +36,6 @@ cdef extern from *:
     void frnn_fetch(const char *data, Py_ssize_t size) noexcept nogil
 
 
-# A caller that works alone for longer than this has a core that others should not plan with.
-cdef double COUNTED_NS = 20000
-
-
 cdef struct Work:
     # What the threads of a call share.
     const Stack *stack
@@ -57,7 +52,7 @@ cdef void run_call(const Stack *stack, const Plan *plan, Call *call) noexcept no
     if stack.backend.begin != NULL:
         stack.backend.begin()
     if plan.division == BY_ROWS:
-        place_parts(plan, call)
+        place_slices(plan, call)
         share(run_rows, &work, plan.phases, plan.slices, plan.slices, plan.longest_ns)
     elif plan.division == BY_DIRECTION:
         share(run_direction, &work, plan.phases, plan.slices, plan.slices, plan.longest_ns)
@@ -68,7 +63,7 @@ cdef void run_call(const Stack *stack, const Plan *plan, Call *call) noexcept no
     else:
         run_alone(stack, plan, call)
     if call.lengths != NULL:
-        clear_padding(stack, call)
+        clear_padding(stack, call, plan.request.T, plan.request.B)
     if stack.backend.end != NULL:
         stack.backend.end()
 
@@ -78,51 +73,51 @@ cdef void run_call(const Stack *stack, const Plan *plan, Call *call) noexcept no
 cdef void run_alone(const Stack *stack, const Plan *plan, const Call *call) noexcept nogil:
     cdef Py_ssize_t begin = 0
     cdef uint64_t before
-    if plan.alone_ns > COUNTED_NS:
+    if plan.is_counted:
         count_caller(1)
     before = stack.backend.enter()
-    while begin < call.shape.T:
-        run_sweep(stack, call, begin, min(begin + call.shape.sweep, call.shape.T))
-        begin += call.shape.sweep
+    while begin < call.passes.shape.T:
+        run_sweep(stack, call, begin)
+        begin += call.passes.shape.sweep
     stack.backend.leave(before)
-    if plan.alone_ns > COUNTED_NS:
+    if plan.is_counted:
         count_caller(-1)
 
 
 # ---------------------------------------------------------------- by rows
 
-cdef void place_parts(const Plan *plan, Call *call) noexcept nogil:
+cdef void place_slices(const Plan *plan, Call *call) noexcept nogil:
     """Point the call of each slice at its rows."""
     cdef Py_ssize_t first
     cdef int slice
-    cdef Call *part
+    cdef Call *own
     for slice in range(plan.slices):
-        part = &call.parts[slice]
-        first = plan.shares[slice].first
-        part.parity = call.parity
-        part.lengths = NULL
-        part.source = call.source
-        part.target = call.target
+        own = &call.slices[slice]
+        first = plan.first[slice]
+        own.parity = call.parity
+        own.lengths = NULL
+        own.source = call.source
+        own.target = call.target
         if call.lengths != NULL:
-            part.lengths = call.lengths + first
-            part.source.order += first
-            part.target.order += first
+            own.lengths = call.lengths + first
+            own.source.order += first
+            own.target.order += first
         else:
-            part.source.data += first * part.source.row
-            part.target.data += first * part.target.row
-        part.h = states_from(&call.h, first)
-        part.c = states_from(&call.c, first)
+            own.source.data += first * own.source.row
+            own.target.data += first * own.target.row
+        own.h = states_from(&call.h, first)
+        own.c = states_from(&call.c, first)
 
 
 cdef void run_rows(void *context, Py_ssize_t phase, int slice) noexcept nogil:
     """A phase is a sweep of each slice."""
     cdef const Work *work = <const Work *>context
-    cdef const Call *part = &work.call.parts[slice]
-    cdef Py_ssize_t begin = phase * part.shape.sweep
+    cdef const Call *own = &work.call.slices[slice]
+    cdef Py_ssize_t begin = phase * own.passes.shape.sweep
     cdef uint64_t before
-    if begin < part.shape.T:
+    if begin < own.passes.shape.T:
         before = work.stack.backend.enter()
-        run_sweep(work.stack, part, begin, min(begin + part.shape.sweep, part.shape.T))
+        run_sweep(work.stack, own, begin)
         work.stack.backend.leave(before)
 
 
@@ -132,12 +127,11 @@ cdef void run_direction(void *context, Py_ssize_t phase, int slice) noexcept nog
     """A phase is a block of a layer."""
     cdef const Work *work = <const Work *>context
     cdef const Call *call = work.call
-    cdef Py_ssize_t blocks = count(call.shape.T, call.shape.block)
-    cdef Py_ssize_t begin = phase % blocks * call.shape.block
+    cdef const Shape *shape = &call.passes.shape
+    cdef Py_ssize_t blocks = count(shape.T, shape.block)
     cdef uint64_t before = work.stack.backend.enter()
     cdef Pass pass_ = pass_of(
-        work.stack, call, phase // blocks, slice, begin, min(begin + call.shape.block, call.shape.T),
-        &call.scratches[slice])
+        work.stack, call, phase // blocks, slice, phase % blocks * shape.block, &call.scratches[slice])
     run_pass(work.stack, call, &pass_)
     work.stack.backend.leave(before)
 
@@ -148,25 +142,23 @@ cdef void next_pass(
     const Stack *stack, const Plan *plan, const Call *call, int slice, bint is_first, UnitProgress *progress,
 ) noexcept nogil:
     """Go on to the next pass: block by block of a sweep, layer by layer, direction by direction."""
-    cdef Py_ssize_t index = 0, begin = 0, parts
+    cdef Py_ssize_t index = 0, begin = 0
     cdef Pass *now = &progress.now
     if not is_first and stack.D == 1:
         index = (now.index + 1) % stack.L
         begin = now.begin if index > 0 else now.end
     elif not is_first:
-        begin = now.end % call.shape.T
+        begin = now.end % call.passes.shape.T
         index = now.index + (begin == 0)
     now[0] = pass_of(
-        stack, call, index // stack.D, index % stack.D, begin, min(begin + call.shape.block, call.shape.T),
-        &call.scratches[slice])
-    gather_inputs(stack, call, now)
+        stack, call, index // stack.D, index % stack.D, begin, &call.scratches[slice])
+    find_inputs(stack, call, now)
     begin_step(stack, call, now, &progress.step)
-    parts = progress.step.last
-    progress.step.first = rows_before(parts, slice, plan.slices)
-    progress.step.last = rows_before(parts, slice + 1, plan.slices)
-    progress.units = units_of(stack, now, &progress.step)
+    progress.step.first = plan.first[slice]
+    progress.step.last = plan.first[slice + 1]
+    progress.units = units_of(stack, now.cell, progress.step.first, progress.step.last)
     gather_c(stack, call, now, progress.step.n, progress.units)
-    progress.s = begin if now.is_lone else begin - 1
+    progress.s = begin - 1 if now.is_projected else begin
 
 
 cdef void run_units(void *context, Py_ssize_t phase, int slice) noexcept nogil:
@@ -203,29 +195,19 @@ cdef void run_stages(void *context, Py_ssize_t phase, int slice) noexcept nogil:
     cdef const Work *work = <const Work *>context
     cdef const Stack *stack = work.stack
     cdef const Call *call = work.call
-    cdef Py_ssize_t block = phase - slice, begin = block * call.shape.block
-    cdef int stage
+    cdef Py_ssize_t block = phase - slice, begin = block * call.passes.shape.block
+    cdef Py_ssize_t stage
     cdef uint64_t before
     cdef Pass pass_
-    if block < 0 or begin >= call.shape.T:
+    if block < 0 or begin >= call.passes.shape.T:
         return
     before = stack.backend.enter()
-    for stage in range(work.plan.first_stages[slice], work.plan.first_stages[slice + 1]):
+    for stage in range(work.plan.first[slice], work.plan.first[slice + 1]):
         pass_ = pass_of(
-            stack, call, stage // 2, 0, begin, min(begin + call.shape.block, call.shape.T),
-            &call.scratches[stage // 2 * 2 + block % 2])
+            stack, call, stage // 2, 0, begin, &call.scratches[stage // 2 * 2 + block % 2])
         if stage % 2 == 1:
             run_steps(stack, call, &pass_)
             continue
-        gather_inputs(stack, call, &pass_)
-        project(stack, &pass_, 0, parts_of(stack, pass_.cell))
+        find_inputs(stack, call, &pass_)
+        project(stack, &pass_, 0, call.passes.parts)
     stack.backend.leave(before)
-
-
-# ---------------------------------------------------------------- ragged batches
-
-cdef void clear_padding(const Stack *stack, const Call *call) noexcept nogil:
-    cdef Py_ssize_t b, t
-    for b in range(call.shape.B):
-        for t in range(call.lengths[b], call.shape.T):
-            memset(row_at(&call.target, t, b), 0, stack.D * stack.output_size * stack.itemsize)

@@ -2,10 +2,9 @@
 
 from libc.string cimport memcpy
 
-from fastrnn.engine.backend cimport frnn_step
+from fastrnn.engine.backend cimport frnn_cell, frnn_step
 from fastrnn.engine.call cimport Call, Inputs, Pass, Span, States
 from fastrnn.engine.addresses cimport elements, row_at, running, state_at, time_of
-from fastrnn.engine.blocks cimport parts_of
 from fastrnn.engine.layer_stack cimport Stack
 
 
@@ -16,19 +15,22 @@ cdef inline Span whole(const Stack *stack, Py_ssize_t columns) noexcept nogil:
     return span
 
 
-cdef inline Span units_of(const Stack *stack, const Pass *pass_, const frnn_step *step) noexcept nogil:
-    """What the parts of a step are of a row of h and of c. A cell with a projection is never divided."""
-    cdef Py_ssize_t units = stack.backend.part_units(pass_.cell)
+cdef inline Span units_of(
+    const Stack *stack, const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last,
+) noexcept nogil:
+    """What the parts from first to last, excluding that, are of a row of h and of c. A cell with a projection
+    is never divided."""
+    cdef Py_ssize_t units = stack.backend.part_units(cell)
     cdef Span span
-    span.begin = step.first * units * stack.itemsize
-    span.size = min(step.last * units, stack.hidden_size) * stack.itemsize - span.begin
+    span.begin = first * units * stack.itemsize
+    span.size = min(last * units, stack.hidden_size) * stack.itemsize - span.begin
     return span
 
 
 cdef inline void gather_states(
     const States *states, const Pass *pass_, Py_ssize_t n, Span span, char *target, Py_ssize_t stride,
 ) noexcept nogil:
-    """Bring together the h or c of the first n rows before the pass; stride: bytes between rows there."""
+    """Gather the h or c of the first n rows before the pass; stride: bytes between rows there."""
     cdef Py_ssize_t b
     for b in range(n):
         memcpy(target + b * stride + span.begin, state_at(states, pass_.index, b) + span.begin, span.size)
@@ -66,8 +68,8 @@ cdef inline void begin_step(
 ) noexcept nogil:
     """What is the same in all steps of a pass."""
     cdef const Inputs *inputs = &pass_.scratch.inputs
-    step.n = running(call, pass_.begin, call.shape.B)
-    step.x = inputs.data if pass_.is_lone else NULL
+    step.n = running(call, pass_.begin, call.passes.shape.B)
+    step.x = NULL if pass_.is_projected else inputs.data
     step.ldx = inputs.stride
     step.gates = pass_.scratch.gates
     step.rows = inputs.rows
@@ -78,19 +80,19 @@ cdef inline void begin_step(
     step.c_order = pass_.c.order
     step.scratch = pass_.scratch.step
     step.first = 0
-    step.last = parts_of(stack, pass_.cell)
+    step.last = call.passes.parts
     if pass_.working.c != NULL:
         step.c = pass_.working.c
-        step.ldc = call.ld_c
+        step.ldc = call.passes.ld_c
         step.c_order = NULL
 
 
 cdef inline void gather_c(
     const Stack *stack, const Call *call, const Pass *pass_, Py_ssize_t n, Span span,
 ) noexcept nogil:
-    """Before the first step of a call bring c together, if it is kept apart."""
+    """Before the first step of a call gather c, if it is kept apart."""
     if pass_.working.c != NULL and pass_.begin == 0:
-        gather_states(pass_.c, pass_, n, span, pass_.working.c, call.ld_c * stack.itemsize)
+        gather_states(pass_.c, pass_, n, span, pass_.working.c, call.passes.ld_c * stack.itemsize)
 
 
 cdef inline void aim_step(
@@ -99,7 +101,7 @@ cdef inline void aim_step(
     """Point a step at its gates and at h before and after it."""
     cdef const Inputs *inputs = &pass_.scratch.inputs
     if inputs.first >= 0:
-        step.row = (time_of(call, pass_.is_reverse, s, 0) - inputs.first) * call.shape.B
+        step.row = (time_of(call, pass_.is_reverse, s, 0) - inputs.first) * call.passes.shape.B
     if s > pass_.begin or (s > 0 and not pass_.is_in_place):
         step.h_prev = next_h(call, pass_, s - 1)
         step.ld_prev = pass_.ld_next
@@ -147,4 +149,4 @@ cdef inline void keep_c(
 ) noexcept nogil:
     """Leave the c of the rows whose last step this was, if it is kept apart."""
     if pass_.working.c != NULL:
-        keep_states(pass_.c, pass_, pass_.working.c, call.ld_c * stack.itemsize, span, n_after, n)
+        keep_states(pass_.c, pass_, pass_.working.c, call.passes.ld_c * stack.itemsize, span, n_after, n)

@@ -16,7 +16,7 @@ cdef size_t KEPT_BYTES = 128 * 1024 * 1024
 
 
 cdef class Workspace:
-    """One aligned block of scratch memory that grows and is kept."""
+    """Aligned scratch memory that grows and is kept."""
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)

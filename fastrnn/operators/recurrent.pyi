@@ -1,5 +1,8 @@
 from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import Self, disjoint_base
 
 from fastrnn.engine.packing import PackedCell
@@ -18,6 +21,14 @@ class Recurrent(Operator):
     ) -> Self: ...
     def divided(self, division: str, threads: int) -> Recurrent: ...
     def plan(
-        self, T: int, B: int, is_ragged: bool, threads: int, phase_ns: float, slowdown: float
-    ) -> tuple[str, int, int]: ...
+        self,
+        T: int,
+        B: int,
+        is_ragged: bool,
+        threads: int,
+        phase_ns: float,
+        slowdown: float,
+        lengths: NDArray[np.intp] | None = None,
+        is_batch_first: bool = False,
+    ) -> dict[str, Any]: ...
     def room(self, T: int, B: int, is_ragged: bool, threads: int) -> int: ...

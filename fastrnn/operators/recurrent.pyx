@@ -4,12 +4,12 @@ cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 
 from fastrnn.engine.backend cimport FRNN_LSTM, frnn_arithmetic_name, frnn_cell
-from fastrnn.engine.call cimport Call, Rows, States
+from fastrnn.engine.call cimport Call, PassPlan, Rows, States
 from fastrnn.engine.cost cimport stack_ns
 from fastrnn.engine.divisions cimport run_call
-from fastrnn.engine.memory_layout cimport bytes_of, lay_out
+from fastrnn.engine.memory_layout cimport lay_out
 from fastrnn.engine.packing cimport PackedCell, matrix_bytes
-from fastrnn.engine.plan cimport ALONE, LEAST, Plan, make_plan, plan_for, room
+from fastrnn.engine.plan cimport Plan, Request, make_plan, may_divide, plan_for, room
 from fastrnn.engine.layer_stack cimport Policy, Stack
 from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
 from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
@@ -26,6 +26,7 @@ cdef struct RecurrentData:
 
 
 cdef struct RecurrentUse:
+    # After it lie the plan's PassPlans: as many as the operator may have threads.
     Plan plan
     Call call
 
@@ -64,14 +65,14 @@ cdef class Recurrent(Operator):
         stack.output_size = first.output_size
         stack.gate_bytes = stack.backend.gate_width(first) * stack.itemsize
         stack.has_cell_state = first.kind == FRNN_LSTM
-        self.recurrent.policy.threads = min(threads, FRNN_MOST_THREADS)
+        self.recurrent.policy.threads = max(1, min(threads, FRNN_MOST_THREADS))
         self.recurrent.policy.division = -1 if division is None else DIVISIONS.index(division)
         self.info.data = &self.recurrent
         self.info.takes_strides = True
         self.info.features_in = stack.input_size
         self.info.features_out = directions * stack.output_size
         self.info.threads = self.recurrent.policy.threads
-        self.info.use_bytes = sizeof(RecurrentUse)
+        self.info.use_bytes = sizeof(RecurrentUse) + self.info.threads * sizeof(PassPlan)
         self.info.states = 2 if stack.has_cell_state else 1
         self.info.state[0].layers = self.info.state[1].layers = len(packed)
         self.info.state[0].columns = stack.output_size
@@ -89,19 +90,60 @@ cdef class Recurrent(Operator):
         threads: for tests and measurements."""
         return Recurrent(self.owner, self.recurrent.stack.D, threads, division)
 
-    def plan(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, float phase_ns, float slowdown):
-        """How T steps of B rows are divided if this many threads are free and sharing costs that
-        (frnn_sharing_cost): the division's name, its slices and the bytes that it wants."""
+    def plan(
+        self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, float phase_ns, float slowdown,
+        cnp.ndarray lengths=None, bint is_batch_first=False,
+    ):
+        """The plan of T steps of B rows, field by field, if this many threads are free and sharing costs
+        that (frnn_sharing_cost). lengths: longest first; None in a ragged batch: those that want the most
+        memory."""
         cdef Plan plan
-        cdef frnn_sharing_cost cost = frnn_sharing_cost(phase_ns, slowdown)
-        cdef Policy policy = Policy(threads, self.recurrent.policy.division)
-        plan_for(&self.recurrent.stack, &plan, T, B, is_ragged, NULL, policy, &cost)
-        return DIVISIONS[<int>plan.division], plan.slices, bytes_of(&self.recurrent.stack, &plan)
+        cdef PassPlan passes[FRNN_MOST_THREADS]
+        cdef int i, count
+        plan.request = self.request(T, B, is_ragged, is_batch_first)
+        if lengths is not None:
+            plan.request.lengths = <const Py_ssize_t *>cnp.PyArray_DATA(lengths)
+        plan.passes = passes
+        plan_for(
+            &self.recurrent.stack, &plan,
+            Policy(min(threads, FRNN_MOST_THREADS), self.recurrent.policy.division),
+            frnn_sharing_cost(phase_ns, slowdown))
+        division = DIVISIONS[<int>plan.division]
+        count = plan.slices if division == "rows" else 1
+        return {
+            "division": division,
+            "slices": plan.slices,
+            "phases": plan.phases,
+            "bytes": plan.bytes,
+            "is_counted": plan.is_counted,
+            "longest_ns": plan.longest_ns,
+            "first": (
+                [plan.first[i] for i in range(plan.slices + 1)]
+                if division in ("rows", "units", "pipeline") else None),
+            "passes": [passes[i] for i in range(count)],
+        }
 
     def room(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads):
         """The bytes that such calls want at most, whatever threads are free and whatever sharing costs."""
+        cdef Request request = self.request(T, B, is_ragged, False)
         return room(
-            &self.recurrent.stack, T, B, is_ragged, Policy(threads, self.recurrent.policy.division))
+            &self.recurrent.stack, &request,
+            Policy(min(threads, FRNN_MOST_THREADS), self.recurrent.policy.division))
+
+    cdef Request request(
+        self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, bint is_batch_first,
+    ) noexcept:
+        """T steps of B rows in C-contiguous arrays."""
+        cdef Extent extent
+        cdef Request request
+        extent.T = T
+        extent.B = B
+        extent.is_batch_first = is_batch_first
+        extent.is_strided = False
+        extent.order = NULL
+        request = request_of(&self.info, &extent)
+        request.is_ragged = is_ragged
+        return request
 
 
 # ---------------------------------------------------------------- the contract
@@ -110,20 +152,46 @@ cdef inline Policy policy_of(const RecurrentData *data, int threads) noexcept no
     return Policy(min(threads, data.policy.threads), data.policy.division)
 
 
+cdef inline Rows rows_of(const Extent *extent, Py_ssize_t row_bytes) noexcept nogil:
+    """Rows of a C-contiguous array."""
+    cdef Rows rows
+    rows.data = NULL
+    rows.first = 0
+    rows.order = NULL if extent.order == NULL else extent.order.order
+    rows.row = row_bytes * (extent.T if extent.is_batch_first else 1)
+    rows.step = row_bytes * (1 if extent.is_batch_first else extent.B)
+    return rows
+
+
+cdef inline Request request_of(const OperatorInfo *self, const Extent *extent) noexcept nogil:
+    cdef Request request
+    request.T = extent.T
+    request.B = extent.B
+    request.is_ragged = extent.order != NULL
+    request.lengths = NULL if extent.order == NULL else extent.order.lengths
+    request.source = rows_of(extent, self.features_in * self.itemsize)
+    if extent.is_strided:
+        request.source.step = extent.x_step
+        request.source.row = extent.x_row
+    request.target = rows_of(extent, self.features_out * self.itemsize)
+    return request
+
+
 cdef size_t plan_recurrent(
     const OperatorInfo *self, void *use, const Extent *extent, int threads,
 ) noexcept nogil:
     cdef const RecurrentData *data = <const RecurrentData *>self.data
     cdef RecurrentUse *own = <RecurrentUse *>use
-    make_plan(
-        &data.stack, &own.plan, extent.T, extent.B, NULL if extent.order == NULL else extent.order.lengths,
-        policy_of(data, threads))
+    own.plan.request = request_of(self, extent)
+    own.plan.passes = <PassPlan *>(own + 1)
+    make_plan(&data.stack, &own.plan, policy_of(data, threads))
     return own.plan.bytes
 
 
 cdef size_t recurrent_room(const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil:
     cdef const RecurrentData *data = <const RecurrentData *>self.data
-    return room(&data.stack, extent.T, extent.B, extent.order != NULL, policy_of(data, threads))
+    cdef Request request = request_of(self, extent)
+    return room(&data.stack, &request, policy_of(data, threads))
 
 
 cdef void lay_out_recurrent(const OperatorInfo *self, void *use, char *memory) noexcept nogil:
@@ -138,31 +206,15 @@ cdef void place_recurrent(const OperatorInfo *self, void *use, const States *sta
         own.call.c = states[1]
 
 
-cdef inline Rows rows_of(const Extent *extent, const char *data, Py_ssize_t row_bytes) noexcept nogil:
-    """Rows of a C-contiguous array."""
-    cdef Rows rows
-    rows.data = <char *>data
-    rows.first = 0
-    rows.order = NULL if extent.order == NULL else extent.order.order
-    rows.row = row_bytes * (extent.T if extent.is_batch_first else 1)
-    rows.step = row_bytes * (1 if extent.is_batch_first else extent.B)
-    return rows
-
-
 cdef void run_recurrent(
     const OperatorInfo *self, void *use, const Extent *extent, const char *x, char *y,
 ) noexcept nogil:
     cdef RecurrentUse *own = <RecurrentUse *>use
     cdef Call *call = &own.call
-    call.source = rows_of(extent, x, self.features_in * self.itemsize)
-    if extent.is_strided:
-        call.source.step = extent.x_step
-        call.source.row = extent.x_row
-    call.target = rows_of(extent, y, self.features_out * self.itemsize)
-    call.lengths = NULL
+    call.source.data = <char *>x
+    call.target.data = y
     if extent.order != NULL:
         # A ragged batch has its states in the order of its rows.
-        call.lengths = extent.order.lengths
         call.h.order = call.c.order = extent.order.order
     run_call(&(<const RecurrentData *>self.data).stack, &own.plan, call)
     call.parity = (call.parity + extent.T) % 2
@@ -174,10 +226,8 @@ cdef double recurrent_cost(const OperatorInfo *self, const Extent *extent) noexc
 
 cdef bint may_share_recurrent(const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil:
     cdef const RecurrentData *data = <const RecurrentData *>self.data
-    cdef Plan plan
-    plan_for(
-        &data.stack, &plan, extent.T, extent.B, extent.order != NULL, NULL, policy_of(data, threads), &LEAST)
-    return plan.division != ALONE
+    cdef Request request = request_of(self, extent)
+    return may_divide(&data.stack, &request, policy_of(data, threads))
 
 
 cdef Contract RECURRENT
