@@ -155,6 +155,7 @@ cdef class MapStep(Step):
         self._set_views(shape, inputs, outputs)
         self._set_tiles(arithmetic)
         self._set_program(arithmetic, program, outputs)
+        self._widen_tiles()
         self.info.run = run_map
         self.info.data = &self.data
         self.info.arrays = map.inputs + map.outputs
@@ -207,6 +208,17 @@ cdef class MapStep(Step):
             row = self.views[i].strides[map.axes - 2] if map.axes > 1 else 0
             self.is_direct[i] = self.views[i].type == <int>TYPES[arithmetic] and column == itemsize and (
                 map.tile_rows == 1 or (map.tile_columns == columns and row == columns * itemsize))
+
+    def _widen_tiles(self):
+        """Take whole rows at once where nothing is kept in registers."""
+        cdef frnn_map *map = &self.data.map
+        cdef int i
+        if map.registers > 0 or map.tile_rows > 1:
+            return
+        for i in range(map.inputs + map.outputs):
+            if not self.is_direct[i] and (i >= map.inputs or self.views[i].strides[map.axes - 1] != 0):
+                return
+        map.tile_columns = map.sizes[map.axes - 1]
 
     def _set_program(self, str arithmetic, program, outputs):
         cdef frnn_map *map = &self.data.map

@@ -30,7 +30,7 @@
 
 #define FRNN_POINTER(S) const S
 #define FRNN_LOAD(t, s) t = (T)(s)
-static void FN(load_block)(frnn_type type, T *tile, const char *at, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t row,
+static FRNN_OUTLINE void FN(load_block)(frnn_type type, T *tile, const char *at, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t row,
                            ptrdiff_t column)
 {
     if (type == FRNN_TYPE && column == (ptrdiff_t)sizeof(T)) {
@@ -52,7 +52,7 @@ static void FN(load_block)(frnn_type type, T *tile, const char *at, ptrdiff_t ro
 #define FRNN_POINTER(S) S
 #define FRNN_STORE(t, s) s = (t)
 #define FRNN_STORE_BOOL(t, s) s = (t) != 0
-static void FN(store_block)(frnn_type type, const T *tile, char *at, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t row,
+static FRNN_OUTLINE void FN(store_block)(frnn_type type, const T *tile, char *at, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t row,
                             ptrdiff_t column)
 {
     if (type == FRNN_TYPE && column == (ptrdiff_t)sizeof(T)) {
@@ -151,7 +151,7 @@ static inline void FN(bring)(const frnn_map *map, FN(mapping) *mapping, int i, c
 
 #if VL > 1
 /* The last elements of a tile, fewer than a vector. */
-static void FN(apply_rest)(FN(operation) *operation, ptrdiff_t n, T *to, FN(place) a, FN(place) b, FN(place) c,
+static FRNN_OUTLINE void FN(apply_rest)(FN(operation) *operation, ptrdiff_t n, T *to, FN(place) a, FN(place) b, FN(place) c,
                            ptrdiff_t full, const frnn_number *p)
 {
     T parts[4][VL];

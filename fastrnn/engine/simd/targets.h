@@ -17,6 +17,7 @@
 
 #if defined(__GNUC__)
 #define FRNN_INLINE inline __attribute__((always_inline))
+#define FRNN_OUTLINE __attribute__((noinline)) /* what is called rarely, and would make its callers slow to begin */
 #define FRNN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define FRNN_TARGET(features) \
@@ -30,6 +31,7 @@
 #endif
 #else
 #define FRNN_INLINE inline
+#define FRNN_OUTLINE
 #define FRNN_UNROLL
 #endif
 
