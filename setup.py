@@ -116,12 +116,21 @@ extensions = [
     extension("operators.stateless"),
     extension("operators.recurrent"),
     extension("operators.runner"),
+    extension("program.steps"),
+    extension("program.product_steps"),
     extension("streaming.stream_base"),
     extension("streaming.open_streams"),
     # A compiler that cannot build the kernels leaves the blas backend alone.
     extension(
         "engine.simd.tables",
         "kernels.c",
+        extra_compile_args=compile_args + kernel_args,
+        libraries=[] if is_msvc else ["m"],
+        optional=True,
+    ),
+    extension(
+        "engine.simd.array_tables",
+        "array_kernels.c",
         extra_compile_args=compile_args + kernel_args,
         libraries=[] if is_msvc else ["m"],
         optional=True,

@@ -25,6 +25,10 @@ try:
     from fastrnn.engine.simd.tables import TABLES as SIMD_TABLES
 except ImportError:  # the compiler could not build the simd kernels
     ISAS, SIMD_TABLES = (), {}
+try:
+    from fastrnn.engine.simd.array_tables import ARRAY_TABLES
+except ImportError:
+    ARRAY_TABLES = {}
 
 
 class Backend(NamedTuple):
@@ -70,6 +74,11 @@ def _key(dtype: DTypeLike) -> tuple[str, str]:
 def row_table(dtype: DTypeLike) -> Any:
     """Return the table with the row functions for a dtype. Only simd has them: None where it is not built."""
     return SIMD_TABLES[pick_isa()][_key(dtype)] if ISAS else None
+
+
+def array_table(dtype: DTypeLike) -> Any:
+    """Return the table of the kernels of arrays for an arithmetic. None where simd is not built."""
+    return ARRAY_TABLES[pick_isa()][np.dtype(dtype).name] if ARRAY_TABLES else None
 
 
 _loading = RLock()

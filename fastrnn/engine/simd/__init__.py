@@ -16,4 +16,9 @@ Nothing here knows time, lengths, or how a call is divided. In the order of read
     cells.inc.h          projections and steps, made of products and gates
     row_functions.inc.h  functions of rows: activations, softmax, layer norm
     tables               the tables, for Python
+
+Kernels of arrays, for what a program computes between its recurrent layers, are a file of their own:
+
+    array_kernels.c      the builds, and the parts of the kernels, each in its file
+    array_tables         the tables, for Python
 """
