@@ -20,15 +20,25 @@ import numpy as np
 
 from fastrnn.errors import brief, message
 from fastrnn.reference.operators import (
+    activations,
     arithmetic,
     comparisons,
+    creation,
     functions,
+    padding,
+    pieces,
+    shapes,
 )
 
 MODULES: tuple[types.ModuleType, ...] = (
     arithmetic,
     comparisons,
+    creation,
     functions,
+    shapes,
+    pieces,
+    padding,
+    activations,
 )
 
 # Where and how a result is stored, and how random numbers are made. No result depends on these arguments.

@@ -20,9 +20,10 @@ from fastrnn.reference.operators.promotion import (
 
 
 def _check_weight(name: str, value: complex, *operands: Operand) -> None:
-    """A factor may not be of a higher category than what it multiplies."""
-    if category(dtype_of(value)) > category(result_type(*operands)):
-        raise TypeError(f"{name} may be a bool only for bools, and whole for integers.")
+    """A factor of integers may not be a float, one of numbers not a bool."""
+    weight, numbers = category(dtype_of(value)), category(result_type(*operands))
+    if (weight == 0 < numbers) or weight > max(numbers, 1):
+        raise TypeError(f"{name} may be a bool only for bools, and must be whole for integers.")
 
 
 def _check_real(*operands: Operand) -> None:
@@ -162,8 +163,15 @@ def xlogy(self: Operand, other: Operand) -> Array:
     return compute_floating(special.xlogy, self, other)
 
 
+def _complex_logaddexp(a: Array, b: Array) -> Array:
+    low, high = np.where(a.real < b.real, a, b), np.where(a.real < b.real, b, a)
+    return np.asarray(high + np.log(1 + np.exp(low - high)))
+
+
 def logaddexp(self: Operand, other: Operand) -> Array:
     """Return log(exp(self) + exp(other)), without overflow."""
+    if category(result_type(self, other)) == 3:
+        return compute(_complex_logaddexp, self, other)
     return compute(np.logaddexp, self, other)
 
 

@@ -127,7 +127,9 @@ def isclose(
     self: Operand, other: Operand, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False
 ) -> Array:
     """Whether abs(self - other) <= atol + rtol * abs(other)."""
-    return np.asarray(np.isclose(self, other, rtol, atol, equal_nan))  # type: ignore[arg-type]
+    if rtol < 0 or atol < 0:
+        raise ValueError("rtol and atol must be at least 0.")
+    return np.asarray(np.isclose(self, other, rtol, atol, equal_nan))
 
 
 def equal(self: Array, other: Array) -> Array:
@@ -149,8 +151,10 @@ def masked_fill(self: Array, mask: Array, value: Operand) -> Array:
         raise TypeError("The mask must be bool.")
     if is_array(value) and np.ndim(value):
         raise ValueError("The value must have no axes.")
-    if category(dtype_of(value)) > category(self.dtype):
+    if category(dtype_of(value)) == 3 > category(self.dtype):
         raise TypeError(f"The value cannot become {self.dtype}.")
+    if category(self.dtype) == 1 and not np.isfinite(value):
+        raise OverflowError(f"The value cannot become {self.dtype}.")
     return np.asarray(np.where(mask, np.asarray(value).astype(self.dtype), self))
 
 

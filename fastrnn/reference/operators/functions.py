@@ -122,8 +122,8 @@ def sgn(self: Operand) -> Array:
 
 
 def square(self: Operand) -> Array:
-    """Return self * self."""
-    return compute(lambda x: x * x, self)
+    """Return self * self. Bools are integers to it."""
+    return compute(lambda x, one: x * x * one, self, 1)
 
 
 def round(self: Operand, decimals: int = 0) -> Array:
@@ -160,12 +160,13 @@ def nan_to_num(
     if category(array.dtype) < 2:
         return array
     limits = np.finfo(array.dtype)
-    return np.nan_to_num(
+    result: Array = np.nan_to_num(
         array,
         nan=0.0 if nan is None else nan,
         posinf=float(limits.max) if posinf is None else posinf,
         neginf=float(limits.min) if neginf is None else neginf,
     )
+    return result
 
 
 def signbit(self: Operand) -> Array:

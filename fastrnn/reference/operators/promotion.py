@@ -33,7 +33,7 @@ def category(dtype: DType) -> int:
 
 def dtype_of(operand: Operand) -> DType:
     """Return the dtype of one operand. That of a Python scalar is torch's default."""
-    return np.asarray(operand).dtype if is_array(operand) else _WEAK[type(operand)]  # type: ignore[index]
+    return np.asarray(operand).dtype if is_array(operand) else _WEAK[type(operand)]
 
 
 def promote_types(a: DType, b: DType) -> DType:
