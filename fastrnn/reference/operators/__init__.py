@@ -23,10 +23,13 @@ from fastrnn.reference.operators import (
     activations,
     arithmetic,
     comparisons,
+    convolution,
     creation,
     functions,
+    normalisation,
     padding,
     pieces,
+    recurrent,
     shapes,
 )
 
@@ -39,6 +42,9 @@ MODULES: tuple[types.ModuleType, ...] = (
     pieces,
     padding,
     activations,
+    convolution,
+    normalisation,
+    recurrent,
 )
 
 # Where and how a result is stored, and how random numbers are made. No result depends on these arguments.
