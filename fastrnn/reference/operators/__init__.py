@@ -22,15 +22,22 @@ from fastrnn.errors import brief, message
 from fastrnn.reference.operators import (
     activations,
     arithmetic,
+    attention,
     comparisons,
+    complex_numbers,
     convolution,
     creation,
     functions,
+    indexing,
     normalisation,
     padding,
     pieces,
+    pooling,
+    products,
     recurrent,
+    resampling,
     shapes,
+    signal,
 )
 
 MODULES: tuple[types.ModuleType, ...] = (
@@ -42,9 +49,16 @@ MODULES: tuple[types.ModuleType, ...] = (
     pieces,
     padding,
     activations,
+    products,
     convolution,
+    pooling,
+    resampling,
     normalisation,
+    indexing,
+    attention,
     recurrent,
+    complex_numbers,
+    signal,
 )
 
 # Where and how a result is stored, and how random numbers are made. No result depends on these arguments.

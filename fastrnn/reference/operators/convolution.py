@@ -1,35 +1,15 @@
 """Convolutions, their transposes, and images as columns of patches.
 
-Every sum runs over the taps of a kernel: the places k in it. Output place o meets tap k at input place
-o * stride + k * dilation - padding. Sizes of outputs: https://docs.pytorch.org/docs/stable/nn.html
+Sizes of outputs: https://docs.pytorch.org/docs/stable/nn.html#convolution-layers
 """
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.reference.operators.promotion import category, wide
-
-Sizes = Sequence[int]
-
-
-def _each(name: str, value: int | Sizes, axes: int, least: int) -> tuple[int, ...]:
-    """Return a number for each axis. One number is for all."""
-    numbers = (value,) if isinstance(value, int) else tuple(value)
-    numbers = numbers * axes if len(numbers) == 1 else numbers
-    if len(numbers) != axes or any(number < least for number in numbers):
-        raise ValueError(f"{name} must be {axes} integers of at least {least}.")
-    return numbers
-
-
-def _taps(kernel: Sizes, stride: Sizes, dilation: Sizes, count: Sizes) -> Iterator[tuple[Any, Any]]:
-    """Give for each tap its index in a kernel, and the index of what `count` outputs meet in padded input."""
-    for tap in np.ndindex(*kernel):
-        starts = [k * d for k, d in zip(tap, dilation, strict=True)]
-        spans = [np.s_[a : a + (n - 1) * s + 1 : s] for a, n, s in zip(starts, count, stride, strict=True)]
-        yield (..., *tap), (..., *spans)
+from fastrnn.reference.operators.windows import Sizes, each, taps
 
 
 def _check_operands(input: Array, weight: Array, bias: Array | None, axes: int) -> None:
@@ -57,7 +37,7 @@ def _convolve(
 ) -> Array:
     """Return the convolution over the last axes. (B, C, ...) with (O, C/groups, ...) is (B, O, ...)."""
     _check_operands(input, weight, bias, axes)
-    steps, spread = _each("stride", stride, axes, 1), _each("dilation", dilation, axes, 1)
+    steps, spread = each("stride", stride, axes, 1), each("dilation", dilation, axes, 1)
     kernel = weight.shape[2:]
     reach = [d * (k - 1) for d, k in zip(spread, kernel, strict=True)]
     edges = _edges(padding, reach, steps)
@@ -74,7 +54,7 @@ def _convolve(
     x = x.reshape(batch, groups, channels // groups, *x.shape[2:])
     w = weight.astype(x.dtype).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     result = np.zeros((batch, groups, weight.shape[0] // groups, *count), x.dtype)
-    for tap, places in _taps(kernel, steps, spread, count):
+    for tap, places in taps(kernel, steps, spread, count):
         result += np.einsum("bgc...,goc->bgo...", x[places], w[tap])
     result = result.reshape(batch, weight.shape[0], *count)
     if bias is not None:
@@ -85,7 +65,7 @@ def _convolve(
 def _edges(padding: int | Sizes | str, reach: Sizes, stride: Sizes) -> list[tuple[int, int]]:
     """Return how many zeros stand before and after each axis."""
     if not isinstance(padding, str):
-        return [(edge, edge) for edge in _each("padding", padding, len(reach), 0)]
+        return [(edge, edge) for edge in each("padding", padding, len(reach), 0)]
     if padding not in ("same", "valid"):
         raise ValueError("padding must be numbers, 'same' or 'valid'.")
     if padding == "valid":
@@ -150,8 +130,8 @@ def _convolve_transposed(
 ) -> Array:
     """Return the transpose of a convolution. (B, C, ...) with (C, O/groups, ...) is (B, O, ...)."""
     _check_operands(input, weight, bias, axes)
-    steps, spread = _each("stride", stride, axes, 1), _each("dilation", dilation, axes, 1)
-    edges, more = _each("padding", padding, axes, 0), _each("output_padding", output_padding, axes, 0)
+    steps, spread = each("stride", stride, axes, 1), each("dilation", dilation, axes, 1)
+    edges, more = each("padding", padding, axes, 0), each("output_padding", output_padding, axes, 0)
     if any(extra >= max(s, d) for extra, s, d in zip(more, steps, spread, strict=True)):
         raise ValueError("output_padding must be smaller than stride or dilation.")
     x = input[None] if input.ndim == axes + 1 else input
@@ -170,10 +150,10 @@ def _convolve_transposed(
     if any(size <= 2 * edge for size, edge in zip(sizes, edges, strict=True)):
         raise ValueError("The padding leaves no output.")
     full = np.zeros((batch, groups, outputs, *sizes), x.dtype)
-    for tap, places in _taps(kernel, steps, spread, count):
+    for tap, places in taps(kernel, steps, spread, count):
         full[places] += np.einsum("bgc...,gco->bgo...", x, w[tap])
     inside: Any = (..., *(np.s_[edge : size - edge] for size, edge in zip(sizes, edges, strict=True)))
-    result = full[inside]
+    result: Array = full[inside]
     result = result.reshape(batch, groups * outputs, *result.shape[3:])
     if bias is not None:
         result = result + bias.reshape(-1, *[1] * axes)
@@ -266,13 +246,13 @@ def im2col(
     self: Array, kernel_size: int | Sizes, dilation: int | Sizes, padding: int | Sizes, stride: int | Sizes
 ) -> Array:
     """Return the patches of an image as columns: (B, C, H, W) to (B, C * taps, patches)."""
-    kernel, steps = _each("kernel_size", kernel_size, 2, 1), _each("stride", stride, 2, 1)
-    spread, edges = _each("dilation", dilation, 2, 1), _each("padding", padding, 2, 0)
+    kernel, steps = each("kernel_size", kernel_size, 2, 1), each("stride", stride, 2, 1)
+    spread, edges = each("dilation", dilation, 2, 1), each("padding", padding, 2, 0)
     if self.ndim not in (3, 4) or 0 in self.shape[-3:]:
         raise ValueError("It takes an image (C, H, W), or a batch of them.")
     count = _patches(self.shape[-2:], kernel, spread, edges, steps)
     padded = np.pad(self, [(0, 0)] * (self.ndim - 2) + [(edge, edge) for edge in edges])
-    columns = [padded[places] for _, places in _taps(kernel, steps, spread, count)]
+    columns = [padded[places] for _, places in taps(kernel, steps, spread, count)]
     rows = self.shape[-3] * len(columns)
     return np.stack(columns, -3).reshape(*self.shape[:-3], rows, count[0] * count[1])
 
@@ -286,19 +266,20 @@ def col2im(
     stride: int | Sizes,
 ) -> Array:
     """Return the image in which patches are summed where they lie: (B, C * taps, patches) to (B, C, H, W)."""
-    sizes, kernel = _each("output_size", output_size, 2, 1), _each("kernel_size", kernel_size, 2, 1)
-    spread, edges = _each("dilation", dilation, 2, 1), _each("padding", padding, 2, 0)
-    steps = _each("stride", stride, 2, 1)
-    count, taps = _patches(sizes, kernel, spread, edges, steps), kernel[0] * kernel[1]
-    if self.ndim not in (2, 3) or self.shape[-2] % taps or self.shape[-1] != count[0] * count[1]:
-        raise ValueError(f"It takes a multiple of {taps} rows, and {count[0] * count[1]} columns.")
-    columns = self.astype(wide(self.dtype)).reshape(*self.shape[:-2], self.shape[-2] // taps, taps, *count)
+    sizes, kernel = each("output_size", output_size, 2, 1), each("kernel_size", kernel_size, 2, 1)
+    spread, edges = each("dilation", dilation, 2, 1), each("padding", padding, 2, 0)
+    steps = each("stride", stride, 2, 1)
+    count, patch = _patches(sizes, kernel, spread, edges, steps), kernel[0] * kernel[1]
+    if self.ndim not in (2, 3) or self.shape[-2] % patch or self.shape[-1] != count[0] * count[1]:
+        raise ValueError(f"It takes a multiple of {patch} rows, and {count[0] * count[1]} columns.")
+    columns = self.astype(wide(self.dtype)).reshape(*self.shape[:-2], self.shape[-2] // patch, patch, *count)
     padded = [size + 2 * edge for size, edge in zip(sizes, edges, strict=True)]
     image = np.zeros((*columns.shape[:-3], *padded), columns.dtype)
-    for index, (_, places) in enumerate(_taps(kernel, steps, spread, count)):
+    for index, (_, places) in enumerate(taps(kernel, steps, spread, count)):
         image[places] += columns[..., index, :, :]
     inside: Any = (..., *(np.s_[edge : edge + size] for size, edge in zip(sizes, edges, strict=True)))
-    return image[inside].astype(self.dtype)
+    result: Array = image[inside]
+    return result.astype(self.dtype)
 
 
 ALIASES = {"_convolution": "convolution"}

@@ -182,7 +182,6 @@ def group_norm(
 
 def _last_axes(input: Array, normalized_shape: int | Sizes, *parameters: Array | None) -> tuple[int, ...]:
     """Return the axes that are normalised. The parameters must have their shape."""
-    _check_floats(input)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape or input.shape[-len(shape) :] != shape:
         raise ValueError(f"The last axes of the input must be {shape}.")
@@ -195,6 +194,7 @@ def native_layer_norm(
     input: Array, normalized_shape: int | Sizes, weight: Array | None, bias: Array | None, eps: float
 ) -> tuple[Array, Array, Array]:
     """Normalise the last axes, and return means and 1 / standard deviations too."""
+    _check_floats(input)
     axes = _last_axes(input, normalized_shape, weight, bias)
     x, mean, scale = _normalised(widened(input, input.dtype), axes, eps)
     x = x if weight is None else x * weight
@@ -218,6 +218,8 @@ def _fused_rms_norm(
     input: Array, normalized_shape: int | Sizes, weight: Array | None = None, eps: float | None = None
 ) -> tuple[Array, Array]:
     """Divide the last axes by their root mean square, and return 1 / it too."""
+    if category(input.dtype) < 2:
+        raise TypeError("It takes floats and complex numbers.")
     axes = _last_axes(input, normalized_shape, weight)
     x = widened(input, input.dtype)
     small = float(np.finfo(input.dtype).eps) if eps is None else eps

@@ -12,7 +12,7 @@ from fastrnn.arrays import Array
 from fastrnn.importers.parameters import read_recurrent
 from fastrnn.reference.layers import STEPS, recurrent_reference
 from fastrnn.reference.operators.promotion import category
-from fastrnn.spec import RecurrentSpec
+from fastrnn.spec import GATES, RecurrentSpec
 
 
 def _check_dtypes(arrays: Sequence[Array]) -> None:
@@ -82,8 +82,9 @@ def _layers(
         raise ValueError("input must have at least one step.")
     initial = _batched_states(spec, states, batch if is_batch else None)
     counts = _row_lengths(lengths, batch, steps)
-    y, *after = recurrent_reference(spec, tensors, x, *initial, lengths=counts)
-    results = [array.astype(input.dtype) for array in (y, *after) if array is not None]
+    c = initial[1] if len(initial) == 2 else None
+    after = recurrent_reference(spec, tensors, x, initial[0], c, counts)
+    results = [array.astype(input.dtype) for array in after if array is not None]
     if not is_batch:
         return tuple(array[:, 0] for array in results)
     return (results[0].swapaxes(0, 1) if batch_first else results[0], *results[1:])
@@ -191,11 +192,10 @@ def _cell(
     state_shape = (*input.shape[:-1], hidden)
     if any(state.shape != state_shape for state in states):
         raise ValueError(f"The states must have the shape {state_shape}.")
-    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind] * hidden
-    if (w_ih.shape, w_hh.shape) != ((gates, input.shape[-1]), (gates, hidden)):
-        raise ValueError(
-            f"The weights must have the shapes {(gates, input.shape[-1])} and {(gates, hidden)}."
-        )
+    gates = GATES[kind] * hidden
+    shapes = (gates, input.shape[-1]), (gates, hidden)
+    if (w_ih.shape, w_hh.shape) != shapes:
+        raise ValueError(f"The weights must have the shapes {shapes[0]} and {shapes[1]}.")
     if any(bias.shape != (gates,) for bias in biases):
         raise ValueError(f"The biases must have the shape {(gates,)}.")
     x, h, *rest = (array.astype(np.float64) for array in (input, *states))
