@@ -36,6 +36,7 @@ from fastrnn.reference.operators import (
     products,
     recurrent,
     resampling,
+    scattering,
     shapes,
     signal,
 )
@@ -55,6 +56,7 @@ MODULES: tuple[types.ModuleType, ...] = (
     resampling,
     normalisation,
     indexing,
+    scattering,
     attention,
     recurrent,
     complex_numbers,

@@ -1,15 +1,16 @@
 """Entries that are found by index or by a mask, and arrays with other entries there.
 
-Indices count from 0. Only `index`, `index_put`, `take`, `put` and `take_along_dim` know negative ones.
+Indices count from 0. Only `index`, `index_put`, `take` and `put` know negative ones.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fastrnn.arrays import Array
+from fastrnn.reference.operators.places import check_index, check_same_dtype, number, rows_of, with_rows
 from fastrnn.reference.operators.promotion import (
     Operand,
     axis_of,
@@ -21,27 +22,6 @@ from fastrnn.reference.operators.promotion import (
 )
 
 Indices = Sequence[Array | None]
-
-
-def _check_index(index: Array, size: int, least: int = 0) -> None:
-    if index.dtype.kind not in "iu":
-        raise TypeError("An index must be an integer.")
-    if index.size and not least <= index.min() <= index.max() < size:
-        raise IndexError(f"Every index must be in [{least}, {size - 1}].")
-
-
-def _check_same_dtype(self: Array, other: Array) -> None:
-    if self.dtype != other.dtype:
-        raise TypeError(f"Both must be {self.dtype}.")
-
-
-def _number(self: Array, value: Operand) -> Array:
-    """Return a number in self's dtype."""
-    if category(dtype_of(value)) == 3 > category(self.dtype):
-        raise TypeError(f"The value cannot become {self.dtype}.")
-    if np.ndim(value):
-        raise ValueError("The value must have no axes.")
-    return np.asarray(value).astype(self.dtype)
 
 
 # ---------------------------------------------------------------- rows of tables
@@ -57,7 +37,7 @@ def embedding(
     """Return rows of a table."""
     if weight.ndim != 2:
         raise ValueError("The weight must be a matrix.")
-    _check_index(indices, weight.shape[0])
+    check_index(indices, weight.shape[0])
     return np.take(weight, indices, 0)
 
 
@@ -83,7 +63,7 @@ def embedding_bag(
         raise ValueError("mode must be 0, 1 or 2, and 0 with weights of samples.")
     if per_sample_weights is not None and per_sample_weights.shape != indices.shape:
         raise ValueError("There must be a weight for each index.")
-    _check_index(indices, weight.shape[0])
+    check_index(indices, weight.shape[0])
     ends = offsets.tolist() + ([] if include_last_offset else [indices.size])
     if ends[:1] not in ([], [0]) or ends != sorted(ends) or ends[-1:] > [indices.size]:
         raise ValueError("Offsets must begin with 0, not fall, and not be beyond the indices.")
@@ -127,7 +107,7 @@ def _embedding_bag(
 # ---------------------------------------------------------------- indices of several axes
 
 
-def _places(self: Array, indices: Indices) -> tuple[Any, ...]:
+def _places(indices: Indices) -> tuple[Any, ...]:
     """Return NumPy's form of indices: masks and integers, and all of an axis where there is None."""
     places: list[Any] = []
     for index in indices:
@@ -142,15 +122,15 @@ def _places(self: Array, indices: Indices) -> tuple[Any, ...]:
 
 def index(self: Array, indices: Indices) -> Array:
     """Return entries at indices, one array or None for each axis. Masks stand for all their axes."""
-    return np.asarray(self[_places(self, indices)])
+    return np.asarray(self[_places(indices)])
 
 
 def index_put(
     self: Array, indices: Indices, values: Array, accumulate: bool = False, unsafe: bool = False
 ) -> Array:
     """Return self with other entries at indices, or with values added there."""
-    _check_same_dtype(self, values)
-    result, places = self.copy(), _places(self, indices)
+    check_same_dtype(self, values)
+    result, places = self.copy(), _places(indices)
     if accumulate:
         add: Any = np.logical_or if self.dtype == bool else np.add
         add.at(result, places, np.broadcast_to(values, result[places].shape))
@@ -161,7 +141,7 @@ def index_put(
 
 def take(self: Array, index: Array) -> Array:
     """Return entries of the flat array."""
-    _check_index(index, self.size, -self.size)
+    check_index(index, self.size, -self.size)
     return self.reshape(-1)[index]
 
 
@@ -169,7 +149,7 @@ def put(self: Array, index: Array, source: Array, accumulate: bool = False) -> A
     """Return self with other entries at indices of the flat array, or with the source added there."""
     if index.size != source.size:
         raise ValueError("There must be a number for each index.")
-    _check_index(index, self.size, -self.size)
+    check_index(index, self.size, -self.size)
     places = [index.reshape(-1)]
     return index_put(self.reshape(-1), places, source.reshape(-1), accumulate).reshape(self.shape)
 
@@ -177,202 +157,41 @@ def put(self: Array, index: Array, source: Array, accumulate: bool = False) -> A
 # ---------------------------------------------------------------- whole entries of one axis
 
 
-def _rows(self: Array, dim: int, index: Array, source: Array | None = None) -> tuple[Array, Array, Any]:
-    """Return self and source with an axis in front, and the index as a vector."""
-    axis, array = axis_of(dim, self.ndim), np.atleast_1d(self)
-    if index.ndim > 1:
-        raise ValueError("The index must be a vector.")
-    _check_index(index, array.shape[axis])
-    rows, places = np.moveaxis(array, axis, 0), index.reshape(-1)
-    if source is None:
-        return rows, places, None
-    _check_same_dtype(self, source)
-    given = np.atleast_1d(source)
-    if given.ndim != array.ndim:
-        given = given.reshape(*array.shape[:axis], -1, *array.shape[axis + 1 :])
-    entries = np.moveaxis(given, axis, 0)
-    if entries.shape != (places.size, *rows.shape[1:]):
-        raise ValueError("The source must have the shape of self, with an entry for each index.")
-    return rows, places, entries
-
-
-def _with_rows(self: Array, dim: int, rows: Array) -> Array:
-    return np.moveaxis(rows, 0, axis_of(dim, self.ndim)).reshape(self.shape)
-
-
 def index_select(self: Array, dim: int, index: Array) -> Array:
     """Return entries of an axis."""
-    rows, places, _ = _rows(self, dim, index)
+    rows, places, _ = rows_of(self, dim, index)
     result = np.moveaxis(rows[places], 0, axis_of(dim, self.ndim))
     return result.reshape(()) if self.ndim == 0 else result
 
 
 def index_copy(self: Array, dim: int, index: Array, source: Array) -> Array:
     """Return self with other entries of an axis."""
-    rows, places, entries = _rows(self, dim, index, source)
+    rows, places, entries = rows_of(self, dim, index, source)
     rows = rows.copy()
     rows[places] = entries
-    return _with_rows(self, dim, rows)
+    return with_rows(self, dim, rows)
 
 
 def index_add(self: Array, dim: int, index: Array, source: Array, alpha: complex = 1) -> Array:
     """Return self with alpha * source added to entries of an axis."""
-    rows, places, entries = _rows(self, dim, index, source)
+    rows, places, entries = rows_of(self, dim, index, source)
     if self.dtype == bool:
         rows = rows.copy()
         np.logical_or.at(rows, places, entries & bool(alpha))
-        return _with_rows(self, dim, rows)
+        return with_rows(self, dim, rows)
     if category(dtype_of(alpha)) > max(category(self.dtype), 1):
         raise TypeError("alpha must be whole for integers.")
     sums = rows.astype(wide(self.dtype))
     np.add.at(sums, places, alpha * entries.astype(sums.dtype))
-    return _with_rows(self, dim, sums.astype(self.dtype))
+    return with_rows(self, dim, sums.astype(self.dtype))
 
 
 def index_fill(self: Array, dim: int, index: Array, value: Operand) -> Array:
     """Return self with one number in entries of an axis."""
-    rows, places, _ = _rows(self, dim, index)
+    rows, places, _ = rows_of(self, dim, index)
     rows = rows.copy()
-    rows[places] = _number(self, value)
-    return _with_rows(self, dim, rows)
-
-
-def index_reduce(
-    self: Array, dim: int, index: Array, source: Array, reduce: str, include_self: bool = True
-) -> Array:
-    """Return self with entries of an axis reduced: prod, mean, amax or amin of them and the source."""
-    rows, places, entries = _rows(self, dim, index, source)
-    reduced = _reduced(rows, (places,), entries, reduce, include_self, ("prod", "mean", "amax", "amin"))
-    return _with_rows(self, dim, reduced)
-
-
-# ---------------------------------------------------------------- single entries along one axis
-
-
-def _coordinates(self: Array, dim: int, index: Array, source: Array | None) -> tuple[Array, ...]:
-    """Return where in self each index points: at its own place, except on one axis."""
-    axis, array, places = axis_of(dim, self.ndim), np.atleast_1d(self), np.atleast_1d(index)
-    if places.ndim != array.ndim and index.size:
-        raise ValueError("The index must have the axes of self.")
-    if not index.size:
-        return tuple(np.zeros((array.ndim, 0), np.int64))
-    _check_index(index, array.shape[axis])
-    sizes = [size for a, size in enumerate(array.shape) if a != axis]
-    if any(
-        have > most
-        for have, most in zip((n for a, n in enumerate(places.shape) if a != axis), sizes, strict=True)
-    ):
-        raise ValueError("The index may not be larger than self on other axes.")
-    if source is not None and (
-        np.atleast_1d(source).ndim != places.ndim
-        or any(n > m for n, m in zip(places.shape, np.atleast_1d(source).shape, strict=True))
-    ):
-        raise ValueError("The index may not be larger than the source.")
-    grid: list[Array] = list(np.indices(places.shape))
-    grid[axis] = places
-    return tuple(grid)
-
-
-def gather(self: Array, dim: int, index: Array, sparse_grad: bool = False) -> Array:
-    """Return self[..., index[..., i, ...], ...] in the shape of the index."""
-    if not index.size:
-        return np.zeros(index.shape, self.dtype)
-    return np.atleast_1d(self)[_coordinates(self, dim, index, None)].reshape(index.shape)
-
-
-def take_along_dim(self: Array, indices: Array, dim: int | None = None) -> Array:
-    """Return entries along an axis, or of the flat array. Other axes broadcast."""
-    if indices.dtype != np.int64:
-        raise TypeError("An index must be int64.")
-    if dim is None:
-        return take(self.reshape(-1), indices.reshape(-1))
-    axis = axis_of(dim, self.ndim)
-    if indices.ndim != self.ndim:
-        raise ValueError("The index must have the axes of self.")
-    _check_index(indices, self.shape[axis], -self.shape[axis])
-    return np.take_along_axis(self, indices, axis)
-
-
-def scatter(
-    self: Array,
-    dim: int,
-    index: Array,
-    src: Array | None = None,
-    value: Operand | None = None,
-    reduce: str | None = None,
-) -> Array:
-    """Return self with entries of src, or one number, where the index points along an axis.
-
-    With reduce "add" or "multiply" they are added or multiplied.
-    """
-    if reduce not in (None, "add", "multiply"):
-        raise ValueError("reduce must be 'add' or 'multiply'.")
-    source = src if src is not None else np.broadcast_to(_number(self, value or 0), index.shape)
-    if reduce is not None:
-        return scatter_reduce(self, dim, index, source, {"add": "sum", "multiply": "prod"}[reduce])
-    _check_same_dtype(self, source)
-    places = _coordinates(self, dim, index, source)
-    result = np.atleast_1d(self).copy()
-    result[places] = _met(source, index)
-    return result.reshape(self.shape)
-
-
-def _met(source: Array, index: Array) -> Array:
-    """Return the entries of a source that an index of at most its shape has."""
-    if not index.size:
-        return source.reshape(-1)[:0]
-    return np.atleast_1d(source)[tuple(np.s_[:size] for size in np.atleast_1d(index).shape)]
-
-
-def scatter_add(self: Array, dim: int, index: Array, src: Array) -> Array:
-    """Return self with src added where the index points along an axis."""
-    return scatter_reduce(self, dim, index, src, "sum")
-
-
-def scatter_reduce(
-    self: Array, dim: int, index: Array, src: Array, reduce: str, include_self: bool = True
-) -> Array:
-    """Return self with entries reduced: sum, prod, mean, amax or amin of them and what points there."""
-    _check_same_dtype(self, src)
-    places = _coordinates(self, dim, index, src)
-    kinds = ("sum", "prod", "mean", "amax", "amin")
-    result = _reduced(np.atleast_1d(self), places, _met(src, index), reduce, include_self, kinds)
-    return result.reshape(self.shape)
-
-
-def _reduced(
-    self: Array,
-    places: tuple[Array, ...],
-    source: Array,
-    reduce: str,
-    include_self: bool,
-    kinds: Sequence[str],
-) -> Array:
-    """Return self with what comes to each place reduced, with self's own entry or without it."""
-    if reduce not in kinds:
-        raise ValueError(f"reduce must be one of {', '.join(kinds)}.")
-    result = self.astype(wide(self.dtype))
-    counts = np.full(self.shape, int(include_self))
-    np.add.at(counts, places, 1)
-    if not include_self:  # the first source that comes to a place takes it, and the others are reduced
-        low, high = (
-            (False, True)
-            if self.dtype == bool
-            else (-np.inf, np.inf)
-            if category(self.dtype) > 1
-            else (np.iinfo(self.dtype).min, np.iinfo(self.dtype).max)
-        )
-        result[places] = {"prod": 1, "amax": low, "amin": high}.get(reduce, 0)
-    if self.dtype == bool:
-        functions: dict[str, Any] = dict.fromkeys(("sum", "amax", "mean"), np.logical_or)
-        functions |= dict.fromkeys(("prod", "amin"), np.logical_and)
-    else:
-        functions = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
-    functions.get(reduce, np.add).at(result, places, source.astype(result.dtype))
-    if reduce == "mean" and self.dtype != bool:
-        divide: Callable[..., Any] = np.floor_divide if category(self.dtype) < 2 else np.divide
-        result = divide(result, np.maximum(counts, 1))
-    return result.astype(self.dtype)
+    rows[places] = number(self, value)
+    return with_rows(self, dim, rows)
 
 
 # ---------------------------------------------------------------- masks
@@ -394,7 +213,7 @@ def masked_select(self: Array, mask: Array) -> Array:
 def masked_scatter(self: Array, mask: Array, source: Array) -> Array:
     """Return self with entries of the source, in order, where the mask holds."""
     _check_mask(mask)
-    _check_same_dtype(self, source)
+    check_same_dtype(self, source)
     result, where = (np.array(array) for array in np.broadcast_arrays(self, mask))
     if where.sum() > source.size:
         raise ValueError("The source must have a number for each place.")
@@ -435,7 +254,7 @@ def searchsorted(
     if is_array(self) and values.dtype != sorted_sequence.dtype:
         raise TypeError("Both must have one dtype.")
     if sorter is not None:
-        _check_index(sorter, sorted_sequence.shape[-1])
+        check_index(sorter, sorted_sequence.shape[-1])
         sorted_sequence = np.take_along_axis(sorted_sequence, sorter, -1)
     where: Any = "right" if right or side == "right" else "left"
     if sorted_sequence.ndim == 1:
