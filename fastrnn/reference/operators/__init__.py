@@ -90,7 +90,9 @@ def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         except (ValueError, TypeError, IndexError, OverflowError) as error:
             got = ", ".join([*map(brief, args), *(f"{key}={brief(value)}" for key, value in kept.items())])
             raise ValueError(message(name, "arguments that fit together", got, f"{error}")) from error
-        return tuple(map(np.asarray, result)) if isinstance(result, (tuple, list)) else np.asarray(result)
+        if isinstance(result, (tuple, list)):
+            return tuple(None if each is None else np.asarray(each) for each in result)
+        return np.asarray(result)
 
     return call
 

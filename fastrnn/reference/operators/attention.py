@@ -17,11 +17,11 @@ from fastrnn.reference.operators.promotion import category, wide
 
 
 def _attend(
-    query: Array, key: Array, value: Array, bias: Array | float, scale: float | None
+    query: Array, key: Array, value: Array, bias: Array, scale: float | None
 ) -> tuple[Array, Array, Array]:
     """Return the output, the weights, and the logarithms of the sums of powers, in wide floats.
 
-    A query that may see no key has weights 0.
+    A query that may see no key has weights 0, and the logarithm 0.
     """
     dtypes = {str(array.dtype) for array in (query, key, value)}
     if len(dtypes) > 1 or category(query.dtype) != 2:
@@ -37,7 +37,7 @@ def _attend(
     powers = np.exp(scores - np.where(np.isneginf(most), 0, most))
     sums = powers.sum(axis=-1, keepdims=True)
     weights = np.where(sums == 0, 0, powers / sums)
-    logarithms = (np.log(sums) + most)[..., 0]
+    logarithms = np.where(sums == 0, 0, np.log(sums) + most)[..., 0]
     return weights @ v, weights, logarithms
 
 
@@ -119,11 +119,12 @@ def _native_multi_head_attention(
     need_weights: bool = True,
     average_attn_weights: bool = True,
     mask_type: int | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array | None]:
     """Return what torch.nn.MultiheadAttention does to (B, T, E), and its weights, of all heads or averaged.
 
-    A mask holds where a query may not see a key, or is added to the scores. mask_type 0 is (T, S),
-    1 is (B, S), 2 is (B, heads, T, S). Without need_weights the weights are empty.
+    A query may not see a key where the mask is not 0, also if it holds floats. mask_type 0 is (T, T), 1 is
+    (B, T), 2 is (B, heads, T, T). The results of a query that may see no key are NaN. Without need_weights
+    the second result is None.
     """
     B, T, E = query.shape
     if E != embed_dim or E % num_head or key.shape != value.shape or key.shape[::2] != (B, E):
@@ -133,22 +134,24 @@ def _native_multi_head_attention(
         linear(x, w, b).reshape(B, x.shape[1], num_head, E // num_head).swapaxes(1, 2)
         for x, w, b in zip((query, key, value), weights, biases, strict=True)
     )
-    output, found, _ = _attend(q, k, v, _module_bias(mask, mask_type), None)
+    bias = _module_bias(mask, mask_type)
+    blind = np.where(np.isneginf(bias).all(axis=-1, keepdims=True), np.nan, 0)
+    output, found = (result + blind for result in _attend(q, k, v, bias, None)[:2])
     joined = output.swapaxes(1, 2).reshape(B, T, E).astype(query.dtype)
     result = linear(joined, proj_weight, proj_bias)
     if not need_weights:
-        return result, np.zeros(0, query.dtype)
+        return result, None
     return result, (found.mean(axis=1) if average_attn_weights else found).astype(query.dtype)
 
 
-def _module_bias(mask: Array | None, mask_type: int | None) -> Array | float:
-    """Return what is added to scores (B, heads, T, S)."""
+def _module_bias(mask: Array | None, mask_type: int | None) -> Array:
+    """Return what is added to scores (B, heads, T, T)."""
     if mask is None:
-        return 0.0
-    bias = np.where(mask, -np.inf, 0.0) if mask.dtype == bool else mask.astype(np.float64)
+        return np.zeros(1)
+    bias = np.where(mask, -np.inf, 0.0)
     axes = {0: 2, 1: 2, 2: 4}
     if mask_type not in axes or mask.ndim != axes[mask_type]:
-        raise ValueError("mask_type must be 0 for (T, S), 1 for (B, S), 2 for (B, heads, T, S).")
+        raise ValueError("mask_type must be 0 for (T, T), 1 for (B, T), 2 for (B, heads, T, T).")
     return bias[:, None, None] if mask_type == 1 else bias
 
 
