@@ -25,8 +25,10 @@ from fastrnn.reference.operators import (
     comparisons,
     creation,
     functions,
+    ordering,
     padding,
     pieces,
+    reductions,
     shapes,
 )
 
@@ -35,8 +37,10 @@ MODULES: tuple[types.ModuleType, ...] = (
     comparisons,
     creation,
     functions,
+    ordering,
     shapes,
     pieces,
+    reductions,
     padding,
     activations,
 )
