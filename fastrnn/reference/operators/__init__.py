@@ -69,7 +69,7 @@ def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with np.errstate(all="ignore"):
                 result = function(*args, **kept)
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             got = ", ".join([*map(brief, args), *(f"{key}={brief(value)}" for key, value in kept.items())])
             raise ValueError(message(name, "arguments that fit together", got, f"{error}")) from error
         return tuple(map(np.asarray, result)) if isinstance(result, (tuple, list)) else np.asarray(result)

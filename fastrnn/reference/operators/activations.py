@@ -163,8 +163,8 @@ def log_sigmoid(self: Array) -> Array:
 
 
 def log_sigmoid_forward(self: Array) -> tuple[Array, Array]:
-    """Return the logarithm of the sigmoid, and an empty buffer that only training reads."""
-    return log_sigmoid(self), np.zeros(0, self.dtype)
+    """Return the logarithm of the sigmoid, and exp(-abs(self)), which only training reads."""
+    return log_sigmoid(self), compute(lambda x: np.exp(-np.abs(x)), self)
 
 
 def softsign(self: Operand) -> Array:

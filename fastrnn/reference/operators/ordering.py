@@ -83,9 +83,7 @@ def _median(self: Array, dim: int | None, keepdim: bool, skips_nan: bool) -> Any
     """Return the median of all; along an axis also where it is. Of two in the middle it is the lower."""
     if dim is None:
         if self.size == 0:
-            return np.full((), np.nan if category(self.dtype) == 2 else np.iinfo(np.int64).min).astype(
-                self.dtype
-            )
+            return np.asarray(np.nan if category(self.dtype) == 2 else np.iinfo(self.dtype).min, self.dtype)
         return _median(self.reshape(-1), 0, False, skips_nan)[0]
     entries = _entries(self, dim)
     if entries.shape[-1] == 0:
@@ -174,12 +172,8 @@ def bincount(self: Array, weights: Array | None = None, minlength: int = 0) -> A
     """Return how often each whole number occurs, or the sum of its weights."""
     if self.ndim != 1 or category(self.dtype) != 1:
         raise ValueError("It takes one axis of integers.")
-    counts = np.bincount(self, weights, minlength)
-    return (
-        counts
-        if weights is None
-        else counts.astype(weights.dtype if weights.dtype == np.float32 else np.float64)
-    )
+    counts: Array = np.bincount(self, weights, minlength)
+    return counts.astype(np.float32) if weights is not None and weights.dtype == np.float32 else counts
 
 
 def histc(self: Array, bins: int = 100, min: float = 0, max: float = 0) -> Array:

@@ -169,14 +169,21 @@ def min(self: Array, dim: int | None = None, keepdim: bool = False, other: Array
     return amin(self) if dim is None else (amin(self, dim, keepdim), argmin(self, dim, keepdim))
 
 
+def _truth(reduce: Callable[..., Any], self: Array, dim: Dims, keepdim: bool) -> Array:
+    """Reduce truth along axes: along none if there are none, unlike sums. That of uint8 is uint8."""
+    axes = () if dim == () else _axes(self, dim)
+    truth = np.asarray(reduce(self.astype(bool), axes, keepdims=keepdim))
+    return truth.astype(np.uint8) if self.dtype == np.uint8 else truth
+
+
 def all(self: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Whether no number along axes is 0."""
-    return np.asarray(self.astype(bool).all(_axes(self, dim), keepdims=keepdim))
+    return _truth(np.all, self, dim, keepdim)
 
 
 def any(self: Array, dim: Dims = None, keepdim: bool = False) -> Array:
     """Whether a number along axes is not 0."""
-    return np.asarray(self.astype(bool).any(_axes(self, dim), keepdims=keepdim))
+    return _truth(np.any, self, dim, keepdim)
 
 
 # ---------------------------------------------------------------- variances
