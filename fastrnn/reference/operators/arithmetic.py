@@ -73,7 +73,8 @@ def mul(self: Operand, other: Operand) -> Array:
 
 def addcmul(self: Operand, tensor1: Operand, tensor2: Operand, value: complex = 1) -> Array:
     """Return self + value * tensor1 * tensor2."""
-    _check_weight("value", value, self, tensor1, tensor2)
+    if category(result_type(self, tensor1, tensor2)) < 2:
+        value = int(np.real(value))
     return compute(lambda a, b, c: a + value * b * c, self, tensor1, tensor2)
 
 
