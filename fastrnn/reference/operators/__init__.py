@@ -30,11 +30,13 @@ from fastrnn.reference.operators import (
     functions,
     indexing,
     normalisation,
+    ordering,
     padding,
     pieces,
     pooling,
     products,
     recurrent,
+    reductions,
     resampling,
     scattering,
     shapes,
@@ -46,8 +48,10 @@ MODULES: tuple[types.ModuleType, ...] = (
     comparisons,
     creation,
     functions,
+    ordering,
     shapes,
     pieces,
+    reductions,
     padding,
     activations,
     products,
@@ -87,7 +91,7 @@ def _operator(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with np.errstate(all="ignore"):
                 result = function(*args, **kept)
-        except (ValueError, TypeError, IndexError, OverflowError) as error:
+        except (ValueError, TypeError, IndexError, ArithmeticError) as error:
             got = ", ".join([*map(brief, args), *(f"{key}={brief(value)}" for key, value in kept.items())])
             raise ValueError(message(name, "arguments that fit together", got, f"{error}")) from error
         if isinstance(result, (tuple, list)):

@@ -1,7 +1,5 @@
 """Activations, gates, softmax, and the layers that do something only in training."""
 
-from typing import Any
-
 import numpy as np
 from scipy import special  # type: ignore[import-untyped]
 
@@ -13,8 +11,6 @@ from fastrnn.reference.operators.promotion import (
     category,
     compute,
     compute_floating,
-    dtype_of,
-    floating,
     widened,
 )
 
@@ -167,8 +163,8 @@ def log_sigmoid(self: Array) -> Array:
 
 
 def log_sigmoid_forward(self: Array) -> tuple[Array, Array]:
-    """Return the logarithm of the sigmoid, and an empty buffer that only training reads."""
-    return log_sigmoid(self), np.zeros(0, self.dtype)
+    """Return the logarithm of the sigmoid, and exp(-abs(self)), which only training reads."""
+    return log_sigmoid(self), compute(lambda x: np.exp(-np.abs(x)), self)
 
 
 def softsign(self: Operand) -> Array:
@@ -236,21 +232,6 @@ def _safe_softmax(self: Array, dim: int, dtype: str | None = None) -> Array:
     return np.where(is_empty, np.zeros((), result.dtype), result)
 
 
-def logsumexp(self: Array, dim: Any, keepdim: bool = False) -> Array:
-    """Return the logarithm of the sum of exp(self) along axes, without overflow."""
-    dtype = floating(dtype_of(self))
-    x = np.atleast_1d(widened(self, dtype))
-    dims = (dim,) if isinstance(dim, int) else tuple(dim) or tuple(range(self.ndim))
-    axes = tuple(axis_of(d, self.ndim) for d in dims) or (0,)
-    if any(x.shape[axis] == 0 for axis in axes):
-        return np.asarray(np.log(np.exp(x).sum(axis=axes, keepdims=keepdim))).astype(dtype)
-    most = x.real.max(axis=axes, keepdims=True)
-    most = np.where(np.isinf(most), 0, most)
-    result = np.log(np.exp(x - most).sum(axis=axes, keepdims=True)) + most
-    result = result if keepdim else result.squeeze(axes)
-    return np.asarray(result.reshape(()) if self.ndim == 0 else result).astype(dtype)
-
-
 # ---------------------------------------------------------------- what training alone does
 
 
@@ -280,6 +261,5 @@ ALIASES = {
     "feature_alpha_dropout": "dropout",
     "feature_dropout": "dropout",
     "special_log_softmax": "log_softmax",
-    "special_logsumexp": "logsumexp",
     "special_softmax": "softmax",
 }

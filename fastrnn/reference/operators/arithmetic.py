@@ -31,8 +31,15 @@ def _check_real(*operands: Operand) -> None:
         raise TypeError("It takes no complex numbers.")
 
 
-def _check_divisor(*operands: Operand) -> None:
-    """Integers may not be divided by 0 to an integer."""
+def _check_floats(*operands: Operand) -> None:
+    if category(result_type(*operands)) < 2:
+        raise TypeError("It takes no integers.")
+
+
+def _check_division(*operands: Operand) -> None:
+    """Division that rounds takes no bools and no complex numbers, and divides no integer by 0."""
+    if category(result_type(*operands)) not in (1, 2):
+        raise TypeError("It takes integers and floats.")
     if category(result_type(*operands)) < 2 and not np.all(operands[-1]):
         raise ValueError("An integer divided by 0 has no result.")
 
@@ -48,7 +55,7 @@ def add(self: Operand, other: Operand, alpha: complex = 1) -> Array:
 
 def sub(self: Operand, other: Operand, alpha: complex = 1) -> Array:
     """Return self - alpha * other."""
-    if any(is_array(operand) and category(dtype_of(operand)) == 0 for operand in (self, other)):
+    if any(category(dtype_of(operand)) == 0 for operand in (self, other)):
         raise TypeError("It takes no bool. Use logical_xor.")
     _check_weight("alpha", alpha, self, other)
     return compute(lambda a, b: a - alpha * b, self, other)
@@ -66,7 +73,8 @@ def mul(self: Operand, other: Operand) -> Array:
 
 def addcmul(self: Operand, tensor1: Operand, tensor2: Operand, value: complex = 1) -> Array:
     """Return self + value * tensor1 * tensor2."""
-    _check_weight("value", value, self, tensor1, tensor2)
+    if category(result_type(self, tensor1, tensor2)) < 2:
+        value = int(np.real(value))
     return compute(lambda a, b, c: a + value * b * c, self, tensor1, tensor2)
 
 
@@ -90,6 +98,8 @@ def lerp(self: Operand, end: Operand, weight: Operand) -> Array:
 
 def hypot(self: Operand, other: Operand) -> Array:
     """Return the square root of self**2 + other**2, without overflow on the way."""
+    _check_floats(self, other)
+    _check_real(self, other)
     return compute(np.hypot, self, other)
 
 
@@ -102,8 +112,7 @@ def div(self: Operand, other: Operand, rounding_mode: str | None = None) -> Arra
         return compute_floating(np.divide, self, other)
     if rounding_mode not in ("trunc", "floor"):
         raise ValueError("rounding_mode must be None, 'trunc' or 'floor'.")
-    _check_real(self, other)
-    _check_divisor(self, other)
+    _check_division(self, other)
     if rounding_mode == "floor":
         return compute(np.floor_divide, self, other)
     dtype = result_type(self, other)
@@ -120,15 +129,13 @@ def floor_divide(self: Operand, other: Operand) -> Array:
 
 def fmod(self: Operand, other: Operand) -> Array:
     """Return what division leaves, with the sign of self."""
-    _check_real(self, other)
-    _check_divisor(self, other)
+    _check_division(self, other)
     return compute(np.fmod, self, other)
 
 
 def remainder(self: Operand, other: Operand) -> Array:
     """Return what division leaves, with the sign of other."""
-    _check_real(self, other)
-    _check_divisor(self, other)
+    _check_division(self, other)
     return compute(np.remainder, self, other)
 
 
@@ -146,6 +153,8 @@ def pow(self: Operand, exponent: Operand) -> Array:
     """Return self ** exponent."""
     if category(result_type(self, exponent)) >= 2:
         return compute(np.power, self, exponent)
+    if category(result_type(self, exponent)) == 0:
+        raise TypeError("It takes no bools.")
     if not is_array(exponent) and exponent < 0:  # type: ignore[operator]
         raise ValueError("Integers have no negative powers. Use floats.")
     return compute(_integer_power, self, exponent)
@@ -170,6 +179,7 @@ def _complex_logaddexp(a: Array, b: Array) -> Array:
 
 def logaddexp(self: Operand, other: Operand) -> Array:
     """Return log(exp(self) + exp(other)), without overflow."""
+    _check_floats(self, other)
     if category(result_type(self, other)) == 3:
         return compute(_complex_logaddexp, self, other)
     return compute(np.logaddexp, self, other)
@@ -177,6 +187,8 @@ def logaddexp(self: Operand, other: Operand) -> Array:
 
 def logaddexp2(self: Operand, other: Operand) -> Array:
     """Return log2(2**self + 2**other), without overflow."""
+    _check_floats(self, other)
+    _check_real(self, other)
     return compute(np.logaddexp2, self, other)
 
 

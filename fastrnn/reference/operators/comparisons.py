@@ -151,7 +151,7 @@ def masked_fill(self: Array, mask: Array, value: Operand) -> Array:
         raise TypeError("The mask must be bool.")
     if is_array(value) and np.ndim(value):
         raise ValueError("The value must have no axes.")
-    if category(dtype_of(value)) == 3 > category(self.dtype):
+    if category(dtype_of(value)) == 3 and 0 < category(self.dtype) < 3:
         raise TypeError(f"The value cannot become {self.dtype}.")
     if category(self.dtype) == 1 and not np.isfinite(value):
         raise OverflowError(f"The value cannot become {self.dtype}.")

@@ -76,6 +76,8 @@ def new_empty_strided(self: Array, size: Sizes, stride: Sizes, dtype: str | None
 
 def empty_permuted(size: Sizes, physical_layout: Sizes, dtype: str | None = None) -> Array:
     """Return zeros. The order in memory is no part of a value."""
+    if sorted(physical_layout) != list(range(len(size))):
+        raise ValueError("physical_layout must name each axis once.")
     return zeros(size, dtype)
 
 
@@ -102,9 +104,11 @@ def arange(end: Operand, start: Operand = 0, step: Operand = 1, dtype: str | Non
         raise ValueError("step must lead from start to end.")
     is_whole = all(isinstance(bound, int) for bound in bounds)
     result_dtype = _dtype(dtype, np.int64 if is_whole else DEFAULT)
-    if category(result_dtype) == 1:
+    if result_dtype == np.int64:
         first, last, by = (int(bound) for bound in bounds)
-    count = -((first - last) // by) if is_whole else math.ceil((last - first) / by)
+    count = math.ceil((last - first) / by)
+    if category(result_dtype) == 1:
+        first, by = int(first), int(by)
     return np.asarray(first + by * np.arange(count)).astype(result_dtype)
 
 

@@ -19,21 +19,32 @@ from fastrnn.reference.operators.promotion import (
 )
 
 
-def _floating(function: Callable[[Any], Any]) -> Callable[[Operand], Array]:
+def _check_real(self: Operand) -> None:
+    if category(dtype_of(self)) == 3:
+        raise TypeError("It takes no complex numbers.")
+
+
+def _floating(function: Callable[[Any], Any], is_real: bool = False) -> Callable[[Operand], Array]:
     """Return the operator of a function with results in floats, for integers too."""
 
     def operator(self: Operand) -> Array:
+        if is_real:
+            _check_real(self)
         return compute_floating(function, self)
 
     return operator
 
 
-def _of_reals(function: Callable[[Any], Any]) -> Callable[[Operand], Array]:
-    """Return the operator of a function that leaves integers as they are and has no complex form."""
+def _check_numbers(self: Operand) -> None:
+    if category(dtype_of(self)) not in (1, 2):
+        raise TypeError("It takes integers and floats.")
+
+
+def _rounding(function: Callable[[Any], Any]) -> Callable[[Operand], Array]:
+    """Return the operator of a function that leaves integers as they are."""
 
     def operator(self: Operand) -> Array:
-        if category(dtype_of(self)) == 3:
-            raise TypeError("It takes no complex numbers.")
+        _check_numbers(self)
         return compute(function, self) if category(dtype_of(self)) == 2 else np.array(self)
 
     return operator
@@ -72,23 +83,25 @@ tanh = _floating(np.tanh)
 asinh = _floating(np.arcsinh)
 acosh = _floating(np.arccosh)
 atanh = _floating(np.arctanh)
-deg2rad = _floating(lambda x: x * (np.pi / 180))
-rad2deg = _floating(lambda x: x * (180 / np.pi))
+deg2rad = _floating(lambda x: x * (np.pi / 180), is_real=True)
+rad2deg = _floating(lambda x: x * (180 / np.pi), is_real=True)
 sinc = _floating(np.sinc)
 
-erf = _floating(special.erf)
-erfc = _floating(special.erfc)
-erfinv = _floating(special.erfinv)
-lgamma = _floating(special.gammaln)
+erf = _floating(special.erf, is_real=True)
+erfc = _floating(special.erfc, is_real=True)
+erfinv = _floating(special.erfinv, is_real=True)
+lgamma = _floating(lambda x: np.where(np.isinf(x), np.inf, special.gammaln(x)), is_real=True)
 
-floor = _of_reals(np.floor)
-ceil = _of_reals(np.ceil)
-trunc = _of_reals(np.trunc)
+floor = _rounding(np.floor)
+ceil = _rounding(np.ceil)
+trunc = _rounding(np.trunc)
 
 
 def abs(self: Operand) -> Array:
     """Return absolute values. Those of complex numbers are real."""
     dtype = dtype_of(self)
+    if category(dtype) == 0:
+        raise TypeError("It takes no bool.")
     return np.asarray(np.abs(widened(self, dtype))).astype(real(dtype))
 
 
@@ -128,9 +141,8 @@ def square(self: Operand) -> Array:
 
 def round(self: Operand, decimals: int = 0) -> Array:
     """Round half to even. With decimals, the scaled number is rounded to self's dtype first."""
+    _check_numbers(self)
     dtype = dtype_of(self)
-    if category(dtype) == 3:
-        raise TypeError("It takes no complex numbers.")
     if category(dtype) < 2:
         return np.asarray(self)
     array, scale = np.asarray(self), dtype.type(10.0 ** np.abs(decimals))
@@ -147,6 +159,7 @@ def frac(self: Operand) -> Array:
 
 def logit(self: Operand, eps: float | None = None) -> Array:
     """Return log(x / (1 - x)), of x in [eps, 1 - eps] if there is an eps."""
+    _check_real(self)
     return compute_floating(
         lambda x: (lambda p: np.log(p / (1 - p)))(x if eps is None else np.clip(x, eps, 1 - eps)), self
     )
@@ -171,6 +184,7 @@ def nan_to_num(
 
 def signbit(self: Operand) -> Array:
     """Whether the sign is negative. That of -0.0 is."""
+    _check_real(self)
     array = np.asarray(self)
     result: Array = np.signbit(array) if category(array.dtype) == 2 else array < 0
     return result

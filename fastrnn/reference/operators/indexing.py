@@ -1,6 +1,6 @@
 """Entries that are found by index or by a mask, and arrays with other entries there.
 
-Indices count from 0. Only `index`, `index_put`, `take` and `put` know negative ones.
+Indices count from 0. Only `index`, `index_put`, `index_fill`, `take` and `put` know negative ones.
 """
 
 from collections.abc import Sequence
@@ -65,8 +65,8 @@ def embedding_bag(
         raise ValueError("There must be a weight for each index.")
     check_index(indices, weight.shape[0])
     ends = offsets.tolist() + ([] if include_last_offset else [indices.size])
-    if ends[:1] not in ([], [0]) or ends != sorted(ends) or ends[-1:] > [indices.size]:
-        raise ValueError("Offsets must begin with 0, not fall, and not be beyond the indices.")
+    if ends[:1] not in ([], [0]) or ends != sorted(ends) or ends[-1:] not in ([], [indices.size]):
+        raise ValueError("Offsets must begin with 0, not fall, and end with the number of indices.")
     skipped = -1 if padding_idx is None else axis_of(padding_idx, weight.shape[0])
     bags = max(len(ends) - 1, 0)
     result = np.zeros((bags, weight.shape[1]), wide(weight.dtype))
@@ -129,6 +129,9 @@ def index_put(
     self: Array, indices: Indices, values: Array, accumulate: bool = False, unsafe: bool = False
 ) -> Array:
     """Return self with other entries at indices, or with values added there."""
+    masks = [index for index in indices if index is not None]
+    if values.size == 1 and not accumulate and len(masks) == 1 and masks[0].dtype == bool:
+        values = values.astype(self.dtype)  # torch fills in the number here
     check_same_dtype(self, values)
     result, places = self.copy(), _places(indices)
     if accumulate:
@@ -188,7 +191,9 @@ def index_add(self: Array, dim: int, index: Array, source: Array, alpha: complex
 
 def index_fill(self: Array, dim: int, index: Array, value: Operand) -> Array:
     """Return self with one number in entries of an axis."""
-    rows, places, _ = rows_of(self, dim, index)
+    size = np.atleast_1d(self).shape[axis_of(dim, self.ndim)]
+    check_index(index, size, -size)
+    rows, places, _ = rows_of(self, dim, index % max(size, 1))
     rows = rows.copy()
     rows[places] = number(self, value)
     return with_rows(self, dim, rows)

@@ -95,6 +95,8 @@ def batch_norm(
     cudnn_enabled: bool = True,
 ) -> Array:
     """Normalise each entry of axis 1, by the running statistics, or with `training` by the batch's own."""
+    if not input.size:
+        return input
     return native_batch_norm(input, weight, bias, running_mean, running_var, training, momentum, eps)[0]
 
 

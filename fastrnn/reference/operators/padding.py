@@ -47,7 +47,8 @@ def _pad_by_index(self: Array, pad: Sizes, mode: str) -> Array:
             continue
         size = self.shape[axis]
         most = {"reflect": size - 1, "circular": size}.get(mode, max(before, after))
-        if max(before, after) > most or (mode == "replicate" and size == 0):
+        is_empty = size + before + after < 1 and mode != "circular"
+        if max(before, after) > most or is_empty:
             raise ValueError(f"An edge of mode {mode} may be at most {most} wide here.")
         places = np.arange(-before, size + after)
         if mode == "reflect":

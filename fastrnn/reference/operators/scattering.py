@@ -116,6 +116,8 @@ def _reduced(
     """Return self with what comes to each place reduced, with self's own entry or without it."""
     if reduce not in kinds:
         raise ValueError(f"reduce must be one of {', '.join(kinds)}.")
+    if reduce == "mean" and self.dtype == bool:
+        raise TypeError("Bools have no mean.")
     result = self.astype(wide(self.dtype))
     counts = np.full(self.shape, int(include_self))
     np.add.at(counts, places, 1)
@@ -129,12 +131,12 @@ def _reduced(
         )
         result[places] = {"prod": 1, "amax": low, "amin": high}.get(reduce, 0)
     if self.dtype == bool:
-        functions: dict[str, Any] = dict.fromkeys(("sum", "amax", "mean"), np.logical_or)
+        functions: dict[str, Any] = dict.fromkeys(("sum", "amax"), np.logical_or)
         functions |= dict.fromkeys(("prod", "amin"), np.logical_and)
     else:
         functions = {"prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
     functions.get(reduce, np.add).at(result, places, source.astype(result.dtype))
-    if reduce == "mean" and self.dtype != bool:
+    if reduce == "mean":
         divide: Callable[..., Any] = np.floor_divide if category(self.dtype) < 2 else np.divide
         result = divide(result, np.maximum(counts, 1))
     return result.astype(self.dtype)
