@@ -335,6 +335,103 @@ def test_places_in_sorted_rows():
     agree("searchsorted", "Tensor", sorted_sequence=rows, self=values, side="left", right=True)
 
 
+# ---------------------------------------------------------------- recurrent layers
+
+LAYERS = [
+    (kind, layers, bidirectional, bias, projection)
+    for kind in ("lstm", "gru", "rnn_tanh", "rnn_relu")
+    for layers, bidirectional, bias in itertools.product((1, 2), (False, True), (False, True))
+    for projection in ((0, 2) if kind == "lstm" else (0,))
+]  # fmt: skip
+
+
+def near(got, wanted):
+    """Check results of float32 whose products torch sums in another order."""
+    for a, b in zip(got, wanted, strict=True):
+        assert a.dtype == np.float32
+        np.testing.assert_allclose(a, to_numpy(b), atol=2e-6)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize(("kind", "layers", "bidirectional", "bias", "projection"), LAYERS)
+def test_recurrent_layers(kind, layers, bidirectional, bias, projection, batch_first):
+    options = {"num_layers": layers, "bidirectional": bidirectional, "batch_first": batch_first}
+    modes = {"rnn_tanh": {"nonlinearity": "tanh"}, "rnn_relu": {"nonlinearity": "relu"}}
+    more = {"proj_size": projection} if projection else modes.get(kind, {})
+    module = getattr(torch.nn, kind[:4].rstrip("_").upper())(3, 4, bias=bias, **options, **more).eval()
+    x, rows = numbers(4, 5, 3) if batch_first else numbers(5, 4, 3), layers * (1 + bidirectional)
+    h, c = numbers(rows, 4, projection or 4), numbers(rows, 4, 4)
+    hx = (h, c) if kind == "lstm" else h
+    params = [to_numpy(weight) for weight in module._flat_weights]
+    arguments = {"params": params, "has_biases": bias, "dropout": 0.0, "train": False, **options}
+    at = tuple if kind == "lstm" else (lambda state: state)
+
+    def states(state):
+        return list(state) if kind == "lstm" else [state]
+
+    with torch.inference_mode():
+        y, state = module(to_torch(x), at(to_torch(hx)))
+        near(OPERATORS[kind](input=x, hx=hx, **arguments), [y, *states(state)])
+
+        one, first = (x[0] if batch_first else x[:, 0]), [array[:, 0] for array in states(hx)]
+        y, state = module(to_torch(one), tuple(to_torch(first)) if kind == "lstm" else to_torch(first[0]))
+        found = OPERATORS[kind](input=one, hx=first if kind == "lstm" else first[0], **arguments)
+        near(found, [y, *states(state)])
+
+        lengths = np.array([2, 5, 1, 3])
+        order = {"batch_first": batch_first, "enforce_sorted": False}
+        packed = torch.nn.utils.rnn.pack_padded_sequence(to_torch(x), to_torch(lengths), **order)
+        y, state = module(packed, at(to_torch(hx)))
+        found = OPERATORS[kind](input=x, hx=hx, lengths=lengths, **arguments)
+        near(found[1:], states(state))
+        for padding, total in ((0.0, None), (-3.0, 7)):
+            unpacked, _ = torch.nn.utils.rnn.pad_packed_sequence(y, batch_first, padding, total)
+            near([OPERATORS["pad_steps"](found[0], lengths, batch_first, padding, total)], [unpacked])
+
+
+@pytest.mark.parametrize(("kind", "gates"), [("lstm", 4), ("gru", 3), ("rnn_tanh", 1), ("rnn_relu", 1)])
+def test_cells(kind, gates):
+    for dtype, bias in itertools.product((np.float32, np.float64), (False, True)):
+        x, h, c = (numbers(2, size, dtype=dtype) for size in (3, 4, 4))
+        biases = {"b_ih": numbers(4 * gates, dtype=dtype), "b_hh": numbers(4 * gates, dtype=dtype)}
+        weights = {"w_ih": numbers(4 * gates, 3, dtype=dtype), "w_hh": numbers(4 * gates, 4, dtype=dtype)}
+        hx = (h, c) if kind == "lstm" else h
+        agree(f"{kind}_cell", input=x, hx=hx, **weights, **(biases if bias else {}))
+
+
+def test_rows_end_and_are_padded():
+    x, lengths = np.arange(1.0, 13).reshape(4, 3), np.array([1, 4, 0])
+    pad_steps = OPERATORS["pad_steps"]
+    assert pad_steps(x, lengths, padding_value=-1).tolist() == [
+        [1, 2, -1],
+        [-1, 5, -1],
+        [-1, 8, -1],
+        [-1, 11, -1],
+    ]
+    assert pad_steps(x, lengths, total_length=2).tolist() == [[1, 2, 0], [0, 5, 0]]
+    assert pad_steps(x.T, lengths, batch_first=True, total_length=5)[1].tolist() == [2, 5, 8, 11, 0]
+    for wrong in ([1, 5, 0], [1, 2], [1, -1, 2], [1.0, 2, 3]):
+        with pytest.raises(ValueError, match="pad_steps: expected"):
+            pad_steps(x, np.array(wrong))
+
+
+def test_layers_refuse_what_does_not_fit():
+    module = torch.nn.GRU(3, 4, bias=False)
+    params = [to_numpy(weight) for weight in module._flat_weights]
+    usual = {
+        "input": numbers(5, 2, 3), "hx": numbers(1, 2, 4), "params": params, "has_biases": False,
+        "num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False, "batch_first": False,
+    }  # fmt: skip
+    assert OPERATORS["gru"](**usual)[0].shape == (5, 2, 4)
+    for wrong in (
+        {"input": numbers(5, 2, 4)}, {"hx": numbers(1, 3, 4)}, {"hx": numbers(1, 2, 4, dtype=np.float64)},
+        {"has_biases": True}, {"num_layers": 2}, {"params": params[::-1]}, {"lengths": np.array([1, 6])},
+        {"input": numbers(0, 2, 3)},
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="gru: expected"):
+            OPERATORS["gru"](**usual | wrong)
+
+
 # ---------------------------------------------------------------- attention
 
 
