@@ -79,6 +79,21 @@ def test_distances_and_angles():
     agree("cosine_similarity", x1=np.zeros((2, 3)), x2=a[0, :2, :3])
 
 
+def test_products_by_other_names():
+    a, b, c = numbers(3, 4), numbers(4, 2), numbers(2, 5)
+    agree("chain_matmul", matrices=(a, b, c))
+    agree("linalg_multi_dot", tensors=(a[0], b, c[:, 0].copy()))
+    agree("linalg_vecdot", x=a + 1j * a[::-1], y=a + 0j, dim=0)
+    agree("ger", self=a[0], vec2=c[0])
+
+
+def test_vectors_of_length_1():
+    x = numbers(2, 3, 4)
+    for p, dim in (*itertools.product((1, 2, 3, INF), (0, 1, -1)), (2, (1, 2))):
+        wanted = torch.nn.functional.normalize(to_torch(x), p, dim)
+        assert difference(OPERATORS["normalize"](x, p, dim), to_numpy(wanted)) is None
+
+
 # ---------------------------------------------------------------- convolutions
 
 
@@ -531,6 +546,12 @@ def test_frames(center, normalized, onesided):
             agree("istft", self=frames, **options, length=length)
     agree("stft", "center", self=signal, n_fft=50, center=center, return_complex=True)
     agree("stft", self=signal, n_fft=8, window=window, return_complex=True)
+
+
+def test_frequencies():
+    for n, d in ((8, 1.0), (9, 0.25)):
+        agree("fft_fftfreq", n=n, d=d)
+        agree("fft_rfftfreq", n=n, d=d)
 
 
 def test_complex_numbers():
