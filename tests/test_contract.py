@@ -27,7 +27,7 @@ LAYERING = {
     "spec": set(),
     "terminal": {"errors"},
     "importers": {"arrays", "checks", "errors", "spec"},
-    "reference": {"arrays", "spec", "importers"},
+    "reference": {"arrays", "errors", "spec", "importers"},
     "engine.array_kernels": set(),
     "engine.backend": set(),
     "engine.threads": {"checks", "errors"},

@@ -17,7 +17,7 @@
  * An instruction set: its words in simd/vectors.h, a block and an entry of `frnn_isas` in simd/kernels.c, a line in
  *   BUILDS of bench/probe.py. The tests find it.
  * A cell: a member of frnn_kind with its gates in FRNN_GATES_OF; its formulas in simd/gates.inc.h and a case in
- *   `step` of simd/cells.inc.h and in `bundle_panels` of simd/packing.inc.h; its gates in blas/kernels.pyx; spec.py and reference.py.
+ *   `step` of simd/cells.inc.h and in `bundle_panels` of simd/packing.inc.h; its gates in blas/kernels.pyx; spec.py and reference/layers.py.
  *   No product changes.
  * A backend: a table with every function that has no "or NULL" below, and a line in backends.py. No driver changes.
  */
