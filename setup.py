@@ -116,6 +116,8 @@ extensions = [
     extension("operators.stateless"),
     extension("operators.recurrent"),
     extension("operators.runner"),
+    extension("program.executor"),
+    extension("program.recurrent_step"),
     extension("program.steps"),
     extension("program.product_steps"),
     extension("streaming.stream_base"),

@@ -4,6 +4,8 @@
 >>> y, state = model(x)
 """
 
+import typing as _typing
+
 from fastrnn import _built as _built
 from fastrnn._version import __version__
 from fastrnn.engine.backends import show_config
@@ -31,6 +33,10 @@ from fastrnn.program.sequential import Sequential
 from fastrnn.streaming.pool import StreamPool
 from fastrnn.streaming.stream import Stream
 
+if _typing.TYPE_CHECKING:
+    from fastrnn.loading.export import export
+    from fastrnn.program.program import Program
+
 __all__ = [
     "GRU",
     "LSTM",
@@ -43,6 +49,7 @@ __all__ = [
     "Linear",
     "LogSoftmax",
     "OneHot",
+    "Program",
     "ReLU",
     "Sequential",
     "Sigmoid",
@@ -54,8 +61,21 @@ __all__ = [
     "Tanh",
     "WeightError",
     "__version__",
+    "export",
     "from_torch",
     "load",
     "load_state_dict",
     "show_config",
 ]
+
+# What most processes never use is imported when it is first asked for.
+_LATER = {"Program": "fastrnn.program.program", "export": "fastrnn.loading.export"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value

@@ -1,0 +1,295 @@
+"""Graphs: what a program computes, as data that can be saved. Never how it is run.
+
+A graph is a list of nodes over named values, in the order in which they run. A node's operator has ATen's
+name, and its arguments have the names of ATen's schema. `reference.OPERATORS` defines what each computes.
+
+    Value           an argument that is an array, by its name
+    Size            an argument that depends on the sizes of values
+    Node, Graph     what runs; inputs, outputs, constants and states by name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from fastrnn.errors import FormatError, brief, message
+
+# What a graph's values may hold.
+DTYPES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64", "complex128")
+
+
+class Value(NamedTuple):
+    """An argument that is an array."""
+
+    name: str
+
+
+class Size(NamedTuple):
+    """A number that depends on the sizes of values.
+
+    Attributes
+    ----------
+    operator : str
+        "dim": the size of axis ``right`` of the value ``left``. "largest": the largest number in the value
+        ``left``. "step": the number of the step of the
+        innermost loop, from 0. Otherwise one of `ARITHMETIC`, of two numbers or sizes.
+    """
+
+    operator: str
+    left: Any = None
+    right: Any = None
+
+    def evaluate(self, read: Callable[[Size], Any]) -> Any:
+        """Return the number. ``read`` gives that of a "dim", a "largest" or a "step"."""
+        if self.operator not in ARITHMETIC:
+            return read(self)
+        left, right = (
+            part.evaluate(read) if isinstance(part, Size) else part for part in (self.left, self.right)
+        )
+        return ARITHMETIC[self.operator](left, right)
+
+    def values(self) -> Iterator[str]:
+        """Yield the names of the values whose sizes it depends on."""
+        if self.operator in ("dim", "largest"):
+            yield self.left
+            return
+        for part in (self.left, self.right):
+            if isinstance(part, Size):
+                yield from part.values()
+
+    def __str__(self) -> str:
+        if self.operator == "dim":
+            return f"{self.left}.shape[{self.right}]"
+        if self.operator == "step":
+            return "step"
+        if self.operator == "largest":
+            return f"max({self.left})"
+        if self.operator in ("max", "min"):
+            return f"{self.operator}({self.left}, {self.right})"
+        return f"({self.left} {self.operator} {self.right})"
+
+
+ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
+    "+": lambda a, b: a + b,
+    "-": lambda a, b: a - b,
+    "*": lambda a, b: a * b,
+    "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
+    "/": lambda a, b: a / b,
+    "**": lambda a, b: a**b,
+    "max": max,
+    "min": min,
+}
+
+# A Value, a Size, a number, a truth value, a text, None, or a tuple of these.
+Argument: TypeAlias = Any
+
+
+class Input(NamedTuple):
+    """An array that a program takes. An entry of its shape is a number or the name of a size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class StateLink(NamedTuple):
+    """An array that is carried from call to call.
+
+    Attributes
+    ----------
+    input, output : str
+        The input that takes it, and the value that is its next input.
+    initial : str or None
+        The constant that it begins as. None: zeros.
+    """
+
+    input: str
+    output: str
+    initial: str | None = None
+
+
+class Node(NamedTuple):
+    """One use of an operator.
+
+    Attributes
+    ----------
+    operator : str
+        ATen's name, without the overload. "loop" runs ``body`` again and again.
+    arguments : mapping of str to argument
+        By the names of ATen's schema, in its order. What is left out has the schema's default.
+    outputs : tuple of str or None
+        The names of its results. None: nobody uses it.
+    where : str
+        The line of the module that it comes from.
+    body : Loop or None
+    """
+
+    operator: str
+    arguments: Mapping[str, Argument]
+    outputs: tuple[str | None, ...]
+    where: str = ""
+    body: Loop | None = None
+
+    def values(self) -> Iterator[str]:
+        """Yield the names of all values that it depends on."""
+        for argument in self.arguments.values():
+            yield from values_of(argument)
+        if self.body is not None:
+            yield from self.body.values()
+
+
+class Loop(NamedTuple):
+    """What a "loop" node repeats.
+
+    Its node gives what every step collected, stacked along a new first axis, and then the values of the last
+    step.
+
+    Attributes
+    ----------
+    nodes : tuple of Node
+    count : int or Size
+        How many steps there are.
+    carried : tuple of (str, str, str)
+        The name within the body, the value before the first step, and the value of the body that is its
+        next one.
+    collected, last : tuple of str
+        Values of the body that the node gives: those of all steps, and those of the last one.
+    """
+
+    nodes: tuple[Node, ...]
+    count: Any
+    carried: tuple[tuple[str, str, str], ...] = ()
+    collected: tuple[str, ...] = ()
+    last: tuple[str, ...] = ()
+
+    def values(self) -> Iterator[str]:
+        """Yield the names of the values outside that it depends on."""
+        own = {name for name, _, _ in self.carried}
+        own |= {name for node in self.nodes for name in node.outputs if name is not None}
+        yield from values_of(self.count)
+        yield from (before for _, before, _ in self.carried)
+        for node in self.nodes:
+            yield from (name for name in node.values() if name not in own)
+
+
+class Graph(NamedTuple):
+    """What a program computes.
+
+    Attributes
+    ----------
+    inputs : tuple of Input
+    nodes : tuple of Node
+    outputs : tuple of str
+    constants : mapping of str to ndarray
+    states : tuple of StateLink
+    """
+
+    inputs: tuple[Input, ...]
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, Any]
+    states: tuple[StateLink, ...] = ()
+
+
+class ProgramSpec(NamedTuple):
+    """A graph with the arguments and results that callers see.
+
+    Attributes
+    ----------
+    graph : Graph
+    arguments, results : structure
+        How the inputs and outputs are nested in what a call takes and returns. An input or output is
+        ``{"array": i}``, anything else that is no container ``{"constant": value}``. Containers are
+        ``{"tuple": [...]}``, ``{"list": [...]}``, ``{"dict": {...}}`` and ``{"named": [names, [...]]}``.
+        ``arguments`` is a tuple of the positional arguments and a dict of the others.
+    parameters : tuple of str
+        The names of the positional parameters.
+    """
+
+    graph: Graph
+    arguments: Any
+    results: Any
+    parameters: tuple[str, ...]
+
+
+def values_of(argument: Argument) -> Iterator[str]:
+    """Yield the names of the values that an argument depends on."""
+    if isinstance(argument, Value):
+        yield argument.name
+    elif isinstance(argument, Size):
+        yield from argument.values()
+    elif isinstance(argument, tuple):
+        for part in argument:
+            yield from values_of(part)
+
+
+def map_argument(argument: Argument, change: Callable[[Any], Any]) -> Argument:
+    """Return an argument with ``change`` applied to all that is no tuple."""
+    if isinstance(argument, tuple) and not isinstance(argument, (Value, Size)):
+        return tuple(map_argument(part, change) for part in argument)
+    return change(argument)
+
+
+# ---------------------------------------------------------------- as JSON
+
+
+def encode(argument: Argument) -> Any:
+    """Return an argument as JSON holds it."""
+    if isinstance(argument, Value):
+        return {"value": argument.name}
+    if isinstance(argument, Size):
+        return {"size": _encode_size(argument)}
+    if isinstance(argument, tuple):
+        return [encode(part) for part in argument]
+    if isinstance(argument, complex):
+        return {"complex": [repr(argument.real), repr(argument.imag)]}
+    if isinstance(argument, float) and not abs(argument) < float("inf"):
+        return {"float": repr(argument)}
+    return argument
+
+
+def _encode_size(size: Any) -> Any:
+    return [size.operator, *map(_encode_size, size[1:])] if isinstance(size, Size) else size
+
+
+def decode(encoded: Any) -> Argument:
+    """Return the argument that `encode` gave.
+
+    Raises
+    ------
+    FormatError
+        It is none.
+    """
+    if isinstance(encoded, list):
+        return tuple(decode(part) for part in encoded)
+    if encoded is None or isinstance(encoded, (bool, int, float, str)):
+        return encoded
+    if isinstance(encoded, dict) and len(encoded) == 1:
+        kind, content = next(iter(encoded.items()))
+        if kind == "value" and isinstance(content, str):
+            return Value(content)
+        if kind == "size":
+            return _decode_size(content)
+        if kind == "float" and content in ("inf", "-inf", "nan"):
+            return float(content)
+        if kind == "complex" and isinstance(content, list) and len(content) == 2:
+            return complex(*map(float, content))
+    raise FormatError(message("program", "an argument of an operator", brief(encoded)))
+
+
+def _decode_size(encoded: Any) -> Any:
+    if isinstance(encoded, int) and not isinstance(encoded, bool):
+        return encoded
+    if isinstance(encoded, float):
+        return encoded
+    if isinstance(encoded, list) and len(encoded) == 3:
+        operator, left, right = encoded
+        if operator == "dim" and isinstance(left, str) and type(right) is int:
+            return Size("dim", left, right)
+        if operator == "step" and left is None and right is None:
+            return Size("step")
+        if operator in ARITHMETIC:
+            return Size(operator, _decode_size(left), _decode_size(right))
+    raise FormatError(message("program", "a size", brief(encoded)))

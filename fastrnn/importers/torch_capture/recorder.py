@@ -1,0 +1,257 @@
+"""What a module computes, written down while it runs once: a trace.
+
+A `Recorder` is a mode of torch's dispatcher in inference mode, so it sees the operators that a module calls
+as its author wrote them (a convolution, a whole LSTM), with real tensors. Operators that change a tensor in
+place are written down as operators that return a new one; `aliases` keeps track of who shares memory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastrnn.importers.torch_capture.aliases import Aliases
+
+
+class Ref(NamedTuple):
+    """A value of a trace: the number of its record, and which of its results; or (-1, i) for an input."""
+
+    record: int
+    result: int = 0
+
+
+class Constant(NamedTuple):
+    """A tensor that was there before the module ran."""
+
+    name: str
+
+
+class Record(NamedTuple):
+    """One call of an operator."""
+
+    operator: str
+    arguments: dict[str, Any]
+    results: list[tuple[tuple[int, ...], str]]  # shape and dtype of each
+    where: str
+
+
+class Read(NamedTuple):
+    """A number that Python read from a tensor."""
+
+    value: Any
+    number: Any
+    where: str
+
+
+class Trace(NamedTuple):
+    """What one run of a module did.
+
+    Attributes
+    ----------
+    records : list of Record
+    outputs : list
+        The value of each tensor that the module returned, in order.
+    constants : dict of str to tensor
+    reads : list of Read
+    mutated : dict of str to value
+        The constants, and "input0" and so on, that the module changed in place, with their last values.
+    """
+
+    records: list[Record]
+    outputs: list[Any]
+    constants: dict[str, torch.Tensor]
+    reads: list[Read]
+    mutated: dict[str, Any]
+
+
+# Whatever these do, they do not change numbers that are inferred.
+SAME = {"detach", "alias", "lift_fresh", "lift", "_to_cpu", "resolve_conj", "resolve_neg"}
+READS = {"item", "_local_scalar_dense", "is_nonzero", "equal", "allclose"}
+# Operators that draw numbers.
+RANDOM = {
+    "rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm", "bernoulli", "multinomial",
+    "normal", "uniform", "exponential", "geometric", "poisson", "log_normal", "cauchy", "random", "native_dropout",
+}  # fmt: skip
+TORCH = os.path.dirname(torch.__file__)
+
+
+class Recorder(TorchDispatchMode):
+    """Writes down every operator that runs in its context."""
+
+    def __init__(
+        self, names: dict[int, str], named: dict[str, torch.Tensor], inputs: list[torch.Tensor]
+    ) -> None:
+        """names: the parameters and buffers by the id of the tensor; named: the reverse."""
+        super().__init__()
+        self.names, self.constants = dict(names), dict(named)
+        self.records: list[Record] = []
+        self.reads: list[Read] = []
+        self.aliases = Aliases(self._emit)
+        self.kept: list[Any] = []  # tensors that were seen, so that no other gets their id
+        for index, tensor in enumerate(inputs):
+            self.aliases.add(tensor, Ref(-1, index))
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        schema = func._schema
+        name = schema.name.removeprefix("aten::")
+        arguments = _by_name(schema, args, kwargs or {})
+        if name in RANDOM and not _is_idle(name, arguments):
+            raise Refused(f"{name} draws random numbers", where())
+        result = func(*args, **(kwargs or {}))
+        at = where()
+        results = result if isinstance(result, (tuple, list)) else (result,)
+        if name in READS:
+            read = next(value for value in arguments.values() if isinstance(value, torch.Tensor))
+            self.reads.append(Read(self.value_of(read), result, at))
+            return result
+        written = {a.name for a in schema.arguments if a.alias_info is not None and a.alias_info.is_write}
+        tensors = [t for t in results if isinstance(t, torch.Tensor)]
+        if name in SAME and len(tensors) == 1:
+            source = next(value for value in arguments.values() if isinstance(value, torch.Tensor))
+            self.value_of(source)
+            self.aliases.share(tensors[0], source, None)
+            return result
+        plain = {key: self._plain(value) for key, value in arguments.items()}
+        if written:
+            self._record_written(name, arguments, plain, written, tensors, at)
+            return result
+        operator = "contiguous" if name == "contiguous" else name
+        self.records.append(Record(operator, plain, [_form(t) for t in tensors], at))
+        number = len(self.records) - 1
+        sources = [value for value in _tensors(list(arguments.values()))]
+        for index, tensor in enumerate(tensors):
+            self.kept.append(tensor)
+            source = next((s for s in sources if self.aliases.is_shared(s, tensor)), None)
+            if source is None:
+                self.aliases.add(tensor, Ref(number, index))
+            else:
+                self.aliases.view(tensor, source, Ref(number, index), (name, plain, index, arguments))
+        return result
+
+    def _record_written(
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        plain: dict[str, Any],
+        written: set[str],
+        results: Any,
+        at: str,
+    ) -> None:
+        if written == {"out"} or len(written) > 1:
+            raise Refused(f"{name} with out=", at)
+        (target_name,) = written
+        target = arguments[target_name]
+        operator = name[:-1] if name.endswith("_") else name
+        self.records.append(Record(operator, plain, [_form(target)], at))
+        value: Any = Ref(len(self.records) - 1)
+        self.aliases.write(target, value)
+        for tensor in results:
+            if tensor is not target:
+                self.aliases.share(tensor, target, None)
+
+    def _emit(self, operator: str, arguments: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Ref:
+        """Write down an operator that did not run, for `aliases`."""
+        self.records.append(Record(operator, arguments, [(shape, dtype)], where()))
+        return Ref(len(self.records) - 1)
+
+    def value_of(self, tensor: torch.Tensor) -> Any:
+        """The present value of a tensor."""
+        if not self.aliases.is_known(tensor):
+            name = self.names.get(id(tensor))
+            if name is None:
+                name = f"constant{len(self.constants)}"
+                self.constants[name] = tensor
+                self.names[id(tensor)] = name
+            self.aliases.add(tensor, Constant(name))
+        self.kept.append(tensor)
+        return self.aliases.value(tensor)
+
+    def _plain(self, value: Any) -> Any:
+        """An argument of an operator as a trace keeps it."""
+        if isinstance(value, torch.Tensor):
+            return self.value_of(value)
+        if isinstance(value, (tuple, list)):
+            return tuple(self._plain(part) for part in value)
+        if isinstance(value, torch.dtype):
+            return str(value).removeprefix("torch.")
+        if isinstance(value, (torch.device, torch.layout, torch.memory_format, torch.Generator)):
+            return None
+        return value
+
+
+class Refused(Exception):
+    """The module does what no program can."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(what, where)
+        self.what, self.where = what, where
+
+
+def _by_name(schema: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+    """All arguments that differ from their defaults, by name, in the schema's order."""
+    given = {}
+    for index, argument in enumerate(schema.arguments):
+        if index < len(args):
+            given[argument.name] = args[index]
+        elif argument.name in kwargs:
+            given[argument.name] = kwargs[argument.name]
+    return given
+
+
+def _is_idle(name: str, arguments: dict[str, Any]) -> bool:
+    return name == "native_dropout" and not arguments.get("train")
+
+
+def _tensors(values: Any) -> Any:
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
+
+
+def _form(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
+    return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+
+
+def where() -> str:
+    """The line outside torch and this package that runs now: "model.py:12: x = self.conv(x)"."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        path = frame.f_code.co_filename
+        if not path.startswith((TORCH, os.path.dirname(__file__))):
+            line = traceback.FrameSummary(path, frame.f_lineno, frame.f_code.co_name).line
+            return f"{os.path.basename(path)}:{frame.f_lineno}: {line}"
+        frame = frame.f_back
+    return ""
+
+
+def record(
+    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], attributes: Any = None
+) -> tuple[Trace, Any]:
+    """Run a module once and return what it did, and what it returned."""
+    named, names = {}, {}
+    for name, tensor in [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]:
+        if id(tensor) not in names:
+            names[id(tensor)] = name
+            named[name] = tensor
+    leaves = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+    recorder = Recorder(names, named, leaves)
+    with torch.inference_mode(), recorder:
+        result = module(*args, **kwargs)
+    returned = [t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
+    outputs = [recorder.value_of(t) for t in returned]
+    mutated = {
+        name: recorder.aliases.value(tensor)
+        for name, tensor in [*recorder.constants.items(), *((f"input{i}", t) for i, t in enumerate(leaves))]
+        if recorder.aliases.is_written(tensor)
+    }
+    return Trace(recorder.records, outputs, recorder.constants, recorder.reads, mutated), result

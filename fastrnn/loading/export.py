@@ -1,0 +1,99 @@
+"""`export`: a torch module as a program that runs without torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn.checks import check_path
+from fastrnn.errors import message
+from fastrnn.program.program import Program
+
+# How far outputs may be from the module's: this share of the largest value.
+SHARE = {"float32": 1e-5, "float64": 1e-11, "complex64": 1e-5, "complex128": 1e-11}
+
+
+def export(
+    module: Any,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic: Any = None,
+    state: Sequence[tuple[int, int]] | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> Program:
+    """Return any torch module as a program. torch has to be there now, and not when the program runs.
+
+    The module runs a few times at several sizes. What it does is written down operator by operator, and
+    numbers that depend on sizes become expressions of them. Python loops whose steps depend on a size become
+    loops of the program. The program is returned only if it gives the module's results, at the example's
+    sizes and at two others.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In ``eval()``.
+    args, kwargs
+        Example arguments, with tensors in tuples, lists and dicts.
+    dynamic : nested like args, optional
+        The axes that may have other sizes, for each tensor: ``{axis: name}``. Axes with one name have one
+        size. Example: ``({0: "B", 1: "T"}, None)``. If not given, they are found by running the module at
+        other sizes.
+    state : sequence of (int, int), optional
+        Which results are the next call's arguments: pairs of the number of an argument's tensor and the
+        number of a result's tensor, counted in order from 0.
+    path : str or path, optional
+        Where to save the program.
+
+    Returns
+    -------
+    Program
+
+    Raises
+    ------
+    ValueError
+        The module is in training mode, or does what no program can: it reads the numbers of tensors in
+        Python, draws random numbers, or runs an operator that is missing. The message names the line. Or the
+        program and the module disagree.
+    TypeError
+        An argument is no tensor and no plain value, or ``dynamic`` is nested in another way.
+    """
+    from fastrnn.importers.torch_capture.capture import capture
+
+    where = None if path is None else check_path("export", path)
+    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    captured = capture(module, args, dict(kwargs or {}), dynamic, state or ())
+    program = Program(captured.spec)
+    for proof in captured.proofs:
+        outputs = program.run([*map(np.ascontiguousarray, proof.inputs), *program._hidden])
+        for index, (output, wanted) in enumerate(zip(outputs, proof.outputs, strict=False)):
+            _check(type(module).__name__, f"result {index}", proof.sizes, output, wanted)
+    if where is not None:
+        program.save(where)
+    return program
+
+
+def _check(name: str, what: str, sizes: Mapping[str, int], output: Any, wanted: Any) -> None:
+    """Raise ValueError if a result is not the module's."""
+    at = f" at {', '.join(f'{size} = {number}' for size, number in sizes.items())}" if sizes else ""
+    if output.shape != wanted.shape or output.dtype != wanted.dtype:
+        got = f"{output.dtype} of shape {output.shape}"
+        raise ValueError(
+            message("export", f"{what}{at} as {name} gives it, {wanted.dtype} of shape {wanted.shape}", got)
+        )
+    if wanted.dtype.kind in "fc":
+        finite = np.isfinite(wanted)
+        scale = np.abs(wanted[finite]).max(initial=0)
+        error = np.abs(output[finite] - wanted[finite]).max(initial=0)
+        is_same = error <= SHARE[wanted.dtype.name] * max(scale, 1e-6) and np.array_equal(
+            output[~finite], wanted[~finite], equal_nan=True
+        )
+    else:
+        error = 0.0
+        is_same = np.array_equal(output, wanted)
+    if not is_same:
+        hint = "The module does something that depends on sizes or numbers in a way that was not seen."
+        raise ValueError(message("export", f"{what}{at} as {name} gives it", f"one {error:.3g} away", hint))

@@ -1,0 +1,63 @@
+"""A graph by the definitions of its operators: what a program computes, slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn.arrays import Array
+from fastrnn.graph import Graph, Loop, Node, Size, Value
+
+
+def evaluate(graph: Graph, inputs: Mapping[str, Array], wanted: Sequence[str]) -> list[Array]:
+    """Return the values of these names. Nodes that none of them needs do not run."""
+    from fastrnn.reference.operators import OPERATORS
+
+    values: dict[str, Any] = {**graph.constants, **inputs}
+    needed = set(wanted)
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.values())
+    nodes = [node for node in graph.nodes if needed.intersection(node.outputs)]
+    with np.errstate(all="ignore"):
+        _run(nodes, values, OPERATORS, 0)
+    return [values[name] for name in wanted]
+
+
+def _run(nodes: Iterable[Node], values: dict[str, Any], operators: Mapping[str, Any], step: int) -> None:
+    def read(size: Size) -> int:
+        if size.operator == "dim":
+            return int(values[size.left].shape[size.right])
+        return int(values[size.left].max()) if size.operator == "largest" else step
+
+    def resolved(argument: Any) -> Any:
+        if isinstance(argument, Value):
+            return values[argument.name]
+        if isinstance(argument, Size):
+            return argument.evaluate(read)
+        return tuple(map(resolved, argument)) if isinstance(argument, tuple) else argument
+
+    for node in nodes:
+        if node.body is not None:
+            results = _loop(node.body, resolved(node.body.count), values, operators)
+        else:
+            arguments = {name: resolved(argument) for name, argument in node.arguments.items()}
+            results = operators[node.operator](**arguments)
+        given = results if isinstance(results, (tuple, list)) else [results]
+        values.update((n, r) for n, r in zip(node.outputs, given, strict=False) if n is not None)
+
+
+def _loop(loop: Loop, count: int, values: Mapping[str, Any], operators: Mapping[str, Any]) -> list[Any]:
+    inner = dict(values)
+    for name, before, _ in loop.carried:
+        inner[name] = values[before]
+    collected: dict[str, list[Any]] = {name: [] for name in loop.collected}
+    for step in range(count):
+        _run(loop.nodes, inner, operators, step)
+        for name, parts in collected.items():
+            parts.append(inner[name])
+        following = [inner[after] for _, _, after in loop.carried]
+        inner.update((name, value) for (name, _, _), value in zip(loop.carried, following, strict=True))
+    return [np.stack(parts) for parts in collected.values()] + [inner[name] for name in loop.last]

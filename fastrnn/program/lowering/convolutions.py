@@ -1,0 +1,249 @@
+"""Convolutions and pools over one or two axes of positions.
+
+Kernels have the channels of a position side by side. So an array of torch's shape (B, channels, positions...)
+is kept as (B, positions..., channels) from the first convolution on, which nobody sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastrnn.program.lowering import lowers
+from fastrnn.program.views import View
+
+FLOATS = ("float32", "float64")
+
+
+def channels_last(planner: Any, value: Any) -> View:
+    """A view (B, positions..., channels) of a value (B, channels, positions...), whose channels lie side by side."""
+    view = planner.view(value)
+    turned = view.permute([0, *range(2, view.ndim), 1])
+    if (turned.strides[-1] == view.itemsize or turned.shape[-1] == 1) and all(
+        stride >= 0 and stride % view.itemsize == 0 for stride in turned.strides
+    ):
+        return turned
+    return planner.copied(turned)
+
+
+def channels_second(view: View) -> View:
+    """The reverse: (B, channels, positions...)."""
+    return view.permute([0, view.ndim - 1, *range(1, view.ndim - 1)])
+
+
+def _each(value: Any, axes: int) -> tuple[int, ...]:
+    """A number for each axis of positions."""
+    value = value if isinstance(value, tuple) else (value,)
+    return tuple(value) * axes if len(value) == 1 else tuple(value)
+
+
+def _convolve(
+    planner: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int, axes: int,
+    is_transposed: bool = False, output_padding: Any = 0,
+) -> Any:  # fmt: skip
+    from fastrnn.program.product_steps import ConvolutionStep, ConvolutionWeights
+
+    constants = [array for array in (weight, bias) if array is not None]
+    if x.dtype not in FLOATS or axes > 2:
+        return NotImplemented
+    if not all(isinstance(a, View) and a.is_constant and a.dtype == x.dtype for a in constants):
+        return NotImplemented
+    is_batch = x.ndim == axes + 2
+    view = planner.view(x)
+    view = view if is_batch else view.unsqueeze(0)
+    if view.size == 0:
+        return NotImplemented
+    taps = weight.shape[2:]
+    stride, dilation = _each(stride, axes), _each(dilation, axes)
+    before, after = _padding(padding, taps, dilation, axes)
+    if before is None:
+        return NotImplemented
+    sizes = view.shape[2:]
+    channels = weight.shape[1] * groups if is_transposed else weight.shape[0]
+    expected = weight.shape[0] if is_transposed else weight.shape[1] * groups
+    if view.shape[1] != expected:
+        raise planner.error(f"{expected} channels", f"{view.shape[1]}")
+    if is_transposed:
+        more = _each(output_padding, axes)
+        output = tuple(
+            (n - 1) * s - b - a + d * (k - 1) + m + 1
+            for n, s, b, a, d, k, m in zip(sizes, stride, before, after, dilation, taps, more, strict=True)
+        )
+    else:
+        output = tuple(
+            (n + b + a - d * (k - 1) - 1) // s + 1
+            for n, s, b, a, d, k in zip(sizes, stride, before, after, dilation, taps, strict=True)
+        )
+    if min(output) < 1:
+        raise planner.error("as many positions as the kernel has, or more", f"{sizes}")
+    key = (
+        "convolution", id(weight.storage.array), None if bias is None else id(bias.storage.array), groups, stride,
+        dilation, before, is_transposed,
+    )  # fmt: skip
+    packed = planner.tools.packed
+    if key not in packed:
+        packed[key] = (
+            ConvolutionWeights(
+                planner.tools.pick(x.dtype).table,
+                weight.array(),
+                None if bias is None else bias.array(),
+                groups,
+                stride,
+                dilation,
+                before,
+                is_transposed,
+            ),
+            constants,
+        )
+    source = channels_last(planner, view)
+    target = planner.new(view.dtype, (view.shape[0], *output, channels))
+    step = ConvolutionStep(
+        planner.tools.kernels[x.dtype], packed[key][0], view.shape[0], sizes, output, source.strides[:-1],
+        target.strides[:-1],
+    )  # fmt: skip
+    planner.add(step, [source], [target])
+    result = channels_second(target)
+    return result if is_batch else result.select(0, 0)
+
+
+def _padding(padding: Any, taps: Sequence[int], dilation: Sequence[int], axes: int) -> Any:
+    """The padding before the first and after the last position of each axis."""
+    if padding == "valid":
+        padding = 0
+    if padding == "same":
+        total = [d * (k - 1) for d, k in zip(dilation, taps, strict=True)]
+        return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    if isinstance(padding, str):
+        return None, None
+    return _each(padding, axes), _each(padding, axes)
+
+
+@lowers("conv1d", "conv2d")
+def conv(
+    planner: Any, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    groups: int = 1,
+) -> Any:  # fmt: skip
+    return _convolve(planner, input, weight, bias, stride, padding, dilation, groups, weight.ndim - 2)
+
+
+@lowers("conv_transpose1d", "conv_transpose2d")
+def conv_transpose(
+    planner: Any, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
+    groups: int = 1, dilation: Any = 1,
+) -> Any:  # fmt: skip
+    axes = weight.ndim - 2
+    return _convolve(
+        planner, input, weight, bias, stride, padding, dilation, groups, axes, True, output_padding
+    )
+
+
+# ---------------------------------------------------------------- pools
+
+
+def _pool(
+    planner: Any, pooling: str, x: Any, taps: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, axes: int,
+    counts_padding: bool = True, divisor: Any = None,
+) -> Any:  # fmt: skip
+    from fastrnn.program.product_steps import PoolStep
+
+    if x.dtype not in FLOATS or axes > 2 or ceil_mode:
+        return NotImplemented
+    is_batch = x.ndim == axes + 2
+    view = planner.view(x)
+    view = view if is_batch else view.unsqueeze(0)
+    taps = _each(taps, axes)
+    stride = taps if stride in (None, ()) else _each(stride, axes)
+    before, dilation = _each(padding, axes), _each(dilation, axes)
+    sizes = view.shape[2:]
+    output = tuple(
+        (n + 2 * b - d * (k - 1) - 1) // s + 1
+        for n, b, d, k, s in zip(sizes, before, dilation, taps, stride, strict=True)
+    )
+    if min(output) < 1 or view.size == 0:
+        return NotImplemented
+    source = channels_last(planner, view)
+    target = planner.new(view.dtype, (view.shape[0], *output, view.shape[1]))
+    step = PoolStep(
+        planner.tools.kernels[x.dtype], pooling, view.shape[0], view.shape[1], sizes, output, taps, stride, dilation,
+        before, source.strides[:-1], target.strides[:-1], None, bool(counts_padding), float(divisor or 0),
+    )  # fmt: skip
+    planner.add(step, [source], [target])
+    result = channels_second(target)
+    return result if is_batch else result.select(0, 0)
+
+
+@lowers("max_pool1d", "max_pool2d")
+def max_pool(
+    planner: Any, self: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Any:  # fmt: skip
+    axes = _pool_axes(planner)
+    return _pool(planner, "max", self, kernel_size, stride, padding, dilation, ceil_mode, axes)
+
+
+@lowers("avg_pool1d", "avg_pool2d")
+def avg_pool(
+    planner: Any, self: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
+    count_include_pad: bool = True, divisor_override: Any = None,
+) -> Any:  # fmt: skip
+    axes = _pool_axes(planner)
+    return _pool(
+        planner,
+        "average",
+        self,
+        kernel_size,
+        stride,
+        padding,
+        1,
+        ceil_mode,
+        axes,
+        count_include_pad,
+        divisor_override,
+    )
+
+
+def _pool_axes(planner: Any) -> int:
+    return 1 if planner.node.operator.endswith("1d") else 2
+
+
+@lowers("adaptive_avg_pool1d", "adaptive_avg_pool2d")
+def adaptive_avg_pool(planner: Any, self: Any, output_size: Any) -> Any:
+    from fastrnn.program.lowering.reductions import reduce
+
+    axes = _pool_axes(planner)
+    wanted = _each(output_size, axes)
+    view = planner.view(self)
+    sizes = view.shape[view.ndim - axes :]
+    wanted = tuple(n if w is None else w for w, n in zip(wanted, sizes, strict=True))
+    if all(w == 1 for w in wanted) and view.dtype in FLOATS:
+        return reduce(planner, "mean", view, range(view.ndim - axes, view.ndim), True, view.dtype)
+    if all(n % w == 0 for w, n in zip(wanted, sizes, strict=True)):
+        taps = tuple(n // w for w, n in zip(wanted, sizes, strict=True))
+        return _pool(planner, "average", view, taps, None, 0, 1, False, axes)
+    return NotImplemented
+
+
+@lowers("im2col")
+def im2col(planner: Any, self: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+    """The patches that a convolution meets, (B, channels * taps, positions): a view, once padded."""
+    from fastrnn.program.lowering.shapes import constant_pad, reshaped
+
+    view = planner.view(self)
+    is_batch = view.ndim == 4
+    view = view if is_batch else view.unsqueeze(0)
+    taps, gaps, pads, moves = (_each(v, 2) for v in (kernel_size, dilation, padding, stride))
+    if any(pads):
+        view = constant_pad(planner, view, (pads[1], pads[1], pads[0], pads[0]))
+    count = [
+        (view.shape[2 + axis] - gaps[axis] * (taps[axis] - 1) - 1) // moves[axis] + 1 for axis in range(2)
+    ]
+    if min(count) < 1:
+        return NotImplemented
+    b, c, h, w = view.strides
+    patches = view.replace(
+        shape=(*view.shape[:2], *taps, *count),
+        strides=(b, c, h * gaps[0], w * gaps[1], h * moves[0], w * moves[1]),
+    )
+    shape = (view.shape[0], view.shape[1] * taps[0] * taps[1], count[0] * count[1])
+    result = reshaped(planner, patches, shape)
+    return result if is_batch else result.select(0, 0)

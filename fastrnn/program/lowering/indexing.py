@@ -1,0 +1,73 @@
+"""Rows of tables by their number."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastrnn.program.lowering import lowers
+
+
+def gather_rows(planner: Any, table: Any, index: Any, axis: int) -> Any:
+    """The parts of a table along an axis that an index names; the index's axes take the place of that one."""
+    from fastrnn.program.steps import GatherStep
+
+    view, numbers = planner.view(table), planner.view(index)
+    if numbers.dtype not in ("int64", "int32") or numbers.size == 0:
+        return NotImplemented
+    view = planner.contiguous(view)
+    numbers = planner.contiguous(numbers)
+    outer, inner = math.prod(view.shape[:axis]), math.prod(view.shape[axis + 1 :]) * view.itemsize
+    size = view.shape[axis]
+    target = planner.new(view.dtype, (*view.shape[:axis], *numbers.shape, *view.shape[axis + 1 :]))
+    count = numbers.size
+    step = GatherStep(
+        planner.tools.kernels["float32"], (outer, count, 1), size, inner, numbers.dtype,
+        (size * inner, inner, 0), (0, numbers.itemsize, 0), (count * inner, inner, 0),
+    )  # fmt: skip
+    planner.add(step, [view, numbers], [target])
+    return target
+
+
+@lowers("embedding")
+def embedding(
+    planner: Any,
+    weight: Any,
+    indices: Any,
+    padding_idx: int = -1,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Any:
+    return gather_rows(planner, weight, indices, 0)
+
+
+@lowers("index_select")
+def index_select(planner: Any, self: Any, dim: int, index: Any) -> Any:
+    if self.ndim == 0 or index.ndim != 1:
+        return NotImplemented
+    return gather_rows(planner, self, index, dim % self.ndim)
+
+
+@lowers("gather")
+def gather(planner: Any, self: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
+    from fastrnn.program.steps import GatherStep
+
+    view, numbers = planner.view(self), planner.view(index)
+    if view.ndim == 0 or numbers.dtype != "int64" or numbers.size == 0:
+        return NotImplemented
+    axis = dim % view.ndim
+    # The axes before and after must lie together, in table and index alike.
+    if any(n != t for i, (n, t) in enumerate(zip(numbers.shape, view.shape, strict=True)) if i != axis):
+        return NotImplemented
+    view, numbers = planner.contiguous(view), planner.contiguous(numbers)
+    outer, inner = math.prod(view.shape[:axis]), math.prod(view.shape[axis + 1 :])
+    size, count = view.shape[axis], numbers.shape[axis]
+    target = planner.new(view.dtype, numbers.shape)
+    item, whole = view.itemsize, numbers.itemsize
+    step = GatherStep(
+        planner.tools.kernels["float32"], (outer, count, inner), size, item, numbers.dtype,
+        (size * inner * item, inner * item, item), (count * inner * whole, inner * whole, whole),
+        (count * inner * item, inner * item, item),
+    )  # fmt: skip
+    planner.add(step, [view, numbers], [target])
+    return target

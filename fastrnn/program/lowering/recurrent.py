@@ -1,0 +1,133 @@
+"""Recurrent layers and cells: the operators of the library's own layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastrnn.program.lowering import lowers
+from fastrnn.program.lowering.shapes import fill
+from fastrnn.program.views import View
+
+FLOATS = ("float32", "float64")
+
+
+def _operator(planner: Any, kind: str, params: Any, directions: int, layers: int, has_biases: bool) -> Any:
+    """The packed operator of constant parameters, made once."""
+    from fastrnn.engine.packing import pack_recurrent
+    from fastrnn.operators.recurrent import Recurrent
+
+    key = (kind, *(id(p.storage.array) for p in params))
+    packed = planner.tools.packed
+    if key not in packed:
+        arrays = [p.array() for p in params]
+        picked = planner.tools.pick(arrays[0].dtype.name)
+        each = len(arrays) // (layers * directions)
+        cells = []
+        for i in range(layers * directions):
+            own = arrays[i * each : (i + 1) * each]
+            biases = own[2:4] if has_biases else (None, None)
+            projection = own[-1] if each in (3, 5) else None
+            cells.append(pack_recurrent(picked.table, kind, own[0], own[1], *biases, projection))
+        packed[key] = Recurrent(cells, directions, picked.threads), params
+    return packed[key][0]
+
+
+def _layer(
+    planner: Any, kind: str, x: Any, hx: Any, params: Any, has_biases: bool, layers: int, bidirectional: bool,
+    batch_first: bool, lengths: Any = None,
+) -> Any:  # fmt: skip
+    from fastrnn.program.recurrent_step import RecurrentStep
+
+    states = [planner.view(state) for state in (hx if isinstance(hx, tuple) else (hx,))]
+    constant = all(isinstance(p, View) and p.is_constant for p in params)
+    if not constant or x.dtype not in FLOATS or any(s.dtype != x.dtype for s in states) or x.size == 0:
+        return NotImplemented
+    directions = 2 if bidirectional else 1
+    operator = _operator(planner, kind, params, directions, layers, has_biases)
+    view = planner.view(x)
+    is_batch = view.ndim == 3
+    if not is_batch:
+        view = view.unsqueeze(0 if batch_first else 1)
+        states = [state.unsqueeze(1) for state in states]
+    steps_axis = 1 if batch_first else 0
+    T, B = view.shape[steps_axis], view.shape[1 - steps_axis]
+    if view.strides[2] != view.itemsize and view.shape[2] != 1:
+        order = [*sorted((0, 1), key=lambda axis: -abs(view.strides[axis])), 2]
+        view = planner.contiguous(view.permute(order)).permute([order.index(axis) for axis in range(3)])
+    x_step, x_row = view.strides[steps_axis], view.strides[1 - steps_axis]
+    # The output lies as the input does.
+    is_row_major = B > 1 and T > 1 and abs(x_row) > abs(x_step)
+    features = directions * (
+        params[-1].shape[0] if len(params) // (layers * directions) in (3, 5) else params[1].shape[1]
+    )
+    order = [1 - steps_axis, steps_axis, 2] if is_row_major else [steps_axis, 1 - steps_axis, 2]
+    y = planner.new(view.dtype, (*view.shape[:2], features), order)
+    after = []
+    for state in states:
+        target = planner.new(view.dtype, state.shape)
+        if state.is_constant and not state.array().any():
+            fill(planner, target, 0.0)
+        else:
+            planner.copy(state, target)
+        after.append(target)
+    given = [view, *after] if lengths is None else [view, *after, planner.contiguous(lengths, "int64")]
+    step = RecurrentStep(operator, T, B, x_step, x_row, is_row_major, lengths is not None)
+    planner.add(step, given, [y])
+    if not is_batch:
+        y = y.select(1 - steps_axis, 0)
+        after = [state.select(1, 0) for state in after]
+    return [y, *after]
+
+
+@lowers("lstm", "gru", "rnn_tanh", "rnn_relu")
+def layer(
+    planner: Any, input: Any, hx: Any, params: Any, has_biases: bool, num_layers: int, dropout: float = 0.0,
+    train: bool = False, bidirectional: bool = False, batch_first: bool = False, lengths: Any = None,
+) -> Any:  # fmt: skip
+    kind = planner.node.operator
+    return _layer(
+        planner, kind, input, hx, params, has_biases, num_layers, bidirectional, batch_first, lengths
+    )
+
+
+@lowers("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def cell(planner: Any, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
+    kind = planner.node.operator.removesuffix("_cell")
+    params = (w_ih, w_hh) if b_ih is None else (w_ih, w_hh, b_ih, b_hh)
+    x = planner.view(input)
+    states = tuple(planner.view(state) for state in (hx if isinstance(hx, tuple) else (hx,)))
+    is_batch = x.ndim == 2
+    if not is_batch:
+        x, states = x.unsqueeze(0), tuple(state.unsqueeze(0) for state in states)
+    states = tuple(state.unsqueeze(0) for state in states)
+    results = _layer(planner, kind, x.unsqueeze(0), states, params, b_ih is not None, 1, False, False)
+    if results is NotImplemented:
+        return NotImplemented
+    after = [state.select(0, 0) for state in results[1:]]
+    return after if is_batch else [state.select(0, 0) for state in after]
+
+
+@lowers("pad_steps")
+def pad_steps(
+    planner: Any, self: Any, lengths: Any, batch_first: bool, padding_value: float, total_length: int
+) -> Any:
+    """Steps after a row's last one as padding, and as many steps as the total."""
+    from fastrnn.program.fusion import chain
+    from fastrnn.program.lowering.shapes import constant_pad
+
+    view = planner.view(self)
+    axis = 1 if batch_first else 0
+    steps = min(view.shape[axis], total_length)
+    view = view.slice(axis, 0, steps)
+    import numpy as np
+
+    numbers = planner.constant(np.arange(steps)).unsqueeze(0 if batch_first else 1)
+    rows = planner.view(lengths).unsqueeze(1 if batch_first else 0)
+    running = planner.view(chain(planner, "lt", (numbers, rows), "int64", "bool"))
+    for _ in range(view.ndim - 2):
+        running = running.unsqueeze(running.ndim)
+    result = chain(planner, "where", (running, view, float(padding_value)), view.dtype, view.dtype)
+    if total_length > steps:
+        pad = [0, 0] * (view.ndim - axis - 1) + [0, total_length - steps]
+        return constant_pad(planner, planner.view(result), tuple(pad), "constant", padding_value)
+    return result

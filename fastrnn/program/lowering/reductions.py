@@ -1,0 +1,206 @@
+"""Reductions over axes: sums, means, extremes, norms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from fastrnn.program.fusion import chain
+from fastrnn.program.lowering import lowers
+from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, to_type
+from fastrnn.program.views import View
+
+MOST_AXES = 6
+
+
+def _axes(dim: Any, ndim: int) -> list[int]:
+    """The axes of a dim argument: all for None and ()."""
+    if dim is None or dim == () or not ndim:
+        return list(range(ndim))
+    return sorted({d % ndim for d in (dim if isinstance(dim, tuple) else (dim,))})
+
+
+def reduce(
+    planner: Any, name: str, value: Any, axes: Sequence[int], keepdim: bool, dtype: str, correction: float = 1
+) -> Any:
+    """The reduction of a value over axes, in a type."""
+    from fastrnn.program.steps import ReduceStep
+
+    view = planner.view(value)
+    if view.dtype not in TYPES or view.ndim > MOST_AXES or view.size == 0:
+        return NotImplemented
+    arithmetic = (
+        "int64"
+        if view.dtype in WHOLE and name not in ("mean", "var", "sum_squares", "sum_abs")
+        else (view.dtype if view.dtype in ("float32", "float64") else dtype)
+    )
+    if arithmetic not in ("int64", "float32", "float64"):
+        return NotImplemented
+    kept = [axis for axis in range(view.ndim) if axis not in axes]
+    shape = [view.shape[axis] for axis in kept]
+    order = sorted(range(len(kept)), key=lambda i: -abs(view.strides[kept[i]]))
+    target = planner.new(dtype, shape, order)
+    kernels = planner.tools.kernels["float32" if arithmetic == "int64" else arithmetic]
+    step = ReduceStep(
+        kernels,
+        name,
+        arithmetic,
+        view.shape,
+        view.strides,
+        view.dtype,
+        tuple(axes),
+        target.strides,
+        dtype,
+        correction,
+    )
+    planner.add(step, [view], [target])
+    return _kept_axes(target, axes, view.ndim) if keepdim else target
+
+
+def _kept_axes(view: View, axes: Sequence[int], ndim: int) -> View:
+    for axis in range(ndim):
+        if axis in axes:
+            view = view.unsqueeze(axis)
+    return view
+
+
+def _sum_type(dtype: str, given: Any) -> str:
+    return given or ("int64" if dtype in WHOLE else dtype)
+
+
+@lowers("sum")
+def sum_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    wanted = _sum_type(self.dtype, dtype)
+    if wanted != self.dtype and wanted not in ("int64",):
+        self = to_type(planner, self, wanted)
+        if self is NotImplemented:
+            return NotImplemented
+    return reduce(planner, "sum", self, _axes(dim, self.ndim), keepdim, wanted)
+
+
+@lowers("mean")
+def mean(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    if dtype not in (None, self.dtype) or self.dtype in WHOLE:
+        return NotImplemented
+    return reduce(planner, "mean", self, _axes(dim, self.ndim), keepdim, self.dtype)
+
+
+@lowers("prod")
+def prod(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+    if dtype is not None:
+        return NotImplemented
+    return reduce(planner, "prod", self, _axes(dim, self.ndim), keepdim, _sum_type(self.dtype, None))
+
+
+@lowers("amax")
+def amax(planner: Any, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    return reduce(planner, "max", self, _axes(dim, self.ndim), keepdim, self.dtype)
+
+
+@lowers("amin")
+def amin(planner: Any, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    return reduce(planner, "min", self, _axes(dim, self.ndim), keepdim, self.dtype)
+
+
+@lowers("max")
+def max_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
+    return _extreme(planner, "max", self, dim, keepdim, other)
+
+
+@lowers("min")
+def min_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
+    return _extreme(planner, "min", self, dim, keepdim, other)
+
+
+def _extreme(planner: Any, name: str, self: Any, dim: Any, keepdim: bool, other: Any) -> Any:
+    if other is not None:
+        from fastrnn.program.lowering.elementwise import same_type
+
+        return same_type(planner, f"{name}imum", self, other)
+    if dim is None:
+        return reduce(planner, name, self, _axes(None, self.ndim), False, self.dtype)
+    self = planner.view(self)
+    axes = _axes(dim, self.ndim)
+    values = reduce(planner, name, self, axes, keepdim, self.dtype)
+    indices = reduce(planner, f"arg{name}", self, axes, keepdim, "int64")
+    return NotImplemented if values is NotImplemented else [values, indices]
+
+
+@lowers("argmax")
+def argmax(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return _arg(planner, "argmax", self, dim, keepdim)
+
+
+@lowers("argmin")
+def argmin(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return _arg(planner, "argmin", self, dim, keepdim)
+
+
+def _arg(planner: Any, name: str, self: Any, dim: Any, keepdim: bool) -> Any:
+    return reduce(planner, name, self, _axes(dim, self.ndim), keepdim, "int64")
+
+
+@lowers("any")
+def any_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce(planner, "any", self, _axes(dim, self.ndim), keepdim, "bool")
+
+
+@lowers("all")
+def all_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce(planner, "all", self, _axes(dim, self.ndim), keepdim, "bool")
+
+
+@lowers("var")
+def var(
+    planner: Any,
+    self: Any,
+    dim: Any = None,
+    unbiased: Any = None,
+    correction: Any = None,
+    keepdim: bool = False,
+) -> Any:
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if self.dtype in WHOLE:
+        return NotImplemented
+    correction = (1 if unbiased in (None, True) else 0) if correction is None else correction
+    return reduce(planner, "var", self, _axes(dim, self.ndim), keepdim, self.dtype, float(correction))
+
+
+@lowers("std")
+def std(
+    planner: Any,
+    self: Any,
+    dim: Any = None,
+    unbiased: Any = None,
+    correction: Any = None,
+    keepdim: bool = False,
+) -> Any:
+    value = var(planner, self, dim, unbiased, correction, keepdim)
+    return NotImplemented if value is NotImplemented else real(planner, "sqrt", value)
+
+
+@lowers("linalg_vector_norm")
+def vector_norm(
+    planner: Any, self: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Any:
+    if dtype is not None or self.dtype in WHOLE:
+        return NotImplemented
+    axes = _axes(dim, self.ndim)
+    if ord == 2:
+        squares = reduce(planner, "sum_squares", self, axes, keepdim, self.dtype)
+        return NotImplemented if squares is NotImplemented else real(planner, "sqrt", squares)
+    if ord == 1:
+        return reduce(planner, "sum_abs", self, axes, keepdim, self.dtype)
+    if ord in (math.inf, -math.inf):
+        size = chain(planner, "abs", (self,), self.dtype, self.dtype)
+        return reduce(planner, "max" if ord > 0 else "min", size, axes, keepdim, self.dtype)
+    return NotImplemented
+
+
+@lowers("norm", "frobenius_norm")
+def norm(
+    planner: Any, self: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+) -> Any:
+    return vector_norm(planner, self, 2 if p is None else p, dim, keepdim, dtype)

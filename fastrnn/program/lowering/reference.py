@@ -1,0 +1,113 @@
+"""Any operator by its definition in NumPy: at plan time for constants, else as a step that calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastrnn.errors import message
+from fastrnn.program.fusion import Chain
+from fastrnn.program.views import StepNumber, View
+
+
+def fallback(planner: Any, operator: str, arguments: Mapping[str, Any]) -> Any:
+    """The results of an operator that no lowering takes."""
+    function = planner.tools.references.get(operator)
+    if function is None:
+        raise ValueError(missing(planner.graph, operator))
+    views: list[View] = []
+    arguments = {name: _with_views(planner, value, views) for name, value in arguments.items()}
+    if all(view.is_constant for view in views):
+        results = function(**_filled(arguments, [view.array() for view in views]))
+        return _each(results, planner.constant)
+    try:
+        samples, given = _sample(function, arguments, views, np.zeros)
+    except (ValueError, IndexError) as error:
+        raise planner.error("arguments that fit together", str(error)) from error
+    if _depends_on_numbers(function, arguments, views, given):
+        raise planner.error("results whose shapes depend on sizes alone", "one that depends on numbers")
+    targets = [planner.new(array.dtype.name, array.shape) for array in given]
+    from fastrnn.program.executor import ReferenceStep
+
+    step = ReferenceStep(
+        lambda *arrays: function(**_filled(arguments, arrays)),
+        [(view.dtype, view.shape, view.strides) for view in views],
+        [(view.dtype, view.shape, view.strides) for view in targets],
+    )
+    planner.add(step, views, targets)
+    return targets if isinstance(samples, (tuple, list)) else targets[0]
+
+
+def _sample(
+    function: Any, arguments: Mapping[str, Any], views: list[View], make: Any
+) -> tuple[Any, list[Any]]:
+    """What an operator gives for arrays of one number: the results, and a list of them."""
+    with np.errstate(all="ignore"):
+        samples = function(**_filled(arguments, [make(view.shape, view.dtype) for view in views]))
+    return samples, [
+        np.asarray(array) for array in (samples if isinstance(samples, (tuple, list)) else [samples])
+    ]
+
+
+def _depends_on_numbers(
+    function: Any, arguments: Mapping[str, Any], views: list[View], given: Sequence[Any]
+) -> bool:
+    """Whether the shapes of the results are others for other numbers."""
+    try:
+        _, others = _sample(function, arguments, views, np.ones)
+    except (ValueError, IndexError):  # they are no indices here
+        return False
+    return [array.shape for array in given] != [array.shape for array in others]
+
+
+def missing(graph: Any, operator: str) -> str:
+    """The message for an operator that there is not."""
+    uses = [node.where for node in _all_nodes(graph.nodes) if node.operator == operator]
+    places = [where for where in dict.fromkeys(uses) if where]
+    times = "once" if len(uses) == 1 else f"{len(uses)} times"
+    hint = f"It is used {times}{', first at ' + places[0] if places else ''}."
+    return message("program", "operators that fastrnn has", operator, hint)
+
+
+def _all_nodes(nodes: Any) -> Any:
+    for node in nodes:
+        yield node
+        if node.body is not None:
+            yield from _all_nodes(node.body.nodes)
+
+
+class _At:
+    """The place of an array among those of a call."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+
+def _with_views(planner: Any, value: Any, views: list[View]) -> Any:
+    if isinstance(value, (View, Chain)):
+        views.append(planner.view(value))
+        return _At(len(views) - 1)
+    if isinstance(value, StepNumber):
+        node = planner.node
+        raise planner.error(
+            "arguments that are the same in all steps of a loop", f"{node.operator} with another one"
+        )
+    if type(value) is tuple:
+        return tuple(_with_views(planner, part, views) for part in value)
+    return value
+
+
+def _filled(arguments: Mapping[str, Any], arrays: Any) -> dict[str, Any]:
+    return {name: _fill(value, arrays) for name, value in arguments.items()}
+
+
+def _fill(value: Any, arrays: Any) -> Any:
+    if isinstance(value, _At):
+        return arrays[value.index]
+    return tuple(_fill(part, arrays) for part in value) if type(value) is tuple else value
+
+
+def _each(results: Any, change: Any) -> Any:
+    return [change(part) for part in results] if isinstance(results, (tuple, list)) else change(results)

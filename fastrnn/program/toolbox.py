@@ -1,0 +1,25 @@
+"""What plans make their steps of: kernels, backends, packed weights, definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastrnn.program.planner import Toolbox
+
+
+def make_toolbox(backend: str, threads: int | None) -> Toolbox:
+    """Return the tools of one program: `packed` is its own."""
+    from fastrnn.engine.backends import pick_backend, pick_isa, row_table
+    from fastrnn.engine.simd.array_tables import ARRAY_TABLES
+    from fastrnn.reference.operators import OPERATORS
+
+    kernels = ARRAY_TABLES[pick_isa()]
+    picked: dict[str, Any] = {}
+
+    def pick(dtype: str) -> Any:
+        if dtype not in picked:
+            picked[dtype] = pick_backend("Program", backend, dtype, threads)
+        return picked[dtype]
+
+    rows = {dtype: row_table(dtype) for dtype in ("float32", "float64")}
+    return Toolbox(kernels, rows, pick, {}, OPERATORS, pick("float32").threads)

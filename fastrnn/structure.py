@@ -1,0 +1,109 @@
+"""How arrays are nested in what a program takes and returns, as data.
+
+An array is ``{"array": i}``, its number. Anything else that is no container is ``{"constant": value}``.
+Containers are ``{"tuple": [...]}``, ``{"list": [...]}``, ``{"dict": {...}}`` and ``{"named": [names, [...]]}``
+for a tuple with names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastrnn.errors import FormatError, brief, message
+
+CONTAINERS = ("tuple", "list", "dict", "named")
+
+
+def rebuild(structure: Any, leaves: list[Any]) -> Any:
+    """Return the value of a structure, with these leaves."""
+    ((kind, content),) = structure.items()
+    if kind == "array":
+        return leaves[content]
+    if kind == "constant":
+        return content
+    if kind == "dict":
+        return {key: rebuild(part, leaves) for key, part in content.items()}
+    if kind == "named":
+        return tuple(rebuild(part, leaves) for part in content[1])
+    return (tuple if kind == "tuple" else list)(rebuild(part, leaves) for part in content)
+
+
+def names_of(structure: Any, path: str) -> Iterator[str]:
+    """Yield a name for each tensor of a structure: "state.0"."""
+    ((kind, content),) = structure.items()
+    if kind == "array":
+        yield path
+    elif kind in ("tuple", "list"):
+        for index, part in enumerate(content):
+            yield from names_of(part, f"{path}.{index}")
+    elif kind == "named":
+        for name, part in zip(*content, strict=True):
+            yield from names_of(part, f"{path}.{name}")
+    elif kind == "dict":
+        for key, part in content.items():
+            yield from names_of(part, f"{path}.{key}")
+
+
+def flatten(where: str, structure: Any, value: Any, path: str, leaves: list[Any]) -> None:
+    """Append the arrays of a value to ``leaves``, in order.
+
+    Raises
+    ------
+    TypeError
+        The value is nested in another way than the structure.
+    ValueError
+        A constant is another one.
+    """
+    ((kind, content),) = structure.items()
+    if kind == "array":
+        leaves.append(value)
+    elif kind == "constant":
+        if value is not content and value != content:
+            hint = "The program was made for this value."
+            raise ValueError(message(where, f"{path} to be {brief(content)}", brief(value), hint))
+    elif kind == "dict":
+        if not hasattr(value, "keys") or set(value.keys()) != set(content):
+            got = ", ".join(map(str, value.keys())) if hasattr(value, "keys") else brief(value)
+            raise TypeError(message(where, f"{path} to be a dict of {', '.join(content)}", got))
+        for key, part in content.items():
+            flatten(where, part, value[key], f"{path}.{key}", leaves)
+    else:
+        parts = content[1] if kind == "named" else content
+        if not isinstance(value, (tuple, list)) or len(value) != len(parts):
+            got = f"{len(value)}" if isinstance(value, (tuple, list)) else brief(value)
+            raise TypeError(message(where, f"{path} to be a tuple of {len(parts)}", got))
+        for index, (part, own) in enumerate(zip(parts, value, strict=True)):
+            flatten(where, part, own, f"{path}.{index}", leaves)
+
+
+def check_structure(structure: Any, count: int) -> None:
+    """Raise FormatError unless this is a structure of that many arrays: for what was read from a file."""
+    numbers: list[int] = []
+    _check(structure, numbers, 0)
+    if sorted(numbers) != list(range(count)):
+        raise FormatError(message("program", f"{count} arrays in its arguments or results", brief(numbers)))
+
+
+def _check(structure: Any, numbers: list[int], depth: int) -> None:
+    if not isinstance(structure, dict) or len(structure) != 1 or depth > 32:
+        raise FormatError(message("program", "a structure", brief(structure)))
+    ((kind, content),) = structure.items()
+    if kind == "array" and type(content) is int:
+        numbers.append(content)
+        return
+    if kind == "constant" and (content is None or isinstance(content, (bool, int, float, str))):
+        return
+    parts: Any = None
+    if kind in ("tuple", "list") and isinstance(content, list):
+        parts = content
+    elif kind == "dict" and isinstance(content, dict):
+        parts = list(content.values())
+    elif kind == "named" and isinstance(content, list) and len(content) == 2:
+        names, parts = content
+        if not isinstance(names, list) or not isinstance(parts, list) or len(names) != len(parts):
+            parts = None
+    if parts is None:
+        raise FormatError(message("program", "a structure", brief(structure)))
+    for part in parts:
+        _check(part, numbers, depth + 1)
