@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike
 
 # What checks return and layers give: any array, an array of floats, the state of a layer or a model.
-# In quotes: numpy.typing takes 1 ms to import, and only type checkers need it.
-Array: TypeAlias = "NDArray[Any]"
-Floats: TypeAlias = "NDArray[np.floating[Any]]"
-State: TypeAlias = "Floats | tuple[State, ...]"
-# A state as callers pass it. None means zeros.
+Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.floating[Any]]]
+State: TypeAlias = Floats | tuple["State", ...]
+# A state as callers pass it. None means zeros. In quotes: numpy.typing takes long to import.
 StateLike: TypeAlias = "ArrayLike | Sequence[StateLike] | None"
 
 

@@ -29,7 +29,7 @@ from pickles import (
 from safetensors.numpy import save as save_bytes
 
 import fastrnn
-from fastrnn.importers.left_out import StandIn
+from fastrnn.importers.state_dict import StandIn
 
 ONE = np.ones((1, 1), np.float32)
 CONTENT = {"0": bytes(64)}

@@ -19,7 +19,7 @@ from pickles import legacy_of, tensor_pickle, zip_of
 
 import fastrnn
 from fastrnn.importers.dangerous_names import is_dangerous
-from fastrnn.importers.left_out import StandIn
+from fastrnn.importers.state_dict import StandIn
 from fastrnn.importers.tensors import Storage
 
 

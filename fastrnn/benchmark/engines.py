@@ -5,8 +5,6 @@ the output of the last unit. Inputs and outputs are bound beforehand if the engi
 little Python around a call as the engine allows. In steps and blocks the state goes on from call to call.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext

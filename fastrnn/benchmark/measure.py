@@ -1,7 +1,5 @@
 """Time a work on several engines: compare their outputs first, then let them take turns."""
 
-from __future__ import annotations
-
 import gc
 import platform
 import time

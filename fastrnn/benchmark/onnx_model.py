@@ -7,8 +7,6 @@ recurrent layer after the other. Shapes are fixed, which suits the engines best.
 Operators and their gate orders: https://onnx.ai/onnx/operators/
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

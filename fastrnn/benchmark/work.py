@@ -1,7 +1,5 @@
 """What the engines are given to do."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -100,7 +98,7 @@ class Work:
         return random.standard_normal((*shape, self.features_in)).astype(self.dtype)
 
 
-def live_specs(where: str, layers: Sequence[fastrnn.layers.Layer]) -> tuple[LayerSpec, ...]:
+def live_specs(where: str, layers: Sequence["fastrnn.layers.Layer"]) -> tuple[LayerSpec, ...]:
     """The layers as a stream runs them: Last passes on every step, and a softmax is over the last axis.
 
     Raises

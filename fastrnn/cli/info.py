@@ -13,8 +13,8 @@ from fastrnn.cli.options import KEY_HELP, Commands, add_command
 from fastrnn.errors import printable, quote
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.architecture import suggestion
-from fastrnn.importers.left_out import describe
 from fastrnn.importers.parameters import recurrent_prefixes
+from fastrnn.importers.state_dict import describe
 from fastrnn.loading.load import make_model, what_is_open
 from fastrnn.saving.model_file import is_saved
 from fastrnn.terminal import print_lines, print_table

@@ -1,7 +1,5 @@
 """What several commands share: options, the model that they name, and where results may go."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import os

@@ -17,8 +17,7 @@ imports torch, makes a layer or writes a file. The modules, in the order of read
     torch_file         torch's zip and legacy formats
     parametrizations   parameters that training kept in parts, made whole
     parameters         the tensors of one module, checked, and the sizes that they give
-    left_out           what else a file holds, as values that nobody can change
-    state_dict         StateDict: the arrays, and what is known of the file
+    state_dict         StateDict: the arrays, and what else the file holds
     quantised          packed weights of dynamic quantisation, as plain tensors
     checkpoint_tree    what a checkpoint holds: paths of keys, and where the weights are
     checkpoint         which state dict of a checkpoint is read, and the rest
@@ -33,9 +32,8 @@ A new format is one module here and a branch in `file_formats`.
 """
 
 from fastrnn.checks import check_text
-from fastrnn.importers.left_out import StandIn
 from fastrnn.importers.source import FileLike, Source
-from fastrnn.importers.state_dict import StateDict
+from fastrnn.importers.state_dict import StandIn, StateDict
 
 __all__ = ["FileLike", "Source", "StandIn", "StateDict", "load_state_dict"]
 

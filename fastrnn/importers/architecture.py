@@ -5,8 +5,6 @@ recurrent module alone, or with an Embedding before it and a Linear after it, is
 anything else `read_architecture` says what it found and shows the Sequential to write. It never guesses.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias, cast

@@ -3,8 +3,6 @@
 No format is parsed here. `torch_file`, `safetensors_file` and `numpy_file` make what `find_state_dict` takes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -28,12 +26,11 @@ from fastrnn.importers.checkpoint_tree import (
     value_at,
     what_is,
 )
-from fastrnn.importers.left_out import LeftOut, StandIn
 from fastrnn.importers.parameters import is_recurrent_key
 from fastrnn.importers.parametrizations import is_parameter
 from fastrnn.importers.quantised import unpack
 from fastrnn.importers.source import BoundedFile
-from fastrnn.importers.state_dict import StateDict
+from fastrnn.importers.state_dict import LeftOut, StandIn, StateDict
 from fastrnn.importers.tensors import (
     FREE_BYTES,
     MAX_EXPANDED,

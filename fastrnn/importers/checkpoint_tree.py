@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from fastrnn.errors import brief
-from fastrnn.importers.left_out import describe
 from fastrnn.importers.parametrizations import is_parameter
 from fastrnn.importers.quantised import is_packed, unpack
+from fastrnn.importers.state_dict import describe
 from fastrnn.importers.tensors import TensorView, Unread
 from fastrnn.importers.values import Foreign, Name, OddKey, PickledArray
 

@@ -3,12 +3,9 @@
 How parameters in parts become whole is in `parametrizations`. No file is read here.
 """
 
-from __future__ import annotations
-
 from fastrnn.arrays import Array
-from fastrnn.importers.left_out import StandIn
 from fastrnn.importers.parametrizations import fold, is_parameter
-from fastrnn.importers.state_dict import StateDict
+from fastrnn.importers.state_dict import StandIn, StateDict
 
 # DataParallel and the like put "module." before every key.
 WRAPPER = "module."

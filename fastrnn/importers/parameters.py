@@ -4,8 +4,6 @@ The state dict may be a StateDict or any mapping that a user passes. Which layer
 decided in `architecture`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any

@@ -10,20 +10,15 @@ Sources: torch/nn/utils/{weight_norm,spectral_norm,prune,parametrize,parametriza
 models, 2017 (https://arxiv.org/abs/1708.02182), in the forms of AWD-LSTM, torchnlp and fastai.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.checks import check_array
 from fastrnn.errors import WeightError, printable
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 # Patterns are compiled by `re` when they are first used: one takes 0.1 ms, and most models match none.
 PARAMETER = r"(?:weight|bias|(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d{1,6}(?:_reverse)?)?)"
@@ -88,7 +83,7 @@ def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
         }
         # Inner parameters first: what they make may be a part of another.
         inner = {t: p for t, p in by_target.items() if not any(key in by_target for key in p.values())}
-        made: dict[str, NDArray[Any]] = {}
+        made: dict[str, Array] = {}
         spent: dict[str, str] = {}
         for target, parts in inner.items():
             form = _form_of(target, parts)
@@ -108,7 +103,7 @@ def fold(where: str, state_dict: Mapping[str, Any], path: str = "") -> Folded:
     return Folded(tensors, {name: form for name, form in forms.items() if name in tensors}, refused)
 
 
-def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, form: _Form) -> Array:
+def _whole(where: str, tensors: Mapping[str, Any], target: str, parts: Parts, form: "_Form") -> Array:
     """Return the weight that parts make. Raise WeightError if they do not determine it."""
     if form.compute is None:
         raise WeightError(form.why)
@@ -142,7 +137,7 @@ def _base_of(target: str) -> str:
     return target
 
 
-def _refusal(target: str, form: _Form, why: str) -> str:
+def _refusal(target: str, form: "_Form", why: str) -> str:
     remedy = _REMEDY.format(name=printable(target.rpartition(".")[2]))
     return f"{form.name} ({printable(why)}). {remedy}"
 

@@ -7,8 +7,6 @@ refuses; a test compares the two.
 Source: https://github.com/huggingface/safetensors#format
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from math import prod

@@ -7,8 +7,6 @@ Source: Hugging Face's names, ``model-00001-of-00002.safetensors`` beside ``mode
 ``pytorch_model-*.bin`` (https://huggingface.co/docs/transformers/big_models).
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -16,9 +14,8 @@ from collections.abc import Callable
 
 from fastrnn.arrays import Array
 from fastrnn.errors import FormatError, brief, message, printable, quote, quote_first
-from fastrnn.importers.left_out import LeftOut
 from fastrnn.importers.source import Source
-from fastrnn.importers.state_dict import StateDict
+from fastrnn.importers.state_dict import LeftOut, StateDict
 from fastrnn.importers.unsupported import DCP
 
 MAX_INDEX = 64 * 2**20

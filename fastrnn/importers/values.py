@@ -8,8 +8,6 @@ have been.
 No function of `CALLS` makes anything larger than its arguments. Nothing that a file names is imported here.
 """
 
-from __future__ import annotations
-
 import datetime
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +18,7 @@ import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.errors import brief, printable
-from fastrnn.importers.left_out import FrozenDict, FrozenList, StandIn
+from fastrnn.importers.state_dict import FrozenDict, FrozenList, StandIn
 from fastrnn.importers.tensors import is_shape
 
 # A value that is nested more deeply becomes a stand-in.

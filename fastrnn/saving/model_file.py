@@ -5,8 +5,6 @@ their options, the tolerance of the self-test, and what was taken for granted if
 state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

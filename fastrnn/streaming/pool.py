@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 # Ids in the form that compiled code takes.
-Ids: TypeAlias = "Sequence[int] | Array"
+Ids: TypeAlias = Sequence[int] | Array
 
 
 class StreamPool:

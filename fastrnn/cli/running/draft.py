@@ -1,7 +1,5 @@
 """An unfinished output: a folder next to it with its arrays and a journal, owned by one run at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os
@@ -54,7 +52,7 @@ class Draft:
         self.arrays: dict[str, Any] = {}
         self._lock = -1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         self._lock = _lock(self.where, self.folder)
         return self
 

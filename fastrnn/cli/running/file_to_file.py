@@ -1,7 +1,5 @@
 """A run from one file to another, which can go on after an interruption."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

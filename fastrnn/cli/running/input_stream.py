@@ -3,8 +3,6 @@
 The stream is a .npy file, or raw numbers without a header.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import tempfile
@@ -84,7 +82,7 @@ class InputStream:
         The model does not take numbers of that shape.
     """
 
-    def __init__(self, file: BinaryIO, model: fastrnn.Sequential) -> None:
+    def __init__(self, file: BinaryIO, model: "fastrnn.Sequential") -> None:
         self._read = getattr(file, "read1", file.read)
         self._rest = bytearray()
         self.count = 0
@@ -222,7 +220,7 @@ def run_live(stream_in: InputStream) -> Iterator[Piece] | None:
     return None if looks_across_rows(model) else _rows(stream_in, layout, rows_in_piece(model, layout))
 
 
-def _steps(stream_in: InputStream, stream: fastrnn.Stream, layout: Layout) -> Iterator[Piece]:
+def _steps(stream_in: InputStream, stream: "fastrnn.Stream", layout: Layout) -> Iterator[Piece]:
     model, T = stream_in.model, stream_in.header.shape[0]
     is_last = takes_last(model)
     set_state(stream, model, ())
@@ -252,7 +250,7 @@ def _rows(stream_in: InputStream, layout: Layout, most: int) -> Iterator[Piece]:
         yield Piece(done, tuple(patches), ())
 
 
-def _check_tokens(model: fastrnn.Sequential, x: Array, done: int, unit: str) -> None:
+def _check_tokens(model: "fastrnn.Sequential", x: Array, done: int, unit: str) -> None:
     """Refuse tokens out of range, and say where in the whole stream they came."""
     if model.signature.tokens is not None:
         check_tokens(f"{WHERE}, from {unit} {done} on", x, model.signature.tokens)

@@ -1,7 +1,5 @@
 """Files to recordings. Nothing in a file is executed: arrays of objects are refused."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     import fastrnn
 
 
-def read_input(path: str, model: fastrnn.Sequential, columns: Sequence[str] | None = None) -> Recording:
+def read_input(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | None = None) -> Recording:
     """Read a file of the kind that its name says.
 
     Parameters
@@ -67,7 +65,7 @@ def _map_npy(where: str, path: str) -> Array:
     return array
 
 
-def sort_arrays(where: str, arrays: dict[str, Array], model: fastrnn.Sequential) -> Recording:
+def sort_arrays(where: str, arrays: dict[str, Array], model: "fastrnn.Sequential") -> Recording:
     """The recording that the arrays of an .npz make. An array that is not used is an error."""
     states = state_names(model)
     known = ["x", "lengths", *states]

@@ -1,7 +1,5 @@
 """How far an unfinished output is: a file that is replaced as a whole, once the data is on disk."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """Outputs whose numbers are written in order: to stdout, or to a .npy file that grows."""
 
-from __future__ import annotations
-
 import io
 from typing import Any, BinaryIO
 
@@ -43,7 +41,7 @@ class NpyWriter:
         self._file.seek(0)
         self._file.write(npy_header((self.count, *self._shape), self._dtype))
 
-    def __enter__(self) -> NpyWriter:
+    def __enter__(self) -> "NpyWriter":
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,8 +3,6 @@
 The size of a piece depends on nothing but the model and the shape of the recording.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -72,7 +70,7 @@ class Pieces:
         Whether the output of each piece comes right after that of the piece before.
     """
 
-    def __init__(self, model: fastrnn.Sequential, recording: Recording, layout: Layout) -> None:
+    def __init__(self, model: "fastrnn.Sequential", recording: Recording, layout: Layout) -> None:
         self.model, self.recording, self.layout = model, recording, layout
         self.takes_last = takes_last(model)
         self._stream = None if recording.lengths is not None else open_stream(model, layout.B)
@@ -96,7 +94,7 @@ class Pieces:
             return self._rows(self.layout.B, done)
         return iter(()) if done else self._whole()
 
-    def _times(self, stream: fastrnn.Stream, done: int, state: Sequence[Array]) -> Iterator[Piece]:
+    def _times(self, stream: "fastrnn.Stream", done: int, state: Sequence[Array]) -> Iterator[Piece]:
         """Pieces of time. If the model takes the last step, each output replaces the one before."""
         set_state(stream, self.model, state if done else self.recording.state)
         is_row_first = self.layout.time_axis == 1
@@ -144,16 +142,16 @@ def _rows_patch(name: str, values: Array, B: int, rows: slice, axis: int) -> Pat
     return Patch(name, shape, rows if axis == 0 else (slice(None), rows), values)
 
 
-def takes_last(model: fastrnn.Sequential) -> bool:
+def takes_last(model: "fastrnn.Sequential") -> bool:
     return model.signature.gives_last
 
 
-def count_out_axes(model: fastrnn.Sequential, layout: Layout) -> int:
+def count_out_axes(model: "fastrnn.Sequential", layout: Layout) -> int:
     """How many axes the output has."""
     return (1 if layout.B is None else 2) + (not takes_last(model))
 
 
-def open_stream(model: fastrnn.Sequential, B: int | None) -> fastrnn.Stream | None:
+def open_stream(model: "fastrnn.Sequential", B: int | None) -> "fastrnn.Stream | None":
     """A stream of B rows (None: one sequence), or None where the model needs whole sequences."""
     try:
         return model.stream(B)
@@ -161,18 +159,18 @@ def open_stream(model: fastrnn.Sequential, B: int | None) -> fastrnn.Stream | No
         return None
 
 
-def set_state(stream: fastrnn.Stream, model: fastrnn.Sequential, arrays: Sequence[Array]) -> None:
+def set_state(stream: "fastrnn.Stream", model: "fastrnn.Sequential", arrays: Sequence[Array]) -> None:
     state = pack_state(model, arrays)
     if state is not None:
         stream.state = state
 
 
-def steps_in_piece(model: fastrnn.Sequential, layout: Layout) -> int:
+def steps_in_piece(model: "fastrnn.Sequential", layout: Layout) -> int:
     """How many steps, each of all rows, are in a piece."""
     return _most(model, layout, layout.B or 1)
 
 
-def rows_in_piece(model: fastrnn.Sequential, layout: Layout) -> int:
+def rows_in_piece(model: "fastrnn.Sequential", layout: Layout) -> int:
     """How many rows, each with its whole sequence, are in a piece: all if a layer looks across rows."""
     if looks_across_rows(model):
         return layout.B or 1
@@ -180,12 +178,12 @@ def rows_in_piece(model: fastrnn.Sequential, layout: Layout) -> int:
     return max(min(PIECE_ROWS, within_memory), _most(model, layout, layout.T))
 
 
-def looks_across_rows(model: fastrnn.Sequential) -> bool:
+def looks_across_rows(model: "fastrnn.Sequential") -> bool:
     """Whether outputs may depend on other rows, as those of a softmax over another axis than the last may."""
     return any(layer.dim != -1 for layer in model.layers if hasattr(layer, "dim"))
 
 
-def _most(model: fastrnn.Sequential, layout: Layout, times: int) -> int:
+def _most(model: "fastrnn.Sequential", layout: Layout, times: int) -> int:
     """How many things of `times` steps each are within both bounds of a piece."""
     weights: int = sum(
         array.size
@@ -197,7 +195,7 @@ def _most(model: fastrnn.Sequential, layout: Layout, times: int) -> int:
     return max(1, min(numbers, PIECE_MULTIPLY_ADDS // max(1, weights * times)))
 
 
-def _width(model: fastrnn.Sequential, layout: Layout) -> int:
+def _width(model: "fastrnn.Sequential", layout: Layout) -> int:
     """How many numbers a step of one row has at the widest place, from the input to the output."""
     widths = [layer.features_out or 1 for layer in model.layers]
     given = 1 if model.signature.takes_tokens else layout.shape[-1]

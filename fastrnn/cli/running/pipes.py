@@ -1,7 +1,5 @@
 """Runs with stdin or stdout in place of a file."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile

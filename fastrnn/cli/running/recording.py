@@ -1,7 +1,5 @@
 """What a model is to run on: an array, perhaps the lengths of its rows, perhaps an initial state."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -67,7 +65,7 @@ class Layout:
         return "time steps" if self.B is None else "rows"
 
 
-def check_layout(where: str, model: fastrnn.Sequential, shape: tuple[int, ...]) -> Layout:
+def check_layout(where: str, model: "fastrnn.Sequential", shape: tuple[int, ...]) -> Layout:
     """The layout of an x of this shape, if the model takes it."""
     takes_tokens = model.signature.takes_tokens
     axes = len(shape) - (0 if takes_tokens else 1)
@@ -84,14 +82,14 @@ def check_layout(where: str, model: fastrnn.Sequential, shape: tuple[int, ...]) 
     return Layout(shape, shape[time_axis], shape[1 - time_axis], time_axis, 1 - time_axis)
 
 
-def with_features(model: fastrnn.Sequential, shape: tuple[int, ...]) -> tuple[int, ...]:
+def with_features(model: "fastrnn.Sequential", shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape as the model takes it: (T, 1) for (T,) if the model takes one feature."""
     is_flat = len(shape) == 1 and not model.signature.takes_tokens and model.features_in == 1
     return (*shape, 1) if is_flat else shape
 
 
 def check_recording(
-    where: str, model: fastrnn.Sequential, recording: Recording, rows: slice | None = None
+    where: str, model: "fastrnn.Sequential", recording: Recording, rows: slice | None = None
 ) -> tuple[Recording, Layout]:
     """The recording as the model takes it, or the part of it that `rows` names, and its layout.
 
@@ -128,7 +126,7 @@ def check_recording(
     return Recording(x, lengths, state), layout
 
 
-def _check_lengths(where: str, model: fastrnn.Sequential, lengths: Array, layout: Layout) -> Array:
+def _check_lengths(where: str, model: "fastrnn.Sequential", lengths: Array, layout: Layout) -> Array:
     if layout.B is None:
         raise ValueError(message(where, "a batch beside lengths", f"an array of shape {layout.shape}"))
     if not (model.signature.states or model.signature.gives_last):
@@ -138,7 +136,7 @@ def _check_lengths(where: str, model: fastrnn.Sequential, lengths: Array, layout
 
 
 def _check_state(
-    where: str, model: fastrnn.Sequential, state: Sequence[Array], B: int | None
+    where: str, model: "fastrnn.Sequential", state: Sequence[Array], B: int | None
 ) -> tuple[Array, ...]:
     """The arrays of an initial state, if they are as many as the model's and have its shapes."""
     if not state:
@@ -174,27 +172,27 @@ def _cut(
 # ---------------------------------------------------------------- the state of a model, as a list of arrays
 
 
-def state_shapes(model: fastrnn.Sequential, B: int | None) -> list[tuple[int, ...]]:
+def state_shapes(model: "fastrnn.Sequential", B: int | None) -> list[tuple[int, ...]]:
     """The shapes of the arrays of a model's state, for B rows or without an axis of rows."""
     return list(model.signature.state_shapes(B).values())
 
 
-def state_names(model: fastrnn.Sequential) -> list[str]:
+def state_names(model: "fastrnn.Sequential") -> list[str]:
     """The names of those arrays in files: state0, state1, ..."""
     return list(model.signature.states)
 
 
-def pack_state(model: fastrnn.Sequential, arrays: Sequence[Array]) -> State | None:
+def pack_state(model: "fastrnn.Sequential", arrays: Sequence[Array]) -> State | None:
     """The state made of these arrays, as the model takes it. None, which means zeros, if there are none."""
     return nest_state(model, arrays) if arrays else None
 
 
-def describe_names(model: fastrnn.Sequential) -> str:
+def describe_names(model: "fastrnn.Sequential") -> str:
     """The names that arrays of an .npz input may have."""
     return join(["x", "lengths", *state_names(model)])
 
 
-def input_dtype(model: fastrnn.Sequential) -> np.dtype[Any] | None:
+def input_dtype(model: "fastrnn.Sequential") -> np.dtype[Any] | None:
     """The dtype that inputs are converted to: int64 for tokens, None if no layer has a dtype."""
     if model.signature.takes_tokens:
         return np.dtype(np.int64)

@@ -1,7 +1,5 @@
 """Outputs as files of each kind, which appear whole."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Tables: .parquet files, read and written by pyarrow."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,7 +28,7 @@ def import_pyarrow(where: str) -> tuple[Any, Any]:
     return pyarrow, pyarrow.parquet
 
 
-def read_table(path: str, model: fastrnn.Sequential, columns: Sequence[str] | None = None) -> Array:
+def read_table(path: str, model: "fastrnn.Sequential", columns: Sequence[str] | None = None) -> Array:
     """The columns of a .parquet file, as the array that the model takes.
 
     Parameters

@@ -1,7 +1,5 @@
 """What a run is about: a model, an input and an output; and what it reports."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
@@ -45,7 +43,7 @@ class Task:
         What messages call the input.
     """
 
-    model: fastrnn.Sequential
+    model: "fastrnn.Sequential"
     model_digest: str
     input: str
     output: str
@@ -94,7 +92,7 @@ def check_early(task: Task) -> None:
 
 
 def named_states(
-    model: fastrnn.Sequential, arrays: Mapping[str, Array], state: tuple[Array, ...]
+    model: "fastrnn.Sequential", arrays: Mapping[str, Array], state: tuple[Array, ...]
 ) -> dict[str, Array]:
     """The final states by name. Those of rows are among the arrays, that of a stream is given."""
     names = state_names(model)
