@@ -11,7 +11,7 @@ from fastrnn.engine.memory_layout cimport bytes_of, lay_out
 from fastrnn.engine.packing cimport PackedCell, matrix_bytes
 from fastrnn.engine.plan cimport ALONE, LEAST, Plan, make_plan, plan_for, room
 from fastrnn.engine.layer_stack cimport Policy, Stack
-from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, frnn_sharing_cost
+from fastrnn.engine.threads.team cimport frnn_sharing_cost
 from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
@@ -22,7 +22,7 @@ DIVISIONS = ("alone", "rows", "direction", "units", "pipeline")
 
 cdef struct RecurrentData:
     Stack stack
-    Policy policy
+    int division                # as in Policy
 
 
 cdef struct RecurrentUse:
@@ -50,8 +50,7 @@ cdef class Recurrent(Operator):
             if (<PackedCell>packed[i]).backend != (<PackedCell>packed[0]).backend:
                 raise ValueError("Recurrent: expected cells of one backend, got several.")
         first = stack.cells[0]
-        self.begin(
-            &RECURRENT, frnn_arithmetic_name(first.arithmetic).decode())
+        self.begin(&RECURRENT, frnn_arithmetic_name(first.arithmetic).decode(), threads)
         self.owner = packed
         stack.backend = (<PackedCell>packed[0]).backend
         stack.itemsize = self.info.itemsize
@@ -64,13 +63,11 @@ cdef class Recurrent(Operator):
         stack.output_size = first.output_size
         stack.gate_bytes = stack.backend.gate_width(first) * stack.itemsize
         stack.has_cell_state = first.kind == FRNN_LSTM
-        self.recurrent.policy.threads = min(threads, FRNN_MOST_THREADS)
-        self.recurrent.policy.division = -1 if division is None else DIVISIONS.index(division)
+        self.recurrent.division = -1 if division is None else DIVISIONS.index(division)
         self.info.data = &self.recurrent
         self.info.takes_strides = True
         self.info.features_in = stack.input_size
         self.info.features_out = directions * stack.output_size
-        self.info.threads = self.recurrent.policy.threads
         self.info.use_bytes = sizeof(RecurrentUse)
         self.info.states = 2 if stack.has_cell_state else 1
         self.info.state[0].layers = self.info.state[1].layers = len(packed)
@@ -94,20 +91,19 @@ cdef class Recurrent(Operator):
         (frnn_sharing_cost): the division's name, its slices and the bytes that it wants."""
         cdef Plan plan
         cdef frnn_sharing_cost cost = frnn_sharing_cost(phase_ns, slowdown)
-        cdef Policy policy = Policy(threads, self.recurrent.policy.division)
+        cdef Policy policy = policy_of(&self.recurrent, threads)
         plan_for(&self.recurrent.stack, &plan, T, B, is_ragged, NULL, policy, &cost)
         return DIVISIONS[<int>plan.division], plan.slices, bytes_of(&self.recurrent.stack, &plan)
 
     def room(self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads):
         """The bytes that such calls want at most, whatever threads are free and whatever sharing costs."""
-        return room(
-            &self.recurrent.stack, T, B, is_ragged, Policy(threads, self.recurrent.policy.division))
+        return room(&self.recurrent.stack, T, B, is_ragged, policy_of(&self.recurrent, threads))
 
 
 # ---------------------------------------------------------------- the contract
 
 cdef inline Policy policy_of(const RecurrentData *data, int threads) noexcept nogil:
-    return Policy(min(threads, data.policy.threads), data.policy.division)
+    return Policy(threads, data.division)
 
 
 cdef size_t plan_recurrent(
