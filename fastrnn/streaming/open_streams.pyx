@@ -42,13 +42,15 @@ cnp.import_array()
 cdef class OpenStreams:
     """What a pool has. Without columns it is that of a pool which is not made, and its calls say so."""
 
+    # These never change.
     cdef Runner runner          # None: the layers have to be called one by one
     cdef list columns           # (L, columns, dtype) of each array of a stream's state
+    cdef size_t run_bytes
+    # Whoever has the turn alone touches these, but for what ids.pxd lets anybody read.
     cdef Queue queue
     cdef Ids table
     cdef Records records
-    cdef list spaces            # what each slice of a call needs
-    cdef size_t run_bytes
+    cdef list spaces            # the RunSpace of each slice
     cdef Batch batch            # the streams of a call
 
     def __cinit__(self, Runner runner=None, list columns=None, Py_ssize_t capacity=0):
@@ -256,24 +258,24 @@ cdef class OpenStreams:
 
     def fill(self, uses, slots, records):
         """Take over what another pool of this model and capacity dumped."""
-        cdef cnp.ndarray numbers = as_plain(uses, np.int64)
-        cdef cnp.ndarray opened = as_plain(slots, np.intp)
-        cdef cnp.ndarray rows = as_plain(records, np.uint8)
-        cdef const Py_ssize_t *places = <const Py_ssize_t *>cnp.PyArray_DATA(opened)
-        cdef Py_ssize_t n = cnp.PyArray_SIZE(opened)
+        cdef cnp.ndarray counts = as_plain(uses, np.int64)
+        cdef cnp.ndarray taken = as_plain(slots, np.intp).copy()  # as checked, whoever else has `slots`
+        cdef cnp.ndarray content = as_plain(records, np.uint8)
+        cdef const Py_ssize_t *open_slots = <const Py_ssize_t *>cnp.PyArray_DATA(taken)
+        cdef Py_ssize_t n = cnp.PyArray_SIZE(taken)
         cdef Py_ssize_t capacity = load(&self.table.capacity)
         cdef bint fits = (
-            np.shape(numbers) == (capacity,) and np.shape(rows) == (n, self.records.bytes)
-            and len(np.unique(opened)) == n and (n == 0 or 0 <= opened.min() <= opened.max() < capacity)
-            and 0 <= numbers.min() <= numbers.max() <= MOST_USES
+            np.shape(counts) == (capacity,) and np.shape(content) == (n, self.records.bytes)
+            and len(np.unique(taken)) == n and (n == 0 or 0 <= taken.min() <= taken.max() < capacity)
+            and 0 <= counts.min() <= counts.max() <= MOST_USES
         )
         if fits:
             self.take_turn("__setstate__")
             fits = load(&self.table.capacity) == capacity
             if fits:
                 begin_change(&self.queue)
-                restore_ids(&self.table, <const int64_t *>cnp.PyArray_DATA(numbers), places, n)
-                write_records(&self.records, places, n, 0, self.records.bytes, cnp.PyArray_BYTES(rows))
+                restore_ids(&self.table, <const int64_t *>cnp.PyArray_DATA(counts), open_slots, n)
+                write_records(&self.records, open_slots, n, 0, self.records.bytes, cnp.PyArray_BYTES(content))
             leave(&self.queue)
         if not fits:
             raise wrong_states("StreamPool", "a pool of this model")
@@ -345,7 +347,8 @@ cdef class OpenStreams:
                     y = outputs[i]
                     steps = &self.batch.steps[i]
                     steps.row.index = i
-                    steps.row.length = cnp.PyArray_DIM(x, 0)
+                    # Not of x: while this call waited, another thread may have given that another shape.
+                    steps.row.length = cnp.PyArray_DIM(y, 0)
                     steps.slot = self.batch.slots[i]
                     steps.source = cnp.PyArray_BYTES(x)
                     steps.target = cnp.PyArray_BYTES(y)
