@@ -1,8 +1,8 @@
 """How arrays are nested in what a program takes and returns, as data.
 
 An array is ``{"array": i}``, its number. Anything else that is no container is ``{"constant": value}``.
-Containers are ``{"tuple": [...]}``, ``{"list": [...]}``, ``{"dict": {...}}`` and ``{"named": [names, [...]]}``
-for a tuple with names.
+Containers are ``{"tuple": [...]}``, ``{"list": [...]}``, ``{"dict": {...}}`` and, for a tuple with names,
+``{"named": [names, [...]]}``.
 """
 
 from __future__ import annotations

@@ -58,10 +58,6 @@ LAYERING = {
         "streaming",
         "graph",
         "structure",
-        "engine",
-        "engine.array_kernels",
-        "engine.backend",
-        "engine.simd",
     },
     "loading": {"checks", "errors", "spec", "importers", "engine", "layers", "program", "saving"},
 }

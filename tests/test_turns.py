@@ -295,6 +295,31 @@ def test_one_thread_at_a_time_brings_back_a_torn_stream(rng):
     assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_a_chunk_may_change_its_shape_while_a_call_waits(rng):
+    """The call runs the steps that were checked."""
+    model = random_model(rng, "GRU", 300, is_deep=False)
+    pool = model.pool()
+    first, second = pool.open(), pool.open()
+    x = rng.standard_normal((4, 5)).astype(np.float32)
+    wanted, got, is_over = model(x.copy())[0], [], threading.Event()
+
+    def keep_busy():
+        while not is_over.is_set():
+            pool.run([first], [np.ones((500, 5), np.float32)])
+
+    threads = [threading.Thread(target=keep_busy)]
+    threads.append(threading.Thread(target=lambda: got.extend(pool.run([second], [x]))))
+    threads[0].start()
+    until(lambda: pool._streams.is_changing)
+    threads[1].start()
+    until(lambda: pool._streams.waiting == 1 or got)
+    x.resize((20, 1), refcheck=False)
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert_same(got[0], wanted)
+
+
 STREAM_METHODS = {
     "step": lambda stream, x: stream.step(x[0]),
     "run": lambda stream, x: stream.run(x.tolist()),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from fastrnn.checks import check_path
 from fastrnn.errors import message
 from fastrnn.program.program import Program
 
@@ -23,7 +21,6 @@ def export(
     *,
     dynamic: Any = None,
     state: Sequence[tuple[int, int]] | None = None,
-    path: str | os.PathLike[str] | None = None,
 ) -> Program:
     """Return any torch module as a program. torch has to be there now, and not when the program runs.
 
@@ -45,8 +42,6 @@ def export(
     state : sequence of (int, int), optional
         Which results are the next call's arguments: pairs of the number of an argument's tensor and the
         number of a result's tensor, counted in order from 0.
-    path : str or path, optional
-        Where to save the program.
 
     Returns
     -------
@@ -63,7 +58,6 @@ def export(
     """
     from fastrnn.importers.torch_capture.capture import capture
 
-    where = None if path is None else check_path("export", path)
     args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
     captured = capture(module, args, dict(kwargs or {}), dynamic, state or ())
     program = Program(captured.spec)
@@ -71,8 +65,6 @@ def export(
         outputs = program.run([*map(np.ascontiguousarray, proof.inputs), *program._hidden])
         for index, (output, wanted) in enumerate(zip(outputs, proof.outputs, strict=False)):
             _check(type(module).__name__, f"result {index}", proof.sizes, output, wanted)
-    if where is not None:
-        program.save(where)
     return program
 
 

@@ -42,7 +42,8 @@ ctypedef bint (*may_share_function)(
 
 
 cdef struct Contract:
-    plan_function plan              # for these threads at most; the bytes of memory that it wants
+    # For this many threads at most, which are no more than `info.threads`; the bytes of memory that it wants.
+    plan_function plan
     room_function room              # the bytes that any such plan wants at most
     lay_out_function lay_out        # in memory of that size
     place_function place            # its states, in order, which a run changes in place
@@ -63,7 +64,7 @@ cdef struct OperatorInfo:
     Py_ssize_t features_out
     Py_ssize_t itemsize             # of what it gives
     Py_ssize_t weight_bytes         # that a step reads
-    int threads                     # that it may use at most
+    int threads                     # that it may use at most; whoever asks it something keeps to that
     int states                      # how many arrays its state has
     StateShape state[MOST_STATES]
     size_t use_bytes
@@ -74,4 +75,4 @@ cdef class Operator:
     cdef object owner               # of the memory that `info` points into
     cdef int type_number            # NumPy's, of what it gives
 
-    cdef int begin(self, const Contract *can, dtype) except -1
+    cdef int begin(self, const Contract *can, dtype, int threads=*) except -1

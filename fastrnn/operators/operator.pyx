@@ -3,6 +3,7 @@
 cimport numpy as cnp
 import numpy as np
 
+from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS
 from fastrnn.engine.workspace cimport Workspace, aligned
 
 cnp.import_array()
@@ -11,11 +12,11 @@ cnp.import_array()
 cdef class Operator:
     """What a layer computes, without its checks. Immutable, shared by threads; it holds no state."""
 
-    cdef int begin(self, const Contract *can, dtype) except -1:
-        """What every operator sets first; dtype: that of what it gives."""
+    cdef int begin(self, const Contract *can, dtype, int threads=1) except -1:
+        """What every operator sets first; dtype: that of what it gives; threads: that it may use at most."""
         dtype = np.dtype(dtype)
         self.info.can = can
-        self.info.threads = 1
+        self.info.threads = max(1, min(threads, FRNN_MOST_THREADS))
         self.info.itemsize = dtype.itemsize
         self.type_number = dtype.num
         return 0

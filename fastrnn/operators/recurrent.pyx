@@ -22,7 +22,7 @@ DIVISIONS = ("alone", "rows", "direction", "units", "pipeline")
 
 cdef struct RecurrentData:
     Stack stack
-    Policy policy
+    int division                # as in Policy
 
 
 cdef struct RecurrentUse:
@@ -51,8 +51,7 @@ cdef class Recurrent(Operator):
             if (<PackedCell>packed[i]).backend != (<PackedCell>packed[0]).backend:
                 raise ValueError("Recurrent: expected cells of one backend, got several.")
         first = stack.cells[0]
-        self.begin(
-            &RECURRENT, frnn_arithmetic_name(first.arithmetic).decode())
+        self.begin(&RECURRENT, frnn_arithmetic_name(first.arithmetic).decode(), threads)
         self.owner = packed
         stack.backend = (<PackedCell>packed[0]).backend
         stack.itemsize = self.info.itemsize
@@ -65,13 +64,11 @@ cdef class Recurrent(Operator):
         stack.output_size = first.output_size
         stack.gate_bytes = stack.backend.gate_width(first) * stack.itemsize
         stack.has_cell_state = first.kind == FRNN_LSTM
-        self.recurrent.policy.threads = max(1, min(threads, FRNN_MOST_THREADS))
-        self.recurrent.policy.division = -1 if division is None else DIVISIONS.index(division)
+        self.recurrent.division = -1 if division is None else DIVISIONS.index(division)
         self.info.data = &self.recurrent
         self.info.takes_strides = True
         self.info.features_in = stack.input_size
         self.info.features_out = directions * stack.output_size
-        self.info.threads = self.recurrent.policy.threads
         self.info.use_bytes = sizeof(RecurrentUse) + self.info.threads * sizeof(PassPlan)
         self.info.states = 2 if stack.has_cell_state else 1
         self.info.state[0].layers = self.info.state[1].layers = len(packed)
@@ -106,7 +103,7 @@ cdef class Recurrent(Operator):
         plan.passes = passes
         plan_for(
             &self.recurrent.stack, &plan,
-            Policy(min(threads, FRNN_MOST_THREADS), self.recurrent.policy.division),
+            policy_of(&self.recurrent, min(threads, FRNN_MOST_THREADS)),
             frnn_sharing_cost(phase_ns, slowdown))
         division = DIVISIONS[<int>plan.division]
         count = plan.slices if division == "rows" else 1
@@ -128,7 +125,7 @@ cdef class Recurrent(Operator):
         cdef Request request = self.request(T, B, is_ragged, False)
         return room(
             &self.recurrent.stack, &request,
-            Policy(min(threads, FRNN_MOST_THREADS), self.recurrent.policy.division))
+            policy_of(&self.recurrent, min(threads, FRNN_MOST_THREADS)))
 
     cdef Request request(
         self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, bint is_batch_first,
@@ -149,7 +146,7 @@ cdef class Recurrent(Operator):
 # ---------------------------------------------------------------- the contract
 
 cdef inline Policy policy_of(const RecurrentData *data, int threads) noexcept nogil:
-    return Policy(min(threads, data.policy.threads), data.policy.division)
+    return Policy(threads, data.division)
 
 
 cdef inline Rows rows_of(const Extent *extent, Py_ssize_t row_bytes) noexcept nogil:

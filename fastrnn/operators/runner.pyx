@@ -4,6 +4,9 @@ Whole calls (`Runner.call`), streams and pools run on it. A run is planned and l
 engine is: `plan_run` says how much memory some steps of some rows want, `lay_out_run` gives it to them,
 `run_path` runs them. Nothing here checks an argument but for what makes a call plain. Nothing allocates
 but a RunSpace, and a call its results.
+
+A Runner never changes once it is made, but for the lists of what calls use, out of which a thread takes what
+no other thread has. A RunSpace belongs to one call, stream or pool.
 """
 
 cimport numpy as cnp
@@ -11,6 +14,7 @@ from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from libc.string cimport memcpy, memset
 
 from fastrnn.engine.call cimport States
+from fastrnn.engine.plan cimport slices_of
 from fastrnn.engine.row_order cimport Order, lay_out_order, order_bytes, sort_rows
 from fastrnn.engine.plain_arrays cimport are_in_range, are_tokens, is_apart, is_plain
 from fastrnn.engine.workspace cimport Spares, Workspace, aligned
@@ -19,6 +23,9 @@ from fastrnn.operators.operator cimport (
 )
 
 cnp.import_array()
+
+# A step that reads no more bytes of weights is over in about a microsecond (a few of baseline).
+cdef Py_ssize_t SHORT_BYTES = 256 * 1024
 
 
 cdef class Runner:
@@ -37,7 +44,7 @@ cdef class Runner:
         path.operators = <OperatorInfo *>PyMem_RawCalloc(path.count, sizeof(OperatorInfo))
         if path.operators == NULL:
             raise MemoryError
-        self.threads = 1
+        path.threads = 1
         for i in range(path.count):
             operator = <Operator?>self.operators[i]
             info = &path.operators[i]
@@ -58,7 +65,7 @@ cdef class Runner:
                 path.stateful += 1
             self.gives_last = self.gives_last or info.can.give != NULL
             self.weight_bytes += info.weight_bytes if info.weight_bytes else row_bytes
-            self.threads = max(self.threads, info.threads)
+            path.threads = max(path.threads, info.threads)
         self.features_out = features
         self.type_number = operator.type_number
         self.spaces = []
@@ -228,18 +235,57 @@ cdef class Runner:
                 sort_rows(&order, extent.T, extent.B, <const Py_ssize_t *>cnp.PyArray_DATA(lengths))
                 extent.order = &order
             run.extent = extent[0]
-            run.threads = self.threads
+            run.threads = self.path.threads
             size = head + plan_run(&self.path, run)
             if size <= space.workspace.size:
                 break
             # What was laid out is lost.
-            space.reserve(max(size, head + run_room(&self.path, extent, self.threads)))
+            space.reserve(max(size, head + run_room(&self.path, extent, self.path.threads)))
         with nogil:
-            place_arrays(&self.path, run, extent.B)
+            place_states(&self.path, run, extent.B)
             lay_out_run(&self.path, run, space.workspace.data + head)
             run_path(&self.path, run, source, target)
         if not space.workspace.is_large():
             self.spaces.append(space)
+        return 0
+
+    # ------------------------------------------------------------ steps of streams
+
+    cdef bint has_short_step(self, Py_ssize_t B) noexcept:
+        """Whether a step of B rows is over so soon that there is no point in giving the GIL away."""
+        return B * self.weight_bytes <= SHORT_BYTES
+
+    cdef int run_steps(self, RunSpace space, Py_ssize_t T, Py_ssize_t B, const char *x, char *y) except -1:
+        """Run T steps of B rows, on states that were placed. x and y are C-contiguous, with time first."""
+        cdef const Path *path = &self.path
+        cdef Run *run = &space.run
+        cdef Py_ssize_t steps, rest, planned = 0
+        cdef size_t size
+        if T == 0:
+            return 0
+        # A lone operator cuts time by itself.
+        steps = T if path.count == 1 else min(T, steps_together(B))
+        rest = T % steps
+        # All memory first: a state that has moved cannot go back.
+        size = fitting_bytes(path, run, steps, B)
+        if rest:
+            size = max(size, fitting_bytes(path, run, rest, B))
+        if size > run.bytes:
+            size = max(size, steps_room(path, steps, B))
+            if rest:
+                size = max(size, steps_room(path, rest, B))
+            space.reserve_steps(size, 0)
+        with nogil:
+            while T > 0:
+                steps = min(steps, T)
+                if steps != planned:
+                    plan_steps(path, run, steps, B, path.threads)
+                    planned = steps
+                run_path(path, run, x, y)
+                x += steps * B * path.in_bytes
+                y += steps * B * path.out_bytes
+                T -= steps
+        space.shrink()
         return 0
 
 
@@ -272,9 +318,20 @@ cdef class RunSpace:
     cdef int reserve(self, size_t size) except -1:
         return self.workspace.reserve(size)
 
+    cdef int reserve_steps(self, size_t size, size_t besides) except -1:
+        """Have this much memory for steps of streams, and some besides."""
+        besides = aligned(besides)
+        self.run.bytes = 0  # for the case that there is no memory, or that another thread forks now
+        self.workspace.reserve(besides + size)
+        self.besides = self.workspace.data
+        self.run.memory = self.workspace.data + besides
+        self.run.bytes = self.workspace.size - besides
+        return 0
+
     cdef int shrink(self) except -1:
         """Give back memory that is too large to be kept."""
         if self.workspace.is_large():
+            self.run.bytes = 0
             self.workspace = Workspace()
         return 0
 
@@ -289,7 +346,7 @@ cdef size_t plan_run(const Path *path, Run *run) noexcept nogil:
     for i in range(path.count):
         info = &path.operators[i]
         if info.can.plan != NULL:
-            run.sizes[i] = info.can.plan(info, use, &extent, run.threads)
+            run.sizes[i] = info.can.plan(info, use, &extent, threads_of(info, run.threads))
             total += aligned(run.sizes[i])
         use += aligned(info.use_bytes)
         go_on(info, &extent)
@@ -305,7 +362,7 @@ cdef size_t run_room(const Path *path, const Extent *extent, int threads) noexce
     for i in range(path.count):
         info = &path.operators[i]
         if info.can.room != NULL:
-            total += aligned(info.can.room(info, &own, threads))
+            total += aligned(info.can.room(info, &own, threads_of(info, threads)))
         go_on(info, &own)
     return total
 
@@ -326,6 +383,11 @@ cdef void lay_out_run(const Path *path, Run *run, char *memory) noexcept nogil:
         use += aligned(info.use_bytes)
 
 
+cdef inline int threads_of(const OperatorInfo *info, int threads) noexcept nogil:
+    """How many threads an operator may use in a run that may use this many. Nothing else limits it."""
+    return min(threads, info.threads)
+
+
 cdef inline void go_on(const OperatorInfo *info, Extent *extent) noexcept nogil:
     """Let an extent be what an operator gives."""
     extent.is_strided = False
@@ -344,7 +406,7 @@ cdef void run_path(const Path *path, Run *run, const char *x, char *y) noexcept 
     cdef char *target
     cdef char *use = run.uses
     cdef const OperatorInfo *info
-    cdef int i, turn = 0
+    cdef int i, which = 0
     for i in range(path.count):
         info = &path.operators[i]
         if i == path.count - 1:
@@ -352,8 +414,8 @@ cdef void run_path(const Path *path, Run *run, const char *x, char *y) noexcept 
         elif info.is_in_place and i > 0:
             target = <char *>source
         else:
-            target = run.between[turn]
-            turn ^= 1
+            target = run.between[which]
+            which ^= 1
         info.can.run(info, use, &extent, source, target)
         use += aligned(info.use_bytes)
         source = target
@@ -372,48 +434,48 @@ cdef inline void of_steps(Run *run, Py_ssize_t T, Py_ssize_t B, int threads) noe
     run.threads = threads
 
 
-cdef size_t steps_room(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+cdef size_t steps_room(const Path *path, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
+    """The memory that they want at most, whatever threads are free and whatever sharing costs."""
     cdef Run run
-    of_steps(&run, T, B, threads)
-    return run_room(path, &run.extent, threads)
+    of_steps(&run, T, B, path.threads)
+    return run_room(path, &run.extent, path.threads)
 
 
-cdef size_t plan_steps(
-    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads,
-) noexcept nogil:
-    """Plan them, and give the memory that they want."""
+cdef size_t fitting_bytes(const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
+    """The memory that is enough for `plan_steps`: for the plan of now, and for that of one thread, which may
+    want more. When the steps are planned, other threads may be free than now."""
+    cdef size_t size
+    of_steps(run, T, B, 1)
+    size = plan_run(path, run)
+    if path.threads > 1:
+        run.threads = path.threads
+        size = max(size, plan_run(path, run))
+    return size
+
+
+cdef void plan_steps(const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+    """Plan steps on this many threads at most, and lay them out in the run's memory.
+
+    It is enough for the plan of one thread (`steps_room`). Where it is not for that of several, one does it
+    all."""
     of_steps(run, T, B, threads)
-    return plan_run(path, run)
+    if plan_run(path, run) > run.bytes:
+        run.threads = 1
+        plan_run(path, run)
+    lay_out_run(path, run, run.memory)
 
 
-cdef size_t fitting_bytes(
-    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads,
-) noexcept nogil:
-    """The memory that is enough for `fit_steps`: for the plan of now, and for that of one thread, which may
-    want more."""
-    cdef size_t size = plan_steps(path, run, T, B, 1)
-    return max(size, plan_steps(path, run, T, B, threads)) if threads > 1 else size
-
-
-cdef void fit_steps(
-    const Path *path, Run *run, Py_ssize_t T, Py_ssize_t B, int threads, char *memory, size_t size,
-) noexcept nogil:
-    """Plan and lay out in memory of a size that is enough for the plan of one thread at least
-    (`fitting_bytes`, `steps_room`). Where there is not enough for that of several, one does it all."""
-    if plan_steps(path, run, T, B, threads) > size:
-        plan_steps(path, run, T, B, 1)
-    lay_out_run(path, run, memory)
-
-
-cdef bint may_share(const Path *path, Py_ssize_t T, Py_ssize_t B, int threads) noexcept nogil:
+cdef bint may_share(const Path *path, Py_ssize_t T, Py_ssize_t B) noexcept nogil:
     """Whether an operator may use several threads, if all of them are free and close."""
     cdef Run run
     cdef const OperatorInfo *info
     cdef int i
-    of_steps(&run, T, B, threads)
+    of_steps(&run, T, B, path.threads)
     for i in range(path.count):
         info = &path.operators[i]
-        if info.can.may_share != NULL and info.can.may_share(info, &run.extent, threads):
+        if info.can.may_share != NULL and info.can.may_share(
+            info, &run.extent, threads_of(info, run.threads),
+        ):
             return True
         go_on(info, &run.extent)
     return False
@@ -434,9 +496,26 @@ cdef double steps_ns(const Path *path, Py_ssize_t T, Py_ssize_t B) noexcept nogi
     return total
 
 
+cdef int slices_apart(const Path *path, double time, Py_ssize_t most) noexcept nogil:
+    """Among how many threads, now, to divide rows that go through all operators without waiting for one
+    another: work that takes one core this many nanoseconds, in this many slices at most."""
+    return slices_of(time, most, path.threads)
+
+
 # ---------------------------------------------------------------- where states lie
 
-cdef void place_arrays(const Path *path, Run *run, Py_ssize_t B) noexcept nogil:
+cdef void place_arrays(const Path *path, Run *run, list arrays, Py_ssize_t B):
+    """Let the states of B rows be in these arrays, (layers, B, columns), C-contiguous, of all operators in
+    order. They are changed in place."""
+    cdef cnp.ndarray array
+    cdef int i
+    for i in range(len(arrays)):
+        array = arrays[i]
+        run.arrays[i] = cnp.PyArray_BYTES(array)
+    place_states(path, run, B)
+
+
+cdef void place_states(const Path *path, Run *run, Py_ssize_t B) noexcept nogil:
     """Let the states of a run be in its arrays, (layers, B, columns), C-contiguous."""
     cdef const OperatorInfo *info
     cdef States states[MOST_STATES]

@@ -14,7 +14,7 @@ from fastrnn.engine.cost cimport dense_ns
 from fastrnn.engine.packing cimport PackedCell, matrix_bytes
 from fastrnn.engine.plan cimport is_worth_dividing, slices_of
 from fastrnn.engine.blocks cimport SLICE_ROWS, rows_before
-from fastrnn.engine.threads.team cimport FRNN_MOST_THREADS, share
+from fastrnn.engine.threads.team cimport share
 from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
@@ -138,14 +138,13 @@ cdef class Dense(Operator):
     cdef DenseData dense
 
     def __init__(self, PackedCell packed not None, int threads=1):
-        self.begin(&DENSE, frnn_arithmetic_name(packed.cell.arithmetic).decode())
+        self.begin(&DENSE, frnn_arithmetic_name(packed.cell.arithmetic).decode(), threads)
         self.dense.backend = packed.backend
         self.dense.cell = &packed.cell
         self.info.data = &self.dense
         self.info.features_in = packed.cell.input_size
         self.info.features_out = packed.cell.hidden_size
         self.info.weight_bytes = matrix_bytes(&packed.cell.w_ih)
-        self.info.threads = min(threads, FRNN_MOST_THREADS)
         self.info.use_bytes = sizeof(DenseUse)
         self.owner = packed
 
@@ -163,8 +162,7 @@ cdef size_t plan_dense(
     const OperatorInfo *self, void *use, const Extent *extent, int threads,
 ) noexcept nogil:
     cdef Py_ssize_t n = extent.T * extent.B
-    (<DenseUse *>use).slices = slices_of(
-        dense_cost(self, extent), n // SLICE_ROWS, min(threads, self.threads))
+    (<DenseUse *>use).slices = slices_of(dense_cost(self, extent), n // SLICE_ROWS, threads)
     return 0
 
 
@@ -207,8 +205,7 @@ cdef double dense_cost(const OperatorInfo *self, const Extent *extent) noexcept 
 
 
 cdef bint may_share_dense(const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil:
-    return min(threads, self.threads) > 1 and is_worth_dividing(
-        dense_cost(self, extent), extent.T * extent.B // SLICE_ROWS)
+    return threads > 1 and is_worth_dividing(dense_cost(self, extent), extent.T * extent.B // SLICE_ROWS)
 
 
 cdef Contract DENSE

@@ -9,7 +9,7 @@ from libc.stdint cimport uint64_t
 
 from fastrnn.engine.backend cimport frnn_backend
 from fastrnn.engine.workspace cimport Workspace, aligned
-from fastrnn.program.steps cimport RunStep, Step, StepInfo
+from fastrnn.program.steps cimport RunStep, Step
 
 cnp.import_array()
 
@@ -90,7 +90,8 @@ cdef class CompiledPlan:
                 continue
             step = <Step?>pair[0]
             if len(pair[1]) != step.info.arrays or step.info.arrays > MOST_ARRAYS:
-                raise ValueError(f"CompiledPlan: expected {step.info.arrays} arrays of a step, got {len(pair[1])}.")
+                raise ValueError(
+                    f"CompiledPlan: expected {step.info.arrays} arrays of a step, got {len(pair[1])}.")
             item.run = step.info.run
             item.data = step.info.data
             item.arrays = step.info.arrays
@@ -223,7 +224,8 @@ cdef object array_at(char *data, tuple form):
 
 cdef extern from "numpy/arrayobject.h":
     object PyArray_NewFromDescr(
-        object subtype, object descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides, void *data, int flags, void *obj)
+        object subtype, object descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides, void *data,
+        int flags, void *obj)
 
 
 cdef void run_reference(const void *data, char *const *arrays, char *scratch) noexcept nogil:

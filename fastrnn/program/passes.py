@@ -84,8 +84,10 @@ def fold_batch_norms(graph: Graph) -> Graph:
         if node.operator != "batch_norm" or node.arguments.get("training", False):
             continue
         taken = node.arguments.get("input")
-        source = made.get(taken.name) if isinstance(taken, Value) else None
-        product = nodes[source] if source is not None else None
+        if not isinstance(taken, Value) or taken.name not in made:
+            continue
+        source = made[taken.name]
+        product = nodes[source]
         if product is None or product.operator not in PRODUCTS or counts[taken.name] != 1:
             continue
         names = ("weight", "bias", "running_mean", "running_var")
@@ -100,7 +102,7 @@ def fold_batch_norms(graph: Graph) -> Graph:
         constants[f"{name}.weight"], constants[f"{name}.bias"] = folded
         arguments = dict(product.arguments)
         arguments["weight"], arguments["bias"] = Value(f"{name}.weight"), Value(f"{name}.bias")
-        nodes[source] = None  # type: ignore[call-overload]
+        nodes[source] = None
         nodes[index] = product._replace(arguments=arguments, outputs=node.outputs)
     return graph._replace(nodes=tuple(node for node in nodes if node is not None), constants=constants)
 

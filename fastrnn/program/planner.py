@@ -34,8 +34,8 @@ class PlannedStep(NamedTuple):
     step : object
         A `Step` of the compiled modules.
     inputs, outputs : list of Operand
-    in_place : bool
-        Whether its first output may lie where an input of the same size and strides lies.
+    in_place : tuple of int
+        The inputs in whose place the first output may lie.
     """
 
     step: Any
@@ -48,7 +48,7 @@ class PlannedLoop(NamedTuple):
     """Steps that are repeated."""
 
     steps: list[PlannedStep]
-    count: int
+    repetitions: int
 
 
 class Toolbox(NamedTuple):
@@ -146,7 +146,7 @@ class Planner:
             lower_loop(self, node)
             return
         arguments = {name: self.resolve(argument) for name, argument in node.arguments.items()}
-        results = NotImplemented
+        results: Any = NotImplemented
         lowering = LOWERINGS.get(node.operator)
         if lowering is not None and not self._is_constant(arguments):
             results = lowering(self, **arguments)
@@ -181,14 +181,22 @@ class Planner:
 
     def _read(self, size: Size, step: int) -> int:
         if size.operator == "dim":
-            return self.values[size.left].shape[size.right]
-        return self._largest[size.left] if size.operator == "largest" else step
+            return int(self.values[size.left].shape[size.right])
+        return int(self._largest[size.left]) if size.operator == "largest" else step
+
+    @property
+    def operator(self) -> str:
+        """The name of the operator that is lowered now."""
+        return self.node.operator if self.node is not None else ""
 
     def error(self, expected: str, got: str) -> ValueError:
         """The error for arguments that an operator does not take."""
         node = self.node
-        where = node.operator if node is not None else "program"
-        return ValueError(message(where, expected, got, f"At {node.where}" if node and node.where else ""))
+        return ValueError(
+            message(
+                self.operator or "program", expected, got, f"At {node.where}" if node and node.where else ""
+            )
+        )
 
     # ------------------------------------------------------------ values
 

@@ -76,11 +76,11 @@ def make_plan(
         base = 2 + storage.index + (inputs if storage.kind is Kind.OUTPUT else 0)
         return base, offset, advance
 
-    items = []
+    items: list[tuple[Any, Any]] = []
     for item in planner.items:
         if isinstance(item, PlannedLoop):
             steps = [(s.step, [place(o) for o in (*s.inputs, *s.outputs)]) for s in item.steps]
-            items.append((item.count, steps))
+            items.append((item.repetitions, steps))
         else:
             items.append((item.step, [place(o) for o in (*item.inputs, *item.outputs)]))
     tables = [*tools.rows.values(), tools.pick("float32").table]

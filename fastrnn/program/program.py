@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ class Program:
         hidden = {link.input for link in graph.states if link.initial is not None}
         self.inputs: tuple[Input, ...] = tuple(form for form in graph.inputs if form.name not in hidden)
         self._hidden = [
-            np.ascontiguousarray(graph.constants[link.initial])  # type: ignore[index]
+            np.ascontiguousarray(graph.constants[link.initial])
             for form in graph.inputs
             for link in graph.states
             if link.input == form.name and link.initial is not None
@@ -218,7 +218,3 @@ def _largest_values(graph: Graph) -> Iterator[str]:
         for argument in node.arguments.values():
             map_argument(argument, look)
     yield from found
-
-
-def _unused() -> Any:
-    return Mapping

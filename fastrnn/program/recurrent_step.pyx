@@ -88,4 +88,3 @@ cdef void run_recurrent(const void *data, char *const *arrays, char *scratch) no
     self.info.can.place(&self.info, use, states)
     self.info.can.lay_out(&self.info, use, scratch)
     self.info.can.run(&self.info, use, &extent, arrays[0], arrays[1 + self.info.states + self.is_ragged])
-

@@ -142,25 +142,36 @@ cdef inline Fault find_slots(
 ) noexcept nogil:
     """The slots of n ids; or the fault of the first id that is not open or comes twice, and its index."""
     cdef Py_ssize_t i, slot, capacity = load(&ids.capacity)
-    cdef int64_t id
-    cdef Slot *found
-    ids.call += 1
+    cdef int64_t id, call = ids.call + 1
+    cdef Slot *all = ids.slots
     # No slot names a call that is still to come, in the child of a fork either.
+    ids.call = call
     order_writes()
     for i in range(n):
-        index[0] = i
         id = read_once(numbers + i)
         slot = slot_of(id)
-        if slot >= capacity:
-            return UNKNOWN
-        found = &ids.slots[slot]
-        if not found.is_open or found.uses != uses_of(id):
-            return CLOSED if ids.tag <= uses_of(id) < found.uses else UNKNOWN
-        if found.call == ids.call:
-            return REPEATED
-        found.call = ids.call
+        if slot >= capacity or not is_of(&all[slot], id) or all[slot].call == call:
+            index[0] = i
+            return fault_of(ids, id)
+        all[slot].call = call
         slots[i] = slot
     return NONE
+
+
+cdef inline bint is_of(const Slot *slot, int64_t id) noexcept nogil:
+    """Whether an open stream with this id has the slot."""
+    return slot.is_open and slot.uses == uses_of(id)
+
+
+cdef inline Fault fault_of(const Ids *ids, int64_t id) noexcept nogil:
+    """What is wrong with an id that `find_slots` refuses."""
+    cdef const Slot *slot
+    if slot_of(id) >= load(&ids.capacity):
+        return UNKNOWN
+    slot = &ids.slots[slot_of(id)]
+    if is_of(slot, id):
+        return REPEATED
+    return CLOSED if ids.tag <= uses_of(id) < slot.uses else UNKNOWN
 
 
 cdef inline void list_open(const Ids *ids, int64_t *numbers, Py_ssize_t *slots) noexcept nogil:

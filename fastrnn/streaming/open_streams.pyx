@@ -18,7 +18,8 @@ from fastrnn.engine.plain_arrays cimport are_tokens, is_apart, is_plain, is_whol
 from fastrnn.operators.runner cimport Runner
 from fastrnn.streaming.atomics cimport load
 from fastrnn.streaming.groups cimport (
-    Groups, Room, Steps, divide, free_room, largest_run, make_room, new_spaces, run_groups, sort_steps,
+    Batch, Groups, StreamSteps, cut, free_batch, grow_batch, largest_run, new_spaces, reserve_runs,
+    run_groups, sort_steps,
 )
 from fastrnn.streaming.ids cimport (
     CLOSED, MOST_USES, NO_ROOM, NONE, REPEATED, Fault, Ids, close_slot, find_slots, free_ids, grow_ids, id_of,
@@ -41,14 +42,16 @@ cnp.import_array()
 cdef class OpenStreams:
     """What a pool has. Without columns it is that of a pool which is not made, and its calls say so."""
 
-    cdef Runner runner            # None: the layers have to be called one by one
+    # These never change.
+    cdef Runner runner          # None: the layers have to be called one by one
     cdef list columns           # (L, columns, dtype) of each array of a stream's state
+    cdef size_t run_bytes
+    # Whoever has the turn alone touches these, but for what ids.pxd lets anybody read.
     cdef Queue queue
     cdef Ids table
     cdef Records records
-    cdef list spaces            # what each slice of a call needs
-    cdef size_t run_bytes
-    cdef Room room              # for the streams of a call
+    cdef list spaces            # the RunSpace of each slice
+    cdef Batch batch            # the streams of a call
 
     def __cinit__(self, Runner runner=None, list columns=None, Py_ssize_t capacity=0):
         """Have room for this many streams. The columns are in the order of a runner's records."""
@@ -62,7 +65,7 @@ cdef class OpenStreams:
             raise no_memory("StreamPool", f"room for {capacity} streams")
         if runner is not None:
             self.spaces = new_spaces(runner)
-            self.run_bytes = largest_run(runner)
+            self.run_bytes = largest_run(&runner.path)
         self.runner = runner
         self.columns = columns
 
@@ -70,7 +73,7 @@ cdef class OpenStreams:
         close_queue(&self.queue)
         free_ids(&self.table)
         free_records(&self.records)
-        free_room(&self.room)
+        free_batch(&self.batch)
 
     cdef int take_turn(self, str method) except -1:
         """Wait for the turn. Whoever gets it gives it back by `leave`, whatever happens."""
@@ -155,9 +158,9 @@ cdef class OpenStreams:
     cdef Fault find(self, cnp.ndarray numbers, Py_ssize_t *index) noexcept:
         """Find the slots of these ids; or what is wrong, and with which of them."""
         cdef Py_ssize_t n = cnp.PyArray_SIZE(numbers)
-        if not make_room(&self.room, n):
+        if not grow_batch(&self.batch, n):
             return NO_ROOM
-        return find_slots(&self.table, <const int64_t *>cnp.PyArray_DATA(numbers), n, self.room.slots, index)
+        return find_slots(&self.table, <const int64_t *>cnp.PyArray_DATA(numbers), n, self.batch.slots, index)
 
     # ------------------------------------------------------------ states
 
@@ -170,10 +173,10 @@ cdef class OpenStreams:
         self.take_turn(method)
         fault = self.find(numbers, &index)
         if fault == NONE:
-            self.copy(self.room.slots, 1, arrays, False)
+            self.copy(self.batch.slots, 1, arrays, False)
             if is_last:
                 begin_change(&self.queue)
-                close_slot(&self.table, self.room.slots[0])
+                close_slot(&self.table, self.batch.slots[0])
         leave(&self.queue)
         refuse(fault, method, ids, index)
         return arrays
@@ -188,7 +191,7 @@ cdef class OpenStreams:
         if fault == NONE:
             begin_change(&self.queue)
             for i in range(cnp.PyArray_SIZE(numbers)):
-                clear_record(&self.records, self.room.slots[i])
+                clear_record(&self.records, self.batch.slots[i])
         leave(&self.queue)
         refuse(fault, "reset", ids, index)
 
@@ -204,10 +207,10 @@ cdef class OpenStreams:
         try:
             fault = self.find(numbers, &index)
             if fault == NONE:
-                self.copy(self.room.slots, n, arrays, False)
+                self.copy(self.batch.slots, n, arrays, False)
                 result = function(arrays)
                 begin_change(&self.queue)
-                self.copy(self.room.slots, n, arrays, True)
+                self.copy(self.batch.slots, n, arrays, True)
         finally:
             leave(&self.queue)
         refuse(fault, method, ids, index)
@@ -255,24 +258,24 @@ cdef class OpenStreams:
 
     def fill(self, uses, slots, records):
         """Take over what another pool of this model and capacity dumped."""
-        cdef cnp.ndarray numbers = as_plain(uses, np.int64)
-        cdef cnp.ndarray opened = as_plain(slots, np.intp)
-        cdef cnp.ndarray rows = as_plain(records, np.uint8)
-        cdef const Py_ssize_t *places = <const Py_ssize_t *>cnp.PyArray_DATA(opened)
-        cdef Py_ssize_t n = cnp.PyArray_SIZE(opened)
+        cdef cnp.ndarray counts = as_plain(uses, np.int64)
+        cdef cnp.ndarray taken = as_plain(slots, np.intp).copy()  # as checked, whoever else has `slots`
+        cdef cnp.ndarray content = as_plain(records, np.uint8)
+        cdef const Py_ssize_t *open_slots = <const Py_ssize_t *>cnp.PyArray_DATA(taken)
+        cdef Py_ssize_t n = cnp.PyArray_SIZE(taken)
         cdef Py_ssize_t capacity = load(&self.table.capacity)
         cdef bint fits = (
-            np.shape(numbers) == (capacity,) and np.shape(rows) == (n, self.records.bytes)
-            and len(np.unique(opened)) == n and (n == 0 or 0 <= opened.min() <= opened.max() < capacity)
-            and 0 <= numbers.min() <= numbers.max() <= MOST_USES
+            np.shape(counts) == (capacity,) and np.shape(content) == (n, self.records.bytes)
+            and len(np.unique(taken)) == n and (n == 0 or 0 <= taken.min() <= taken.max() < capacity)
+            and 0 <= counts.min() <= counts.max() <= MOST_USES
         )
         if fits:
             self.take_turn("__setstate__")
             fits = load(&self.table.capacity) == capacity
             if fits:
                 begin_change(&self.queue)
-                restore_ids(&self.table, <const int64_t *>cnp.PyArray_DATA(numbers), places, n)
-                write_records(&self.records, places, n, 0, self.records.bytes, cnp.PyArray_BYTES(rows))
+                restore_ids(&self.table, <const int64_t *>cnp.PyArray_DATA(counts), open_slots, n)
+                write_records(&self.records, open_slots, n, 0, self.records.bytes, cnp.PyArray_BYTES(content))
             leave(&self.queue)
         if not fits:
             raise wrong_states("StreamPool", "a pool of this model")
@@ -332,7 +335,7 @@ cdef class OpenStreams:
         """Run a checked chunk (T, I), or (T,) of tokens, of each of these streams into its output."""
         cdef cnp.ndarray numbers = as_ids("run", ids), x, y
         cdef Groups groups
-        cdef Steps *steps
+        cdef StreamSteps *steps
         cdef Py_ssize_t n = len(chunks), i, total = 0, index = 0
         cdef Fault fault
         self.take_turn("run")
@@ -342,15 +345,16 @@ cdef class OpenStreams:
                 for i in range(n):
                     x = chunks[i]
                     y = outputs[i]
-                    steps = &self.room.steps[i]
+                    steps = &self.batch.steps[i]
                     steps.row.index = i
-                    steps.row.length = cnp.PyArray_DIM(x, 0)
-                    steps.slot = self.room.slots[i]
+                    # Not of x: while this call waited, another thread may have given that another shape.
+                    steps.row.length = cnp.PyArray_DIM(y, 0)
+                    steps.slot = self.batch.slots[i]
                     steps.source = cnp.PyArray_BYTES(x)
                     steps.target = cnp.PyArray_BYTES(y)
                     total += steps.row.length
-                groups.n = sort_steps(&self.room, n)
-                groups.steps = self.room.steps
+                groups.n = sort_steps(&self.batch, n)
+                groups.steps = self.batch.steps
                 self.run_found(&groups, total)
         finally:
             leave(&self.queue)
@@ -361,10 +365,10 @@ cdef class OpenStreams:
         if groups.n == 0:
             return 0
         groups.records = &self.records
-        groups.slots = self.room.slots
-        groups.run_bytes = self.run_bytes
+        groups.slots = self.batch.slots
         begin_change(&self.queue)
-        divide(groups, self.runner, self.spaces, total)
+        cut(groups, &self.runner.path, total)
+        reserve_runs(groups, self.spaces, self.run_bytes)
         with nogil:
             run_groups(groups)
         return 0

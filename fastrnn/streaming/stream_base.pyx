@@ -8,8 +8,7 @@ cimport numpy as cnp
 from libc.string cimport memcpy
 
 from fastrnn.operators.runner cimport (
-    SWEEP_ROWS, Path, Runner, RunSpace, fit_steps, fitting_bytes, may_share, place_arrays, run_path,
-    steps_room,
+    Path, Runner, RunSpace, may_share, place_arrays, plan_steps, run_path, steps_room,
 )
 from fastrnn.engine.plain_arrays cimport are_tokens, is_apart, is_plain, is_whole
 from fastrnn.engine.workspace cimport HAS_GIL
@@ -21,10 +20,6 @@ cnp.import_array()
 
 cdef extern from "Python.h":
     Py_ssize_t PyNumber_AsSsize_t(object number, void *overflow) except? -1  # NULL: too large is the largest
-
-# A step that reads no more bytes of weights is over in about a microsecond (a few of baseline): too short to
-# give the GIL away and take it back. Where there is none, no step is short.
-cdef Py_ssize_t SHORT_BYTES = 256 * 1024 if HAS_GIL else -1
 
 
 def copy_arrays(list source, list target):
@@ -67,15 +62,15 @@ cdef class StreamBase:
     cdef const Path *path  # the runner's; NULL: no step is plain
     cdef Py_ssize_t tokens
     cdef int type_number
-    cdef RunSpace steps        # planned for one step
-    cdef RunSpace chunks
+    cdef RunSpace one_step      # planned
+    cdef RunSpace several_steps
     cdef object calls           # whose `step` and `run` take arguments of any kind
-    cdef list arrays            # of the states, which the runs find in them
+    cdef list arrays            # of the states
     cdef Py_ssize_t B
     cdef int axes
     cdef cnp.npy_intp x_shape[2]
     cdef cnp.npy_intp y_shape[2]
-    cdef bint is_short          # a step is over so soon that the GIL is kept
+    cdef bint is_short          # a step is over so soon that the GIL is kept, if there is one
     cdef bint is_divided        # a step may use several threads, whenever they are free
     cdef Atomic holder          # 0: nobody
     cdef Atomic is_bound
@@ -84,7 +79,6 @@ cdef class StreamBase:
         """Step the states in these arrays from now on, in place: (layers, B, columns), without B where
         batch_size is None, those of all operators in order; C-contiguous, of the runner's dtype."""
         cdef RunSpace space
-        cdef Py_ssize_t i
         if not replace(&self.is_bound, False, True):
             raise bound_twice(type(self).__name__)
         self.calls = calls
@@ -97,15 +91,13 @@ cdef class StreamBase:
         if runner.tokens == 0:
             self.x_shape[self.axes - 1] = runner.features_in
         self.y_shape[self.axes - 1] = runner.features_out
-        self.is_short = self.B * runner.weight_bytes <= SHORT_BYTES
-        self.is_divided = may_share(&runner.path, 1, self.B, runner.threads)
-        self.steps = RunSpace(runner)
-        self.chunks = RunSpace(runner)
-        for space in (self.steps, self.chunks):
-            for i in range(len(arrays)):
-                space.run.arrays[i] = cnp.PyArray_BYTES(arrays[i])
-            place_arrays(&runner.path, &space.run, self.B)
-        self.steps.reserve(steps_room(&runner.path, 1, self.B, runner.threads))
+        self.is_short = HAS_GIL and runner.has_short_step(self.B)
+        self.is_divided = may_share(&runner.path, 1, self.B)
+        self.one_step = RunSpace(runner)
+        self.several_steps = RunSpace(runner)
+        for space in (self.one_step, self.several_steps):
+            place_arrays(&runner.path, &space.run, arrays, self.B)
+        self.one_step.reserve_steps(steps_room(&runner.path, 1, self.B), 0)
         self.runner = runner
         self.tokens = runner.tokens
         self.type_number = runner.type_number
@@ -113,9 +105,7 @@ cdef class StreamBase:
         self.plan_step()
 
     cdef void plan_step(self) noexcept nogil:
-        fit_steps(
-            self.path, &self.steps.run, 1, self.B, self.runner.threads, self.steps.workspace.data,
-            self.steps.workspace.size)
+        plan_steps(self.path, &self.one_step.run, 1, self.B, self.path.threads)
 
     cdef int take(self, str method, bint sets_all) except -1:
         """Keep other threads away; or raise, where one is at work already, or was at the fork."""
@@ -181,12 +171,12 @@ cdef class StreamBase:
         if answer != ITS_OWN:
             raise taken_stream("Stream.step", answer == TORN)
         if self.is_short:
-            run_path(self.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
+            run_path(self.path, &self.one_step.run, source, cnp.PyArray_BYTES(y))
         else:
             with nogil:
                 if self.is_divided:
                     self.plan_step()
-                run_path(self.path, &self.steps.run, source, cnp.PyArray_BYTES(y))
+                run_path(self.path, &self.one_step.run, source, cnp.PyArray_BYTES(y))
         let_go(&self.holder)
         return y
 
@@ -251,46 +241,14 @@ cdef class StreamBase:
         """
         self.take(method, False)
         try:
-            self.run_sweeps(cnp.PyArray_DIM(x, 0), cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y))
+            self.runner.run_steps(
+                self.several_steps, cnp.PyArray_DIM(x, 0), self.B, cnp.PyArray_BYTES(x), cnp.PyArray_BYTES(y))
         finally:
             let_go(&self.holder)
 
     def _chunk_bytes(self):
         """The memory that is kept for chunks; for tests."""
         self.take("_chunk_bytes", False)
-        size = self.chunks.workspace.size
+        size = self.several_steps.workspace.size
         let_go(&self.holder)
         return size
-
-    cdef int run_sweeps(self, Py_ssize_t T, const char *source, char *target) except -1:
-        cdef Runner runner = self.runner
-        cdef RunSpace space = self.chunks
-        cdef Py_ssize_t steps, rest, planned = 0
-        if T == 0:
-            return 0
-        steps = T if runner.path.count == 1 else min(T, max(1, SWEEP_ROWS // self.B))
-        rest = T % steps
-        # All memory first: a state that has moved cannot go back. When the steps are planned again, other
-        # threads may be free than now; the plan of one thread has to fit in any case.
-        cdef size_t size = fitting_bytes(&runner.path, &space.run, steps, self.B, runner.threads)
-        if rest:
-            size = max(size, fitting_bytes(&runner.path, &space.run, rest, self.B, runner.threads))
-        if size > space.workspace.size:
-            size = max(size, steps_room(&runner.path, steps, self.B, runner.threads))
-            if rest:
-                size = max(size, steps_room(&runner.path, rest, self.B, runner.threads))
-            space.reserve(size)
-        with nogil:
-            while T > 0:
-                steps = min(steps, T)
-                if steps != planned:
-                    fit_steps(
-                        &runner.path, &space.run, steps, self.B, runner.threads, space.workspace.data,
-                        space.workspace.size)
-                    planned = steps
-                run_path(&runner.path, &space.run, source, target)
-                source += steps * self.B * runner.path.in_bytes
-                target += steps * self.B * runner.path.out_bytes
-                T -= steps
-        space.shrink()
-        return 0

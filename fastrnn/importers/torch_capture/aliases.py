@@ -120,9 +120,18 @@ class Aliases:
         if operator in ("transpose", "t"):
             return self._emit(operator, {"self": value, **options}, shape, dtype)
         if operator in (
-            "view", "reshape", "_unsafe_view", "flatten", "unflatten", "unsqueeze", "squeeze", "contiguous",
-            "view_as", "reshape_as", "_reshape_alias",
-        ):  # fmt: skip
+            "view",
+            "reshape",
+            "_unsafe_view",
+            "flatten",
+            "unflatten",
+            "unsqueeze",
+            "squeeze",
+            "contiguous",
+            "view_as",
+            "reshape_as",
+            "_reshape_alias",
+        ):
             return self._emit("reshape", {"self": value, "shape": shape}, shape, dtype)
         if operator in ("unbind", "chunk", "split", "split_with_sizes"):
             dim = options.get("dim", 0) % len(shape)

@@ -37,7 +37,7 @@ class Built:
         found = find_repeats([trace.records for trace in traces])
         # One step alone does not show what a loop carries from step to step.
         kept = [
-            k for k, items in enumerate(found) if all(i.count > 1 for i in items if isinstance(i, Repeat))
+            k for k, items in enumerate(found) if all(i.steps > 1 for i in items if isinstance(i, Repeat))
         ]
         if not kept:
             raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
@@ -127,7 +127,7 @@ class _Builder:
     def part(self, name: str, parts: Sequence[Part], record: Record) -> Value:
         """One of the results of an `unbind`, or what one step of a loop gave."""
         source = self.argument(name, [part.source for part in parts], record)
-        index = self.sizes.find(tuple(part.index for part in parts))
+        index = self.sizes.find(tuple(part.number for part in parts))
         if index is None:
             raise Refused("which step it takes depends on sizes", record.where)
         self.nodes.append(
@@ -178,7 +178,7 @@ class _Builder:
 
     def loop(self, items: Sequence[LoopItem]) -> None:
         first = items[0]
-        count = self.sizes.find(tuple(item.count for item in items))
+        count = self.sizes.find(tuple(item.total for item in items))
         if count is None:
             raise Refused("no expression of sizes gives the number of steps of a loop", first.where)
         samples = [(k, step) for k, item in enumerate(items) for step, _ in item.steps]

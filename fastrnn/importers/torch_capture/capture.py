@@ -136,7 +136,7 @@ class _Capture:
     # ------------------------------------------------------------ sizes
 
     def _named_axes(self, dynamic: Any) -> Axes:
-        positional, named = self.arguments["tuple"]
+        positional = self.arguments["tuple"][0]
         whole = (tuple(dynamic), {}) if isinstance(dynamic, (tuple, list)) else ((), dict(dynamic))
         args = (*whole[0], *[None] * (len(positional["tuple"]) - len(whole[0])))
         for index, parameter in enumerate(self.parameters):

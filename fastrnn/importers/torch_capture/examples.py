@@ -53,7 +53,7 @@ def size_candidates(base: dict[str, int]) -> Iterator[dict[str, int]]:
     for steps in itertools.islice(itertools.product((2, 3, 5, 1, 4), repeat=min(len(names), 3)), 24):
         yield {
             name: base[name] + step * (i + 1)
-            for (i, name), step in zip(enumerate(names), (*steps, *[2] * len(names)))
+            for (i, name), step in zip(enumerate(names), (*steps, *[2] * len(names)), strict=False)
         }
     for factor in (2, 3, 4):
         yield {name: base[name] * factor for name in names}
@@ -88,13 +88,13 @@ def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Te
 
     def works(group: Sequence[tuple[int, int]]) -> bool:
         tried = 0
-        for change in (lambda size: size + 1, lambda size: size * 2, lambda size: size * 3 + 1):
+        for factor, more in ((1, 1), (2, 0), (3, 1)):
             axes: list[dict[int, str]] = [{} for _ in tensors]
             size = tensors[group[0][0]].shape[group[0][1]]
             for i, axis in group:
                 axes[i][axis] = "size"
             changed = [
-                resized(t, a, {"size": size}, {"size": change(size)}, 1) if a else t
+                resized(t, a, {"size": size}, {"size": size * factor + more}, 1) if a else t
                 for t, a in zip(tensors, axes, strict=True)
             ]
             tried += runs(changed)

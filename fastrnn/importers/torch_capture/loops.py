@@ -17,11 +17,11 @@ LONGEST = 2000  # records of one step
 
 
 class Repeat(NamedTuple):
-    """Records of a trace that repeat: ``count`` times ``length`` of them, from ``start`` on."""
+    """Records of a trace that repeat: ``length`` of them in each of the steps, from ``start`` on."""
 
     start: int
     length: int
-    count: int
+    steps: int
 
 
 def signature(record: Record) -> Any:

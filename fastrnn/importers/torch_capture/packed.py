@@ -11,9 +11,31 @@ from fastrnn.importers.torch_capture.recorder import Refused
 RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 # Operators of packed data that leave its rows apart.
 ROWWISE = {
-    "dropout", "relu", "tanh", "sigmoid", "linear", "add", "sub", "mul", "div", "neg", "gelu", "silu", "elu",
-    "leaky_relu", "softplus", "layer_norm", "to", "clone", "contiguous", "hardtanh", "exp", "abs", "clamp", "prelu",
-}  # fmt: skip
+    "dropout",
+    "relu",
+    "tanh",
+    "sigmoid",
+    "linear",
+    "add",
+    "sub",
+    "mul",
+    "div",
+    "neg",
+    "gelu",
+    "silu",
+    "elu",
+    "leaky_relu",
+    "softplus",
+    "layer_norm",
+    "to",
+    "clone",
+    "contiguous",
+    "hardtanh",
+    "exp",
+    "abs",
+    "clamp",
+    "prelu",
+}
 
 
 class _Packed:

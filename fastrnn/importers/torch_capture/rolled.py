@@ -20,8 +20,7 @@ class Part(NamedTuple):
 
     source: Any
     dim: int
-    index: int
-    is_reversed: bool = False
+    number: int
 
 
 class All(NamedTuple):
@@ -51,7 +50,7 @@ class LoopItem(NamedTuple):
 
     name: str
     steps: list[tuple[int, list[Item]]]
-    count: int
+    total: int
     before: dict[str, Any]
     carried: dict[str, str]
     collected: list[str]
@@ -78,7 +77,7 @@ class _Roller:
         self.numbers = numbers
         for index, number in enumerate(numbers):
             if isinstance(number, Repeat):
-                for i in range(number.length * number.count):
+                for i in range(number.length * number.steps):
                     step, offset = divmod(i, number.length)
                     self.places[number.start + i] = (f"v{index}.{offset}", number, step, offset)
             else:
@@ -114,7 +113,7 @@ class _Roller:
             name, loop, step, _ = self.places[value.record]
             if loop is not None:
                 own = result_name(name, value.result)
-                if step != loop.count - 1:
+                if step != loop.steps - 1:
                     # One step of all.
                     self.note(loop, self.collected, own, value, True)
                     return Part(Value(f"{own}.all"), 0, step)
@@ -138,7 +137,7 @@ class _Roller:
             part = value[at]
             place = self.places.get(part.record) if isinstance(part, Ref) and part.record >= 0 else None
             if place is not None and place[1] is not None:
-                run = value[at : at + place[1].count]
+                run = value[at : at + place[1].steps]
                 order = self.order(run, place[1])
                 if order is not None:
                     own = result_name(place[0], part.result)
@@ -152,22 +151,22 @@ class _Roller:
 
     def order(self, run: Sequence[Any], loop: Repeat) -> str | None:
         """ "forward" or "reversed" if a run of values is what every step of a loop gave."""
-        if len(run) != loop.count or not all(isinstance(r, Ref) and r.record >= 0 for r in run):
+        if len(run) != loop.steps or not all(isinstance(r, Ref) and r.record >= 0 for r in run):
             return None
         places = [self.places[r.record] for r in run]
         if any(p[1] is not loop or p[3] != places[0][3] for p in places) or len({r.result for r in run}) > 1:
             return None
         steps = [p[2] for p in places]
-        if steps == list(range(loop.count)):
+        if steps == list(range(loop.steps)):
             return "forward"
-        return "reversed" if steps == list(reversed(range(loop.count))) else None
+        return "reversed" if steps == list(reversed(range(loop.steps))) else None
 
     def note(self, loop: Repeat, kept: dict[Repeat, list[str]], own: str, ref: Ref, is_all: bool) -> None:
         if own not in kept[loop]:
             kept[loop].append(own)
         shape = self.records[ref.record].results[ref.result][0]
         self.shapes[loop][f"{own}.all" if is_all else f"{own}.last"] = (
-            (loop.count, *shape) if is_all else shape
+            (loop.steps, *shape) if is_all else shape
         )
 
     # ------------------------------------------------------------ loops
@@ -175,7 +174,7 @@ class _Roller:
     def loop(self, name: str, loop: Repeat) -> LoopItem:
         carried: dict[str, str] = {}
         before: dict[str, Any] = {}
-        count = loop.count
+        count = loop.steps
         kept = sorted({*range(min(count, STEPS_KEPT - 1)), count - 1})
         steps = []
         # What each place takes from the step before, as the second step and all later ones say.
@@ -211,9 +210,16 @@ class _Roller:
                 items.append(Item(f"{name}.{offset}", record._replace(arguments=arguments)))
             steps.append((step, items))
         return LoopItem(
-            name, steps, count, before, carried, sorted(self.collected[loop]), sorted(self.last[loop]),
-            self.shapes[loop], self.where(loop),
-        )  # fmt: skip
+            name,
+            steps,
+            count,
+            before,
+            carried,
+            sorted(self.collected[loop]),
+            sorted(self.last[loop]),
+            self.shapes[loop],
+            self.where(loop),
+        )
 
     def inside(
         self,

@@ -46,3 +46,5 @@ from fastrnn.program.lowering import (  # noqa: E402 - they register themselves
     rows,
     shapes,
 )
+
+MODULES = (convolutions, elementwise, indexing, products, recurrent, reductions, rows, shapes)

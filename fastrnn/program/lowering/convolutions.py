@@ -7,16 +7,19 @@ is kept as (B, positions..., channels) from the first convolution on, which nobo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.lowering import lowers
 from fastrnn.program.views import View
 
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
+
 FLOATS = ("float32", "float64")
 
 
-def channels_last(planner: Any, value: Any) -> View:
-    """A view (B, positions..., channels) of a value (B, channels, positions...), whose channels lie side by side."""
+def channels_last(planner: Planner, value: Any) -> View:
+    """A value (B, channels, positions...) as (B, positions..., channels), with channels side by side."""
     view = planner.view(value)
     turned = view.permute([0, *range(2, view.ndim), 1])
     if (turned.strides[-1] == view.itemsize or turned.shape[-1] == 1) and all(
@@ -38,9 +41,18 @@ def _each(value: Any, axes: int) -> tuple[int, ...]:
 
 
 def _convolve(
-    planner: Any, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: int, axes: int,
-    is_transposed: bool = False, output_padding: Any = 0,
-) -> Any:  # fmt: skip
+    planner: Planner,
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    axes: int,
+    is_transposed: bool = False,
+    output_padding: Any = 0,
+) -> Any:
     from fastrnn.program.product_steps import ConvolutionStep, ConvolutionWeights
 
     constants = [array for array in (weight, bias) if array is not None]
@@ -77,9 +89,15 @@ def _convolve(
     if min(output) < 1:
         raise planner.error("as many positions as the kernel has, or more", f"{sizes}")
     key = (
-        "convolution", id(weight.storage.array), None if bias is None else id(bias.storage.array), groups, stride,
-        dilation, before, is_transposed,
-    )  # fmt: skip
+        "convolution",
+        id(weight.storage.array),
+        None if bias is None else id(bias.storage.array),
+        groups,
+        stride,
+        dilation,
+        before,
+        is_transposed,
+    )
     packed = planner.tools.packed
     if key not in packed:
         packed[key] = (
@@ -98,9 +116,14 @@ def _convolve(
     source = channels_last(planner, view)
     target = planner.new(view.dtype, (view.shape[0], *output, channels))
     step = ConvolutionStep(
-        planner.tools.kernels[x.dtype], packed[key][0], view.shape[0], sizes, output, source.strides[:-1],
+        planner.tools.kernels[x.dtype],
+        packed[key][0],
+        view.shape[0],
+        sizes,
+        output,
+        source.strides[:-1],
         target.strides[:-1],
-    )  # fmt: skip
+    )
     planner.add(step, [source], [target])
     result = channels_second(target)
     return result if is_batch else result.select(0, 0)
@@ -120,17 +143,30 @@ def _padding(padding: Any, taps: Sequence[int], dilation: Sequence[int], axes: i
 
 @lowers("conv1d", "conv2d")
 def conv(
-    planner: Any, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1,
+    planner: Planner,
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
     groups: int = 1,
-) -> Any:  # fmt: skip
+) -> Any:
     return _convolve(planner, input, weight, bias, stride, padding, dilation, groups, weight.ndim - 2)
 
 
 @lowers("conv_transpose1d", "conv_transpose2d")
 def conv_transpose(
-    planner: Any, input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
-    groups: int = 1, dilation: Any = 1,
-) -> Any:  # fmt: skip
+    planner: Planner,
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Any:
     axes = weight.ndim - 2
     return _convolve(
         planner, input, weight, bias, stride, padding, dilation, groups, axes, True, output_padding
@@ -141,9 +177,18 @@ def conv_transpose(
 
 
 def _pool(
-    planner: Any, pooling: str, x: Any, taps: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool, axes: int,
-    counts_padding: bool = True, divisor: Any = None,
-) -> Any:  # fmt: skip
+    planner: Planner,
+    pooling: str,
+    x: Any,
+    taps: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+    axes: int,
+    counts_padding: bool = True,
+    divisor: Any = None,
+) -> Any:
     from fastrnn.program.product_steps import PoolStep
 
     if x.dtype not in FLOATS or axes > 2 or ceil_mode:
@@ -164,9 +209,22 @@ def _pool(
     source = channels_last(planner, view)
     target = planner.new(view.dtype, (view.shape[0], *output, view.shape[1]))
     step = PoolStep(
-        planner.tools.kernels[x.dtype], pooling, view.shape[0], view.shape[1], sizes, output, taps, stride, dilation,
-        before, source.strides[:-1], target.strides[:-1], None, bool(counts_padding), float(divisor or 0),
-    )  # fmt: skip
+        planner.tools.kernels[x.dtype],
+        pooling,
+        view.shape[0],
+        view.shape[1],
+        sizes,
+        output,
+        taps,
+        stride,
+        dilation,
+        before,
+        source.strides[:-1],
+        target.strides[:-1],
+        None,
+        bool(counts_padding),
+        float(divisor or 0),
+    )
     planner.add(step, [source], [target])
     result = channels_second(target)
     return result if is_batch else result.select(0, 0)
@@ -174,18 +232,29 @@ def _pool(
 
 @lowers("max_pool1d", "max_pool2d")
 def max_pool(
-    planner: Any, self: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
+    planner: Planner,
+    self: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
     ceil_mode: bool = False,
-) -> Any:  # fmt: skip
+) -> Any:
     axes = _pool_axes(planner)
     return _pool(planner, "max", self, kernel_size, stride, padding, dilation, ceil_mode, axes)
 
 
 @lowers("avg_pool1d", "avg_pool2d")
 def avg_pool(
-    planner: Any, self: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, ceil_mode: bool = False,
-    count_include_pad: bool = True, divisor_override: Any = None,
-) -> Any:  # fmt: skip
+    planner: Planner,
+    self: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: Any = None,
+) -> Any:
     axes = _pool_axes(planner)
     return _pool(
         planner,
@@ -202,12 +271,12 @@ def avg_pool(
     )
 
 
-def _pool_axes(planner: Any) -> int:
-    return 1 if planner.node.operator.endswith("1d") else 2
+def _pool_axes(planner: Planner) -> int:
+    return 1 if planner.operator.endswith("1d") else 2
 
 
 @lowers("adaptive_avg_pool1d", "adaptive_avg_pool2d")
-def adaptive_avg_pool(planner: Any, self: Any, output_size: Any) -> Any:
+def adaptive_avg_pool(planner: Planner, self: Any, output_size: Any) -> Any:
     from fastrnn.program.lowering.reductions import reduce
 
     axes = _pool_axes(planner)
@@ -224,7 +293,7 @@ def adaptive_avg_pool(planner: Any, self: Any, output_size: Any) -> Any:
 
 
 @lowers("im2col")
-def im2col(planner: Any, self: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
+def im2col(planner: Planner, self: Any, kernel_size: Any, dilation: Any, padding: Any, stride: Any) -> Any:
     """The patches that a convolution meets, (B, channels * taps, positions): a view, once padded."""
     from fastrnn.program.lowering.shapes import constant_pad, reshaped
 

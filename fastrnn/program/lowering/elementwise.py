@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.fusion import Chain, chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.types import float_type, result_type
 from fastrnn.program.views import StepNumber, View
+
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
 
 WHOLE = ("bool", "int32", "int64")
 TYPES = (*WHOLE, "float32", "float64")
@@ -32,7 +35,7 @@ def _arithmetic(dtype: str) -> str:
     return "int64" if dtype in WHOLE else dtype
 
 
-def same_type(planner: Any, name: str, *operands: Any, parameters: tuple[float, ...] = ()) -> Any:
+def same_type(planner: Planner, name: str, *operands: Any, parameters: tuple[float, ...] = ()) -> Any:
     """An operation whose result has the operands' type."""
     if not _fits(*operands):
         return NotImplemented
@@ -40,7 +43,7 @@ def same_type(planner: Any, name: str, *operands: Any, parameters: tuple[float, 
     return chain(planner, name, operands, _arithmetic(dtype), dtype, parameters)
 
 
-def real(planner: Any, name: str, *operands: Any, parameters: tuple[float, ...] = ()) -> Any:
+def real(planner: Planner, name: str, *operands: Any, parameters: tuple[float, ...] = ()) -> Any:
     """An operation of real numbers."""
     if not _fits(*operands):
         return NotImplemented
@@ -50,7 +53,7 @@ def real(planner: Any, name: str, *operands: Any, parameters: tuple[float, ...] 
     return chain(planner, name, operands, dtype, dtype, parameters)
 
 
-def truth(planner: Any, name: str, *operands: Any) -> Any:
+def truth(planner: Planner, name: str, *operands: Any) -> Any:
     """A comparison."""
     if not _fits(*operands):
         return NotImplemented
@@ -58,7 +61,7 @@ def truth(planner: Any, name: str, *operands: Any) -> Any:
     return chain(planner, name, operands, _arithmetic(dtype), "bool")
 
 
-def to_type(planner: Any, value: Any, dtype: str) -> Any:
+def to_type(planner: Planner, value: Any, dtype: str) -> Any:
     """A value in another type."""
     if value.dtype == dtype:
         return value
@@ -82,26 +85,71 @@ def to_type(planner: Any, value: Any, dtype: str) -> Any:
 # ---------------------------------------------------------------- of one array
 
 REAL = {
-    "sqrt": "sqrt", "rsqrt": "rsqrt", "exp": "exp", "exp2": "exp2", "expm1": "expm1", "log": "log", "log2": "log2",
-    "log10": "log10", "log1p": "log1p", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos",
-    "atan": "atan", "arctan": "atan", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "sigmoid": "sigmoid",
-    "erf": "erf", "special_erf": "erf", "reciprocal": "reciprocal", "silu": "silu", "mish": "mish",
-    "log_sigmoid": "logsigmoid", "tanhshrink": "tanhshrink", "softsign": "softsign",
-}  # fmt: skip
+    "sqrt": "sqrt",
+    "rsqrt": "rsqrt",
+    "exp": "exp",
+    "exp2": "exp2",
+    "expm1": "expm1",
+    "log": "log",
+    "log2": "log2",
+    "log10": "log10",
+    "log1p": "log1p",
+    "sin": "sin",
+    "cos": "cos",
+    "tan": "tan",
+    "asin": "asin",
+    "acos": "acos",
+    "atan": "atan",
+    "arctan": "atan",
+    "sinh": "sinh",
+    "cosh": "cosh",
+    "tanh": "tanh",
+    "sigmoid": "sigmoid",
+    "erf": "erf",
+    "special_erf": "erf",
+    "reciprocal": "reciprocal",
+    "silu": "silu",
+    "mish": "mish",
+    "log_sigmoid": "logsigmoid",
+    "tanhshrink": "tanhshrink",
+    "softsign": "softsign",
+}
 SAME = {"neg": "neg", "negative": "neg", "abs": "abs", "absolute": "abs", "sign": "sign", "relu": "relu"}
 FLOATS_ONLY = {
-    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "fix": "trunc", "frac": "frac",
-    "hardsigmoid": "hardsigmoid", "hardswish": "hardswish", "relu6": "relu6", "selu": "selu",
-}  # fmt: skip
+    "floor": "floor",
+    "ceil": "ceil",
+    "trunc": "trunc",
+    "fix": "trunc",
+    "frac": "frac",
+    "hardsigmoid": "hardsigmoid",
+    "hardswish": "hardswish",
+    "relu6": "relu6",
+    "selu": "selu",
+}
 BINARY = {
-    "mul": "mul", "multiply": "mul", "maximum": "maximum", "minimum": "minimum", "remainder": "remainder",
+    "mul": "mul",
+    "multiply": "mul",
+    "maximum": "maximum",
+    "minimum": "minimum",
+    "remainder": "remainder",
     "fmod": "fmod",
-}  # fmt: skip
+}
 COMPARISONS = {
-    "eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge", "not_equal": "ne", "less": "lt",
-    "less_equal": "le", "greater": "gt", "greater_equal": "ge", "logical_and": "logical_and",
-    "logical_or": "logical_or", "logical_xor": "logical_xor",
-}  # fmt: skip
+    "eq": "eq",
+    "ne": "ne",
+    "lt": "lt",
+    "le": "le",
+    "gt": "gt",
+    "ge": "ge",
+    "not_equal": "ne",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "logical_and": "logical_and",
+    "logical_or": "logical_or",
+    "logical_xor": "logical_xor",
+}
 
 
 def _register() -> None:
@@ -121,17 +169,17 @@ def _register() -> None:
         )
 
 
-def _same(planner: Any, operation: str, self: Any) -> Any:
+def _same(planner: Planner, operation: str, self: Any) -> Any:
     if self.dtype == "bool" or (operation == "relu" and self.dtype in WHOLE):
         return NotImplemented
     return same_type(planner, operation, self)
 
 
-def _float(planner: Any, operation: str, self: Any) -> Any:
+def _float(planner: Planner, operation: str, self: Any) -> Any:
     return NotImplemented if self.dtype in WHOLE else same_type(planner, operation, self)
 
 
-def _binary(planner: Any, operation: str, self: Any, other: Any) -> Any:
+def _binary(planner: Planner, operation: str, self: Any, other: Any) -> Any:
     if _fits(self, other) and result_type((self, other)) == "bool":
         return NotImplemented
     return same_type(planner, operation, self, other)
@@ -141,31 +189,31 @@ _register()
 
 
 @lowers("square")
-def square(planner: Any, self: Any) -> Any:
+def square(planner: Planner, self: Any) -> Any:
     return NotImplemented if self.dtype == "bool" else same_type(planner, "square", self)
 
 
 @lowers("logical_not")
-def logical_not(planner: Any, self: Any) -> Any:
+def logical_not(planner: Planner, self: Any) -> Any:
     return truth(planner, "logical_not", self)
 
 
 @lowers("bitwise_not")
-def bitwise_not(planner: Any, self: Any) -> Any:
+def bitwise_not(planner: Planner, self: Any) -> Any:
     return truth(planner, "logical_not", self) if self.dtype == "bool" else NotImplemented
 
 
 @lowers("bitwise_and", "__and__")
-def bitwise_and(planner: Any, self: Any, other: Any) -> Any:
+def bitwise_and(planner: Planner, self: Any, other: Any) -> Any:
     return _bitwise(planner, "and", self, other)
 
 
 @lowers("bitwise_or", "__or__")
-def bitwise_or(planner: Any, self: Any, other: Any) -> Any:
+def bitwise_or(planner: Planner, self: Any, other: Any) -> Any:
     return _bitwise(planner, "or", self, other)
 
 
-def _bitwise(planner: Any, name: str, self: Any, other: Any) -> Any:
+def _bitwise(planner: Planner, name: str, self: Any, other: Any) -> Any:
     if not _fits(self, other):
         return NotImplemented
     dtype = result_type((self, other))
@@ -175,31 +223,31 @@ def _bitwise(planner: Any, name: str, self: Any, other: Any) -> Any:
 
 
 @lowers("isnan", "isinf", "isfinite")
-def is_special(planner: Any, self: Any) -> Any:
-    if self.dtype in WHOLE or planner.node is None:
+def is_special(planner: Planner, self: Any) -> Any:
+    if self.dtype in WHOLE:
         return NotImplemented
-    return truth(planner, planner.node.operator, self)
+    return truth(planner, planner.operator, self)
 
 
 # ---------------------------------------------------------------- arithmetic
 
 
 @lowers("add")
-def add(planner: Any, self: Any, other: Any, alpha: Any = 1) -> Any:
+def add(planner: Planner, self: Any, other: Any, alpha: Any = 1) -> Any:
     return _sum(planner, "add", self, other, alpha)
 
 
 @lowers("sub", "subtract")
-def sub(planner: Any, self: Any, other: Any, alpha: Any = 1) -> Any:
+def sub(planner: Planner, self: Any, other: Any, alpha: Any = 1) -> Any:
     return _sum(planner, "sub", self, other, alpha)
 
 
 @lowers("rsub")
-def rsub(planner: Any, self: Any, other: Any, alpha: Any = 1) -> Any:
+def rsub(planner: Planner, self: Any, other: Any, alpha: Any = 1) -> Any:
     return _sum(planner, "sub", other, self, alpha)
 
 
-def _sum(planner: Any, name: str, self: Any, other: Any, alpha: Any) -> Any:
+def _sum(planner: Planner, name: str, self: Any, other: Any, alpha: Any) -> Any:
     if not _fits(self, other) or result_type((self, other)) == "bool":
         return NotImplemented
     if alpha != 1:
@@ -210,7 +258,7 @@ def _sum(planner: Any, name: str, self: Any, other: Any, alpha: Any) -> Any:
 
 
 @lowers("div", "divide", "true_divide")
-def div(planner: Any, self: Any, other: Any, rounding_mode: Any = None) -> Any:
+def div(planner: Planner, self: Any, other: Any, rounding_mode: Any = None) -> Any:
     if rounding_mode is None:
         return real(planner, "div", self, other)
     if not _fits(self, other):
@@ -225,12 +273,12 @@ def div(planner: Any, self: Any, other: Any, rounding_mode: Any = None) -> Any:
 
 
 @lowers("floor_divide")
-def floor_divide(planner: Any, self: Any, other: Any) -> Any:
+def floor_divide(planner: Planner, self: Any, other: Any) -> Any:
     return div(planner, self, other, "floor")
 
 
 @lowers("pow")
-def power(planner: Any, self: Any, exponent: Any) -> Any:
+def power(planner: Planner, self: Any, exponent: Any) -> Any:
     if not _fits(self, exponent):
         return NotImplemented
     dtype = result_type((self, exponent))
@@ -242,12 +290,12 @@ def power(planner: Any, self: Any, exponent: Any) -> Any:
 
 
 @lowers("atan2", "arctan2")
-def atan2(planner: Any, self: Any, other: Any) -> Any:
+def atan2(planner: Planner, self: Any, other: Any) -> Any:
     return real(planner, "atan2", self, other)
 
 
 @lowers("where")
-def where(planner: Any, condition: Any, self: Any = None, other: Any = None) -> Any:
+def where(planner: Planner, condition: Any, self: Any = None, other: Any = None) -> Any:
     if self is None or not _fits(condition, self, other) or condition.dtype != "bool":
         return NotImplemented
     dtype = result_type((self, other))
@@ -255,14 +303,14 @@ def where(planner: Any, condition: Any, self: Any = None, other: Any = None) -> 
 
 
 @lowers("masked_fill")
-def masked_fill(planner: Any, self: Any, mask: Any, value: Any) -> Any:
+def masked_fill(planner: Planner, self: Any, mask: Any, value: Any) -> Any:
     if not _fits(self, mask, value) or mask.dtype != "bool":
         return NotImplemented
     return chain(planner, "where", (mask, value, self), _arithmetic(self.dtype), self.dtype)
 
 
 @lowers("clamp", "clip")
-def clamp(planner: Any, self: Any, min: Any = None, max: Any = None) -> Any:
+def clamp(planner: Planner, self: Any, min: Any = None, max: Any = None) -> Any:
     given = [bound for bound in (min, max) if bound is not None]
     if not given or not _fits(self, *given):
         return NotImplemented
@@ -286,24 +334,24 @@ def clamp(planner: Any, self: Any, min: Any = None, max: Any = None) -> Any:
 
 
 @lowers("clamp_min")
-def clamp_min(planner: Any, self: Any, min: Any) -> Any:
+def clamp_min(planner: Planner, self: Any, min: Any) -> Any:
     return clamp(planner, self, min)
 
 
 @lowers("clamp_max")
-def clamp_max(planner: Any, self: Any, max: Any) -> Any:
+def clamp_max(planner: Planner, self: Any, max: Any) -> Any:
     return clamp(planner, self, None, max)
 
 
 @lowers("addcmul")
-def addcmul(planner: Any, self: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Any:
+def addcmul(planner: Planner, self: Any, tensor1: Any, tensor2: Any, value: Any = 1) -> Any:
     if not _fits(self, tensor1, tensor2) or result_type((self, tensor1, tensor2)) in WHOLE:
         return NotImplemented
     return same_type(planner, "addcmul", self, tensor1, tensor2, parameters=(float(value),))
 
 
 @lowers("lerp")
-def lerp(planner: Any, self: Any, end: Any, weight: Any) -> Any:
+def lerp(planner: Planner, self: Any, end: Any, weight: Any) -> Any:
     if not _fits(self, end, weight):
         return NotImplemented
     return same_type(planner, "lerp", self, end, weight)
@@ -313,56 +361,56 @@ def lerp(planner: Any, self: Any, end: Any, weight: Any) -> Any:
 
 
 @lowers("leaky_relu")
-def leaky_relu(planner: Any, self: Any, negative_slope: float = 0.01) -> Any:
+def leaky_relu(planner: Planner, self: Any, negative_slope: float = 0.01) -> Any:
     return same_type(planner, "leaky_relu", self, parameters=(float(negative_slope),))
 
 
 @lowers("elu")
-def elu(planner: Any, self: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
+def elu(planner: Planner, self: Any, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
     return same_type(planner, "elu", self, parameters=(float(alpha), float(scale), float(input_scale)))
 
 
 @lowers("celu")
-def celu(planner: Any, self: Any, alpha: float = 1.0) -> Any:
+def celu(planner: Planner, self: Any, alpha: float = 1.0) -> Any:
     return same_type(planner, "elu", self, parameters=(float(alpha), 1.0, 1.0 / alpha))
 
 
 @lowers("gelu")
-def gelu(planner: Any, self: Any, approximate: str = "none") -> Any:
+def gelu(planner: Planner, self: Any, approximate: str = "none") -> Any:
     return same_type(planner, "gelu" if approximate == "none" else "gelu_tanh", self)
 
 
 @lowers("softplus")
-def softplus(planner: Any, self: Any, beta: float = 1, threshold: float = 20) -> Any:
+def softplus(planner: Planner, self: Any, beta: float = 1, threshold: float = 20) -> Any:
     return same_type(planner, "softplus", self, parameters=(float(beta), float(threshold)))
 
 
 @lowers("hardtanh")
-def hardtanh(planner: Any, self: Any, min_val: float = -1, max_val: float = 1) -> Any:
+def hardtanh(planner: Planner, self: Any, min_val: float = -1, max_val: float = 1) -> Any:
     if self.dtype in WHOLE:
         return NotImplemented
     return same_type(planner, "clamp", self, parameters=(float(min_val), float(max_val)))
 
 
 @lowers("softshrink")
-def softshrink(planner: Any, self: Any, lambd: float = 0.5) -> Any:
+def softshrink(planner: Planner, self: Any, lambd: float = 0.5) -> Any:
     return same_type(planner, "softshrink", self, parameters=(float(lambd),))
 
 
 @lowers("hardshrink")
-def hardshrink(planner: Any, self: Any, lambd: float = 0.5) -> Any:
+def hardshrink(planner: Planner, self: Any, lambd: float = 0.5) -> Any:
     return same_type(planner, "hardshrink", self, parameters=(float(lambd),))
 
 
 @lowers("threshold")
-def threshold(planner: Any, self: Any, threshold: float, value: float) -> Any:
+def threshold(planner: Planner, self: Any, threshold: float, value: float) -> Any:
     if self.dtype in WHOLE:
         return NotImplemented
     return same_type(planner, "threshold", self, parameters=(float(threshold), float(value)))
 
 
 @lowers("prelu")
-def prelu(planner: Any, self: Any, weight: Any) -> Any:
+def prelu(planner: Planner, self: Any, weight: Any) -> Any:
     if not _fits(self, weight) or self.dtype != weight.dtype:
         return NotImplemented
     weight = planner.view(weight)
@@ -379,7 +427,7 @@ def prelu(planner: Any, self: Any, weight: Any) -> Any:
 
 
 @lowers("glu")
-def glu(planner: Any, self: Any, dim: int = -1) -> Any:
+def glu(planner: Planner, self: Any, dim: int = -1) -> Any:
     view = planner.view(self)
     axis = dim % view.ndim
     half = view.shape[axis] // 2
@@ -392,10 +440,10 @@ def glu(planner: Any, self: Any, dim: int = -1) -> Any:
 
 
 @lowers("to", "_to_copy", "type_as", "float", "double", "long", "int", "bool")
-def to(planner: Any, self: Any, dtype: Any = None, other: Any = None, **_: Any) -> Any:
+def to(planner: Planner, self: Any, dtype: Any = None, other: Any = None, **_: Any) -> Any:
     names = {"float": "float32", "double": "float64", "long": "int64", "int": "int32", "bool": "bool"}
-    if planner.node is not None and planner.node.operator in names:
-        dtype = names[planner.node.operator]
+    if planner.operator in names:
+        dtype = names[planner.operator]
     elif other is not None:
         dtype = other.dtype
     return self if dtype is None else to_type(planner, self, dtype)

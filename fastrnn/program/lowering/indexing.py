@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.lowering import lowers
 
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
 
-def gather_rows(planner: Any, table: Any, index: Any, axis: int) -> Any:
+
+def gather_rows(planner: Planner, table: Any, index: Any, axis: int) -> Any:
     """The parts of a table along an axis that an index names; the index's axes take the place of that one."""
     from fastrnn.program.steps import GatherStep
 
@@ -22,16 +25,22 @@ def gather_rows(planner: Any, table: Any, index: Any, axis: int) -> Any:
     target = planner.new(view.dtype, (*view.shape[:axis], *numbers.shape, *view.shape[axis + 1 :]))
     count = numbers.size
     step = GatherStep(
-        planner.tools.kernels["float32"], (outer, count, 1), size, inner, numbers.dtype,
-        (size * inner, inner, 0), (0, numbers.itemsize, 0), (count * inner, inner, 0),
-    )  # fmt: skip
+        planner.tools.kernels["float32"],
+        (outer, count, 1),
+        size,
+        inner,
+        numbers.dtype,
+        (size * inner, inner, 0),
+        (0, numbers.itemsize, 0),
+        (count * inner, inner, 0),
+    )
     planner.add(step, [view, numbers], [target])
     return target
 
 
 @lowers("embedding")
 def embedding(
-    planner: Any,
+    planner: Planner,
     weight: Any,
     indices: Any,
     padding_idx: int = -1,
@@ -42,14 +51,14 @@ def embedding(
 
 
 @lowers("index_select")
-def index_select(planner: Any, self: Any, dim: int, index: Any) -> Any:
+def index_select(planner: Planner, self: Any, dim: int, index: Any) -> Any:
     if self.ndim == 0 or index.ndim != 1:
         return NotImplemented
     return gather_rows(planner, self, index, dim % self.ndim)
 
 
 @lowers("gather")
-def gather(planner: Any, self: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
+def gather(planner: Planner, self: Any, dim: int, index: Any, sparse_grad: bool = False) -> Any:
     from fastrnn.program.steps import GatherStep
 
     view, numbers = planner.view(self), planner.view(index)
@@ -65,9 +74,14 @@ def gather(planner: Any, self: Any, dim: int, index: Any, sparse_grad: bool = Fa
     target = planner.new(view.dtype, numbers.shape)
     item, whole = view.itemsize, numbers.itemsize
     step = GatherStep(
-        planner.tools.kernels["float32"], (outer, count, inner), size, item, numbers.dtype,
-        (size * inner * item, inner * item, item), (count * inner * whole, inner * whole, whole),
+        planner.tools.kernels["float32"],
+        (outer, count, inner),
+        size,
+        item,
+        numbers.dtype,
+        (size * inner * item, inner * item, item),
+        (count * inner * whole, inner * whole, whole),
         (count * inner * item, inner * item, item),
-    )  # fmt: skip
+    )
     planner.add(step, [view, numbers], [target])
     return target

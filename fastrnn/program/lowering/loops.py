@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.graph import Node
 from fastrnn.program.views import View
 
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
 
-def lower_loop(planner: Any, node: Node) -> None:
+
+def lower_loop(planner: Planner, node: Node) -> None:
     """Add the steps of a loop's body, and what it gives."""
     loop = node.body
     assert loop is not None
@@ -43,12 +46,12 @@ def lower_loop(planner: Any, node: Node) -> None:
 
     planner.loop(count, body)
     results = [collected[name] for name in loop.collected] + [planner.values[name] for name in loop.last]
-    for name, result in zip(node.outputs, results, strict=True):
-        if name is not None:
-            planner.values[name] = result
+    for output, result in zip(node.outputs, results, strict=True):
+        if output is not None:
+            planner.values[output] = result
 
 
-def _own(planner: Any, value: Any, held: dict[str, View]) -> View:
+def _own(planner: Planner, value: Any, held: dict[str, View]) -> View:
     """A value that stays when the carried ones change."""
     view = planner.view(value)
     if view.advance or any(view.storage is own.storage for own in held.values()):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import same_type
+from fastrnn.program.lowering.shapes import reshaped
 from fastrnn.program.views import View
+
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
 
 FLOATS = ("float32", "float64")
 MOST_BATCH_AXES = 4
 
 
-def packed_dense(planner: Any, weight: Any, bias: Any, key: Any = None) -> Any:
+def packed_dense(planner: Planner, weight: Any, bias: Any, key: Any = None) -> Any:
     """The packed cell of constant weights (out, in) and a bias (out,) or None: arrays."""
     from fastrnn.engine.packing import pack_dense
 
@@ -28,7 +32,7 @@ def packed_dense(planner: Any, weight: Any, bias: Any, key: Any = None) -> Any:
     return packed[key][0]
 
 
-def dense(planner: Any, value: Any, weight: Any, bias: Any, key: Any = None) -> Any:
+def dense(planner: Planner, value: Any, weight: Any, bias: Any, key: Any = None) -> Any:
     """x (..., in) times weight (out, in), plus bias: arrays, constant."""
     from fastrnn.program.product_steps import DenseStep
 
@@ -54,7 +58,10 @@ def dense(planner: Any, value: Any, weight: Any, bias: Any, key: Any = None) -> 
 
 
 def _rows(view: View) -> tuple[int, int, int, int] | None:
-    """Rows of the last axis as (batches, rows of each, stride of batches, of rows), in bytes; None: in no such way."""
+    """Rows of the last axis: batches, rows of each, and the bytes from one batch and row to the next.
+
+    None: they do not lie that way.
+    """
     itemsize = view.itemsize
     row = view.shape[-1] * itemsize
     axes = [
@@ -82,7 +89,7 @@ def _constant(value: Any) -> bool:
 
 
 @lowers("linear")
-def linear(planner: Any, input: Any, weight: Any, bias: Any = None) -> Any:
+def linear(planner: Planner, input: Any, weight: Any, bias: Any = None) -> Any:
     if input.dtype not in FLOATS or input.ndim < 1 or weight.ndim != 2 or weight.dtype != input.dtype:
         return NotImplemented
     if not _constant(weight) or not (bias is None or _constant(bias)):
@@ -95,7 +102,7 @@ def linear(planner: Any, input: Any, weight: Any, bias: Any = None) -> Any:
 
 
 @lowers("addmm")
-def addmm(planner: Any, self: Any, mat1: Any, mat2: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+def addmm(planner: Planner, self: Any, mat1: Any, mat2: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     if beta != 1 or alpha != 1:
         return NotImplemented
     if _constant(mat2) and _constant(self) and self.ndim == 1 and self.shape[0] == mat2.shape[1]:
@@ -105,7 +112,7 @@ def addmm(planner: Any, self: Any, mat1: Any, mat2: Any, beta: Any = 1, alpha: A
 
 
 @lowers("baddbmm")
-def baddbmm(planner: Any, self: Any, batch1: Any, batch2: Any, beta: Any = 1, alpha: Any = 1) -> Any:
+def baddbmm(planner: Planner, self: Any, batch1: Any, batch2: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     product = matmul(planner, batch1, batch2)
     if product is NotImplemented:
         return NotImplemented
@@ -120,7 +127,7 @@ def baddbmm(planner: Any, self: Any, batch1: Any, batch2: Any, beta: Any = 1, al
 
 @lowers("mm", "bmm", "matmul", "mv", "dot")
 def matmul(
-    planner: Any, self: Any, other: Any = None, mat2: Any = None, vec: Any = None, tensor: Any = None
+    planner: Planner, self: Any, other: Any = None, mat2: Any = None, vec: Any = None, tensor: Any = None
 ) -> Any:
     other = next(array for array in (other, mat2, vec, tensor) if array is not None)
     if self.dtype != other.dtype or self.dtype not in FLOATS:
@@ -141,7 +148,7 @@ def matmul(
     return _product(planner, a, b)
 
 
-def _product(planner: Any, a: View, b: View) -> Any:
+def _product(planner: Planner, a: View, b: View) -> Any:
     """A product of two arrays that a call is given or computes."""
     from fastrnn.program.product_steps import MatmulStep
 
@@ -150,9 +157,9 @@ def _product(planner: Any, a: View, b: View) -> Any:
     batch = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if b.ndim == 2 and math.prod(batch) > 1:
         # One product of all rows.
-        rows = planner.contiguous(a).reshape((a.size // a.shape[-1], a.shape[-1]))
+        rows = reshaped(planner, a, (a.size // a.shape[-1], a.shape[-1]))
         flat = _product(planner, rows, b)
-        return flat.reshape((*a.shape[:-1], b.shape[-1]))
+        return reshaped(planner, flat, (*a.shape[:-1], b.shape[-1]))
     left, right = _plain(planner, a), _plain(planner, b)
     left, right = left.expand((*batch, *a.shape[-2:])), right.expand((*batch, *b.shape[-2:]))
     if len(batch) > MOST_BATCH_AXES:
@@ -173,7 +180,7 @@ def _product(planner: Any, a: View, b: View) -> Any:
     return target
 
 
-def _plain(planner: Any, view: View) -> View:
+def _plain(planner: Planner, view: View) -> View:
     """A matrix, or a batch of them, one of whose last two axes lies without gaps."""
     itemsize = view.itemsize
     if itemsize in view.strides[-2:] and all(s >= 0 and s % itemsize == 0 for s in view.strides):
@@ -184,5 +191,5 @@ def _plain(planner: Any, view: View) -> View:
 
 
 @lowers("outer")
-def outer(planner: Any, self: Any, vec2: Any) -> Any:
+def outer(planner: Planner, self: Any, vec2: Any) -> Any:
     return same_type(planner, "mul", planner.view(self).unsqueeze(1), planner.view(vec2).unsqueeze(0))

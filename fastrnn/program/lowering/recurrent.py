@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.shapes import fill
 from fastrnn.program.views import View
 
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
+
 FLOATS = ("float32", "float64")
 
 
-def _operator(planner: Any, kind: str, params: Any, directions: int, layers: int, has_biases: bool) -> Any:
+def _operator(
+    planner: Planner, kind: str, params: Any, directions: int, layers: int, has_biases: bool
+) -> Any:
     """The packed operator of constant parameters, made once."""
     from fastrnn.engine.packing import pack_recurrent
     from fastrnn.operators.recurrent import Recurrent
@@ -25,17 +30,25 @@ def _operator(planner: Any, kind: str, params: Any, directions: int, layers: int
         cells = []
         for i in range(layers * directions):
             own = arrays[i * each : (i + 1) * each]
-            biases = own[2:4] if has_biases else (None, None)
+            b_ih, b_hh = own[2:4] if has_biases else (None, None)
             projection = own[-1] if each in (3, 5) else None
-            cells.append(pack_recurrent(picked.table, kind, own[0], own[1], *biases, projection))
+            cells.append(pack_recurrent(picked.table, kind, own[0], own[1], b_ih, b_hh, projection))
         packed[key] = Recurrent(cells, directions, picked.threads), params
     return packed[key][0]
 
 
 def _layer(
-    planner: Any, kind: str, x: Any, hx: Any, params: Any, has_biases: bool, layers: int, bidirectional: bool,
-    batch_first: bool, lengths: Any = None,
-) -> Any:  # fmt: skip
+    planner: Planner,
+    kind: str,
+    x: Any,
+    hx: Any,
+    params: Any,
+    has_biases: bool,
+    layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+    lengths: Any = None,
+) -> Any:
     from fastrnn.program.recurrent_step import RecurrentStep
 
     states = [planner.view(state) for state in (hx if isinstance(hx, tuple) else (hx,))]
@@ -81,18 +94,29 @@ def _layer(
 
 @lowers("lstm", "gru", "rnn_tanh", "rnn_relu")
 def layer(
-    planner: Any, input: Any, hx: Any, params: Any, has_biases: bool, num_layers: int, dropout: float = 0.0,
-    train: bool = False, bidirectional: bool = False, batch_first: bool = False, lengths: Any = None,
-) -> Any:  # fmt: skip
-    kind = planner.node.operator
+    planner: Planner,
+    input: Any,
+    hx: Any,
+    params: Any,
+    has_biases: bool,
+    num_layers: int,
+    dropout: float = 0.0,
+    train: bool = False,
+    bidirectional: bool = False,
+    batch_first: bool = False,
+    lengths: Any = None,
+) -> Any:
+    kind = planner.operator
     return _layer(
         planner, kind, input, hx, params, has_biases, num_layers, bidirectional, batch_first, lengths
     )
 
 
 @lowers("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
-def cell(planner: Any, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None) -> Any:
-    kind = planner.node.operator.removesuffix("_cell")
+def cell(
+    planner: Planner, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None
+) -> Any:
+    kind = planner.operator.removesuffix("_cell")
     params = (w_ih, w_hh) if b_ih is None else (w_ih, w_hh, b_ih, b_hh)
     x = planner.view(input)
     states = tuple(planner.view(state) for state in (hx if isinstance(hx, tuple) else (hx,)))
@@ -109,7 +133,7 @@ def cell(planner: Any, input: Any, hx: Any, w_ih: Any, w_hh: Any, b_ih: Any = No
 
 @lowers("pad_steps")
 def pad_steps(
-    planner: Any, self: Any, lengths: Any, batch_first: bool, padding_value: float, total_length: int
+    planner: Planner, self: Any, lengths: Any, batch_first: bool, padding_value: float, total_length: int
 ) -> Any:
     """Steps after a row's last one as padding, and as many steps as the total."""
     from fastrnn.program.fusion import chain

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, to_type
 from fastrnn.program.views import View
+
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
 
 MOST_AXES = 6
 
@@ -22,7 +25,13 @@ def _axes(dim: Any, ndim: int) -> list[int]:
 
 
 def reduce(
-    planner: Any, name: str, value: Any, axes: Sequence[int], keepdim: bool, dtype: str, correction: float = 1
+    planner: Planner,
+    name: str,
+    value: Any,
+    axes: Sequence[int],
+    keepdim: bool,
+    dtype: str,
+    correction: float = 1,
 ) -> Any:
     """The reduction of a value over axes, in a type."""
     from fastrnn.program.steps import ReduceStep
@@ -70,7 +79,7 @@ def _sum_type(dtype: str, given: Any) -> str:
 
 
 @lowers("sum")
-def sum_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+def sum_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     wanted = _sum_type(self.dtype, dtype)
     if wanted != self.dtype and wanted not in ("int64",):
         self = to_type(planner, self, wanted)
@@ -80,40 +89,40 @@ def sum_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype:
 
 
 @lowers("mean")
-def mean(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+def mean(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if dtype not in (None, self.dtype) or self.dtype in WHOLE:
         return NotImplemented
     return reduce(planner, "mean", self, _axes(dim, self.ndim), keepdim, self.dtype)
 
 
 @lowers("prod")
-def prod(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
+def prod(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if dtype is not None:
         return NotImplemented
     return reduce(planner, "prod", self, _axes(dim, self.ndim), keepdim, _sum_type(self.dtype, None))
 
 
 @lowers("amax")
-def amax(planner: Any, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
+def amax(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
     return reduce(planner, "max", self, _axes(dim, self.ndim), keepdim, self.dtype)
 
 
 @lowers("amin")
-def amin(planner: Any, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
+def amin(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
     return reduce(planner, "min", self, _axes(dim, self.ndim), keepdim, self.dtype)
 
 
 @lowers("max")
-def max_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
+def max_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
     return _extreme(planner, "max", self, dim, keepdim, other)
 
 
 @lowers("min")
-def min_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
+def min_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
     return _extreme(planner, "min", self, dim, keepdim, other)
 
 
-def _extreme(planner: Any, name: str, self: Any, dim: Any, keepdim: bool, other: Any) -> Any:
+def _extreme(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool, other: Any) -> Any:
     if other is not None:
         from fastrnn.program.lowering.elementwise import same_type
 
@@ -128,32 +137,32 @@ def _extreme(planner: Any, name: str, self: Any, dim: Any, keepdim: bool, other:
 
 
 @lowers("argmax")
-def argmax(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def argmax(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return _arg(planner, "argmax", self, dim, keepdim)
 
 
 @lowers("argmin")
-def argmin(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def argmin(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return _arg(planner, "argmin", self, dim, keepdim)
 
 
-def _arg(planner: Any, name: str, self: Any, dim: Any, keepdim: bool) -> Any:
+def _arg(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool) -> Any:
     return reduce(planner, name, self, _axes(dim, self.ndim), keepdim, "int64")
 
 
 @lowers("any")
-def any_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def any_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return reduce(planner, "any", self, _axes(dim, self.ndim), keepdim, "bool")
 
 
 @lowers("all")
-def all_(planner: Any, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+def all_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
     return reduce(planner, "all", self, _axes(dim, self.ndim), keepdim, "bool")
 
 
 @lowers("var")
 def var(
-    planner: Any,
+    planner: Planner,
     self: Any,
     dim: Any = None,
     unbiased: Any = None,
@@ -170,7 +179,7 @@ def var(
 
 @lowers("std")
 def std(
-    planner: Any,
+    planner: Planner,
     self: Any,
     dim: Any = None,
     unbiased: Any = None,
@@ -183,7 +192,7 @@ def std(
 
 @lowers("linalg_vector_norm")
 def vector_norm(
-    planner: Any, self: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+    planner: Planner, self: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Any:
     if dtype is not None or self.dtype in WHOLE:
         return NotImplemented
@@ -201,6 +210,6 @@ def vector_norm(
 
 @lowers("norm", "frobenius_norm")
 def norm(
-    planner: Any, self: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
+    planner: Planner, self: Any, p: Any = 2, dim: Any = None, keepdim: bool = False, dtype: Any = None
 ) -> Any:
     return vector_norm(planner, self, 2 if p is None else p, dim, keepdim, dtype)

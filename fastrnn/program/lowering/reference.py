@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,8 +11,11 @@ from fastrnn.errors import message
 from fastrnn.program.fusion import Chain
 from fastrnn.program.views import StepNumber, View
 
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
 
-def fallback(planner: Any, operator: str, arguments: Mapping[str, Any]) -> Any:
+
+def fallback(planner: Planner, operator: str, arguments: Mapping[str, Any]) -> Any:
     """The results of an operator that no lowering takes."""
     function = planner.tools.references.get(operator)
     if function is None:
@@ -85,14 +88,13 @@ class _At:
         self.index = index
 
 
-def _with_views(planner: Any, value: Any, views: list[View]) -> Any:
+def _with_views(planner: Planner, value: Any, views: list[View]) -> Any:
     if isinstance(value, (View, Chain)):
         views.append(planner.view(value))
         return _At(len(views) - 1)
     if isinstance(value, StepNumber):
-        node = planner.node
         raise planner.error(
-            "arguments that are the same in all steps of a loop", f"{node.operator} with another one"
+            "arguments that are the same in all steps of a loop", f"{planner.operator} with another one"
         )
     if type(value) is tuple:
         return tuple(_with_views(planner, part, views) for part in value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,11 +13,14 @@ from fastrnn.program.lowering.elementwise import real, same_type, to_type
 from fastrnn.program.lowering.reductions import reduce
 from fastrnn.program.views import View
 
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
+
 FLOATS = ("float32", "float64")
 
 
 def row_function(
-    planner: Any, name: str, value: Any, axes: int, weight: Any = None, bias: Any = None, eps: float = 0
+    planner: Planner, name: str, value: Any, axes: int, weight: Any = None, bias: Any = None, eps: float = 0
 ) -> Any:
     """A function of the last axes, taken together as rows, or NotImplemented."""
     from fastrnn.program.steps import RowFunctionStep
@@ -39,7 +42,7 @@ def row_function(
     return target.permute([*back, *range(view.ndim - axes, view.ndim)])
 
 
-def _along_last(planner: Any, name: str, value: Any, dim: int) -> Any:
+def _along_last(planner: Planner, name: str, value: Any, dim: int) -> Any:
     axis = dim % max(value.ndim, 1)
     if value.ndim == 0:
         return NotImplemented
@@ -53,16 +56,16 @@ def _along_last(planner: Any, name: str, value: Any, dim: int) -> Any:
 
 
 @lowers("softmax", "_softmax")
-def softmax(planner: Any, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
+def softmax(planner: Planner, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
     return _softmax(planner, "softmax", self, dim, dtype)
 
 
 @lowers("log_softmax", "_log_softmax")
-def log_softmax(planner: Any, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
+def log_softmax(planner: Planner, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
     return _softmax(planner, "log_softmax", self, dim, dtype)
 
 
-def _softmax(planner: Any, name: str, self: Any, dim: int, dtype: Any) -> Any:
+def _softmax(planner: Planner, name: str, self: Any, dim: int, dtype: Any) -> Any:
     if dtype is not None:
         self = to_type(planner, self, dtype)
     return NotImplemented if self is NotImplemented else _along_last(planner, name, self, dim)
@@ -70,9 +73,14 @@ def _softmax(planner: Any, name: str, self: Any, dim: int, dtype: Any) -> Any:
 
 @lowers("layer_norm")
 def layer_norm(
-    planner: Any, input: Any, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5,
+    planner: Planner,
+    input: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
     cudnn_enable: bool = True,
-) -> Any:  # fmt: skip
+) -> Any:
     given = [array for array in (weight, bias) if array is not None]
     if not all(
         isinstance(array, View) and array.is_constant and array.dtype == input.dtype for array in given
@@ -86,16 +94,24 @@ def layer_norm(
 
 @lowers("native_layer_norm")
 def native_layer_norm(
-    planner: Any, input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float
+    planner: Planner, input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float
 ) -> Any:
     return NotImplemented
 
 
 @lowers("batch_norm")
 def batch_norm(
-    planner: Any, input: Any, weight: Any = None, bias: Any = None, running_mean: Any = None, running_var: Any = None,
-    training: bool = False, momentum: float = 0.1, eps: float = 1e-5, cudnn_enabled: bool = True,
-) -> Any:  # fmt: skip
+    planner: Planner,
+    input: Any,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
     given = [array for array in (weight, bias, running_mean, running_var) if array is not None]
     if training or running_mean is None or running_var is None or input.dtype not in FLOATS:
         return NotImplemented
@@ -111,7 +127,7 @@ def batch_norm(
     return scaled(planner, input, scale, shift, 1)
 
 
-def scaled(planner: Any, value: Any, scale: Any, shift: Any, axis: int) -> Any:
+def scaled(planner: Planner, value: Any, scale: Any, shift: Any, axis: int) -> Any:
     """value * scale + shift, with a number of each along an axis."""
     shape = (-1, *[1] * (value.ndim - axis - 1))
     factor, summand = (planner.constant(array.astype(value.dtype).reshape(shape)) for array in (scale, shift))
@@ -121,9 +137,17 @@ def scaled(planner: Any, value: Any, scale: Any, shift: Any, axis: int) -> Any:
 
 @lowers("instance_norm")
 def instance_norm(
-    planner: Any, input: Any, weight: Any = None, bias: Any = None, running_mean: Any = None, running_var: Any = None,
-    use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, cudnn_enabled: bool = True,
-) -> Any:  # fmt: skip
+    planner: Planner,
+    input: Any,
+    weight: Any = None,
+    bias: Any = None,
+    running_mean: Any = None,
+    running_var: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Any:
     if not use_input_stats or input.dtype not in FLOATS:
         return NotImplemented
     return _normalised(planner, input, list(range(2, input.ndim)), weight, bias, eps)
@@ -131,9 +155,14 @@ def instance_norm(
 
 @lowers("group_norm")
 def group_norm(
-    planner: Any, input: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5,
+    planner: Planner,
+    input: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
     cudnn_enabled: bool = True,
-) -> Any:  # fmt: skip
+) -> Any:
     from fastrnn.program.lowering.shapes import reshaped
 
     if input.dtype not in FLOATS:
@@ -146,7 +175,7 @@ def group_norm(
     return _weighted(planner, reshaped(planner, result, shape), weight, bias)
 
 
-def _normalised(planner: Any, value: Any, axes: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
+def _normalised(planner: Planner, value: Any, axes: Sequence[int], weight: Any, bias: Any, eps: float) -> Any:
     view = planner.view(value)
     mean = reduce(planner, "mean", view, axes, True, view.dtype)
     variance = reduce(planner, "var", view, axes, True, view.dtype, 0.0)
@@ -157,7 +186,7 @@ def _normalised(planner: Any, value: Any, axes: Sequence[int], weight: Any, bias
     return _weighted(planner, same_type(planner, "mul", centred, factor), weight, bias)
 
 
-def _weighted(planner: Any, value: Any, weight: Any, bias: Any) -> Any:
+def _weighted(planner: Planner, value: Any, weight: Any, bias: Any) -> Any:
     for name, array in (("mul", weight), ("add", bias)):
         if array is not None:
             spread = planner.view(array).reshape((array.size, *[1] * (value.ndim - 2)))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.lowering import lowers
 from fastrnn.program.types import result_type
 from fastrnn.program.views import StepNumber, View
+
+if TYPE_CHECKING:
+    from fastrnn.program.planner import Planner
 
 LAST = 2**63 - 1
 
@@ -17,7 +20,7 @@ def _axis(dim: int, ndim: int) -> int:
     return dim % max(ndim, 1)
 
 
-def reshaped(planner: Any, value: Any, shape: Sequence[int]) -> View:
+def reshaped(planner: Planner, value: Any, shape: Sequence[int]) -> View:
     """A value in another shape, in which one size may be -1."""
     view = planner.view(value)
     shape = list(shape)
@@ -26,12 +29,13 @@ def reshaped(planner: Any, value: Any, shape: Sequence[int]) -> View:
         shape[shape.index(-1)] = view.size // known if known else 0
     if math.prod(shape) != view.size:
         raise planner.error(f"{view.size} elements, those of shape {view.shape}", f"shape {tuple(shape)}")
-    result = view.reshape(shape)
-    return planner.contiguous(view).reshape(shape) if result is None else result
+    result = view.reshape(shape) or planner.contiguous(view).reshape(shape)
+    assert result is not None
+    return result
 
 
 @lowers("view", "reshape", "_unsafe_view", "_reshape_alias")
-def reshape(planner: Any, self: Any, shape: Any = None, size: Any = None, **_: Any) -> Any:
+def reshape(planner: Planner, self: Any, shape: Any = None, size: Any = None, **_: Any) -> Any:
     size = shape if size is None else size
     if not isinstance(size, tuple) or any(isinstance(n, StepNumber) for n in size):
         return NotImplemented  # a view as another type
@@ -39,12 +43,12 @@ def reshape(planner: Any, self: Any, shape: Any = None, size: Any = None, **_: A
 
 
 @lowers("view_as", "reshape_as")
-def reshape_as(planner: Any, self: Any, other: Any) -> Any:
+def reshape_as(planner: Planner, self: Any, other: Any) -> Any:
     return reshaped(planner, self, other.shape)
 
 
 @lowers("flatten")
-def flatten(planner: Any, self: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+def flatten(planner: Planner, self: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     if self.ndim == 0:
         return reshaped(planner, self, (1,))
     start, end = _axis(start_dim, self.ndim), _axis(end_dim, self.ndim)
@@ -53,12 +57,12 @@ def flatten(planner: Any, self: Any, start_dim: int = 0, end_dim: int = -1) -> A
 
 
 @lowers("ravel")
-def ravel(planner: Any, self: Any) -> Any:
+def ravel(planner: Planner, self: Any) -> Any:
     return reshaped(planner, self, (self.size,))
 
 
 @lowers("unflatten")
-def unflatten(planner: Any, self: Any, dim: int, sizes: Any) -> Any:
+def unflatten(planner: Planner, self: Any, dim: int, sizes: Any) -> Any:
     axis = _axis(dim, self.ndim)
     sizes = list(sizes)
     if -1 in sizes:
@@ -68,13 +72,13 @@ def unflatten(planner: Any, self: Any, dim: int, sizes: Any) -> Any:
 
 
 @lowers("permute")
-def permute(planner: Any, self: Any, dims: Any) -> Any:
+def permute(planner: Planner, self: Any, dims: Any) -> Any:
     return planner.view(self).permute([_axis(dim, self.ndim) for dim in dims])
 
 
 @lowers("transpose", "swapaxes", "swapdims")
 def transpose(
-    planner: Any, self: Any, dim0: int = 0, dim1: int = 0, axis0: Any = None, axis1: Any = None
+    planner: Planner, self: Any, dim0: int = 0, dim1: int = 0, axis0: Any = None, axis1: Any = None
 ) -> Any:
     axes = list(range(self.ndim))
     first, second = (
@@ -87,9 +91,9 @@ def transpose(
 
 
 @lowers("t", "numpy_T", "mT")
-def turned(planner: Any, self: Any) -> Any:
+def turned(planner: Planner, self: Any) -> Any:
     axes = list(range(self.ndim))
-    if planner.node is not None and planner.node.operator == "mT":
+    if planner.operator == "mT":
         axes[-1], axes[-2] = axes[-2], axes[-1]
     else:
         axes.reverse()
@@ -97,7 +101,7 @@ def turned(planner: Any, self: Any) -> Any:
 
 
 @lowers("movedim", "moveaxis")
-def movedim(planner: Any, self: Any, source: Any, destination: Any) -> Any:
+def movedim(planner: Planner, self: Any, source: Any, destination: Any) -> Any:
     sources = [_axis(d, self.ndim) for d in (source if isinstance(source, tuple) else (source,))]
     targets = [
         _axis(d, self.ndim) for d in (destination if isinstance(destination, tuple) else (destination,))
@@ -110,10 +114,10 @@ def movedim(planner: Any, self: Any, source: Any, destination: Any) -> Any:
 
 
 @lowers("squeeze")
-def squeeze(planner: Any, self: Any, dim: Any = None) -> Any:
+def squeeze(planner: Planner, self: Any, dim: Any = None) -> Any:
     view = planner.view(self)
     if dim is None:
-        axes = range(view.ndim)
+        axes = list(range(view.ndim))
     else:
         axes = [_axis(d, view.ndim) for d in (dim if isinstance(dim, tuple) else (dim,))]
     kept = [axis for axis in range(view.ndim) if axis not in axes or view.shape[axis] != 1]
@@ -123,12 +127,12 @@ def squeeze(planner: Any, self: Any, dim: Any = None) -> Any:
 
 
 @lowers("unsqueeze")
-def unsqueeze(planner: Any, self: Any, dim: int) -> Any:
+def unsqueeze(planner: Planner, self: Any, dim: int) -> Any:
     return planner.view(self).unsqueeze(dim % (self.ndim + 1))
 
 
 @lowers("expand", "broadcast_to")
-def expand(planner: Any, self: Any, size: Any, implicit: bool = False) -> Any:
+def expand(planner: Planner, self: Any, size: Any, implicit: bool = False) -> Any:
     more = len(size) - self.ndim
     shape = [
         own if wanted == -1 else wanted for wanted, own in zip(size, (*[1] * more, *self.shape), strict=True)
@@ -137,12 +141,12 @@ def expand(planner: Any, self: Any, size: Any, implicit: bool = False) -> Any:
 
 
 @lowers("expand_as")
-def expand_as(planner: Any, self: Any, other: Any) -> Any:
+def expand_as(planner: Planner, self: Any, other: Any) -> Any:
     return planner.view(self).expand(other.shape)
 
 
 @lowers("select")
-def select(planner: Any, self: Any, dim: int, index: Any) -> Any:
+def select(planner: Planner, self: Any, dim: int, index: Any) -> Any:
     axis = _axis(dim, self.ndim)
     if isinstance(index, int) and not -self.shape[axis] <= index < self.shape[axis]:
         raise planner.error(f"an index of an axis of size {self.shape[axis]}", f"{index}")
@@ -150,7 +154,9 @@ def select(planner: Any, self: Any, dim: int, index: Any) -> Any:
 
 
 @lowers("slice")
-def slice_(planner: Any, self: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+def slice_(
+    planner: Planner, self: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+) -> Any:
     axis = _axis(dim, self.ndim)
     size = self.shape[axis]
     if isinstance(start, StepNumber) or isinstance(end, StepNumber):
@@ -169,7 +175,7 @@ def slice_(planner: Any, self: Any, dim: int = 0, start: Any = None, end: Any = 
 
 
 @lowers("narrow")
-def narrow(planner: Any, self: Any, dim: int, start: Any, length: Any) -> Any:
+def narrow(planner: Planner, self: Any, dim: int, start: Any, length: Any) -> Any:
     if not isinstance(start, (int, StepNumber)) or not isinstance(length, int):
         return NotImplemented
     axis = _axis(dim, self.ndim)
@@ -179,13 +185,13 @@ def narrow(planner: Any, self: Any, dim: int, start: Any, length: Any) -> Any:
 
 
 @lowers("chunk")
-def chunk(planner: Any, self: Any, chunks: int, dim: int = 0) -> Any:
+def chunk(planner: Planner, self: Any, chunks: int, dim: int = 0) -> Any:
     axis = _axis(dim, self.ndim)
     return split(planner, self, max(1, -(-self.shape[axis] // chunks)), dim)
 
 
 @lowers("split", "split_with_sizes")
-def split(planner: Any, self: Any, split_size: Any = None, dim: int = 0, split_sizes: Any = None) -> Any:
+def split(planner: Planner, self: Any, split_size: Any = None, dim: int = 0, split_sizes: Any = None) -> Any:
     view = planner.view(self)
     axis = _axis(dim, view.ndim)
     total = view.shape[axis]
@@ -200,14 +206,14 @@ def split(planner: Any, self: Any, split_size: Any = None, dim: int = 0, split_s
 
 
 @lowers("unbind")
-def unbind(planner: Any, self: Any, dim: int = 0) -> Any:
+def unbind(planner: Planner, self: Any, dim: int = 0) -> Any:
     view = planner.view(self)
     axis = _axis(dim, view.ndim)
     return [view.select(axis, index) for index in range(view.shape[axis])]
 
 
 @lowers("flip")
-def flip(planner: Any, self: Any, dims: Any) -> Any:
+def flip(planner: Planner, self: Any, dims: Any) -> Any:
     view = planner.view(self)
     for dim in dims:
         view = view.flip(_axis(dim, view.ndim))
@@ -215,7 +221,7 @@ def flip(planner: Any, self: Any, dims: Any) -> Any:
 
 
 @lowers("unfold")
-def unfold(planner: Any, self: Any, dimension: int, size: int, step: int) -> Any:
+def unfold(planner: Planner, self: Any, dimension: int, size: int, step: int) -> Any:
     view = planner.view(self)
     if view.ndim == 0:
         return NotImplemented
@@ -231,22 +237,22 @@ def unfold(planner: Any, self: Any, dimension: int, size: int, step: int) -> Any
 
 
 @lowers("diagonal")
-def diagonal(planner: Any, self: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+def diagonal(planner: Planner, self: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
     return NotImplemented
 
 
 @lowers("detach", "alias", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh", "positive")
-def same(planner: Any, self: Any = None, input: Any = None, p: float = 0.5, train: bool = False) -> Any:
+def same(planner: Planner, self: Any = None, input: Any = None, p: float = 0.5, train: bool = False) -> Any:
     return NotImplemented if train else self if input is None else input
 
 
 @lowers("contiguous", "clone")
-def contiguous(planner: Any, self: Any, memory_format: Any = None) -> Any:
+def contiguous(planner: Planner, self: Any, memory_format: Any = None) -> Any:
     return self  # no operator can tell where elements lie
 
 
 @lowers("resolve_conj", "resolve_neg")
-def resolved(planner: Any, self: Any) -> Any:
+def resolved(planner: Planner, self: Any) -> Any:
     return self
 
 
@@ -254,7 +260,7 @@ def resolved(planner: Any, self: Any) -> Any:
 
 
 @lowers("cat", "concat", "concatenate")
-def cat(planner: Any, tensors: Any, dim: int = 0) -> Any:
+def cat(planner: Planner, tensors: Any, dim: int = 0) -> Any:
     views = [planner.view(tensor) for tensor in tensors]
     views = [view for view in views if view.shape != (0,)] or views[:1]
     dtype = result_type(views)
@@ -277,7 +283,7 @@ def cat(planner: Any, tensors: Any, dim: int = 0) -> Any:
 
 
 @lowers("stack")
-def stack(planner: Any, tensors: Any, dim: int = 0) -> Any:
+def stack(planner: Planner, tensors: Any, dim: int = 0) -> Any:
     views = [planner.view(tensor) for tensor in tensors]
     axis = dim % (views[0].ndim + 1)
     if any(view.shape != views[0].shape for view in views):
@@ -292,7 +298,7 @@ def _layout(views: Sequence[View]) -> list[int]:
 
 
 @lowers("constant_pad_nd", "pad")
-def constant_pad(planner: Any, self: Any, pad: Any, mode: str = "constant", value: Any = 0) -> Any:
+def constant_pad(planner: Planner, self: Any, pad: Any, mode: str = "constant", value: Any = 0) -> Any:
     if mode != "constant":
         return padded_otherwise(planner, self, pad, mode)
     view = planner.view(self)
@@ -323,7 +329,7 @@ def constant_pad(planner: Any, self: Any, pad: Any, mode: str = "constant", valu
     return target
 
 
-def fill(planner: Any, target: View, value: Any) -> None:
+def fill(planner: Planner, target: View, value: Any) -> None:
     """Set all elements of a view."""
     source = planner.constant(_scalar(value, target.dtype)).expand(target.shape)
     planner.copy(source, target)
@@ -335,7 +341,7 @@ def _scalar(value: Any, dtype: str) -> Any:
     return np.asarray(value).astype(dtype)
 
 
-def padded_otherwise(planner: Any, self: Any, pad: Any, mode: str) -> Any:
+def padded_otherwise(planner: Planner, self: Any, pad: Any, mode: str) -> Any:
     """Reflection, replication and circular padding: parts of the array beside it."""
     view = planner.view(self)
     for i in range(len(pad) // 2):
@@ -371,28 +377,28 @@ def _repeated(view: View, axis: int, count: int) -> View:
 
 
 @lowers("reflection_pad1d", "reflection_pad2d")
-def reflection_pad(planner: Any, self: Any, padding: Any) -> Any:
+def reflection_pad(planner: Planner, self: Any, padding: Any) -> Any:
     return padded_otherwise(planner, self, padding, "reflect")
 
 
 @lowers("replication_pad1d", "replication_pad2d")
-def replication_pad(planner: Any, self: Any, padding: Any) -> Any:
+def replication_pad(planner: Planner, self: Any, padding: Any) -> Any:
     return padded_otherwise(planner, self, padding, "replicate")
 
 
 @lowers("slice_scatter")
 def slice_scatter(
-    planner: Any, self: Any, src: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
+    planner: Planner, self: Any, src: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Any:
     return _scattered(planner, self, src, lambda view: slice_(planner, view, dim, start, end, step))
 
 
 @lowers("select_scatter")
-def select_scatter(planner: Any, self: Any, src: Any, dim: int, index: Any) -> Any:
+def select_scatter(planner: Planner, self: Any, src: Any, dim: int, index: Any) -> Any:
     return _scattered(planner, self, src, lambda view: select(planner, view, dim, index))
 
 
-def _scattered(planner: Any, self: Any, src: Any, place: Any) -> Any:
+def _scattered(planner: Planner, self: Any, src: Any, place: Any) -> Any:
     view = planner.view(self)
     target = planner.new(view.dtype, view.shape, _layout([view]))
     part = place(target)
@@ -404,7 +410,7 @@ def _scattered(planner: Any, self: Any, src: Any, place: Any) -> Any:
 
 
 @lowers("copy")
-def copy(planner: Any, self: Any, src: Any, non_blocking: bool = False) -> Any:
+def copy(planner: Planner, self: Any, src: Any, non_blocking: bool = False) -> Any:
     from fastrnn.program.lowering.elementwise import to_type
 
     view = planner.view(src)
@@ -413,7 +419,7 @@ def copy(planner: Any, self: Any, src: Any, non_blocking: bool = False) -> Any:
 
 
 @lowers("repeat")
-def repeat(planner: Any, self: Any, repeats: Any) -> Any:
+def repeat(planner: Planner, self: Any, repeats: Any) -> Any:
     view = planner.view(self)
     more = len(repeats) - view.ndim
     for _ in range(more):
@@ -428,13 +434,13 @@ def repeat(planner: Any, self: Any, repeats: Any) -> Any:
 
 
 @lowers("tile")
-def tile(planner: Any, self: Any, dims: Any) -> Any:
+def tile(planner: Planner, self: Any, dims: Any) -> Any:
     return repeat(planner, self, (*[1] * (self.ndim - len(dims)), *dims))
 
 
 @lowers("repeat_interleave")
 def repeat_interleave(
-    planner: Any, self: Any = None, repeats: Any = None, dim: Any = None, output_size: Any = None
+    planner: Planner, self: Any = None, repeats: Any = None, dim: Any = None, output_size: Any = None
 ) -> Any:
     if not isinstance(repeats, int) or self is None or dim is None:
         return NotImplemented
@@ -450,7 +456,7 @@ def repeat_interleave(
 
 
 @lowers("roll")
-def roll(planner: Any, self: Any, shifts: Any, dims: Any = ()) -> Any:
+def roll(planner: Planner, self: Any, shifts: Any, dims: Any = ()) -> Any:
     dims = dims if isinstance(dims, tuple) else (dims,)
     shifts = shifts if isinstance(shifts, tuple) else (shifts,)
     if not dims:
