@@ -28,30 +28,42 @@ static const void *apart(const void *part, ptrdiff_t bytes)
     return part == NULL ? NULL : memcpy(malloc(bytes), part, bytes);
 }
 
-/* A cell whose weights and biases each have a piece of their own. */
-static frnn_cell pack_apart(const frnn_backend *table, frnn_kind kind, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P)
+static frnn_matrix pack_matrix(const frnn_products *products, ptrdiff_t units, ptrdiff_t gates, ptrdiff_t columns)
 {
-    const frnn_arithmetic arithmetic = table->arithmetic;
+    frnn_matrix matrix = {.products = products, .rows = gates * units, .columns = columns, .gates = gates};
+    const frnn_arithmetic arithmetic = products->backend->arithmetic;
+    void *rows = numbers(arithmetic, gates * units * columns);
+    const frnn_source source = {rows, arithmetic == FRNN_F32 ? FRNN_STORED_F32 : FRNN_STORED_F64, NULL};
+    const size_t size = products->pack(&matrix, &source, NULL);
+    void *memory = aligned_alloc(FRNN_LINE, size);
+    if (products->pack(&matrix, &source, memory) != size || matrix.data != memory)
+        abort();
+    matrix.data = apart(memory, frnn_panels(units) * FRNN_PANEL * gates * columns * frnn_format_bytes(products->format));
+    free(rows), free(memory);
+    return matrix;
+}
+
+/* A cell whose weights and biases each have a piece of their own. */
+static frnn_cell pack_apart(const frnn_products *products, frnn_kind kind, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P)
+{
+    const frnn_arithmetic arithmetic = products->backend->arithmetic;
     const ptrdiff_t gates = FRNN_GATES_OF(kind), units = frnn_panels(H) * FRNN_PANEL;
-    const ptrdiff_t item = frnn_arithmetic_bytes(arithmetic), weight = frnn_format_bytes(table->format);
-    const frnn_weights weights = {
-        numbers(arithmetic, gates * H * I), kind == FRNN_DENSE ? NULL : numbers(arithmetic, gates * H * P),
-        P == H ? NULL : numbers(arithmetic, P * H), numbers(arithmetic, gates * H),
-        kind == FRNN_GRU ? numbers(arithmetic, H) : NULL,
-    };
+    const ptrdiff_t item = frnn_arithmetic_bytes(arithmetic);
     frnn_cell cell = {.kind = kind, .arithmetic = arithmetic, .input_size = I, .hidden_size = H, .output_size = P,
                       .gates = gates};
-    const size_t size = table->pack(&cell, &weights, NULL);
+    void *bias = numbers(arithmetic, gates * H), *bias_hn = kind == FRNN_GRU ? numbers(arithmetic, H) : NULL;
+    const size_t size = products->backend->pack_biases(&cell, bias, bias_hn, NULL);
     void *memory = aligned_alloc(FRNN_LINE, size);
-    if (table->pack(&cell, &weights, memory) != size)
+    if (products->backend->pack_biases(&cell, bias, bias_hn, memory) != size)
         abort();
-    cell.w_ih.data = apart(cell.w_ih.data, units * gates * I * weight);
-    cell.w_hh.data = apart(cell.w_hh.data, units * gates * P * weight);
-    cell.w_hr.data = apart(cell.w_hr.data, frnn_panels(P) * FRNN_PANEL * H * weight);
     cell.bias = apart(cell.bias, units * gates * item);
     cell.bias_hn = apart(cell.bias_hn, units * item);
-    free((void *)weights.w_ih), free((void *)weights.w_hh), free((void *)weights.w_hr);
-    free((void *)weights.bias), free((void *)weights.bias_hn), free(memory);
+    free(bias), free(bias_hn), free(memory);
+    cell.w_ih = pack_matrix(products, H, gates, I);
+    if (kind != FRNN_DENSE)
+        cell.w_hh = pack_matrix(products, H, gates, P);
+    if (P != H)
+        cell.w_hr = pack_matrix(products, P, 1, H);
     return cell;
 }
 
@@ -68,11 +80,11 @@ static ptrdiff_t distance(ptrdiff_t columns, int is_crowd)
 }
 
 /* One step, with its inputs or after its projection, of all parts or of the last. */
-static void make_step(const frnn_backend *table, const frnn_cell *cell, ptrdiff_t n, int is_crowd, int is_projected,
+static void make_step(const frnn_products *products, const frnn_cell *cell, ptrdiff_t n, int is_crowd, int is_projected,
                       int is_part)
 {
     const ptrdiff_t ldx = distance(cell->input_size, is_crowd), ldh = distance(cell->output_size, is_crowd);
-    const ptrdiff_t units = table->part_units(cell), last = (cell->hidden_size + units - 1) / units;
+    const ptrdiff_t units = products->backend->part_units(cell), last = (cell->hidden_size + units - 1) / units;
     const ptrdiff_t first = is_part && cell->w_hr.data == NULL ? last - 1 : 0;
     void *x = numbers(cell->arithmetic, (n - 1) * ldx + cell->input_size);
     void *h_prev = numbers(cell->arithmetic, (n - 1) * ldh + cell->output_size);
@@ -82,36 +94,36 @@ static void make_step(const frnn_backend *table, const frnn_cell *cell, ptrdiff_
     ptrdiff_t *order = malloc(n * sizeof *order);
     for (ptrdiff_t m = 0; m < n; m++)
         order[m] = n - 1 - m;
-    void *gates = numbers(cell->arithmetic, n * table->gate_width(cell));
-    void *project_scratch = malloc(table->project_bytes(cell, n)), *scratch = malloc(table->step_bytes(cell, n));
+    void *gates = numbers(cell->arithmetic, n * products->backend->gate_width(cell));
+    void *project_scratch = malloc(products->project_bytes(cell, n)), *scratch = malloc(products->step_bytes(cell, n));
     if (is_projected)
-        table->project(cell, first, last, n, x, ldx, gates, project_scratch);
+        products->project(cell, first, last, n, x, ldx, gates, project_scratch);
     const frnn_step step = {n, is_projected ? NULL : x, ldx, gates, n, 0, h_prev, ldh, h_next, ldh, c, ldc,
                             is_crowd ? order : NULL, scratch, first, last, (int)(n % 2)};
-    table->step(cell, &step);
+    products->step(cell, &step);
     cases++;
     free(x), free(h_prev), free(h_next), free(c), free(order), free(gates);
     free(project_scratch), free(scratch);
 }
 
-static void make_steps(const frnn_backend *table, frnn_kind kind, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P)
+static void make_steps(const frnn_products *products, frnn_kind kind, ptrdiff_t I, ptrdiff_t H, ptrdiff_t P)
 {
-    const frnn_cell cell = pack_apart(table, kind, I, H, P);
+    const frnn_cell cell = pack_apart(products, kind, I, H, P);
     for (ptrdiff_t n = 2; n < 20; n++)
-        if (table->project_bytes(&cell, n) < table->project_bytes(&cell, n - 1)
-            || table->step_bytes(&cell, n) < table->step_bytes(&cell, n - 1))
+        if (products->project_bytes(&cell, n) < products->project_bytes(&cell, n - 1)
+            || products->step_bytes(&cell, n) < products->step_bytes(&cell, n - 1))
             abort(); /* the drivers make steps of fewer rows in the same scratch */
     for EACH (i, ROWS)
         for (int variant = 0; variant < 8; variant++)
-            make_step(table, &cell, ROWS[i], variant % 2, variant / 2 % 2, variant / 4);
+            make_step(products, &cell, ROWS[i], variant % 2, variant / 2 % 2, variant / 4);
     free_cell(&cell);
 }
 
-static void project_alone(const frnn_backend *table, ptrdiff_t I, ptrdiff_t H, ptrdiff_t n)
+static void project_alone(const frnn_products *products, ptrdiff_t I, ptrdiff_t H, ptrdiff_t n)
 {
-    const frnn_cell cell = pack_apart(table, FRNN_DENSE, I, H, H);
-    void *x = numbers(table->arithmetic, n * I), *out = numbers(table->arithmetic, n * H);
-    table->dense(&cell, n, x, I, out, H);
+    const frnn_cell cell = pack_apart(products, FRNN_DENSE, I, H, H);
+    void *x = numbers(cell.arithmetic, n * I), *out = numbers(cell.arithmetic, n * H);
+    products->dense(&cell.w_ih, n, x, I, cell.bias, out, H);
     cases++;
     free_cell(&cell), free(x), free(out);
 }
@@ -135,23 +147,23 @@ int main(int count, char **names)
         isa++;
     if (isa->name == NULL || !isa->is_there())
         return 2;
-    for (const frnn_backend *const *next = isa->tables; *next != NULL; next++) {
-        const frnn_backend *table = *next;
+    for (const frnn_products *const *next = isa->products; *next != NULL; next++) {
+        const frnn_products *products = *next;
         for EACH (i, SIZES)
             for EACH (j, SIZES) {
                 const ptrdiff_t I = SIZES[i], H = SIZES[j];
                 for (int kind = FRNN_RNN_TANH; kind <= FRNN_LSTM; kind++)
-                    make_steps(table, (frnn_kind)kind, I, H, H);
+                    make_steps(products, (frnn_kind)kind, I, H, H);
                 if (H > 1)
-                    make_steps(table, FRNN_LSTM, I, H, H / 2);
+                    make_steps(products, FRNN_LSTM, I, H, H / 2);
                 for EACH (m, ROWS)
-                    project_alone(table, I, H, ROWS[m]);
+                    project_alone(products, I, H, ROWS[m]);
             }
-        make_steps(table, FRNN_LSTM, 17, 272, 272); /* far: more than the second-level cache */
+        make_steps(products, FRNN_LSTM, 17, 272, 272); /* far: more than the second-level cache */
         for EACH (i, SIZES)
             for EACH (m, ROWS)
                 for (int kind = FRNN_RELU; kind <= FRNN_LAYER_NORM; kind++)
-                    make_rows(table, (frnn_row_kind)kind, SIZES[i], ROWS[m]);
+                    make_rows(products->backend, (frnn_row_kind)kind, SIZES[i], ROWS[m]);
     }
     printf("%ld cases\n", cases);
     return 0;

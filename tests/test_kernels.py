@@ -37,19 +37,17 @@ def isa(request, monkeypatch):
     return request.param
 
 
-def blas_tables():
+def blas_products():
     """Imported late, as the package does: it brings SciPy's BLAS."""
-    from fastrnn.engine.blas.kernels import TABLES
+    from fastrnn.engine.blas.kernels import PRODUCTS
 
-    return TABLES
+    return PRODUCTS
 
 
 def activate(isa, name, x, y=None):
     """An activation of an instruction set, into memory that was full of NaN."""
     y = np.full_like(x, np.nan) if y is None else y
-    RowFunction(name.title(), x.dtype.name, simd.TABLES[isa][x.dtype.name, x.dtype.name]).apply(
-        x[None], y[None]
-    )
+    RowFunction(name, x.dtype.name, simd.TABLES[isa][x.dtype.name]).apply(x[None], y[None])
     return y
 
 
@@ -191,7 +189,8 @@ def test_every_weight_has_its_place_in_a_bundle(rng, isa, kind, input_size, hidd
     w_hh = None if kind == "dense" else numbers(gates * hidden_size, outputs)
     w_hr = None if outputs == hidden_size else numbers(outputs, hidden_size)
     bias_hn = numbers(hidden_size) if kind == "gru" else None
-    cell = packing.PackedCell(simd.TABLES[isa][dtype, dtype], kind, w_ih, w_hh, w_hr, bias, bias_hn)
+    products = (simd.PRODUCTS[isa][dtype, dtype],) * 3
+    cell = packing.PackedCell(products, kind, w_ih, w_hh, w_hr, bias, bias_hn)
     memory, place = cell.memory, 0
     assert not memory.flags.writeable
     for array, gates_of, panels in (
@@ -212,16 +211,18 @@ def test_every_weight_has_its_place_in_a_bundle(rng, isa, kind, input_size, hidd
 
 def test_blas_takes_rows_where_they_lie(rng):
     weight = rng.standard_normal((70, 41)).astype(np.float32)
-    table = blas_tables()["float32", "float32"]
+    products = blas_products()["float32", "float32"]
     count = sys.getrefcount(weight)
-    cell = packing.pack_dense(table, weight, None)
+    cell = packing.pack_dense(products, weight, None)
     assert cell.memory is None and sys.getrefcount(weight) == count + 1
 
 
 def test_tables_say_what_they_are():
-    """Those of both backends, by (arithmetic, storage)."""
-    for tables in (*simd.TABLES.values(), blas_tables()):
-        assert set(tables) == {("float32", "float32"), ("float64", "float64")}
+    """By arithmetic; and the products of both backends, by (arithmetic, storage)."""
+    for tables in simd.TABLES.values():
+        assert set(tables) == {"float32", "float64"}
+    for products in (*simd.PRODUCTS.values(), blas_products()):
+        assert set(products) == {("float32", "float32"), ("float64", "float64")}
 
 
 # ---------------------------------------------------------------- against the other backend

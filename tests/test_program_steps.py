@@ -32,8 +32,8 @@ def kernels_of(isa, dtype):
     return array_tables.ARRAY_TABLES[isa][dtype]
 
 
-def backend_of(isa, dtype):
-    return tables.TABLES[isa][dtype, dtype]
+def products_of(isa, dtype):
+    return tables.PRODUCTS[isa][dtype, dtype]
 
 
 class Guarded:
@@ -62,7 +62,7 @@ def close(got, wanted, dtype):
 def test_dense_rows_may_overlap(rng, isa, dtype):
     x = rng.standard_normal((3, 50)).astype(dtype)
     weight, bias = rng.standard_normal((7, 12)), rng.standard_normal(7)
-    packed = pack_dense(backend_of(isa, dtype), weight, bias)
+    packed = pack_dense(products_of(isa, dtype), weight, bias)
     out = Guarded((3, 10, 7), dtype)
     step = products.DenseStep(packed, 10, 4, 7, 3, x.strides[0], out.array.strides[0])
     step.run(x, out.array)
@@ -181,7 +181,7 @@ def test_convolutions_are_torchs(rng, isa, dtype, case):
             groups,
         ).numpy()
         weights = products.ConvolutionWeights(
-            backend_of(isa, dtype), weight, bias, groups, stride, dilation, padding
+            products_of(isa, dtype), weight, bias, groups, stride, dilation, padding
         )
         got = convolve(isa, dtype, channels_last(x), weights, wanted.shape[2:])
         close(got, channels_last(wanted), dtype)
@@ -219,7 +219,7 @@ def test_transposed_convolutions_are_torchs(rng, isa, dtype, case):
             dilation,
         ).numpy()
         weights = products.ConvolutionWeights(
-            backend_of(isa, dtype), weight, bias, groups, stride, dilation, padding, is_transposed=True
+            products_of(isa, dtype), weight, bias, groups, stride, dilation, padding, is_transposed=True
         )
         got = convolve(isa, dtype, channels_last(x), weights, wanted.shape[2:])
         close(got, channels_last(wanted), dtype)
@@ -229,7 +229,7 @@ def test_a_convolution_takes_arrays_that_lie_apart(rng, isa, dtype):
     """Channels that are a part of wider rows."""
     x = rng.standard_normal((2, 20, 9)).astype(dtype)
     weight = rng.standard_normal((4, 3, 5)).astype(dtype)
-    weights = products.ConvolutionWeights(backend_of(isa, dtype), weight, None, padding=(2,))
+    weights = products.ConvolutionWeights(products_of(isa, dtype), weight, None, padding=(2,))
     part = x[:, ::2, 3:6]
     np.testing.assert_array_equal(
         convolve(isa, dtype, part, weights, (10,)), convolve(isa, dtype, part.copy(), weights, (10,))
@@ -240,8 +240,8 @@ def test_bits_of_a_convolution_do_not_depend_on_how_rows_lie(rng, isa, dtype):
     """Rows as they lie, and rows brought together for the padding: the same sums."""
     x = rng.standard_normal((1, 40, 4)).astype(dtype)
     weight = rng.standard_normal((6, 4, 3)).astype(dtype)
-    plain = products.ConvolutionWeights(backend_of(isa, dtype), weight, None)
-    padded = products.ConvolutionWeights(backend_of(isa, dtype), weight, None, padding=(2,))
+    plain = products.ConvolutionWeights(products_of(isa, dtype), weight, None)
+    padded = products.ConvolutionWeights(products_of(isa, dtype), weight, None, padding=(2,))
     whole = convolve(isa, dtype, x, padded, (40,))
     np.testing.assert_array_equal(whole[:, 2:], convolve(isa, dtype, x, plain, (38,)))
     zeros = np.concatenate([np.zeros((1, 2, 4), dtype), x], 1)
@@ -373,7 +373,7 @@ def test_functions_of_rows(rng, isa, dtype):
         ("layer_norm", normal * weight + bias, (weight, bias)),
     ):
         out = Guarded(x.shape, dtype)
-        step = steps.RowFunctionStep(backend_of(isa, dtype), name, 5, 37, *arguments)
+        step = steps.RowFunctionStep(tables.TABLES[isa][dtype], name, 5, 37, *arguments)
         step.run(x, out.array)
         close(out.check(), wanted, dtype)
 

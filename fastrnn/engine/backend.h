@@ -2,24 +2,32 @@
  *
  * A driver knows time, layers, directions and lengths. A backend knows how weights lie in memory, how they are
  * multiplied and what gates compute. Between the two stand the weights of a cell (frnn_cell), which never change,
- * and a table of functions (frnn_backend). A table serves one instruction set, one arithmetic and one format of
- * weights; Python picks it once for each layer (backends.py).
+ * and two tables of functions:
+ *
+ *   frnn_backend    what an instruction set has for an arithmetic, however weights are stored: functions of rows, how
+ *                   gates lie, what a thread does before and after its work
+ *   frnn_products   what is added for one storage of weights: packing, projections, steps, and how fast they are
+ *
+ * Each matrix of a cell has products of its own, which packed it. Python picks them for each layer (backends.py).
  *
  * Shape letters are those of spec.py: T time, B batch, I input, H hidden, P columns of h (the projection's size,
  * else H), G gates. K is the number of columns of a matrix: the length of its sums.
  *
  * To add a storage of weights:
- *   1. a member of frnn_storage, with its size in frnn_format_bytes and its name in frnn_storage_name;
- *   2. a block in simd/isa.inc.h, which says how a vector of weights is read (`w_load`) and written (`w_store`).
- *      Where the weights lie or are summed in another way, a file beside products.inc.h that gives cells.inc.h
- *      the words listed there;
- *   3. the key of its table in backends.py. No gate, no driver and no other table changes.
+ *   1. below, a member of frnn_storage, with its size in frnn_format_bytes and its name in frnn_storage_name; the
+ *      member in backend.pxd;
+ *   2. a block in simd/isa.inc.h, which says how weights are read (`w_load`, `w_one`) and written (`w_store`), and
+ *      its line in the list at the end of that file. Where weights lie or are summed in another way, a file beside
+ *      products.inc.h that gives cells.inc.h the words listed there;
+ *   3. for arrays that hold such weights already, their dtype in STORAGES of packing.pyx.
+ *   Python finds the table by its names. No gate, no driver and no other table changes.
  * An instruction set: its words in simd/vectors.h, a block and an entry of `frnn_isas` in simd/kernels.c, a line in
  *   BUILDS of bench/probe.py. The tests find it.
  * A cell: a member of frnn_kind with its gates in FRNN_GATES_OF; its formulas in simd/gates.inc.h and a case in
- *   `step` of simd/cells.inc.h and in `bundle_panels` of simd/packing.inc.h; its gates in blas/kernels.pyx; spec.py and reference/layers.py.
- *   No product changes.
- * A backend: a table with every function that has no "or NULL" below, and a line in backends.py. No driver changes.
+ *   `step` of simd/cells.inc.h; for a new number of gates, a case in `bundle_panels` of simd/layout.inc.h; its gates in
+ *   blas/kernels.pyx; KINDS of packing.pyx; spec.py and reference/layers.py. No product changes.
+ * A backend: a frnn_backend and frnn_products with every function that has no "or NULL" below, and a line in
+ *   backends.py. No driver changes.
  */
 #ifndef FRNN_BACKEND_H
 #define FRNN_BACKEND_H
@@ -82,15 +90,26 @@ static inline const char *frnn_storage_name(frnn_storage storage)
 
 /* ---------------------------------------------------------------- weights */
 
-/* The weights of one product: (rows, columns) as torch has them, packed by a backend and read-only. */
+struct frnn_products;
+
+/* The weights of one product: (rows, columns) as torch has them, packed and read-only. */
 typedef struct frnn_matrix {
-    const void *data; /* NULL: the cell has no such matrix */
-    frnn_format format;
-    ptrdiff_t rows;
+    const struct frnn_products *products; /* that pack and multiply it */
+    ptrdiff_t rows;                       /* gates * units */
     ptrdiff_t columns;
-    const float *scales;  /* what whole-number weights are multiplied by, one for each row; else NULL */
-    const int32_t *sums;  /* the sum of each row's whole-number weights; else NULL */
+    ptrdiff_t gates; /* G in w_ih and w_hh, 1 in w_hr */
+    /* What `pack` sets: */
+    const void *data;    /* NULL: the cell has no such matrix */
+    const float *scales; /* what whole-number weights are multiplied by, one for each row; else NULL */
+    const int32_t *sums; /* the sum of each row's whole-number weights; else NULL */
 } frnn_matrix;
+
+/* The same before it is packed, row after row: in the arithmetic, or in the storage of the products that pack it. */
+typedef struct frnn_source {
+    const void *data;
+    frnn_storage storage;
+    const float *scales; /* as above */
+} frnn_source;
 
 typedef enum {
     FRNN_DENSE, /* one projection and no step: a Linear layer */
@@ -104,7 +123,7 @@ typedef enum {
  * before anything is inlined: as a function it cost an RNN's step a third more instructions. */
 #define FRNN_GATES_OF(kind) ((kind) == FRNN_LSTM ? 4 : (kind) == FRNN_GRU ? 3 : 1)
 
-/* The weights of one direction of one layer. Threads share them, since nothing writes to them after `pack`. */
+/* The weights of one direction of one layer. Threads share them, since nothing writes to them once they are packed. */
 typedef struct frnn_cell {
     frnn_kind kind;
     frnn_arithmetic arithmetic;
@@ -112,27 +131,21 @@ typedef struct frnn_cell {
     ptrdiff_t hidden_size; /* H: hidden units; the outputs of FRNN_DENSE */
     ptrdiff_t output_size; /* P: columns of h */
     ptrdiff_t gates;       /* G */
-    /* What `pack` sets: */
-    ptrdiff_t bundle;      /* simd: panels that lie together (simd/bundles.h) */
     frnn_matrix w_ih;      /* (G*H, I) */
     frnn_matrix w_hh;      /* (G*H, P); not of FRNN_DENSE */
     frnn_matrix w_hr;      /* (P, H); only with a projection */
+    /* In the arithmetic. What `pack_biases` sets: */
     const void *bias;      /* (G*H,): b_ih + b_hh; the n gate of a GRU has b_in alone */
     const void *bias_hn;   /* (H,): b_hn of a GRU, which the reset gate multiplies; else NULL */
 } frnn_cell;
-
-/* The same as torch has them: row after row, in the cell's arithmetic. NULL where there is none. */
-typedef struct frnn_weights {
-    const void *w_ih, *w_hh, *w_hr, *bias, *bias_hn;
-} frnn_weights;
 
 /* ---------------------------------------------------------------- what is computed */
 
 /* One time step of n rows. */
 typedef struct frnn_step {
     ptrdiff_t n;
-    const void *x;            /* (n, I), ldx elements from row to row; NULL: the gates are projected already */
-    ptrdiff_t ldx;
+    const void *x;            /* (n, I), ldx elements from row to row, if frnn_steps_take_x; NULL: the gates are */
+    ptrdiff_t ldx;            /* projected already */
     void *gates;              /* of `rows` rows: what `project` left there, or room for as much where x is given */
     ptrdiff_t rows;
     ptrdiff_t row;            /* the first of this step's n rows of gates, which the step overwrites */
@@ -169,46 +182,26 @@ typedef struct frnn_rows {
 
 /* ---------------------------------------------------------------- a backend */
 
-#define FRNN_LINE 64 /* bytes of a cache line; what `pack` is given begins at one */
+#define FRNN_LINE 64 /* bytes of a cache line; what is packed begins at one, and its bytes are whole lines */
 
+/* What an instruction set has for an arithmetic. */
 typedef struct frnn_backend {
     frnn_arithmetic arithmetic;
-    frnn_format format; /* of the matrices that it packs and multiplies */
 
-    /* What the cost model knows of it, on one core of a kind from about 2020 on (cost.pxd). What sharing work costs
-     * is measured while calls run and compared with these, so they should be about right. An error of half or double
-     * changes only the plans that gain little either way. */
-    double products_per_ns;   /* multiply-adds */
-    double near_bytes_per_ns; /* weights read from the second-level cache */
-    double far_bytes_per_ns;  /* weights read from beyond it */
-
-    /* Lay the weights out in `memory`, point the cell there, and return the bytes that it takes. With memory NULL
-     * only return them. 0 bytes: the cell points to `weights` themselves, which then have to stay. */
-    size_t (*pack)(frnn_cell *cell, const frnn_weights *weights, void *memory);
-
-    /* gates = x W_ih^T + bias for n rows of x (n, I) with ldx elements from row to row, for the parts from first to
-     * last, `last` excluded. Gates of n rows take n * gate_width elements; how they lie is the backend's own
-     * matter. scratch: project_bytes(cell, n). No two arguments share memory. */
-    void (*project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
-                    ptrdiff_t ldx, void *gates, void *scratch);
-
-    /* h_next and c from x or gates, h_prev and c. */
-    void (*step)(const frnn_cell *cell, const frnn_step *step);
-
-    /* out = x W_ih^T + bias for n rows of an FRNN_DENSE cell; out (n, H) with ldo. */
-    void (*dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx,
-                  void *out, ptrdiff_t ldo);
-
+    /* How the gates of a cell lie, the same for all products: those of one may project what those of another take a
+     * step with. Gates of n rows take n * gate_width elements, G*H for a row or more; how they lie is the backend's own
+     * matter. */
+    ptrdiff_t (*gate_width)(const frnn_cell *cell);
     /* The units of a part; the last one may have fewer. Several threads may compute parts of a cell at the same
      * time, unless it has a projection. */
     ptrdiff_t (*part_units)(const frnn_cell *cell);
+    /* Lay the biases out as gates lie, in `memory`, point the cell there, and return the bytes that it takes. With
+     * memory NULL only return them. 0 bytes: the cell points to the biases themselves, which then have to stay.
+     * bias_hn may be NULL. */
+    size_t (*pack_biases)(frnn_cell *cell, const void *bias, const void *bias_hn, void *memory);
     /* The distance, in elements, at which n rows of this many columns (h or c of a step) are best kept: the columns
      * themselves, or more. */
     ptrdiff_t (*apart)(ptrdiff_t n, ptrdiff_t columns);
-    ptrdiff_t (*gate_width)(const frnn_cell *cell); /* elements of gates for a row, G*H or more */
-    /* The scratch of project and of step for n rows; it is enough for fewer rows too. */
-    size_t (*project_bytes)(const frnn_cell *cell, ptrdiff_t n);
-    size_t (*step_bytes)(const frnn_cell *cell, ptrdiff_t n);
 
     /* y = f(x) for n rows, in place or into other memory; or NULL. simd: tanh, sigmoid and exponentials err by at
      * most 4 units in the last place over the whole range (tests/test_kernels.py). Results below the smallest
@@ -227,11 +220,57 @@ typedef struct frnn_backend {
     void (*leave)(uint64_t before);
 } frnn_backend;
 
+/* What the cost model knows of products, on one core of a kind from about 2020 on (cost.pxd). What sharing work costs
+ * is measured while calls run and compared with these, so they should be about right. An error of half or double
+ * changes only the plans that gain little either way. */
+typedef struct frnn_rates {
+    double products_per_ns;       /* multiply-adds of projections and steps */
+    double dense_products_per_ns; /* multiply-adds of `dense` */
+    double near_bytes_per_ns;     /* weights read from the second-level cache */
+    double far_bytes_per_ns;      /* weights read from beyond it */
+} frnn_rates;
+
+/* What a backend has for one storage of weights. */
+typedef struct frnn_products {
+    const frnn_backend *backend;
+    frnn_format format; /* of the matrices that it packs and multiplies */
+    frnn_rates rates;
+
+    /* Lay a matrix out in `memory`, point it there, and return the bytes that it takes. With memory NULL only return
+     * them. 0 bytes: the matrix points to the source itself, which then has to stay. */
+    size_t (*pack)(frnn_matrix *matrix, const frnn_source *source, void *memory);
+
+    /* Products of w_ih: gates = x W_ih^T + bias for n rows of x (n, I) with ldx elements from row to row, for the parts
+     * from first to last, `last` excluded. scratch: project_bytes(cell, n). No two arguments share memory. */
+    void (*project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, ptrdiff_t n, const void *x,
+                    ptrdiff_t ldx, void *gates, void *scratch);
+
+    /* Products of w_hh: h_next and c from x or gates, h_prev and c. It calls the `dense` of w_hr's products where
+     * there is a projection. */
+    void (*step)(const frnn_cell *cell, const frnn_step *step);
+
+    /* out = x W^T + bias for n rows of x and a matrix of one gate; out (n, rows) with ldo. The bias is packed; NULL:
+     * there is none. */
+    void (*dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptrdiff_t ldx, const void *bias,
+                  void *out, ptrdiff_t ldo);
+
+    /* The scratch of project and of step for n rows; it is enough for fewer rows too. */
+    size_t (*project_bytes)(const frnn_cell *cell, ptrdiff_t n);
+    size_t (*step_bytes)(const frnn_cell *cell, ptrdiff_t n);
+} frnn_products;
+
+/* Whether steps of a cell may be given x itself, so that both matrices are read part by part. Where their products
+ * differ the driver projects first. */
+static inline int frnn_steps_take_x(const frnn_cell *cell)
+{
+    return cell->w_ih.products == cell->w_hh.products;
+}
+
 /* An instruction set of the simd backend. */
 typedef struct frnn_isa {
     const char *name;
-    int (*is_there)(void);             /* whether this processor has it */
-    const frnn_backend *const *tables; /* one for each arithmetic and format; the last is NULL */
+    int (*is_there)(void);                /* whether this processor has it */
+    const frnn_products *const *products; /* for each arithmetic and storage; the last is NULL */
 } frnn_isa;
 
 extern const frnn_isa frnn_isas[]; /* from the plainest to the widest; the last has no name */

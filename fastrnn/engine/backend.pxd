@@ -20,13 +20,21 @@ cdef extern from "backend.h" nogil:
     const char *frnn_arithmetic_name(frnn_arithmetic arithmetic)
     const char *frnn_storage_name(frnn_storage storage)
 
+    ctypedef struct frnn_products
+
     ctypedef struct frnn_matrix:
-        const void *data
-        frnn_format format
+        const frnn_products *products
         Py_ssize_t rows
         Py_ssize_t columns
+        Py_ssize_t gates
+        const void *data
         const float *scales
         const int32_t *sums
+
+    ctypedef struct frnn_source:
+        const void *data
+        frnn_storage storage
+        const float *scales
 
     ctypedef enum frnn_kind:
         FRNN_DENSE
@@ -44,17 +52,9 @@ cdef extern from "backend.h" nogil:
         Py_ssize_t hidden_size
         Py_ssize_t output_size
         Py_ssize_t gates
-        Py_ssize_t bundle
         frnn_matrix w_ih
         frnn_matrix w_hh
         frnn_matrix w_hr
-        const void *bias
-        const void *bias_hn
-
-    ctypedef struct frnn_weights:
-        const void *w_ih
-        const void *w_hh
-        const void *w_hr
         const void *bias
         const void *bias_hn
 
@@ -97,30 +97,43 @@ cdef extern from "backend.h" nogil:
 
     ctypedef struct frnn_backend:
         frnn_arithmetic arithmetic
-        frnn_format format
-        double products_per_ns
-        double near_bytes_per_ns
-        double far_bytes_per_ns
-        size_t (*pack)(frnn_cell *cell, const frnn_weights *weights, void *memory) noexcept nogil
-        void (*project)(const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x,
-                        Py_ssize_t ldx, void *gates, void *scratch) noexcept nogil
-        void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
-        void (*dense)(const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
-                      void *out, Py_ssize_t ldo) noexcept nogil
-        Py_ssize_t (*part_units)(const frnn_cell *cell) noexcept nogil
-        Py_ssize_t (*apart)(Py_ssize_t n, Py_ssize_t columns) noexcept nogil
         Py_ssize_t (*gate_width)(const frnn_cell *cell) noexcept nogil
-        size_t (*project_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
-        size_t (*step_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+        Py_ssize_t (*part_units)(const frnn_cell *cell) noexcept nogil
+        size_t (*pack_biases)(
+            frnn_cell *cell, const void *bias, const void *bias_hn, void *memory) noexcept nogil
+        Py_ssize_t (*apart)(Py_ssize_t n, Py_ssize_t columns) noexcept nogil
         void (*rows)(const frnn_rows *what, Py_ssize_t n, const void *x, void *y) noexcept nogil
         void (*begin)() noexcept nogil
         void (*end)() noexcept nogil
         uint64_t (*enter)() noexcept nogil
         void (*leave)(uint64_t before) noexcept nogil
 
+    ctypedef struct frnn_rates:
+        double products_per_ns
+        double dense_products_per_ns
+        double near_bytes_per_ns
+        double far_bytes_per_ns
+
+    ctypedef struct frnn_products:
+        const frnn_backend *backend
+        frnn_format format
+        frnn_rates rates
+        size_t (*pack)(frnn_matrix *matrix, const frnn_source *source, void *memory) noexcept nogil
+        void (*project)(const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x,
+                        Py_ssize_t ldx, void *gates, void *scratch) noexcept nogil
+        void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
+        void (*dense)(
+            const frnn_matrix *matrix, Py_ssize_t n, const void *x, Py_ssize_t ldx, const void *bias,
+            void *out, Py_ssize_t ldo,
+        ) noexcept nogil
+        size_t (*project_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+        size_t (*step_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+
+    bint frnn_steps_take_x(const frnn_cell *cell)
+
     ctypedef struct frnn_isa:
         const char *name
         int (*is_there)() noexcept nogil
-        const frnn_backend *const *tables
+        const frnn_products *const *products
 
     const frnn_isa frnn_isas[]

@@ -6,6 +6,7 @@ import functools
 import os
 import platform
 from _thread import RLock  # that of threading, whose import takes 0.5 ms
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,28 +19,42 @@ from fastrnn.engine.threads.team import cores
 from fastrnn.errors import message, quote
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import DTypeLike
 
 try:
     from fastrnn.engine.simd.tables import ISAS
+    from fastrnn.engine.simd.tables import PRODUCTS as SIMD_PRODUCTS
     from fastrnn.engine.simd.tables import TABLES as SIMD_TABLES
 except ImportError:  # the compiler could not build the simd kernels
-    ISAS, SIMD_TABLES = (), {}
+    ISAS, SIMD_PRODUCTS, SIMD_TABLES = (), {}, {}
 try:
     from fastrnn.engine.simd.array_tables import ARRAY_TABLES
 except ImportError:
     ARRAY_TABLES = {}
 
+# The matrices of a layer, in the order in which they are packed: those of x, of h, and of h's projection.
+MATRICES = ("input", "recurrent", "projection")
+
 
 class Backend(NamedTuple):
-    """A backend for one arithmetic and storage: its table, and the most threads that a call may use."""
+    """What runs a layer: the products of each of its MATRICES, and the most threads that a call may use."""
 
-    table: Any
+    products: tuple[Any, ...]
     threads: int = 1
 
 
-def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = None) -> Backend:
+def pick_backend(
+    where: str,
+    backend: str,
+    dtype: DTypeLike,
+    threads: object = None,
+    storages: Mapping[str, str] = MappingProxyType({}),
+) -> Backend:
     """Return the backend that runs layers of a dtype.
+
+    `storages` names the storage of each of MATRICES whose weights are not kept in that dtype itself.
 
     "auto" takes "simd" where it is built, and "blas" elsewhere. The instruction set is the widest that the
     processor has. The environment variable FASTRNN_ISA can limit it to a narrower one.
@@ -50,30 +65,36 @@ def pick_backend(where: str, backend: str, dtype: DTypeLike, threads: object = N
         ``threads`` is not an integer.
     ValueError
         The backend is unknown or not built here, ``threads`` is below 1, or an environment variable
-        (FASTRNN_ISA, FASTRNN_NUM_THREADS) has a wrong value.
+        (FASTRNN_ISA, FASTRNN_NUM_THREADS) has a wrong value. Or the backend lacks one of the storages.
     """
     check_choice(where, "backend", backend, BACKENDS)
     most = pick_threads(where, threads)
-    key = _key(dtype)
     if backend == "simd" and not ISAS:
         hint = 'The compiler could not build its kernels; "blas" is complete.'
         raise ValueError(message(where, "a backend that is built", "simd", hint))
     if backend == "blas" or not ISAS:
-        tables, is_held = _blas()
+        products, is_held = _blas()
         # A BLAS that cannot be held to one thread uses the other cores itself.
-        return Backend(tables[key], most if is_held else 1)
-    return Backend(SIMD_TABLES[pick_isa()][key], most)
+        most = most if is_held else 1
+    else:
+        products = SIMD_PRODUCTS[pick_isa()]
+    arithmetic = np.dtype(dtype).name
+    return Backend(
+        tuple(_products(where, products, arithmetic, storages.get(name, arithmetic)) for name in MATRICES),
+        most,
+    )
 
 
-def _key(dtype: DTypeLike) -> tuple[str, str]:
-    """Return the key of the tables for a dtype: (arithmetic, storage). Both are the dtype itself so far."""
-    name = np.dtype(dtype).name
-    return name, name
+def _products(where: str, products: dict[tuple[str, str], Any], arithmetic: str, storage: str) -> Any:
+    if (arithmetic, storage) not in products:
+        known = [known for key, known in products if key == arithmetic]
+        raise ValueError(message(where, f"weights stored as one of {quote(known)}", repr(storage)))
+    return products[arithmetic, storage]
 
 
 def row_table(dtype: DTypeLike) -> Any:
     """Return the table with the row functions for a dtype. Only simd has them: None where it is not built."""
-    return SIMD_TABLES[pick_isa()][_key(dtype)] if ISAS else None
+    return SIMD_TABLES[pick_isa()][np.dtype(dtype).name] if ISAS else None
 
 
 def array_table(dtype: DTypeLike) -> Any:
@@ -91,7 +112,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _blas() -> tuple[dict[tuple[str, str], Any], bool]:
-    """Return the tables of the blas backend, and whether it can hold BLAS to one thread."""
+    """Return the products of the blas backend, and whether it can hold BLAS to one thread."""
     with _loading:
         return _load_blas()
 
@@ -99,12 +120,12 @@ def _blas() -> tuple[dict[tuple[str, str], Any], bool]:
 @functools.cache
 def _load_blas() -> tuple[dict[tuple[str, str], Any], bool]:
     # Imported late: it imports scipy.linalg, which takes most of the time of a cold start.
-    from fastrnn.engine.blas.kernels import TABLES, hold_threads
+    from fastrnn.engine.blas.kernels import PRODUCTS, hold_threads
 
     functions = openblas_of_scipy()
     if functions is not None:
         hold_threads(*functions)
-    return TABLES, functions is not None
+    return PRODUCTS, functions is not None
 
 
 def pick_isa() -> str:

@@ -36,8 +36,8 @@ cdef inline Py_ssize_t rows_before(Py_ssize_t rows, int slice, int slices) noexc
 
 
 cdef inline Py_ssize_t parts_of(const Stack *stack, const frnn_cell *cell) noexcept nogil:
-    """How many parts a cell has."""
-    return count(cell.hidden_size, stack.backend.part_units(cell))
+    """How many parts a cell has that threads may compute at the same time."""
+    return count(cell.hidden_size, stack.part_units)
 
 
 cdef inline Py_ssize_t widest_input(const Stack *stack) noexcept nogil:

@@ -11,7 +11,9 @@ cdef struct Stack:
     Py_ssize_t itemsize         # of the arithmetic
     int item_shift              # its logarithm to the base of 2
     Py_ssize_t gate_bytes       # of a row
+    Py_ssize_t part_units       # of a cell
     bint has_cell_state
+    bint steps_take_x           # a lone step of any cell may be given x itself
 
 
 cdef struct Policy:

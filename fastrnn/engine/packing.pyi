@@ -13,7 +13,7 @@ class PackedCell:
     memory: NDArray[np.uint8] | None
     def __new__(
         cls,
-        backend: CapsuleType,
+        products: tuple[CapsuleType | None, ...],
         kind: str,
         weight_ih: NDArray[Any],
         weight_hh: NDArray[Any] | None,
@@ -22,10 +22,11 @@ class PackedCell:
         bias_hn: NDArray[Any] | None,
     ) -> Self: ...
 
+def backend_of(products: CapsuleType) -> CapsuleType: ...
 def reserve(size: int) -> NDArray[np.uint8]: ...
-def pack_dense(backend: CapsuleType, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
+def pack_dense(products: CapsuleType, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
 def pack_recurrent(
-    backend: CapsuleType,
+    products: tuple[CapsuleType, ...],
     kind: str,
     weight_ih: NDArray[Any],
     weight_hh: NDArray[Any],

@@ -7,11 +7,12 @@ import mmap
 
 cimport numpy as cnp
 import numpy as np
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 
 from fastrnn.engine.backend cimport (
-    FRNN_DENSE, FRNN_GATES_OF, FRNN_GRU, FRNN_LINE, FRNN_LSTM, FRNN_RNN_RELU, FRNN_RNN_TANH,
-    frnn_arithmetic_name, frnn_backend, frnn_weights,
+    FRNN_DENSE, FRNN_GATES_OF, FRNN_GRU, FRNN_LINE, FRNN_LSTM, FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_STORED_F32,
+    FRNN_STORED_F64, frnn_arithmetic_name, frnn_cell, frnn_matrix, frnn_products, frnn_source,
+    frnn_storage,
 )
 
 cnp.import_array()
@@ -23,6 +24,9 @@ cdef dict KINDS = {
     "gru": FRNN_GRU,
     "lstm": FRNN_LSTM,
 }
+
+# The storages in which arrays may hold weights, by their dtypes.
+cdef dict STORAGES = {"float32": FRNN_STORED_F32, "float64": FRNN_STORED_F64}
 
 LINE = FRNN_LINE
 LARGE_PAGE = 2 * 1024 * 1024
@@ -40,38 +44,103 @@ cdef class PackedCell:
     """
 
     def __cinit__(
-        self, backend, str kind, weight_ih, weight_hh, weight_hr, bias, bias_hn,
+        self, tuple products, str kind, weight_ih, weight_hh, weight_hr, bias, bias_hn,
     ):
-        cdef const frnn_backend *table
-        cdef frnn_weights weights
+        """products are those of the three matrices, in their order. A matrix has a dtype that its products
+        store, or it is converted to the arithmetic."""
+        cdef Sources sources
         cdef size_t size
-        cdef void *data
-        table = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
-        self.backend = table
-        dtype = frnn_arithmetic_name(table.arithmetic).decode()
+        cdef char *memory
+        of_ih, of_hh, of_hr = products
+        self.backend = products_of(of_ih).backend
+        dtype = frnn_arithmetic_name(self.backend.arithmetic).decode()
         self.cell.kind = KINDS[kind]
-        self.cell.arithmetic = table.arithmetic
+        self.cell.arithmetic = self.backend.arithmetic
         self.cell.gates = FRNN_GATES_OF(self.cell.kind)
         self.cell.input_size = weight_ih.shape[1]
         self.cell.hidden_size = weight_ih.shape[0] // self.cell.gates
         self.cell.output_size = self.cell.hidden_size if weight_hh is None else weight_hh.shape[1]
-        self.rows = tuple([
-            None if array is None else np.ascontiguousarray(array, dtype)
-            for array in (weight_ih, weight_hh, weight_hr, bias, bias_hn)
-        ])
-        weights.w_ih = data_of(self.rows[0])
-        weights.w_hh = data_of(self.rows[1])
-        weights.w_hr = data_of(self.rows[2])
-        weights.bias = data_of(self.rows[3])
-        weights.bias_hn = data_of(self.rows[4])
-        size = table.pack(&self.cell, &weights, NULL)
+        arrays = [
+            self.take(&self.cell.w_ih, self.cell.gates, of_ih, weight_ih, &sources.w_ih),
+            self.take(&self.cell.w_hh, self.cell.gates, of_hh, weight_hh, &sources.w_hh),
+            self.take(&self.cell.w_hr, 1, of_hr, weight_hr, &sources.w_hr),
+            *(None if array is None else np.ascontiguousarray(array, dtype) for array in (bias, bias_hn)),
+        ]
+        sources.bias = data_of(arrays[3])
+        sources.bias_hn = data_of(arrays[4])
+        size = pack(&self.cell, &sources, NULL)
         if size:
             self.memory = reserve(size)
-            data = cnp.PyArray_DATA(self.memory)
+            memory = cnp.PyArray_BYTES(self.memory)
             with nogil:
-                table.pack(&self.cell, &weights, data)
+                pack(&self.cell, &sources, memory)
             self.memory.flags.writeable = False
-            self.rows = None
+        self.rows = tuple([array for array in arrays if self.points_to(data_of(array))])
+
+    cdef object take(
+        self, frnn_matrix *matrix, Py_ssize_t gates, products, weight, frnn_source *source,
+    ):
+        """Make the matrix and its source; give the array that the source points to."""
+        source.data = NULL
+        if weight is None:
+            return None
+        matrix.products = products_of(products)
+        if matrix.products.backend != self.backend:
+            raise ValueError("PackedCell: expected products of one backend, got several.")
+        matrix.rows, matrix.columns = weight.shape
+        matrix.gates = gates
+        dtype = weight.dtype.name
+        if dtype not in STORAGES or <frnn_storage>STORAGES[dtype] != matrix.products.format.storage:
+            dtype = frnn_arithmetic_name(self.backend.arithmetic).decode()
+        weight = np.ascontiguousarray(weight, dtype)
+        source.data = cnp.PyArray_DATA(weight)
+        source.storage = STORAGES[dtype]
+        source.scales = NULL
+        return weight
+
+    cdef bint points_to(self, const void *data):
+        cdef const frnn_cell *cell = &self.cell
+        return data != NULL and (
+            data == cell.w_ih.data or data == cell.w_hh.data or data == cell.w_hr.data
+            or data == cell.bias or data == cell.bias_hn)
+
+
+cdef struct Sources:
+    # The weights and biases of a cell before they are packed; NULL where there are none.
+    frnn_source w_ih, w_hh, w_hr
+    const void *bias
+    const void *bias_hn
+
+
+cdef size_t pack(frnn_cell *cell, const Sources *sources, char *memory) noexcept nogil:
+    """Lay them out in this order, and give the bytes that they take. With memory NULL only give these."""
+    cdef size_t used = pack_matrix(&cell.w_ih, &sources.w_ih, memory, 0)
+    used = pack_matrix(&cell.w_hh, &sources.w_hh, memory, used)
+    used = pack_matrix(&cell.w_hr, &sources.w_hr, memory, used)
+    return used + cell.w_ih.products.backend.pack_biases(
+        cell, sources.bias, sources.bias_hn, rest(memory, used))
+
+
+cdef size_t pack_matrix(
+    frnn_matrix *matrix, const frnn_source *source, char *memory, size_t used,
+) noexcept nogil:
+    """Lay a matrix out after this many bytes, and give how many are used then."""
+    if source.data == NULL:
+        return used
+    return used + matrix.products.pack(matrix, source, rest(memory, used))
+
+
+cdef inline char *rest(char *memory, size_t used) noexcept nogil:
+    return NULL if memory == NULL else memory + used
+
+
+cdef const frnn_products *products_of(capsule) except NULL:
+    return <const frnn_products *>PyCapsule_GetPointer(capsule, "fastrnn.products")
+
+
+def backend_of(products):
+    """The table of the backend that has these products."""
+    return PyCapsule_New(<void *>products_of(products).backend, "fastrnn.backend", NULL)
 
 
 cdef const void *data_of(object array):
@@ -98,20 +167,20 @@ def reserve(size):
     return memory[begin:begin + size]
 
 
-def pack_dense(backend, weight, bias):
+def pack_dense(products, weight, bias):
     """Pack a Linear layer: weight (out, in), bias (out,) or None."""
     if bias is None:
-        bias = np.zeros(weight.shape[0], weight.dtype)
-    return PackedCell(backend, "dense", weight, None, None, bias, None)
+        bias = np.zeros(weight.shape[0])
+    return PackedCell((products, None, None), "dense", weight, None, None, bias, None)
 
 
-def pack_recurrent(backend, kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
-    """Pack one direction of one recurrent layer; biases and weight_hr may be None.
+def pack_recurrent(products, kind, weight_ih, weight_hh, bias_ih, bias_hh, weight_hr):
+    """Pack one direction of one recurrent layer, by the products of its matrices; biases and weight_hr may
+    be None.
 
     The two biases are added in float64 and rounded once. A GRU's b_hn stays apart, since
     the reset gate multiplies it.
     """
-    dtype = weight_ih.dtype
     rows = weight_ih.shape[0]
     bias = np.zeros(rows)
     bias_hn = None
@@ -120,8 +189,8 @@ def pack_recurrent(backend, kind, weight_ih, weight_hh, bias_ih, bias_hh, weight
         bias += bias_hh
     if kind == "gru":
         hidden_size = rows // 3
-        bias_hn = np.zeros(hidden_size, dtype)
+        bias_hn = np.zeros(hidden_size)
         if bias_hh is not None:
             bias_hn[:] = bias_hh[2 * hidden_size:]
             bias[2 * hidden_size:] = bias_ih[2 * hidden_size:]
-    return PackedCell(backend, kind, weight_ih, weight_hh, weight_hr, bias.astype(dtype), bias_hn)
+    return PackedCell(products, kind, weight_ih, weight_hh, weight_hr, bias, bias_hn)

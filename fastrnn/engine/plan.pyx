@@ -237,7 +237,7 @@ cdef bint by_units(
     candidate.slices = slices
     candidate.shapes[0] = cut(stack, T, B, block)
     candidate.phases = stack.L * stack.D * (
-        T // block * pass_phases(block) + (pass_phases(rest) if rest else 0))
+        T // block * pass_phases(stack, block) + (pass_phases(stack, rest) if rest else 0))
     candidate.longest_ns = project_ns(stack, stack.L - 1, block, B, share)
     candidate.work_ns = stack.L * stack.D * T * exchange_ns(stack, B, slices)
     candidate.work_ns += stack_ns(stack, T, B, share)
@@ -246,9 +246,10 @@ cdef bint by_units(
     return True
 
 
-cdef inline Py_ssize_t pass_phases(Py_ssize_t steps) noexcept nogil:
-    """Of a pass that is divided by units: its projection, its steps, and leaving its state after several."""
-    return steps + 1 + (steps > 1)
+cdef inline Py_ssize_t pass_phases(const Stack *stack, Py_ssize_t steps) noexcept nogil:
+    """Of a pass that is divided by units: its projection, unless a lone step makes that too, its steps, and
+    leaving its state."""
+    return steps + 1 + (steps > 1 or not stack.steps_take_x)
 
 
 cdef bint pipelined(
@@ -332,7 +333,7 @@ cdef void plan_passes(
     passes.parts = parts_of(stack, stack.cells[0])
     passes.is_pipelined = is_pipelined
     # In a pipeline the inputs of a step may be gone when it is made.
-    passes.projected_steps = 1 if is_pipelined else 2
+    passes.projected_steps = 1 if is_pipelined or not stack.steps_take_x else 2
     passes.common_steps = shape.T if request.lengths == NULL else request.lengths[first + B - 1]
     # The caller's rows are in order of length only where all have the same.
     direct_steps = 0
@@ -358,8 +359,9 @@ cdef void plan_passes(
     passes.backend_bytes = 0
     for i in range(stack.L * stack.D):
         passes.backend_bytes = max(
-            passes.backend_bytes, stack.backend.project_bytes(stack.cells[i], shape.block * B),
-            stack.backend.step_bytes(stack.cells[i], B))
+            passes.backend_bytes,
+            stack.cells[i].w_ih.products.project_bytes(stack.cells[i], shape.block * B),
+            stack.cells[i].w_hh.products.step_bytes(stack.cells[i], B))
 
 
 cdef inline bint is_roomy(const Stack *stack, const Shape *shape, Py_ssize_t columns) noexcept nogil:

@@ -20,7 +20,7 @@ cdef inline Span units_of(
 ) noexcept nogil:
     """What the parts from first to last, excluding that, are of a row of h and of c. A cell with a projection
     is never divided."""
-    cdef Py_ssize_t units = stack.backend.part_units(cell)
+    cdef Py_ssize_t units = stack.part_units
     cdef Span span
     span.begin = first * units * stack.itemsize
     span.size = min(last * units, stack.hidden_size) * stack.itemsize - span.begin
@@ -57,7 +57,7 @@ cdef inline void project(
     const Stack *stack, const Pass *pass_, Py_ssize_t first, Py_ssize_t last,
 ) noexcept nogil:
     cdef const Inputs *inputs = &pass_.scratch.inputs
-    stack.backend.project(
+    pass_.cell.w_ih.products.project(
         pass_.cell, first, last, inputs.rows, inputs.data, inputs.stride, pass_.scratch.gates,
         pass_.scratch.step,
     )
@@ -123,7 +123,7 @@ cdef inline void make_step(
 ) noexcept nogil:
     """Make the parts of step s, and bring their h to its place."""
     cdef Py_ssize_t b, stride = pass_.ld_next * stack.itemsize
-    stack.backend.step(pass_.cell, step)
+    pass_.cell.w_hh.products.step(pass_.cell, step)
     step.row += step.n
     if pass_.is_in_place:
         return

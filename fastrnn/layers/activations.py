@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 class _RowLayer(Layer):
     """The base class of the activations: one function of a row for each dtype."""
 
+    _function_name: ClassVar[str]
     _reference: ClassVar[staticmethod[..., Array]]
 
     def __init__(self) -> None:
-        name = next(cls.__name__ for cls in type(self).__mro__ if "_reference" in vars(cls))
         self._functions = {
-            dtype: RowFunction(name, dtype.name, table)
+            dtype: RowFunction(self._function_name, dtype.name, table)
             for dtype in map(np.dtype, (np.float32, np.float64))
             if (table := row_table(dtype)) is not None
         }
@@ -71,6 +71,7 @@ class ReLU(_Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.ReLU.html
     """
 
+    _function_name = "relu"
     _reference = staticmethod(reference.relu)
 
 
@@ -80,6 +81,7 @@ class Tanh(_Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Tanh.html
     """
 
+    _function_name = "tanh"
     _reference = staticmethod(np.tanh)
 
 
@@ -89,6 +91,7 @@ class Sigmoid(_Activation):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Sigmoid.html
     """
 
+    _function_name = "sigmoid"
     _reference = staticmethod(reference.sigmoid)
 
 
@@ -157,6 +160,7 @@ class Softmax(_OverAxis):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Softmax.html
     """
 
+    _function_name = "softmax"
     _reference = staticmethod(reference.softmax_reference)
 
 
@@ -178,4 +182,5 @@ class LogSoftmax(_OverAxis):
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LogSoftmax.html
     """
 
+    _function_name = "log_softmax"
     _reference = staticmethod(reference.log_softmax_reference)

@@ -59,7 +59,7 @@ class Linear(Layer):
         self.out_features, self.in_features = self.tensors["weight"].shape
         self.features_out, self.features_in = self.out_features, self.in_features
         picked = pick_backend("Linear", backend, dtype, self.threads)
-        packed = pack_dense(picked.table, self.tensors["weight"], self.tensors.get("bias"))
+        packed = pack_dense(picked.products[0], self.tensors["weight"], self.tensors.get("bias"))
         self._operator = Dense(packed, picked.threads)
         return self
 

@@ -71,7 +71,7 @@ class LayerNorm(Layer):
         if table is not None:
             weight, bias = self.tensors.get("weight"), self.tensors.get("bias")
             self._function = RowFunction(
-                "LayerNorm", self.dtype.name, table, self.normalized_shape, weight, bias, self.eps
+                "layer_norm", self.dtype.name, table, self.normalized_shape, weight, bias, self.eps
             )
 
     @classmethod

@@ -80,7 +80,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         picked = pick_backend(where, backend, dtype, self.threads)
         cells = [
             pack_recurrent(
-                picked.table,
+                picked.products,
                 shape.cell,
                 self.tensors[f"weight_ih{suffix}"],
                 self.tensors[f"weight_hh{suffix}"],

@@ -3,7 +3,7 @@
 cimport numpy as cnp
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 
-from fastrnn.engine.backend cimport FRNN_LSTM, frnn_arithmetic_name, frnn_cell
+from fastrnn.engine.backend cimport FRNN_LSTM, frnn_arithmetic_name, frnn_cell, frnn_steps_take_x
 from fastrnn.engine.call cimport Call, PassPlan, Rows, States
 from fastrnn.engine.cost cimport stack_ns
 from fastrnn.engine.divisions cimport run_call
@@ -63,7 +63,9 @@ cdef class Recurrent(Operator):
         stack.hidden_size = first.hidden_size
         stack.output_size = first.output_size
         stack.gate_bytes = stack.backend.gate_width(first) * stack.itemsize
+        stack.part_units = stack.backend.part_units(first)
         stack.has_cell_state = first.kind == FRNN_LSTM
+        stack.steps_take_x = True
         self.recurrent.division = -1 if division is None else DIVISIONS.index(division)
         self.info.data = &self.recurrent
         self.info.takes_strides = True
@@ -75,6 +77,8 @@ cdef class Recurrent(Operator):
         self.info.state[0].columns = stack.output_size
         self.info.state[1].columns = stack.hidden_size
         for i in range(len(packed)):
+            if not frnn_steps_take_x(stack.cells[i]):
+                stack.steps_take_x = False
             self.info.weight_bytes += (
                 matrix_bytes(&stack.cells[i].w_ih) + matrix_bytes(&stack.cells[i].w_hh)
                 + matrix_bytes(&stack.cells[i].w_hr))

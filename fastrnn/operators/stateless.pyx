@@ -19,14 +19,14 @@ from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
 
-# The functions of rows by their layers' names.
+# The functions of rows by their names.
 cdef dict ROW_KINDS = {
-    "ReLU": FRNN_RELU,
-    "Tanh": FRNN_TANH,
-    "Sigmoid": FRNN_SIGMOID,
-    "Softmax": FRNN_SOFTMAX,
-    "LogSoftmax": FRNN_LOG_SOFTMAX,
-    "LayerNorm": FRNN_LAYER_NORM,
+    "relu": FRNN_RELU,
+    "tanh": FRNN_TANH,
+    "sigmoid": FRNN_SIGMOID,
+    "softmax": FRNN_SOFTMAX,
+    "log_softmax": FRNN_LOG_SOFTMAX,
+    "layer_norm": FRNN_LAYER_NORM,
 }
 
 
@@ -91,7 +91,8 @@ cdef class RowFunction(Operator):
     def __init__(
         self, str name, str dtype, backend, Py_ssize_t features=0, weight=None, bias=None, double eps=0,
     ):
-        """features: 0 for any. weight and bias (features,), of that dtype, are C-contiguous and stay so."""
+        """name is a key of ROW_KINDS; features 0 takes any. weight and bias (features,), of that dtype, are
+        C-contiguous and stay so."""
         self.begin(&ROWS, dtype)
         self.rows.backend = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
         self.rows.rows.kind = ROW_KINDS[name]
@@ -194,14 +195,14 @@ cdef void project_rows(void *context, Py_ssize_t phase, int slice) noexcept nogi
     cdef Py_ssize_t first = rows_before(work.n, slice, work.slices)
     cdef Py_ssize_t last = rows_before(work.n, slice + 1, work.slices)
     cdef uint64_t before = backend.enter()
-    backend.dense(
-        cell, last - first, work.x + first * cell.input_size * itemsize, cell.input_size,
-        work.out + first * cell.hidden_size * itemsize, cell.hidden_size)
+    cell.w_ih.products.dense(
+        &cell.w_ih, last - first, work.x + first * cell.input_size * itemsize, cell.input_size,
+        cell.bias, work.out + first * cell.hidden_size * itemsize, cell.hidden_size)
     backend.leave(before)
 
 
 cdef double dense_cost(const OperatorInfo *self, const Extent *extent) noexcept nogil:
-    return dense_ns((<const DenseData *>self.data).cell, extent.T * extent.B)
+    return dense_ns(&(<const DenseData *>self.data).cell.w_ih, extent.T * extent.B)
 
 
 cdef bint may_share_dense(const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil:

@@ -58,6 +58,7 @@ def make_plan(
     largest : mapping of str to int
         The largest numbers of the values whose numbers are sizes.
     """
+    from fastrnn.engine.packing import backend_of
     from fastrnn.program.executor import CompiledPlan
 
     planner = Planner(graph, tools, shapes, strides, largest)
@@ -83,6 +84,6 @@ def make_plan(
             items.append((item.repetitions, steps))
         else:
             items.append((item.step, [place(o) for o in (*item.inputs, *item.outputs)]))
-    tables = [*tools.rows.values(), tools.pick("float32").table]
+    tables = [*tools.rows.values(), backend_of(tools.pick("float32").products[0])]
     compiled = CompiledPlan(items, inputs + len(views), total, tables, owners)
     return Plan(compiled, [Result(view.storage.bytes, view) for view in views])

@@ -48,7 +48,7 @@ class ConvolutionWeights:
     channels_out: int
     def __init__(
         self,
-        backend: CapsuleType,
+        products: CapsuleType,
         weight: NDArray[Any],
         bias: NDArray[Any] | None = None,
         groups: int = 1,

@@ -17,7 +17,7 @@ from fastrnn.engine.array_kernels cimport (
     FRNN_MATMUL_BYTES, FRNN_POOL_AVERAGE, FRNN_POOL_MAX, frnn_array_kernels, frnn_matmul, frnn_pool,
     frnn_window,
 )
-from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_backend, frnn_cell
+from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_cell, frnn_products
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.packing import pack_dense
 from fastrnn.program.steps cimport Step, kernels_of
@@ -36,7 +36,6 @@ cdef double PRODUCTS_PER_NS = 40
 # ---------------------------------------------------------------- rows times packed weights
 
 cdef struct DenseData:
-    const frnn_backend *backend
     const frnn_cell *cell
     Py_ssize_t n
     Py_ssize_t ldx
@@ -67,7 +66,6 @@ cdef class DenseStep(Step):
         Py_ssize_t x_batch=0, Py_ssize_t out_batch=0,
     ):
         self.owner = packed
-        self.data.backend = packed.backend
         self.data.cell = &packed.cell
         self.data.n = n
         self.data.ldx = ldx
@@ -89,9 +87,9 @@ cdef void run_dense(const void *data, char *const *arrays, char *scratch) noexce
     cdef const DenseData *self = <const DenseData *>data
     cdef Py_ssize_t b
     for b in range(self.batch):
-        self.backend.dense(
-            self.cell, self.n, arrays[0] + b * self.x_batch, self.ldx, arrays[1] + b * self.out_batch,
-            self.ldo)
+        self.cell.w_ih.products.dense(
+            &self.cell.w_ih, self.n, arrays[0] + b * self.x_batch, self.ldx, self.cell.bias,
+            arrays[1] + b * self.out_batch, self.ldo)
 
 
 # ---------------------------------------------------------------- products of two arrays
@@ -187,8 +185,8 @@ cdef class ConvolutionWeights:
 
     Parameters
     ----------
-    backend : capsule
-        A table of the products, such as ``pick_backend`` of engine.backends gives.
+    products : capsule
+        Those that pack the weights, such as ``pick_backend`` of engine.backends gives.
     weight : numpy.ndarray
         As torch has it: (out, in / groups, taps...) or, transposed, (in, out / groups, taps...).
     bias : numpy.ndarray or None
@@ -212,12 +210,12 @@ cdef class ConvolutionWeights:
     cdef readonly Py_ssize_t channels_in, channels_out
 
     def __init__(
-        self, backend, weight, bias=None, int groups=1, stride=(1,), dilation=(1,), padding=(0,),
+        self, products, weight, bias=None, int groups=1, stride=(1,), dilation=(1,), padding=(0,),
         bint is_transposed=False,
     ):
-        cdef const frnn_backend *table
-        table = <const frnn_backend *>PyCapsule_GetPointer(backend, "fastrnn.backend")
-        dtype = frnn_arithmetic_name(table.arithmetic).decode()
+        cdef const frnn_products *table
+        table = <const frnn_products *>PyCapsule_GetPointer(products, "fastrnn.products")
+        dtype = frnn_arithmetic_name(table.backend.arithmetic).decode()
         weight = np.asarray(weight, dtype)
         self.stride, self.dilation, self.padding = pair(stride, 1), pair(dilation, 1), pair(padding, 0)
         self.is_transposed = is_transposed
@@ -239,13 +237,13 @@ cdef class ConvolutionWeights:
         if is_transposed:
             self.phases = [
                 (first, tuple([len(axis) for axis in taps]), shift, self._pack(
-                    backend, weight[..., taps[0], :][..., taps[1]], bias))
+                    products, weight[..., taps[0], :][..., taps[1]], bias))
                 for first, taps, shift in phases_of(self.taps, self.stride, self.dilation, self.padding)
             ]
         else:
-            self.phases = [((0, 0), self.taps, (0, 0), self._pack(backend, weight, bias))]
+            self.phases = [((0, 0), self.taps, (0, 0), self._pack(products, weight, bias))]
 
-    def _pack(self, backend, weight, bias):
+    def _pack(self, products, weight, bias):
         """Weights (groups, out, in, taps): a cell for each group, or arrays (taps, channels) and
         (channels,)."""
         if self.is_depthwise:
@@ -257,7 +255,7 @@ cdef class ConvolutionWeights:
             rows = np.ascontiguousarray(np.moveaxis(weight[group], 1, -1)).reshape(width, -1)
             if rows.shape[1] == 0:  # a phase without taps gives the bias: its window sees padding alone
                 rows = np.zeros((width, weight.shape[2]), weight.dtype)
-            cells.append(pack_dense(backend, rows, bias[group * width:(group + 1) * width]))
+            cells.append(pack_dense(products, rows, bias[group * width:(group + 1) * width]))
         return cells
 
 
@@ -288,7 +286,6 @@ def phases_of(taps, stride, dilation, padding):
 
 cdef struct Convolution:
     # One group, and one phase, of a convolution.
-    const frnn_backend *backend
     const frnn_cell *cell           # NULL: depthwise
     const void *weight
     const void *bias
@@ -387,7 +384,6 @@ cdef class ConvolutionStep(Step):
                     part.bias = cnp.PyArray_DATA(packed[1])
                     part.window.multiplier = weights.channels_out // weights.channels_in
                 else:
-                    part.backend = (<PackedCell>packed[group]).backend
                     part.cell = &(<PackedCell>packed[group]).cell
                     part.x_offset += group * part.window.channels * itemsize
                     part.out_offset += group * (weights.channels_out // groups) * itemsize
@@ -473,8 +469,8 @@ cdef void multiply_gathered(
         if not part.is_flat:
             count = min(count, width - first % width)
         kernels.gather_rows(window, first, count, x, scratch)
-        part.backend.dense(
-            part.cell, count, scratch, part.K,
+        part.cell.w_ih.products.dense(
+            &part.cell.w_ih, count, scratch, part.K, part.cell.bias,
             out + first // width * window.output_bytes[0] + first % width * window.output_bytes[1],
             window.output_bytes[1] // part.itemsize)
         first += count
@@ -500,10 +496,10 @@ cdef void multiply_overlapping(
             continue
         multiply_gathered(kernels, part, i * width, i * width + first, x, out, scratch)
         if last > first:
-            part.backend.dense(
-                part.cell, last - first,
+            part.cell.w_ih.products.dense(
+                &part.cell.w_ih, last - first,
                 x + row * window.input_bytes[0] + (first * stride - before) * window.input_bytes[1],
-                stride * window.input_bytes[1] // part.itemsize,
+                stride * window.input_bytes[1] // part.itemsize, part.cell.bias,
                 out + i * window.output_bytes[0] + first * window.output_bytes[1],
                 window.output_bytes[1] // part.itemsize)
         multiply_gathered(kernels, part, i * width + last, (i + 1) * width, x, out, scratch)

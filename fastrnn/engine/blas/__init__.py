@@ -4,6 +4,6 @@ It is portable and complete, and the simd backend is tested against it. Importin
 ``scipy.linalg.cython_blas``, which takes 120 to 150 ms. So it is imported only when a layer asks for this
 backend.
 
-    kernels              the table of the backend
+    kernels              the tables of the backend
     openblas             finds the functions that set OpenBLAS's number of threads
 """

@@ -16,8 +16,8 @@ from scipy.linalg.cython_blas cimport dgemm, dgemv, sgemm, sgemv
 
 from fastrnn.engine.backend cimport (
     FRNN_F32, FRNN_F64, FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_STORED_F32, FRNN_STORED_F64,
-    frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_format, frnn_matrix, frnn_step,
-    frnn_storage_name, frnn_weights,
+    frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_format, frnn_matrix,
+    frnn_products, frnn_rates, frnn_source, frnn_step, frnn_storage_name,
 )
 from fastrnn.engine.threads.team cimport frnn_watcher, lock_over_forks, watch_forks
 
@@ -117,14 +117,25 @@ cdef void rnn_gate(
 
 # ---------------------------------------------------------------- project and step
 
-cdef void project(
-    const frnn_cell *cell, Py_ssize_t n, const floating *x, Py_ssize_t ldx,
-    floating *gates, Py_ssize_t ldg,
+cdef void multiply(
+    const frnn_matrix *matrix, Py_ssize_t n, const floating *x, Py_ssize_t ldx, const floating *bias,
+    floating *out, Py_ssize_t ldo,
 ) noexcept nogil:
-    cdef Py_ssize_t row, width = cell.gates * cell.hidden_size
-    for row in range(n):
-        memcpy(gates + row * ldg, cell.bias, width * sizeof(floating))
-    gemm_nt(n, width, cell.input_size, x, ldx, <const floating *>cell.w_ih.data, cell.input_size, gates, ldg)
+    """out (n, rows) = x (n, columns) W^T + bias (rows); NULL: no bias."""
+    cdef Py_ssize_t m, size = matrix.rows * sizeof(floating)
+    for m in range(n):
+        if bias == NULL:
+            memset(out + m * ldo, 0, size)
+        else:
+            memcpy(out + m * ldo, bias, size)
+    gemm_nt(
+        n, matrix.rows, matrix.columns, x, ldx, <const floating *>matrix.data, matrix.columns, out, ldo)
+
+
+cdef void project(
+    const frnn_cell *cell, Py_ssize_t n, const floating *x, Py_ssize_t ldx, floating *gates,
+) noexcept nogil:
+    multiply[floating](&cell.w_ih, n, x, ldx, <const floating *>cell.bias, gates, gate_width(cell))
 
 
 cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) noexcept nogil:
@@ -139,7 +150,7 @@ cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) no
     cdef floating *h = h_next           # (n, H): the new h before its projection
     cdef Py_ssize_t ldh = ld_next
     if args.x != NULL:
-        project[floating](cell, n, <const floating *>args.x, args.ldx, gates, width)
+        project[floating](cell, n, <const floating *>args.x, args.ldx, gates)
     if cell.kind == FRNN_GRU:
         hidden = scratch
         memset(hidden, 0, n * width * sizeof(floating))
@@ -161,34 +172,7 @@ cdef void step(const frnn_cell *cell, const frnn_step *args, floating *gates) no
         else:
             rnn_gate(H, cell.kind == FRNN_RNN_RELU, gates + row * width, h + row * ldh)
     if cell.w_hr.data != NULL:
-        for row in range(n):
-            memset(h_next + row * ld_next, 0, P * sizeof(floating))
-        gemm_nt(n, P, H, h, ldh, <const floating *>cell.w_hr.data, H, h_next, ld_next)
-
-
-cdef frnn_matrix rows_of(
-    const void *data, frnn_format format, Py_ssize_t rows, Py_ssize_t columns,
-) noexcept nogil:
-    """A matrix as torch has it."""
-    cdef frnn_matrix matrix
-    matrix.data = data
-    matrix.format = format
-    matrix.rows = rows
-    matrix.columns = columns
-    matrix.scales = NULL
-    matrix.sums = NULL
-    return matrix
-
-
-cdef size_t pack(frnn_cell *cell, const frnn_weights *weights, frnn_format format) noexcept nogil:
-    """Nothing is packed: products read the rows where they lie."""
-    cell.w_ih = rows_of(weights.w_ih, format, gate_width(cell), cell.input_size)
-    cell.w_hh = rows_of(weights.w_hh, format, gate_width(cell), cell.output_size)
-    cell.w_hr = rows_of(weights.w_hr, format, cell.output_size, cell.hidden_size)
-    cell.bias = weights.bias
-    cell.bias_hn = weights.bias_hn
-    cell.bundle = 1
-    return 0
+        multiply[floating](&cell.w_hr, n, h, ldh, NULL, h_next, ld_next)
 
 
 cdef size_t scratch_size(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
@@ -203,40 +187,46 @@ cdef Py_ssize_t gate_width(const frnn_cell *cell) noexcept nogil:
 
 # ---------------------------------------------------------------- the tables that drivers are handed
 
-cdef size_t pack_f32(frnn_cell *cell, const frnn_weights *weights, void *memory) noexcept nogil:
-    return pack(cell, weights, f32.format)
+cdef size_t pack(frnn_matrix *matrix, const frnn_source *source, void *memory) noexcept nogil:
+    """Nothing is packed: products read the rows where they lie."""
+    matrix.data = source.data
+    return 0
 
 
-cdef size_t pack_f64(frnn_cell *cell, const frnn_weights *weights, void *memory) noexcept nogil:
-    return pack(cell, weights, f64.format)
+cdef size_t pack_biases(
+    frnn_cell *cell, const void *bias, const void *bias_hn, void *memory,
+) noexcept nogil:
+    cell.bias = bias
+    cell.bias_hn = bias_hn
+    return 0
 
 
 cdef void project_f32(
     const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
     void *gates, void *scratch,
 ) noexcept nogil:
-    project[float](cell, n, <const float *>x, ldx, <float *>gates, gate_width(cell))
+    project[float](cell, n, <const float *>x, ldx, <float *>gates)
 
 
 cdef void project_f64(
     const frnn_cell *cell, Py_ssize_t first, Py_ssize_t last, Py_ssize_t n, const void *x, Py_ssize_t ldx,
     void *gates, void *scratch,
 ) noexcept nogil:
-    project[double](cell, n, <const double *>x, ldx, <double *>gates, gate_width(cell))
+    project[double](cell, n, <const double *>x, ldx, <double *>gates)
 
 
 cdef void dense_f32(
-    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    const frnn_matrix *matrix, Py_ssize_t n, const void *x, Py_ssize_t ldx, const void *bias,
     void *out, Py_ssize_t ldo,
 ) noexcept nogil:
-    project[float](cell, n, <const float *>x, ldx, <float *>out, ldo)
+    multiply[float](matrix, n, <const float *>x, ldx, <const float *>bias, <float *>out, ldo)
 
 
 cdef void dense_f64(
-    const frnn_cell *cell, Py_ssize_t n, const void *x, Py_ssize_t ldx,
+    const frnn_matrix *matrix, Py_ssize_t n, const void *x, Py_ssize_t ldx, const void *bias,
     void *out, Py_ssize_t ldo,
 ) noexcept nogil:
-    project[double](cell, n, <const double *>x, ldx, <double *>out, ldo)
+    multiply[double](matrix, n, <const double *>x, ldx, <const double *>bias, <double *>out, ldo)
 
 
 cdef void step_f32(const frnn_cell *cell, const frnn_step *args) noexcept nogil:
@@ -338,46 +328,47 @@ cdef size_t step_bytes(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     return scratch_size(cell, n) * frnn_arithmetic_bytes(cell.arithmetic)
 
 
-cdef void share_functions(frnn_backend *table) noexcept:
+cdef void fill(frnn_backend *backend, frnn_products *products) noexcept:
     """What the tables of both arithmetics have in common."""
-    table.near_bytes_per_ns = 140
-    table.far_bytes_per_ns = 100
-    table.part_units = part_units
-    table.apart = apart
-    table.gate_width = gate_width
-    table.project_bytes = project_bytes
-    table.step_bytes = step_bytes
-    table.enter = enter
-    table.leave = leave
+    backend.gate_width = gate_width
+    backend.part_units = part_units
+    backend.pack_biases = pack_biases
+    backend.apart = apart
+    backend.enter = enter
+    backend.leave = leave
+    products.backend = backend
+    products.pack = pack
+    products.project_bytes = project_bytes
+    products.step_bytes = step_bytes
 
 
 cdef frnn_backend f32
-share_functions(&f32)
+cdef frnn_products f32_products
+fill(&f32, &f32_products)
 f32.arithmetic = FRNN_F32
-f32.format = frnn_format(FRNN_STORED_F32, 1)
-f32.products_per_ns = 70
-f32.pack = pack_f32
-f32.project = project_f32
-f32.step = step_f32
-f32.dense = dense_f32
+f32_products.format = frnn_format(FRNN_STORED_F32, 1)
+f32_products.rates = frnn_rates(70, 70, 140, 100)
+f32_products.project = project_f32
+f32_products.step = step_f32
+f32_products.dense = dense_f32
 
 cdef frnn_backend f64
-share_functions(&f64)
+cdef frnn_products f64_products
+fill(&f64, &f64_products)
 f64.arithmetic = FRNN_F64
-f64.format = frnn_format(FRNN_STORED_F64, 1)
-f64.products_per_ns = 35
-f64.pack = pack_f64
-f64.project = project_f64
-f64.step = step_f64
-f64.dense = dense_f64
+f64_products.format = frnn_format(FRNN_STORED_F64, 1)
+f64_products.rates = frnn_rates(35, 70, 140, 100)
+f64_products.project = project_f64
+f64_products.step = step_f64
+f64_products.dense = dense_f64
 
 
-cdef object entry(const frnn_backend *table):
-    """A table with its key."""
-    arithmetic = frnn_arithmetic_name(table.arithmetic).decode()
-    storage = frnn_storage_name(table.format.storage).decode()
-    return (arithmetic, storage), PyCapsule_New(<void *>table, "fastrnn.backend", NULL)
+cdef object entry(const frnn_products *products):
+    """Products with their key."""
+    arithmetic = frnn_arithmetic_name(products.backend.arithmetic).decode()
+    storage = frnn_storage_name(products.format.storage).decode()
+    return (arithmetic, storage), PyCapsule_New(<void *>products, "fastrnn.products", NULL)
 
 
 # By (arithmetic, storage).
-TABLES = dict((entry(&f32), entry(&f64)))
+PRODUCTS = dict((entry(&f32_products), entry(&f64_products)))

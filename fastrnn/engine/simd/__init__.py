@@ -5,9 +5,11 @@ Nothing here knows time, lengths, or how a call is divided. In the order of read
     kernels.c            the builds: one for each instruction set
     isa.inc.h            the arithmetics and storages that an instruction set has
     vectors.h            the vector operations that every formula uses, for each instruction set
+    arithmetic.inc.h     what one arithmetic is built of, and its table
     storage.inc.h        what one storage of weights is built of, and its table
     tuning.h             constants that were found by measuring
     bundles.h            where the units of a packed matrix lie
+    layout.inc.h         how the gates, biases and states of a cell lie
     packing.inc.h        how weights are packed
     products.inc.h       rows times weights
     operands.inc.h       how rows lie when products read them

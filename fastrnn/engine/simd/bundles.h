@@ -1,4 +1,4 @@
-/* Where the units of a matrix lie when it is packed. The same for every arithmetic, storage and instruction set.
+/* Panels and bundles: where the units of a matrix, and of the gates that it gives, lie.
  *
  * A panel is 16 units with all their gates. A bundle is a few panels whose weights lie together and which are
  * computed together. The weights of a bundle are (K, panels, G, 16), cut in segments of K, and a segment in strips
@@ -36,15 +36,10 @@ static inline frnn_bundle frnn_bundle_of(ptrdiff_t units, ptrdiff_t gates, ptrdi
     return bundle;
 }
 
-static inline frnn_bundle frnn_bundle_at(const frnn_cell *cell, ptrdiff_t index)
+/* This many bytes in whole cache lines. */
+static inline size_t frnn_lines(size_t bytes)
 {
-    return frnn_bundle_of(cell->hidden_size, cell->gates, cell->bundle, index);
-}
-
-/* A part is a bundle. */
-static ptrdiff_t frnn_part_units(const frnn_cell *cell)
-{
-    return cell->bundle * FRNN_PANEL;
+    return (bytes + FRNN_LINE - 1) / FRNN_LINE * FRNN_LINE;
 }
 
 /* The columns of all bundles. */

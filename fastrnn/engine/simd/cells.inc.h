@@ -172,13 +172,13 @@ static FRNN_INLINE void WN(row_bundle)(const frnn_kind kind, const int gates, co
         WN(rows_bundle)(kind, gates, context, bundle);
 }
 
-/* A step without its projection. */
+/* A step without the projection of h. */
 static FRNN_INLINE void WN(step_of)(const frnn_kind kind, const int gates, const int most, const WN(context) *context)
 {
     const frnn_step *step = context->step;
     for (ptrdiff_t i = step->first; i < step->last; i++) {
-        const frnn_bundle bundle
-            = frnn_bundle_at(context->cell, step->is_odd ? step->first + step->last - 1 - i : i);
+        const ptrdiff_t index = step->is_odd ? step->first + step->last - 1 - i : i;
+        const frnn_bundle bundle = FN(bundle_at)(gates, context->cell->hidden_size, index);
         if (step->n == 1)
             WN(row_bundle)(kind, gates, most, context, bundle);
         else
@@ -186,13 +186,12 @@ static FRNN_INLINE void WN(step_of)(const frnn_kind kind, const int gates, const
     }
 }
 
-/* out = x W^T + bias for a matrix of FRNN_DENSE_BUNDLE panels in a bundle. There is no scratch to lay crowded rows
- * apart: fewer of them are computed together, as many as a tile has. */
-static void WN(dense_rows)(ptrdiff_t n, const frnn_matrix *matrix, const T *x, ptrdiff_t ldx, const T *bias, T *out,
-                           ptrdiff_t ldo)
+/* There is no scratch to lay crowded rows apart: fewer of them are computed together, as many as a tile has. */
+static void WN(dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptrdiff_t ldx, const void *bias, void *out,
+                      ptrdiff_t ldo)
 {
     enum { MOST = 4 * FRNN_TILE_ROWS, WIDTH = FRNN_DENSE_BUNDLE * FRNN_PANEL };
-    const ptrdiff_t most = WN(is_crowded)(n, ldx) ? FRNN_TILE_ROWS : MOST, outputs = matrix->rows;
+    const ptrdiff_t most = FN(is_crowded)(n, ldx) ? FRNN_TILE_ROWS : MOST, outputs = matrix->rows;
     const T zeros[WIDTH] = {0};
     T acc[MOST * WIDTH];
     for (ptrdiff_t m = 0, rows; m < n; m += rows) {
@@ -200,10 +199,11 @@ static void WN(dense_rows)(ptrdiff_t n, const frnn_matrix *matrix, const T *x, p
         for (ptrdiff_t first = 0; first < outputs; first += WIDTH) {
             const frnn_bundle bundle = frnn_bundle_of(outputs, 1, FRNN_DENSE_BUNDLE, first / WIDTH);
             const ptrdiff_t left = outputs - first < WIDTH ? outputs - first : WIDTH;
-            WN(product)(rows, matrix->columns, WN(as_they_lie)(x + m * ldx, ldx), WN(weights_of)(matrix, bundle),
-                        bundle.width, bias == NULL ? zeros : bias + first, 0, acc, 0);
+            WN(product)(rows, matrix->columns, WN(as_they_lie)((const T *)x + m * ldx, ldx),
+                        WN(weights_of)(matrix, bundle), bundle.width,
+                        bias == NULL ? zeros : (const T *)bias + first, 0, acc, 0);
             for (ptrdiff_t i = 0; i < rows; i++)
-                memcpy(out + (m + i) * ldo + first, acc + i * bundle.width, left * sizeof(T));
+                memcpy((T *)out + (m + i) * ldo + first, acc + i * bundle.width, left * sizeof(T));
         }
     }
 }
@@ -218,15 +218,9 @@ static void WN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, 
     WN(operand) rows = WN(as_they_lie)(x, ldx);
     WN(arrange)(cell, n, cell->input_size, &rows, &free);
     for (ptrdiff_t index = first; index < last; index++) {
-        const frnn_bundle bundle = frnn_bundle_at(cell, index);
+        const frnn_bundle bundle = FN(bundle_at)(cell->gates, cell->hidden_size, index);
         WN(project_bundle)(cell, bundle, n, rows, (T *)gates + bundle.offset * n, is_far);
     }
-}
-
-static void WN(dense)(const frnn_cell *cell, ptrdiff_t n, const void *x, ptrdiff_t ldx, void *out,
-                      ptrdiff_t ldo)
-{
-    WN(dense_rows)(n, &cell->w_ih, x, ldx, cell->bias, out, ldo);
 }
 
 static void WN(step)(const frnn_cell *cell, const frnn_step *step)
@@ -240,7 +234,7 @@ static void WN(step)(const frnn_cell *cell, const frnn_step *step)
     WN(arrange)(cell, n, P, &context.h_prev, &context.scratch);
     if (cell->w_hr.data != NULL) {
         context.h = context.scratch;
-        context.ldh = WN(apart)(H);
+        context.ldh = FN(apart)(H);
     }
     switch (cell->kind) {
     case FRNN_LSTM: WN(step_of)(FRNN_LSTM, FRNN_GATES_OF(FRNN_LSTM), 2, &context); break;
@@ -249,7 +243,7 @@ static void WN(step)(const frnn_cell *cell, const frnn_step *step)
     default: WN(step_of)(FRNN_RNN_RELU, FRNN_GATES_OF(FRNN_RNN_RELU), 4, &context); break;
     }
     if (cell->w_hr.data != NULL)
-        WN(dense_rows)(n, &cell->w_hr, context.h, context.ldh, NULL, step->h_next, step->ld_next);
+        cell->w_hr.products->dense(&cell->w_hr, n, context.h, context.ldh, NULL, step->h_next, step->ld_next);
 }
 
 static size_t WN(project_bytes)(const frnn_cell *cell, ptrdiff_t n)
@@ -261,8 +255,8 @@ static size_t WN(step_bytes)(const frnn_cell *cell, ptrdiff_t n)
 {
     ptrdiff_t room = WN(room)(cell, n, cell->input_size) + WN(room)(cell, n, cell->output_size);
     if (FN(has_new_gate)(cell->kind))
-        room += n * cell->bundle * FRNN_PANEL;
+        room += n * FN(part_units)(cell);
     if (cell->w_hr.data != NULL)
-        room += n * WN(apart)(cell->hidden_size);
+        room += n * FN(apart)(cell->hidden_size);
     return (size_t)room * sizeof(T);
 }

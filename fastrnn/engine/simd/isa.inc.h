@@ -1,61 +1,62 @@
-/* One instruction set: gates and functions once for each arithmetic, products and cells once for each storage of
- * weights. kernels.c defines FRNN_ISA and the constants of tuning.h and includes this file.
+/* One instruction set: its arithmetics, and under each its storages of weights. kernels.c defines FRNN_ISA, the
+ * constants of tuning.h and FRNN_PRODUCTS_PER_NS, and includes this file.
  *
  *   FN(name)         what an arithmetic has: frnn_f32_tanh_of__avx2
  *   WN(name)         what a storage has: frnn_f32_product__avx2
  *   W                the type in which weights are stored
  *   w_load(p)        a vector of VL of them, in the arithmetic; any alignment
  *   w_store(p, a)    the reverse, for packing
- *   FRNN_RATES       multiply-adds, near and far bytes of weights per nanosecond (backend.h)
+ *   w_one(p)         one of them, in the arithmetic
+ *   FRNN_FORMAT      what it is, and
+ *   FRNN_RATES       how fast it is: frnn_format and frnn_rates of backend.h
  */
 
 /* ---------------------------------------------------------------- float32 */
 
 #define FN(name) FRNN_NAME(f32, name, FRNN_ISA)
 #define FRNN_IS_F64 0
-#include "vectors.h"
-#include "functions.inc.h"
-#include "row_functions.inc.h"
-#include "gates.inc.h"
+#define FRNN_ARITHMETIC FRNN_F32
+#include "arithmetic.inc.h"
 
 #define WN(name) FRNN_NAME(f32, name, FRNN_ISA)
 #define W float
 #define w_load(p) v_load(p)
 #define w_store(p, a) v_store(p, a)
-#define FRNN_ARITHMETIC FRNN_F32
+#define w_one(p) (*(p))
 #define FRNN_FORMAT {FRNN_STORED_F32, 1}
-#define FRNN_RATES 70, 140, 100
+#define FRNN_RATES {FRNN_PRODUCTS_PER_NS, FRNN_PRODUCTS_PER_NS, 140, 100}
 #include "storage.inc.h"
 
-#undef FRNN_IS_F64
 #undef FN
+#undef FRNN_IS_F64
+#undef FRNN_ARITHMETIC
 
 /* ---------------------------------------------------------------- float64 */
 
 #define FN(name) FRNN_NAME(f64, name, FRNN_ISA)
 #define FRNN_IS_F64 1
-#include "vectors.h"
-#include "functions.inc.h"
-#include "row_functions.inc.h"
-#include "gates.inc.h"
+#define FRNN_ARITHMETIC FRNN_F64
+#include "arithmetic.inc.h"
 
 #define WN(name) FRNN_NAME(f64, name, FRNN_ISA)
 #define W double
 #define w_load(p) v_load(p)
 #define w_store(p, a) v_store(p, a)
-#define FRNN_ARITHMETIC FRNN_F64
+#define w_one(p) (*(p))
 #define FRNN_FORMAT {FRNN_STORED_F64, 1}
-#define FRNN_RATES 35, 140, 100
+/* Vectors hold half as many. `dense` keeps the figure of float32 until another one is measured. */
+#define FRNN_RATES {VL > 1 ? FRNN_PRODUCTS_PER_NS / 2.0 : FRNN_PRODUCTS_PER_NS, FRNN_PRODUCTS_PER_NS, 140, 100}
 #include "storage.inc.h"
 
-#undef FRNN_IS_F64
 #undef FN
+#undef FRNN_IS_F64
+#undef FRNN_ARITHMETIC
 
 /* ---------------------------------------------------------------- */
 
-static const frnn_backend *const FRNN_TABLES(FRNN_ISA)[] = {
-    &FRNN_NAME(f32, table, FRNN_ISA),
-    &FRNN_NAME(f64, table, FRNN_ISA),
+static const frnn_products *const FRNN_PRODUCTS(FRNN_ISA)[] = {
+    &FRNN_NAME(f32, products, FRNN_ISA),
+    &FRNN_NAME(f64, products, FRNN_ISA),
     NULL,
 };
 
@@ -64,3 +65,4 @@ static const frnn_backend *const FRNN_TABLES(FRNN_ISA)[] = {
 #undef FRNN_SEGMENT
 #undef FRNN_LOCALITY
 #undef FRNN_INTERLEAVED
+#undef FRNN_PRODUCTS_PER_NS

@@ -5,6 +5,8 @@
  *   functions.inc.h  exponentials, sigmoid, tanh
  *   row_functions.inc.h       what layers without products do
  *   gates.inc.h      the formulas of the cells
+ *   layout.inc.h     how gates, biases and states lie
+ *   arithmetic.inc.h these five for one arithmetic, and its table
  *   products.inc.h   sums of products; operands.inc.h: the rows that they read; packing.inc.h: the weights
  *   cells.inc.h      bundles and steps: products, then gates
  *   storage.inc.h    these four for one storage of weights, and its table
@@ -61,8 +63,8 @@
 
 #define FRNN_JOIN(dtype, name, isa) frnn_##dtype##_##name##__##isa
 #define FRNN_NAME(dtype, name, isa) FRNN_JOIN(dtype, name, isa)
-#define FRNN_JOIN_TABLES(isa) frnn_tables__##isa
-#define FRNN_TABLES(isa) FRNN_JOIN_TABLES(isa)
+#define FRNN_JOIN_PRODUCTS(isa) frnn_products__##isa
+#define FRNN_PRODUCTS(isa) FRNN_JOIN_PRODUCTS(isa)
 
 /* ---------------------------------------------------------------- what all share */
 
@@ -134,6 +136,7 @@ static inline double frnn_divide_f64(double a, double b)
 #define FRNN_SEGMENT 128
 #define FRNN_LOCALITY 3
 #define FRNN_INTERLEAVED 0
+#define FRNN_PRODUCTS_PER_NS 4
 #include "isa.inc.h"
 
 #if defined(FRNN_X86)
@@ -145,6 +148,7 @@ FRNN_TARGET("avx2,fma")
 #define FRNN_SEGMENT 256
 #define FRNN_LOCALITY 3
 #define FRNN_INTERLEAVED 48
+#define FRNN_PRODUCTS_PER_NS 70
 #include "isa.inc.h"
 #undef FRNN_ISA_AVX2
 FRNN_END_TARGET
@@ -156,6 +160,7 @@ FRNN_TARGET("avx512f,avx512bw,avx512dq,avx512vl")
 #define FRNN_SEGMENT 256
 #define FRNN_LOCALITY 2
 #define FRNN_INTERLEAVED 0
+#define FRNN_PRODUCTS_PER_NS 70
 #include "isa.inc.h"
 #undef FRNN_ISA_AVX512
 FRNN_END_TARGET
@@ -168,6 +173,7 @@ FRNN_END_TARGET
 #define FRNN_SEGMENT 128
 #define FRNN_LOCALITY 3
 #define FRNN_INTERLEAVED 0
+#define FRNN_PRODUCTS_PER_NS 35
 #include "isa.inc.h"
 #undef FRNN_ISA_NEON
 
@@ -195,7 +201,7 @@ static int frnn_has_avx512(void)
 }
 #endif
 
-#define FRNN_ENTRY(isa, test) {#isa, test, FRNN_TABLES(isa)}
+#define FRNN_ENTRY(isa, test) {#isa, test, FRNN_PRODUCTS(isa)}
 
 /* From the plainest to the widest. */
 const frnn_isa frnn_isas[] = {

@@ -1,28 +1,5 @@
 /* Rows as the products of products.inc.h read them best: as they lie, further apart, or interleaved. */
 
-/* Whether rows of this distance share so few sets of the first-level cache that more than a tile's are never there
- * together. */
-static inline int WN(is_crowd)(ptrdiff_t ld)
-{
-    return ld * (ptrdiff_t)sizeof(T) % FRNN_CROWD == 0;
-}
-
-static inline int WN(is_crowded)(ptrdiff_t n, ptrdiff_t ld)
-{
-    return n > FRNN_TILE_ROWS && WN(is_crowd)(ld);
-}
-
-/* The distance at which rows of this many columns are not crowded. */
-static inline ptrdiff_t WN(apart)(ptrdiff_t columns)
-{
-    return WN(is_crowd)(columns) ? columns + FRNN_APART / (ptrdiff_t)sizeof(T) : columns;
-}
-
-static ptrdiff_t WN(rows_apart)(ptrdiff_t n, ptrdiff_t columns)
-{
-    return WN(is_crowded)(n, columns) ? WN(apart)(columns) : columns;
-}
-
 /* Whether n rows are interleaved for the products of a cell: where it has enough strips to pay for that. */
 static inline int WN(is_interleaved)(const frnn_cell *cell, ptrdiff_t n)
 {
@@ -33,7 +10,7 @@ static inline int WN(is_interleaved)(const frnn_cell *cell, ptrdiff_t n)
  * themselves or beside the other direction's. A narrow view of crowded rows stays as it is. */
 static ptrdiff_t WN(room)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns)
 {
-    return WN(is_interleaved)(cell, n) || WN(is_crowded)(n, 2 * columns) ? n * WN(apart)(columns) : 0;
+    return WN(is_interleaved)(cell, n) || FN(is_crowded)(n, 2 * columns) ? n * FN(apart)(columns) : 0;
 }
 
 static FRNN_INLINE void WN(interleave_tile)(const int rows, ptrdiff_t K, const T *a, ptrdiff_t lda, T *to)
@@ -75,12 +52,12 @@ static inline WN(operand) WN(as_they_lie)(const T *a, ptrdiff_t ld)
 
 static void WN(arrange_rows)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns, WN(operand) *rows, T **scratch)
 {
-    const ptrdiff_t room = WN(room)(cell, n, columns), apart = WN(apart)(columns);
+    const ptrdiff_t room = WN(room)(cell, n, columns), apart = FN(apart)(columns);
     T *copy = *scratch;
     if (WN(is_interleaved)(cell, n)) {
         WN(interleave)(n, columns, rows->at, rows->ld, copy);
         rows->is_interleaved = 1;
-    } else if (room != 0 && WN(is_crowded)(n, rows->ld)) {
+    } else if (room != 0 && FN(is_crowded)(n, rows->ld)) {
         for (ptrdiff_t m = 0; m < n; m++)
             memcpy(copy + m * apart, rows->at + m * rows->ld, columns * sizeof(T));
         rows->ld = apart;

@@ -6,14 +6,14 @@
  * that of its segments.
  *
  * isa.inc.h says what a storage is: W its type, w_load(p) a vector of VL weights in the arithmetic, from any
- * alignment, and w_store(p, a). A storage that lies or is summed in another way has a file of its own in place of this
- * one, operands.inc.h and packing.inc.h, which gives cells.inc.h
+ * alignment, w_store(p, a), and w_one(p) one weight. A storage that lies or is summed in another way has a file of its
+ * own in place of this one, operands.inc.h and packing.inc.h, which gives cells.inc.h
  *
  *   operand, room, arrange   rows as its products read them, and the scratch that takes
  *   weights, weights_of      the weights of a bundle
  *   product, lone_product    sums for any number of rows, and for one row in registers
- *   is_far, rows_apart       whether weights are fetched ahead; the distance at which rows are best kept
- *   bundle_panels, pack      packed weights
+ *   is_far                   whether weights are fetched ahead
+ *   pack                     packed weights
  */
 
 /* The vectors of a strip, of a bundle of this many: as many as a tile is wide. All strips of a bundle are equal. */

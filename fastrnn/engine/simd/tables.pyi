@@ -1,4 +1,5 @@
 from typing_extensions import CapsuleType
 
 ISAS: tuple[str, ...]
-TABLES: dict[str, dict[tuple[str, str], CapsuleType]]
+TABLES: dict[str, dict[str, CapsuleType]]
+PRODUCTS: dict[str, dict[tuple[str, str], CapsuleType]]

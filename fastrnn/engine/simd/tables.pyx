@@ -2,32 +2,37 @@
 
 from cpython.pycapsule cimport PyCapsule_New
 
-from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_backend, frnn_isas, frnn_storage_name
+from fastrnn.engine.backend cimport (
+    frnn_arithmetic_name, frnn_backend, frnn_isas, frnn_products, frnn_storage_name,
+)
 
 
 def _read_isas():
     cdef int i = 0
-    names, tables = [], {}
+    names, tables, products = [], {}, {}
     while frnn_isas[i].name != NULL:
         name = frnn_isas[i].name.decode()
         names.append(name)
         if frnn_isas[i].is_there():
-            tables[name] = read_tables(frnn_isas[i].tables)
+            tables[name], products[name] = read_tables(frnn_isas[i].products)
         i += 1
-    return tuple(names), tables
+    return tuple(names), tables, products
 
 
-cdef dict read_tables(const frnn_backend *const *tables):
+cdef tuple read_tables(const frnn_products *const *products):
+    cdef const frnn_backend *backend
     cdef int i = 0
-    found = {}
-    while tables[i] != NULL:
-        arithmetic = frnn_arithmetic_name(tables[i].arithmetic).decode()
-        storage = frnn_storage_name(tables[i].format.storage).decode()
-        found[arithmetic, storage] = PyCapsule_New(<void *>tables[i], "fastrnn.backend", NULL)
+    by_arithmetic, by_both = {}, {}
+    while products[i] != NULL:
+        backend = products[i].backend
+        arithmetic = frnn_arithmetic_name(backend.arithmetic).decode()
+        storage = frnn_storage_name(products[i].format.storage).decode()
+        by_arithmetic[arithmetic] = PyCapsule_New(<void *>backend, "fastrnn.backend", NULL)
+        by_both[arithmetic, storage] = PyCapsule_New(<void *>products[i], "fastrnn.products", NULL)
         i += 1
-    return found
+    return by_arithmetic, by_both
 
 
 # The instruction sets that are built, from the plainest to the widest. For those that this processor has, the
-# tables by (arithmetic, storage).
-ISAS, TABLES = _read_isas()
+# tables by arithmetic, and the products by (arithmetic, storage).
+ISAS, TABLES, PRODUCTS = _read_isas()

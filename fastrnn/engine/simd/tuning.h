@@ -1,6 +1,6 @@
 /* The constants that were found by trying. docs/tuning.md has what was tried, on which machines, and the figures.
  *
- * Four more belong to an instruction set; kernels.c sets them:
+ * Five more belong to an instruction set; kernels.c sets them:
  *
  *   FRNN_REGISTERS    its vector registers
  *   FRNN_SEGMENT      rows of K of a segment. What tiles read stays near, and sums begin and end rarely: LSTM 256,
@@ -11,6 +11,11 @@
  *   FRNN_INTERLEAVED  rows are interleaved where a cell has at least this many strips and more than FRNN_FEW rows
  *                     share them; 0: never. A tile then reads one stream, not one for each row: LSTM 256->512, 100x128
  *                     takes 0.93 of the time (avx2); avx512 gains nothing.
+ *   FRNN_PRODUCTS_PER_NS
+ *                     multiply-adds of float32 in a ns, for plans, where half or double is near enough (backend.h).
+ *                     avx2 and avx512: 55 and 57 on Zen 4, avx512 125 on Zen 5. baseline: LSTM 64, 20x8 takes 3.7
+ *                     instructions for each, of which a core makes about 15 in a ns. NEON, not measured: two to four
+ *                     units of four lanes at 2.5 to 3.2 GHz make 20 to 51.
  */
 #ifndef FRNN_TUNING_H
 #define FRNN_TUNING_H

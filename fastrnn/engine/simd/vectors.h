@@ -1,5 +1,6 @@
 /* The vector vocabulary: the words in which every formula is written, for one arithmetic and one instruction set.
- * isa.inc.h defines FRNN_IS_F64 and includes this file again for each arithmetic; kernels.c defines FRNN_ISA_*.
+ * isa.inc.h defines FRNN_IS_F64 and, by arithmetic.inc.h, includes this file for each arithmetic; kernels.c defines
+ * FRNN_ISA_*.
  *
  *   T, V, VL         scalar, vector, lanes
  *   v_load v_store   any alignment

@@ -102,7 +102,7 @@ def _convolve(
     if key not in packed:
         packed[key] = (
             ConvolutionWeights(
-                planner.tools.pick(x.dtype).table,
+                planner.tools.pick(x.dtype).products[0],
                 weight.array(),
                 None if bias is None else bias.array(),
                 groups,

@@ -26,9 +26,9 @@ def packed_dense(planner: Planner, weight: Any, bias: Any, key: Any = None) -> A
     packed = planner.tools.packed
     key = (id(weight), id(bias)) if key is None else key
     if key not in packed:
-        table = planner.tools.pick(weight.dtype.name).table
+        products = planner.tools.pick(weight.dtype.name).products[0]
         # The arrays stay, so that no other one gets their id.
-        packed[key] = pack_dense(table, np.ascontiguousarray(weight), bias), weight, bias
+        packed[key] = pack_dense(products, np.ascontiguousarray(weight), bias), weight, bias
     return packed[key][0]
 
 

@@ -32,7 +32,7 @@ def _operator(
             own = arrays[i * each : (i + 1) * each]
             b_ih, b_hh = own[2:4] if has_biases else (None, None)
             projection = own[-1] if each in (3, 5) else None
-            cells.append(pack_recurrent(picked.table, kind, own[0], own[1], b_ih, b_hh, projection))
+            cells.append(pack_recurrent(picked.products, kind, own[0], own[1], b_ih, b_hh, projection))
         packed[key] = Recurrent(cells, directions, picked.threads), params
     return packed[key][0]
 
