@@ -288,6 +288,8 @@ def _decode_size(encoded: Any) -> Any:
         operator, left, right = encoded
         if operator == "dim" and isinstance(left, str) and type(right) is int:
             return Size("dim", left, right)
+        if operator == "largest" and isinstance(left, str) and right is None:
+            return Size("largest", left)
         if operator == "step" and left is None and right is None:
             return Size("step")
         if operator in ARITHMETIC:

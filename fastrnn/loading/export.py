@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fastrnn.checks import check_path
 from fastrnn.errors import message
 from fastrnn.program.program import Program
 
@@ -21,6 +23,7 @@ def export(
     *,
     dynamic: Any = None,
     state: Sequence[tuple[int, int]] | None = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Program:
     """Return any torch module as a program. torch has to be there now, and not when the program runs.
 
@@ -42,6 +45,8 @@ def export(
     state : sequence of (int, int), optional
         Which results are the next call's arguments: pairs of the number of an argument's tensor and the
         number of a result's tensor, counted in order from 0.
+    path : str or path, optional
+        Where to save the program.
 
     Returns
     -------
@@ -56,24 +61,54 @@ def export(
     TypeError
         An argument is no tensor and no plain value, or ``dynamic`` is nested in another way.
     """
+    from fastrnn.importers.torch_capture.capture import RUNS
+
+    where = None if path is None else check_path("export", path)
+    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+    given = (module, args, dict(kwargs or {}), dynamic, state or ())
+    try:
+        program = _proven(*given, RUNS[0])
+    except Disagreement:
+        program = _proven(*given, RUNS[1])
+    if where is not None:
+        program.save(where)
+    return program
+
+
+class Disagreement(ValueError):
+    """A program and its module have different results."""
+
+
+def _proven(
+    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any, state: Any, runs: int
+) -> Program:
+    """Return the program of a module, which gives the module's results."""
     from fastrnn.importers.torch_capture.capture import capture
 
-    args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
-    captured = capture(module, args, dict(kwargs or {}), dynamic, state or ())
+    captured = capture(module, args, kwargs, dynamic, state, runs)
     program = Program(captured.spec)
+    name = type(module).__name__
     for proof in captured.proofs:
-        outputs = program.run([*map(np.ascontiguousarray, proof.inputs), *program._hidden])
+        arrays = [*map(np.ascontiguousarray, proof.inputs), *program._hidden]
+        try:
+            outputs = program.run(arrays)
+        except ValueError as error:
+            raise Disagreement(f"{error} (with {_named(proof.sizes)})") from error
         for index, (output, wanted) in enumerate(zip(outputs, proof.outputs, strict=False)):
-            _check(type(module).__name__, f"result {index}", proof.sizes, output, wanted)
+            _check(name, f"result {index}", proof.sizes, output, wanted)
     return program
+
+
+def _named(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{size} = {number}" for size, number in sizes.items())
 
 
 def _check(name: str, what: str, sizes: Mapping[str, int], output: Any, wanted: Any) -> None:
     """Raise ValueError if a result is not the module's."""
-    at = f" at {', '.join(f'{size} = {number}' for size, number in sizes.items())}" if sizes else ""
+    at = f" at {_named(sizes)}" if sizes else ""
     if output.shape != wanted.shape or output.dtype != wanted.dtype:
         got = f"{output.dtype} of shape {output.shape}"
-        raise ValueError(
+        raise Disagreement(
             message("export", f"{what}{at} as {name} gives it, {wanted.dtype} of shape {wanted.shape}", got)
         )
     if wanted.dtype.kind in "fc":
@@ -88,4 +123,4 @@ def _check(name: str, what: str, sizes: Mapping[str, int], output: Any, wanted: 
         is_same = np.array_equal(output, wanted)
     if not is_same:
         hint = "The module does something that depends on sizes or numbers in a way that was not seen."
-        raise ValueError(message("export", f"{what}{at} as {name} gives it", f"one {error:.3g} away", hint))
+        raise Disagreement(message("export", f"{what}{at} as {name} gives it", f"one {error:.3g} away", hint))

@@ -60,4 +60,11 @@ def _loop(loop: Loop, count: int, values: Mapping[str, Any], operators: Mapping[
             parts.append(inner[name])
         following = [inner[after] for _, _, after in loop.carried]
         inner.update((name, value) for (name, _, _), value in zip(loop.carried, following, strict=True))
+    if count == 0:
+        # What is carried is as before the loop. Shapes are those that a step would give.
+        inner.update((after, inner[name]) for name, _, after in loop.carried)
+        shown = dict(inner)
+        _run(loop.nodes, shown, operators, 0)
+        empty = [np.empty((0, *np.shape(shown[name])), np.asarray(shown[name]).dtype) for name in collected]
+        return empty + [inner[name] for name in loop.last]
     return [np.stack(parts) for parts in collected.values()] + [inner[name] for name in loop.last]

@@ -215,6 +215,9 @@ def _largest_values(graph: Graph) -> Iterator[str]:
         return part
 
     for node in graph.nodes:
-        for argument in node.arguments.values():
-            map_argument(argument, look)
+        if node.body is not None:
+            look(node.body.count)
+        for inner in (node, *(node.body.nodes if node.body is not None else ())):
+            for argument in inner.arguments.values():
+                map_argument(argument, look)
     yield from found

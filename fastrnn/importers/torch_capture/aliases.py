@@ -7,25 +7,35 @@ put in its place. The other views of it are taken anew when they are next read.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+
+class View(NamedTuple):
+    """How a tensor is a view of another one: the operator that gave it, its arguments, and which result it is."""
+
+    operator: str
+    arguments: dict[str, Any]
+    index: int
+    source_shape: tuple[int, ...]
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class _Memory:
     """The memory that tensors share."""
 
-    def __init__(self, base: torch.Tensor, value: Any) -> None:
-        self.base = base
-        self.value = value  # of the base
+    def __init__(self, value: Any) -> None:
+        self.value = value  # of the tensor that owns it
         self.version = 0
 
 
 class _Known:
-    """What is known of a tensor: its memory, how it is a view of the base, its value and since when."""
+    """What is known of a tensor: its memory, the tensor that it is a view of and how, its value and since when."""
 
-    def __init__(self, memory: _Memory, views: tuple[Any, ...], value: Any) -> None:
-        self.memory, self.views, self.value = memory, views, value
+    def __init__(self, memory: _Memory, source: _Known | None, view: View | None, value: Any) -> None:
+        self.memory, self.source, self.view, self.value = memory, source, view, value
         self.version = memory.version
 
 
@@ -49,58 +59,56 @@ class Aliases:
 
     def add(self, tensor: torch.Tensor, value: Any) -> None:
         """A tensor with memory of its own."""
-        self._set(tensor, _Known(_Memory(tensor, value), (), value))
+        self._set(tensor, _Known(_Memory(value), None, None, value))
 
-    def share(self, tensor: torch.Tensor, source: torch.Tensor, _: None) -> None:
+    def share(self, tensor: torch.Tensor, source: torch.Tensor) -> None:
         """A tensor that is the same as another one."""
         known = self._known[id(source)]
         if tensor is not source:
-            copy = _Known(known.memory, known.views, self.value(source))
-            self._set(tensor, copy)
+            self._set(tensor, _Known(known.memory, known.source, known.view, self._value(known)))
 
-    def view(self, tensor: torch.Tensor, source: torch.Tensor, value: Any, view: Any) -> None:
-        """A tensor that is a view of another one. view: (operator, arguments, which result, with tensors)."""
-        if id(tensor) in self._known and tensor is source:
-            return
+    def view(self, tensor: torch.Tensor, source: torch.Tensor, value: Any, view: View) -> None:
+        """A tensor that is a view of another one."""
         known = self._known[id(source)]
-        operator, plain, index, _ = view
-        step = (operator, plain, index, tuple(source.shape), tuple(tensor.shape), str(source.dtype)[6:])
-        self._set(tensor, _Known(known.memory, (*known.views, step), value))
+        self._set(tensor, _Known(known.memory, known, view, value))
 
     def value(self, tensor: torch.Tensor) -> Any:
-        known = self._known[id(tensor)]
-        if known.version != known.memory.version:
-            value = known.memory.value
-            for operator, arguments, index, _, shape, dtype in known.views:
-                name = next(iter(arguments))
-                value = self._emit(operator, {**arguments, name: value}, shape, dtype)
-                if index:
-                    value = value._replace(result=index)
-            known.value, known.version = value, known.memory.version
-        return known.value
+        return self._value(self._known[id(tensor)])
 
     def write(self, tensor: torch.Tensor, value: Any) -> None:
         """The tensor was written: it is this value now."""
         known = self._known[id(tensor)]
-        memory = known.memory
-        bases = [memory.value]  # of each view's source, from the outermost on
-        for operator, arguments, index, _, shape, dtype in known.views[:-1]:
-            name = next(iter(arguments))
-            bases.append(
-                self._emit(operator, {**arguments, name: bases[-1]}, shape, dtype)._replace(result=index)
-            )
-        inner = value
-        for base, view in zip(reversed(bases), reversed(known.views), strict=False):
-            inner = self._put_back(base, inner, view)
-        memory.value = inner
-        memory.version += 1
-        known.value, known.version = value, memory.version
+        sources = []
+        at = known
+        while at.source is not None:
+            sources.append((self._value(at.source), at))
+            at = at.source
+        whole = value
+        for base, part in sources:
+            whole = self._put_back(base, whole, part.view)
+        known.memory.value = whole
+        known.memory.version += 1
+        known.value, known.version = value, known.memory.version
+
+    def _value(self, known: _Known) -> Any:
+        if known.version != known.memory.version:
+            if known.source is None or known.view is None:
+                known.value = known.memory.value
+            else:
+                known.value = self._viewed(self._value(known.source), known.view)
+            known.version = known.memory.version
+        return known.value
+
+    def _viewed(self, value: Any, view: View) -> Any:
+        name = next(iter(view.arguments))
+        made = self._emit(view.operator, {**view.arguments, name: value}, view.shape, view.dtype)
+        return made._replace(result=view.index)
 
     def _set(self, tensor: torch.Tensor, known: _Known) -> None:
         self._known[id(tensor)] = known
         self._kept.append(tensor)
 
-    def _put_back(self, base: Any, value: Any, view: Any) -> Any:
+    def _put_back(self, base: Any, value: Any, view: View) -> Any:
         """The source of a view, with the view's place taken by a value."""
         operator, arguments, index, shape, viewed, dtype = view
         rest = list(arguments.items())[1:]
@@ -120,18 +128,9 @@ class Aliases:
         if operator in ("transpose", "t"):
             return self._emit(operator, {"self": value, **options}, shape, dtype)
         if operator in (
-            "view",
-            "reshape",
-            "_unsafe_view",
-            "flatten",
-            "unflatten",
-            "unsqueeze",
-            "squeeze",
-            "contiguous",
-            "view_as",
-            "reshape_as",
-            "_reshape_alias",
-        ):
+            "view", "reshape", "_unsafe_view", "flatten", "unflatten", "unsqueeze", "squeeze", "contiguous",
+            "view_as", "reshape_as", "_reshape_alias",
+        ):  # fmt: skip
             return self._emit("reshape", {"self": value, "shape": shape}, shape, dtype)
         if operator in ("unbind", "chunk", "split", "split_with_sizes"):
             dim = options.get("dim", 0) % len(shape)

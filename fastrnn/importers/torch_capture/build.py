@@ -6,14 +6,32 @@ sizes. A loop becomes one node. Its body is made in the same way from some of it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fastrnn.graph import Loop, Node, Size, Value
+from fastrnn.graph import ARITHMETIC, Loop, Node, Size, Value, values_of
 from fastrnn.importers.torch_capture.loops import Repeat, find_repeats
+from fastrnn.importers.torch_capture.parts import without_parts
 from fastrnn.importers.torch_capture.recorder import Record, Refused, Trace
-from fastrnn.importers.torch_capture.rolled import All, Item, LoopItem, Part, result_name, roll
+from fastrnn.importers.torch_capture.rolled import (
+    Item,
+    LoopItem,
+    Part,
+    Peel,
+    RolledTrace,
+    Steps,
+    result_name,
+    roll,
+)
 from fastrnn.importers.torch_capture.sizes import Sizes
+
+# The arguments that operators compute with, which may be arrays as well as numbers.
+COMPUTED = {
+    **dict.fromkeys(("add", "sub", "rsub", "mul", "div", "remainder", "floor_divide"), ("other",)),
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum"), ("other",)),
+    "where": ("self", "other"),
+    "pow": ("exponent",),
+}
 
 
 class Built:
@@ -23,7 +41,7 @@ class Built:
     ----------
     nodes : list of Node
     outputs : list of str
-    mutated : dict of str to str
+    changed : dict of str to str
         The values that constants and inputs have in the end.
     """
 
@@ -33,18 +51,30 @@ class Built:
         input_names: Sequence[str],
         input_shapes: Sequence[Sequence[tuple[int, ...]]],
     ) -> None:
-        """input_shapes: for each input, its shape in each trace."""
+        """input_shapes: for each trace, the shapes of the inputs."""
+        traces = without_parts(traces)
         found = find_repeats([trace.records for trace in traces])
-        # One step alone does not show what a loop carries from step to step.
-        kept = [
-            k for k, items in enumerate(found) if all(i.steps > 1 for i in items if isinstance(i, Repeat))
-        ]
-        if not kept:
-            raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
+        while True:
+            # One step alone does not show what a loop carries from step to step.
+            kept = [
+                k for k, items in enumerate(found) if all(i.count > 1 for i in items if isinstance(i, Repeat))
+            ]
+            if not kept:
+                raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
+            try:
+                # The longest first, which show best how steps differ.
+                order = sorted(kept, key=lambda k: -len(traces[k].records))
+                by_trace = {k: roll(traces[k], found[k], input_names, input_shapes[k]) for k in order}
+                rolled = [by_trace[k] for k in kept]
+                break
+            except Peel as peel:
+                at = peel.index
+                found = [[*items[:at], *items[at].peel(peel.is_last), *items[at + 1 :]] for items in found]
         sizes = Sizes()
-        for name, shapes in zip(input_names, input_shapes, strict=True):
-            sizes.add(name, [shapes[k] for k in kept])
-        rolled = [roll(traces[k], found[k], input_names) for k in kept]
+        for i, name in enumerate(input_names):
+            sizes.add(name, [input_shapes[k][i] for k in kept])
+        for value, numbers in _lengths(rolled):
+            sizes.add_size(numbers, Size("largest", value.name))
         builder = _Builder(sizes)
         for items in zip(*(trace.items for trace in rolled), strict=True):
             if isinstance(items[0], LoopItem):
@@ -55,9 +85,11 @@ class Built:
             builder.value(f"output{i}", values, "")
             for i, values in enumerate(zip(*(trace.outputs for trace in rolled), strict=True))
         ]
-        self.mutated = {
-            name: builder.value(name, [trace.mutated[name] for trace in rolled], "")
-            for name in rolled[0].mutated
+        if any(trace.changed.keys() != rolled[0].changed.keys() for trace in rolled):
+            raise Refused("what it keeps from call to call depends on sizes", "")
+        self.changed = {
+            name: builder.value(f"{name}.next", [trace.changed[name] for trace in rolled], "")
+            for name in rolled[0].changed
         }
         self.nodes = builder.nodes
 
@@ -65,21 +97,28 @@ class Built:
 class _Builder:
     """Makes nodes from samples: traces, or steps of a loop in them."""
 
-    def __init__(self, sizes: Sizes) -> None:
-        self.sizes = sizes
+    def __init__(self, sizes: Sizes, outer: _Builder | None = None, count: Any = None) -> None:
+        """outer, count: of the body of a loop."""
+        self.sizes, self.outer, self.count = sizes, outer, count
         self.nodes: list[Node] = []
+        self.packed: set[str] = set()
 
     def item(self, items: Sequence[Item]) -> None:
         records = [item.record for item in items]
         first = records[0]
-        if first.operator == "unbind":
-            # Its results are taken one by one, as parts.
-            return
         name = items[0].name
+        if any(record.arguments.keys() != first.arguments.keys() for record in records):
+            raise Refused("which arguments it has depends on sizes", first.where)
         arguments = {
             key: self.argument(f"{name}.{key}", [record.arguments[key] for record in records], first)
             for key in first.arguments
         }
+        for key in COMPUTED.get(first.operator, ()):
+            if _depends_on_step(arguments.get(key)):
+                try:
+                    arguments[key] = self.numbers_of_steps(f"{name}.{key}.step", arguments[key], first.where)
+                except LookupError:
+                    raise Refused("it computes with a number that depends on the step", first.where) from None
         operator = first.operator
         if operator == "stack" and _has_steps(first):
             operator = "cat"  # its parts have the new axis already
@@ -90,8 +129,24 @@ class _Builder:
             shapes, dtypes = zip(*(record.results[result] for record in records), strict=True)
             if len(set(dtypes)) > 1 or len(set(map(len, shapes))) > 1:
                 raise Refused("its result has another type at other sizes", first.where)
-            self.sizes.add(output, shapes)
+            if first.operator == "_pack_padded_sequence" and result == 1:
+                # One batch size for each step of the longest row.
+                steps = tuple(shape[0] for shape in shapes)
+                self.sizes.add_size(steps, Size("largest", arguments["lengths"].name))
+            elif not self.is_packed(first.operator, arguments, result):
+                self.sizes.add(output, shapes)
+            else:
+                self.packed.add(output)
         self.nodes.append(Node(operator, arguments, tuple(outputs), first.where))
+
+    def is_packed(self, operator: str, arguments: dict[str, Any], result: int) -> bool:
+        """Whether a result has the steps of packed rows along its first axis: programs have no such size."""
+        if operator == "_pack_padded_sequence":
+            return True
+        taken = {name for value in arguments.values() for name in values_of(value)} & self.packed
+        if operator == "_pad_packed_sequence" or not taken:
+            return False
+        return "batch_sizes" not in arguments or result == 0
 
     def value(self, name: str, values: Sequence[Any], where: str) -> str:
         """The name of a value that all samples take."""
@@ -101,7 +156,7 @@ class _Builder:
 
     def argument(self, name: str, values: Sequence[Any], record: Record) -> Any:
         first, where = values[0], record.where
-        if isinstance(first, tuple) and any(isinstance(part, All) for part in first):
+        if isinstance(first, tuple) and any(isinstance(part, Steps) for part in first):
             return self.list_with_steps(name, values, record)
         if all(isinstance(value, Part) for value in values):
             return self.part(name, values, record)
@@ -117,23 +172,23 @@ class _Builder:
         if isinstance(first, Value):
             raise Refused("which value it takes depends on sizes", where)
         if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
-            size = self.sizes.find(tuple(values))
-            if size is not None:
-                return size
-            numbers = ", ".join(map(str, values))
-            raise Refused(f"no expression of sizes was found for {numbers}", where)
+            return self.size(values, f"{record.operator} has a number that depends on sizes", where)
         raise Refused("what it does depends on sizes", where)
 
     def part(self, name: str, parts: Sequence[Part], record: Record) -> Value:
-        """One of the results of an `unbind`, or what one step of a loop gave."""
+        """What one step of a loop gave."""
         source = self.argument(name, [part.source for part in parts], record)
-        index = self.sizes.find(tuple(part.number for part in parts))
-        if index is None:
-            raise Refused("which step it takes depends on sizes", record.where)
-        self.nodes.append(
-            Node("select", {"self": source, "dim": parts[0].dim, "index": index}, (name,), record.where)
-        )
+        index = self.size([part.index for part in parts], "which step of a loop it takes", record.where)
+        self.nodes.append(Node("select", {"self": source, "dim": 0, "index": index}, (name,), record.where))
         return Value(name)
+
+    def size(self, numbers: Sequence[Any], what: str, where: str) -> Any:
+        """The expression of sizes for numbers."""
+        size = self.sizes.find(tuple(numbers))
+        if size is None:
+            found = ", ".join(map(str, numbers))
+            raise Refused(f"{what}: no expression of sizes was found for {found}", where)
+        return size
 
     def list_with_steps(self, name: str, values: Sequence[Any], record: Record) -> tuple[Any, ...]:
         """The parts of a stack or cat, some of which are all steps of a loop: as parts of a cat."""
@@ -146,8 +201,8 @@ class _Builder:
             raise Refused("how many values it takes depends on sizes", record.where)
         for i, samples in enumerate(zip(*values, strict=True)):
             part = f"{name}.{i}"
-            if isinstance(samples[0], All):
-                parts.append(self.steps_as_one(part, samples[0], dim, is_stack, record))
+            if isinstance(samples[0], Steps):
+                parts.append(self.steps_as_one(part, samples, dim, is_stack, record))
             else:
                 single = self.argument(part, samples, record)
                 if is_stack:
@@ -156,18 +211,35 @@ class _Builder:
                 parts.append(single)
         return tuple(parts)
 
-    def steps_as_one(self, name: str, steps: All, dim: int, is_stack: bool, record: Record) -> Value:
-        """All steps of a loop, (steps, ...), along an axis of one value."""
-        value = Value(steps.name)
+    def steps_as_one(
+        self, name: str, samples: Sequence[Any], dim: int, is_stack: bool, record: Record
+    ) -> Value:
+        """What steps of a loop gave, (steps, ...), along an axis of one value."""
         where = record.where
+        if any(not isinstance(sample, Steps) for sample in samples):
+            raise Refused("how many values it takes depends on sizes", where)
+        value = self.argument(name, [sample.source for sample in samples], record)
 
         def add(operator: str, arguments: dict[str, Any]) -> Value:
             output = f"{name}.{len(self.nodes)}"
             self.nodes.append(Node(operator, arguments, (output,), where))
             return Value(output)
 
-        if steps.is_reversed:
+        strides = {sample.stride for sample in samples}
+        if len(strides) > 1:
+            raise Refused("which steps of a loop it takes depends on sizes", where)
+        (stride,) = strides
+        if stride < 0:
             value = add("flip", {"self": value, "dims": (0,)})
+        firsts = [s.total - 1 - s.first if stride < 0 else s.first for s in samples]
+        ends = [first + abs(stride) * (s.count - 1) + 1 for first, s in zip(firsts, samples, strict=True)]
+        if any(firsts) or abs(stride) > 1 or ends != [s.total for s in samples]:
+            bounds = {
+                "start": self.size(firsts, "the first step that it takes", where),
+                "end": self.size(ends, "the last step that it takes", where),
+                "step": abs(stride),
+            }
+            value = add("slice", {"self": value, "dim": 0, **bounds})
         value = add(
             "movedim", {"self": value, "source": 0, "destination": dim if is_stack or dim >= 0 else dim - 1}
         )
@@ -178,15 +250,16 @@ class _Builder:
 
     def loop(self, items: Sequence[LoopItem]) -> None:
         first = items[0]
-        count = self.sizes.find(tuple(item.total for item in items))
-        if count is None:
-            raise Refused("no expression of sizes gives the number of steps of a loop", first.where)
+        count = self.size([item.count for item in items], "the number of steps of a loop", first.where)
+        if any((item.before.keys(), item.carried) != (first.before.keys(), first.carried) for item in items):
+            raise Refused("what a loop carries depends on sizes", first.where)
         samples = [(k, step) for k, item in enumerate(items) for step, _ in item.steps]
         inner = Sizes()
+        inner.add_size(tuple(step for _, step in samples), Size("step"))
+        inner.add_size(tuple(items[k].count for k, _ in samples), count)
         for vector, size in self.sizes.all():
             inner.add_size(tuple(vector[k] for k, _ in samples), size)
-        inner.add_size(tuple(step for _, step in samples), Size("step"))
-        body = _Builder(inner)
+        body = _Builder(inner, self, count)
         for step_items in zip(*(records for item in items for _, records in item.steps), strict=True):
             body.item(step_items)
         carried = tuple(
@@ -197,8 +270,6 @@ class _Builder:
             )
             for name in first.before
         )
-        if any(item.before.keys() != first.before.keys() for item in items):
-            raise Refused("what a loop carries depends on sizes", first.where)
         collected = sorted({name for item in items for name in item.collected})
         last = sorted({name for item in items for name in item.last})
         outputs = (*(f"{name}.all" for name in collected), *(f"{name}.last" for name in last))
@@ -209,10 +280,75 @@ class _Builder:
         loop = Loop(tuple(body.nodes), count, carried, tuple(collected), tuple(last))
         self.nodes.append(Node("loop", {}, outputs, first.where, loop))
 
+    def numbers_of_steps(self, name: str, size: Any, where: str) -> Value:
+        """A number that each step of this body computes with, as an array: those of all steps, made before."""
+        assert self.outer is not None
+        scale, offset = _line(size)
+        whole = f"{name}.steps"
+        end = self.count if (scale, offset) == (1, 0) else Size("+", Size("*", self.count, scale), offset)
+        made = {"start": offset, "end": end, "step": scale, "dtype": "int64"}
+        self.outer.nodes.append(Node("arange", made, (whole,), where))
+        self.nodes.append(
+            Node("select", {"self": Value(whole), "dim": 0, "index": Size("step")}, (name,), where)
+        )
+        return Value(name)
+
+
+def _lengths(rolled: Sequence[RolledTrace]) -> Iterator[tuple[Value, tuple[int, ...]]]:
+    """The values of which Python read a number that is a size, with the numbers."""
+    for reads in zip(*(trace.reads for trace in rolled), strict=False):
+        if isinstance(reads[0][0], Value) and all(value == reads[0][0] for value, _ in reads):
+            yield reads[0][0], tuple(number for _, number in reads)
+
+
+def _depends_on_step(argument: Any) -> bool:
+    if not isinstance(argument, Size):
+        return False
+    return argument.operator == "step" or any(
+        _depends_on_step(part) for part in (argument.left, argument.right)
+    )
+
+
+def _line(size: Any) -> tuple[Any, Any]:
+    """scale and offset with size = scale * step + offset, without the step.
+
+    Raises
+    ------
+    LookupError
+        There are none.
+    """
+    if not isinstance(size, Size) or size.operator in ("dim", "largest"):
+        return 0, size
+    if size.operator == "step":
+        return 1, 0
+    left, right = _line(size.left), _line(size.right)
+    if size.operator in ("+", "-"):
+        return tuple(_combined(size.operator, a, b) for a, b in zip(left, right, strict=True))  # type: ignore[return-value]
+    if size.operator == "*" and right[0] == 0:
+        return tuple(_combined("*", part, right[1]) for part in left)  # type: ignore[return-value]
+    if size.operator == "*" and left[0] == 0:
+        return tuple(_combined("*", part, left[1]) for part in right)  # type: ignore[return-value]
+    if left[0] == right[0] == 0:
+        return 0, size
+    raise LookupError(size)
+
+
+def _combined(operator: str, left: Any, right: Any) -> Any:
+    """A size of two, without what changes nothing."""
+    if not isinstance(left, Size) and not isinstance(right, Size):
+        return ARITHMETIC[operator](left, right)
+    if operator in ("+", "-") and right == 0:
+        return left
+    if operator == "*" and 0 in (left, right):
+        return 0
+    if operator == "*" and right == 1:
+        return left
+    return Size(operator, left, right)
+
 
 def _has_steps(record: Record) -> bool:
     return any(
-        isinstance(part, All)
+        isinstance(part, Steps)
         for value in record.arguments.values()
         if isinstance(value, tuple)
         for part in value

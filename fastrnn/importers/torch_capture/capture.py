@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,14 +12,25 @@ import torch
 from fastrnn.errors import message
 from fastrnn.graph import Graph, Input, Node, ProgramSpec, StateLink
 from fastrnn.importers.torch_capture.build import Built
-from fastrnn.importers.torch_capture.examples import Axes, find_axes, resized, size_candidates
+from fastrnn.importers.torch_capture.examples import (
+    Axes,
+    all_resized,
+    find_axes,
+    find_followers,
+    runs_at,
+    size_candidates,
+    with_followers,
+)
 from fastrnn.importers.torch_capture.packed import without_packing
+from fastrnn.importers.torch_capture.reads import check_reads
 from fastrnn.importers.torch_capture.recorder import Refused, Trace, record
-from fastrnn.importers.torch_capture.structure import axes_of, describe
-from fastrnn.structure import names_of, rebuild
+from fastrnn.importers.torch_capture.state import State
+from fastrnn.importers.torch_capture.structure import axes_of, describe, tensors_of, with_tensors
+from fastrnn.structure import names_of
 
-RUNS = 6  # traces at different sizes
+RUNS = (6, 12)  # traces at different sizes: these many, and if they do not tell enough, these many
 PROOFS = 2  # runs at further sizes, which show that the graph holds there
+LEFT_OUT = 2  # traces that may be unlike the others: they are proofs then
 
 
 class Proof(NamedTuple):
@@ -37,16 +48,32 @@ class Captured(NamedTuple):
     proofs: list[Proof]
 
 
+class _Run(NamedTuple):
+    """One traced run."""
+
+    trace: Trace
+    shapes: list[tuple[int, ...]]
+    proof: Proof
+
+
 def capture(
-    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic: Any = None, state: Any = ()
+    module: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dynamic: Any = None,
+    state: Any = (),
+    runs: int = RUNS[0],
 ) -> Captured:
-    """Return the program of a module. The parameters and errors are those of `fastrnn.export`."""
-    return _Capture(module, args, kwargs).run(dynamic, state)
+    """Return the program of a module. The parameters and errors are those of `fastrnn.export`.
+
+    runs: how many traces it is made of.
+    """
+    return _Capture(module, args, kwargs, runs).run(dynamic, state)
 
 
 class _Capture:
-    def __init__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.module = module
+    def __init__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], wanted: int) -> None:
+        self.module, self.given, self.wanted = module, (args, kwargs), wanted
         self.name = type(module).__name__
         if any(part.training for part in module.modules()):
             hint = "Call its eval() first: dropout and batch norm compute something else in training."
@@ -61,82 +88,121 @@ class _Capture:
             for name in names_of(part, parameter)
         ]
         self.names += [name for key, part in named["dict"].items() for name in names_of(part, key)]
-        taken = {name for name, _ in [*module.named_parameters(), *module.named_buffers()]}
-        self.names = [f"{name}.input" if name in taken else name for name in self.names]
-        self.attributes = _Attributes(module)
+        self.state = State(module)
+        self.results: Any = None
 
     def run(self, dynamic: Any, state: Any) -> Captured:
-        first, result = self._trace(self.tensors)
-        if dynamic is None:
-            axes = find_axes(self.tensors, self._runs)
-        else:
-            axes = self._named_axes(dynamic)
-        base = self._base_sizes(axes)
-        wanted = RUNS if base else 1
-        traces, shapes, proofs = [first], [[tuple(t.shape) for t in self.tensors]], []
-        proofs.append(self._proof(base, self.tensors))
-        seen = [base]
-        for sizes in self._sizes(base):
-            if len(traces) >= wanted and len(proofs) > PROOFS:
-                break
-            if sizes in seen:
-                continue
-            tensors = [resized(t, a, base, sizes, len(seen)) for t, a in zip(self.tensors, axes, strict=True)]
-            # The last runs are proofs: at sizes that differ in all names.
-            is_proof = len(traces) >= wanted
-            if is_proof and any(sizes[name] == base[name] for name in base):
-                continue
+        with self.state:
+            self.state.prime(lambda: self._outputs(self.tensors))
+            taken = {name for name, _ in self.module.named_parameters()} | self.state.tensors().keys()
+            self.names = [f"{name}.input" if name in taken else name for name in self.names]
             try:
-                if is_proof:
-                    proofs.append(self._proof(sizes, tensors))
-                else:
-                    traces.append(self._trace(tensors)[0])
-                    shapes.append([tuple(t.shape) for t in tensors])
+                axes = find_axes(self.tensors, self._runs) if dynamic is None else self._named_axes(dynamic)
+                base = self._base_sizes(axes)
+                runs, proofs = self._all_runs(axes, base)
+                check_reads([run.trace for run in runs], self.tensors)
+                return self._captured(runs, proofs, axes, state)
             except Refused as refused:
-                raise self._refusal(refused) from None
-            except Exception:  # the module does not run at these sizes
-                continue
-            seen.append(sizes)
-        self._check_varied(base, seen)
-        try:
-            _refuse_reads(traces)
-            return self._graph(traces, shapes, axes, result, state, proofs)
-        except Refused as refused:
-            raise self._refusal(refused) from None
+                hint = f"At {refused.where}" if refused.where else ""
+                what = f"{self.name} to do what a program can"
+                raise ValueError(message("export", what, refused.what, hint)) from None
 
     # ------------------------------------------------------------ runs
 
-    def _trace(self, tensors: Sequence[torch.Tensor]) -> tuple[Trace, Any]:
-        try:
-            with self.attributes.kept():
-                args, kwargs = rebuild(self.arguments, [t.clone() for t in tensors])
-                trace, result = record(self.module, args, kwargs, self.attributes)
-                return trace, result
-        except Refused as refused:
-            raise self._refusal(refused) from None
+    def _call(self, tensors: Sequence[torch.Tensor]) -> tuple[Any, Any]:
+        """The arguments with other tensors."""
+        args, kwargs = with_tensors(self.given, iter(tensors))
+        return args, kwargs
+
+    def _outputs(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        args, kwargs = self._call([t.clone() for t in tensors])
+        with torch.inference_mode():
+            return [t.clone() for t in tensors_of(self.module(*args, **kwargs))]
+
+    def _traced(self, sizes: dict[str, int], tensors: Sequence[torch.Tensor]) -> _Run:
+        own = [t.clone() for t in tensors]
+        args, kwargs = self._call(own)
+        with self.state:
+            plain = self.state.plain()
+            trace, result = record(self.module, args, kwargs, own, self.state)
+            self._check_plain(plain, self.state.plain())
+            proof = Proof(sizes, [_array(t) for t in tensors], [_array(t) for t in tensors_of(result)])
+        if self.results is None:
+            self.results = describe("export", result, [])
+        return _Run(trace, [tuple(t.shape) for t in tensors], proof)
+
+    def _check_plain(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """Raise ValueError if a call changed what is no tensor and may change the next call."""
+        changed = [name for name in before.keys() | after.keys() if before.get(name) != after.get(name)]
+        if changed:
+            hint = "Keep what changes from call to call in tensors of one shape."
+            raise ValueError(
+                message("export", f"{self.name} to keep {', '.join(sorted(changed))}", "a change", hint)
+            )
 
     def _runs(self, tensors: Sequence[torch.Tensor]) -> bool:
         try:
-            with self.attributes.kept(), torch.no_grad():
-                args, kwargs = rebuild(self.arguments, [t.clone() for t in tensors])
-                self.module(*args, **kwargs)
+            with self.state:
+                self._outputs(tensors)
         except Exception:  # whatever a module raises for a size that it does not take
             return False
         return True
 
-    def _proof(self, sizes: dict[str, int], tensors: Sequence[torch.Tensor]) -> Proof:
-        with self.attributes.kept(), torch.no_grad():
-            given = [t.clone() for t in tensors]
-            args, kwargs = rebuild(self.arguments, given)
-            result = self.module(*args, **kwargs)
-            outputs: list[torch.Tensor] = []
-            describe("export", result, outputs)
-            return Proof(sizes, [t.clone().numpy() for t in tensors], [_array(t) for t in outputs])
+    def _all_runs(self, axes: Axes, base: dict[str, int]) -> tuple[list[_Run], list[Proof]]:
+        """Traces of the module at several sizes, the example's first, and further proofs."""
+        runs = [self._traced(base, self.tensors)]
+        proofs: list[Proof] = []
+        if not base:
+            return runs, proofs
+        seen = [base]
+        self._run_at(size_candidates(base), axes, seen, runs, proofs)
+        fixed = [name for name in base if all(sizes[name] == base[name] for sizes in seen)]
+        if len(fixed) > 1:
+            followers = find_followers(base, fixed, runs_at(self.tensors, axes, base, self._runs))
+            del runs[1:], proofs[:], seen[1:]
+            self._run_at(with_followers(base, followers), axes, seen, runs, proofs)
+            fixed = [name for name in base if all(sizes[name] == base[name] for sizes in seen)]
+        if fixed:
+            hint = f"{self.name} runs at no other size that was tried. Leave it out of dynamic."
+            raise ValueError(message("export", "sizes that may change", ", ".join(fixed), hint))
+        return runs, proofs
+
+    def _run_at(
+        self,
+        candidates: Iterator[dict[str, int]],
+        axes: Axes,
+        seen: list[dict[str, int]],
+        runs: list[_Run],
+        proofs: list[Proof],
+    ) -> None:
+        """Add traces, and then proofs, at the first candidates at which the module runs."""
+        base = seen[0]
+        for sizes in candidates:
+            is_proof = len(runs) >= self.wanted
+            if len(proofs) >= PROOFS:
+                return
+            # Proofs are at sizes that differ in all names.
+            if sizes in seen or (is_proof and any(sizes[name] == base[name] for name in base)):
+                continue
+            for tensors in all_resized(self.tensors, axes, base, sizes, len(seen)):
+                try:
+                    if is_proof:
+                        with self.state:
+                            outputs = [_array(t) for t in self._outputs(tensors)]
+                        proofs.append(Proof(sizes, [_array(t) for t in tensors], outputs))
+                    else:
+                        runs.append(self._traced(sizes, tensors))
+                except Refused:
+                    raise
+                except Exception:  # the module does not run at these sizes
+                    continue
+                seen.append(sizes)
+                break
 
     # ------------------------------------------------------------ sizes
 
     def _named_axes(self, dynamic: Any) -> Axes:
-        positional = self.arguments["tuple"][0]
+        positional, named = self.arguments["tuple"]
         whole = (tuple(dynamic), {}) if isinstance(dynamic, (tuple, list)) else ((), dict(dynamic))
         args = (*whole[0], *[None] * (len(positional["tuple"]) - len(whole[0])))
         for index, parameter in enumerate(self.parameters):
@@ -163,62 +229,61 @@ class _Capture:
                     raise ValueError(message("export", f"one size {size}, {base[size]}", got))
         return base
 
-    @staticmethod
-    def _sizes(base: dict[str, int]) -> Any:
-        if not base:
-            return
-        names = list(base)
-        candidates = list(size_candidates(base))
-        single = [c for c in candidates if sum(c[n] != base[n] for n in names) == 1]
-        joint = [c for c in candidates if sum(c[n] != base[n] for n in names) > 1]
-        # Two other sizes of each name, then all together.
-        for name in names:
-            yield from [c for c in single if c[name] != base[name]][:2]
-        yield from joint
-        yield from single
-
-    def _check_varied(self, base: dict[str, int], seen: list[dict[str, int]]) -> None:
-        fixed = [name for name in base if all(sizes[name] == base[name] for sizes in seen)]
-        if fixed:
-            hint = f"{self.name} runs at no other size that was tried. Leave it out of dynamic."
-            raise ValueError(message("export", "sizes that may change", ", ".join(fixed), hint))
-
     # ------------------------------------------------------------ the graph
 
-    def _graph(
-        self,
-        traces: list[Trace],
-        shapes: list[list[tuple[int, ...]]],
-        axes: Axes,
-        result: Any,
-        state: Any,
-        proofs: list[Proof],
-    ) -> Captured:
-        built = Built(traces, self.names, list(zip(*shapes, strict=True)))
-        leaves: list[torch.Tensor] = []
-        results = describe("export", result, leaves)
+    def _captured(self, runs: list[_Run], proofs: list[Proof], axes: Axes, state: Any) -> Captured:
+        built, kept = self._built(runs)
         nodes = without_packing(built.nodes)
-        constants = {name: _array(tensor) for name, tensor in traces[0].constants.items()}
+        constants = {name: _array(tensor) for name, tensor in kept[0].trace.constants.items()}
+        _check_constants([run.trace for run in kept])
         inputs = [
             Input(name, _dtype(tensor), tuple(own.get(axis, size) for axis, size in enumerate(tensor.shape)))
             for name, tensor, own in zip(self.names, self.tensors, axes, strict=True)
         ]
         links = [StateLink(self.names[i], built.outputs[o]) for i, o in state]
-        for name, value in built.mutated.items():
-            if name in constants:
+        links += self._kept_values(built, nodes, constants, inputs)
+        wanted = [*built.outputs, *(link.output for link in links)]
+        nodes = live(nodes, wanted)
+        used = {name for node in nodes for name in node.values()} | set(wanted)
+        used |= {link.initial for link in links if link.initial}
+        graph = Graph(
+            tuple(inputs),
+            tuple(nodes),
+            tuple(built.outputs),
+            {name: array for name, array in constants.items() if name in used},
+            tuple(links),
+        )
+        spec = ProgramSpec(graph, self.arguments, self.results, self.parameters)
+        return Captured(spec, [*(run.proof for run in runs), *proofs])
+
+    def _built(self, runs: list[_Run]) -> tuple[Built, list[_Run]]:
+        """The nodes of the traces, and the runs that they are of: all, or all but a few that are unlike them."""
+        first: Refused | None = None
+        for left_out in range(min(LEFT_OUT, max(len(runs) - 3, 0)) + 1):
+            for kept in itertools.combinations(runs, len(runs) - left_out):
+                try:
+                    built = Built([run.trace for run in kept], self.names, [run.shapes for run in kept])
+                except Refused as refused:
+                    first = first or refused
+                else:
+                    return built, list(kept)
+        assert first is not None
+        raise first
+
+    def _kept_values(
+        self, built: Built, nodes: Sequence[Node], constants: dict[str, Any], inputs: list[Input]
+    ) -> list[StateLink]:
+        """The links of what the module keeps from call to call: it becomes an input with a first value."""
+        read = {
+            name for node in live(nodes, [*built.outputs, *built.changed.values()]) for name in node.values()
+        } | {*built.outputs, *built.changed.values()}
+        links = []
+        for name, value in built.changed.items():
+            if name in constants and name in read:
                 inputs.append(Input(name, str(constants[name].dtype), constants[name].shape))
                 constants[f"{name}.initial"] = constants.pop(name)
                 links.append(StateLink(name, value, f"{name}.initial"))
-        kept = live(nodes, [*built.outputs, *(link.output for link in links)])
-        used = {name for node in kept for name in node.values()} | set(built.outputs)
-        used |= {link.initial for link in links if link.initial} | {link.output for link in links}
-        constants = {name: array for name, array in constants.items() if name in used}
-        graph = Graph(tuple(inputs), tuple(kept), tuple(built.outputs), constants, tuple(links))
-        return Captured(ProgramSpec(graph, self.arguments, results, self.parameters), proofs)
-
-    def _refusal(self, refused: Refused) -> ValueError:
-        hint = f"At {refused.where}" if refused.where else ""
-        return ValueError(message("export", f"{self.name} to do what a program can", refused.what, hint))
+        return links
 
 
 def live(nodes: Sequence[Node], wanted: Sequence[str]) -> list[Node]:
@@ -232,28 +297,16 @@ def live(nodes: Sequence[Node], wanted: Sequence[str]) -> list[Node]:
     return kept[::-1]
 
 
-def _refuse_reads(traces: list[Trace]) -> None:
-    """Refuse modules whose Python code depends on the numbers in tensors."""
-    for trace in traces:
-        for read in trace.reads:
-            if not _is_size(trace, read.value):
-                advice = "export the step that is repeated, and keep the decision in Python"
-                raise Refused(f"a number of a tensor, read in Python ({read.number}): {advice}", read.where)
-
-
-def _is_size(trace: Trace, value: Any) -> bool:
-    """Whether a value that was read is the batch size of packed sequences."""
-    if getattr(value, "record", -1) < 0:
-        return False
-    record = trace.records[value.record]
-    source = record.arguments.get("self")
-    return (
-        record.operator == "select"
-        and record.arguments.get("index") == 0
-        and getattr(source, "record", -1) >= 0
-        and trace.records[source.record].operator == "_pack_padded_sequence"
-        and source.result == 1
-    )
+def _check_constants(traces: Sequence[Trace]) -> None:
+    """Raise Refused if a tensor that a module makes of Python's numbers differs between runs."""
+    first = traces[0].constants
+    for trace in traces[1:]:
+        for name, tensor in trace.constants.items():
+            other = first.get(name)
+            if other is None or other.shape != tensor.shape or not torch.equal(other, tensor):
+                raise Refused(
+                    "a tensor made of numbers that depend on sizes or on the numbers of other tensors", ""
+                )
 
 
 def _parameters(module: Any, count: int) -> tuple[str, ...]:
@@ -272,40 +325,3 @@ def _array(tensor: torch.Tensor) -> Any:
 
 def _dtype(tensor: torch.Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
-
-
-class _Attributes:
-    """The tensors that modules keep as attributes and in buffers, so that runs do not change them."""
-
-    def __init__(self, module: Any) -> None:
-        self._module = module
-
-    def kept(self) -> _Attributes:
-        return self
-
-    def __enter__(self) -> None:
-        self._before = [(part, dict(vars(part))) for part in self._module.modules()]
-        self._buffers = [(b, b.detach().clone()) for b in self._module.buffers()]
-        self._lists = [
-            (value, copy.copy(value))
-            for _, attributes in self._before
-            for name, value in attributes.items()
-            if isinstance(value, (list, dict)) and not name.startswith("_")
-        ]
-
-    def __exit__(self, *error: object) -> None:
-        for part, attributes in self._before:
-            own = vars(part)
-            for name in own.keys() - attributes.keys():
-                del own[name]
-            own.update(attributes)
-        with torch.no_grad():
-            for buffer, content in self._buffers:
-                if not torch.equal(buffer, content):
-                    buffer.copy_(content)
-        for value, content in self._lists:
-            if isinstance(value, list):
-                value[:] = content
-            else:
-                value.clear()
-                value.update(content)

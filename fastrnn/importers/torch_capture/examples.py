@@ -7,15 +7,46 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+MOST_RELATED = 4  # the axes among which related ones are looked for
+# By how much sizes grow when another one grows by one: frames and samples, chunks and steps.
+RATIOS = (
+    *range(1, 17),
+    20,
+    24,
+    32,
+    40,
+    48,
+    64,
+    80,
+    100,
+    120,
+    128,
+    160,
+    200,
+    240,
+    256,
+    300,
+    320,
+    400,
+    480,
+    512,
+)
+
 Axes = Sequence[dict[int, str]]  # of each input: the names of its dynamic axes
 
 
 def resized(
-    tensor: torch.Tensor, axes: dict[int, str], old: dict[str, int], new: dict[str, int], seed: int
+    tensor: torch.Tensor,
+    axes: dict[int, str],
+    old: dict[str, int],
+    new: dict[str, int],
+    seed: int,
+    are_lengths: bool = True,
 ) -> torch.Tensor:
     """Return an example of another size, with numbers drawn from the example's own.
 
-    Numbers along one axis that reach a size, as lengths do, are scaled with it.
+    Numbers along one axis that reach a size, as lengths do, are scaled with it. Now and then none reaches it.
+    are_lengths: whether to do that.
     """
     shape = [new.get(axes.get(axis, ""), size) for axis, size in enumerate(tensor.shape)]
     if seed == 0 and tuple(shape) == tuple(tensor.shape):
@@ -26,7 +57,7 @@ def resized(
         return tensor.new_zeros(shape)
     picked = torch.randint(0, pool.numel(), (_count(shape),), generator=generator)
     drawn = pool[picked].reshape(shape)
-    if tensor.dim() == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
+    if are_lengths and tensor.dim() == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
         reached = next((name for name, size in old.items() if size == int(tensor.max())), None)
         if reached is not None and drawn.numel():
             drawn = torch.div(drawn * new[reached] + old[reached] - 1, old[reached], rounding_mode="floor")
@@ -34,6 +65,8 @@ def resized(
             if tensor[0] == tensor.max():
                 drawn = drawn.sort(descending=True).values
             drawn[int(drawn.argmax())] = new[reached]
+            if seed % 4 == 3:
+                drawn = drawn.clamp(max=max(new[reached] - 1, 1))
     return drawn
 
 
@@ -45,36 +78,28 @@ def _count(shape: Sequence[int]) -> int:
 
 
 def size_candidates(base: dict[str, int]) -> Iterator[dict[str, int]]:
-    """Yield sizes near those of the example: one name at a time, then all together."""
+    """Yield sizes near those of the example.
+
+    First all change at once, each in its own way, which tells the most of how numbers depend on them. Then one
+    name at a time, and multiples, for modules whose sizes have to fit each other.
+    """
     names = list(base)
+    for turn in range(12):
+        yield {name: base[name] + _growth(base[name], turn, index) for index, name in enumerate(names)}
     for name in names:
-        for size in _near(base[name]):
-            yield {**base, name: size}
-    for steps in itertools.islice(itertools.product((2, 3, 5, 1, 4), repeat=min(len(names), 3)), 24):
-        yield {
-            name: base[name] + step * (i + 1)
-            for (i, name), step in zip(enumerate(names), (*steps, *[2] * len(names)), strict=False)
-        }
-    for factor in (2, 3, 4):
-        yield {name: base[name] * factor for name in names}
-    for first in names:
-        for factor in (2, 3):
-            yield {**base, first: base[first] * factor}
+        for more in range(5):
+            yield {**base, name: base[name] + _growth(base[name], more, 0)}
+    for factors in itertools.product((1, 2, 3, 4), repeat=min(len(names), 3)):
+        yield {**base, **{name: base[name] * factor for name, factor in zip(names, factors, strict=False)}}
 
 
-def _near(size: int) -> list[int]:
-    return [
-        size + 1,
-        size + 3,
-        size * 2,
-        size + 2,
-        size * 3,
-        size + 4,
-        size + 8,
-        size * 4,
-        size + 5,
-        size + 7,
-    ]
+def _growth(size: int, turn: int, index: int) -> int:
+    """By how much a size grows: odd and even by turns, and with other ratios of sizes."""
+    steps = (1, 3, 2, 5, 4, 7, 6)
+    eighths = (0, 3, 1, 4, 2)
+    step = steps[(turn + 2 * index) % len(steps)]
+    growth = step + size * eighths[(turn * (index + 1) + index) % len(eighths)] // 8
+    return growth + (growth + turn + 1) % 2
 
 
 def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Tensor]], bool]) -> Axes:
@@ -88,16 +113,12 @@ def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Te
 
     def works(group: Sequence[tuple[int, int]]) -> bool:
         tried = 0
-        for factor, more in ((1, 1), (2, 0), (3, 1)):
+        for change in (lambda size: size + 1, lambda size: size * 2, lambda size: size * 3):
             axes: list[dict[int, str]] = [{} for _ in tensors]
             size = tensors[group[0][0]].shape[group[0][1]]
             for i, axis in group:
                 axes[i][axis] = "size"
-            changed = [
-                resized(t, a, {"size": size}, {"size": size * factor + more}, 1) if a else t
-                for t, a in zip(tensors, axes, strict=True)
-            ]
-            tried += runs(changed)
+            tried += any(map(runs, all_resized(tensors, axes, {"size": size}, {"size": change(size)}, 1)))
             if tried == 2:
                 return True
         return False
@@ -128,4 +149,67 @@ def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Te
         if group:
             name(group)
             taken.update(group)
+    # Sizes of which one grows by several when the other grows by one.
+    rest = [place for place in places if place not in taken]
+    if 2 <= len(rest) <= MOST_RELATED:
+        for first, second in itertools.permutations(rest, 2):
+            if first in taken or second in taken or first[0] == second[0]:
+                continue
+            axes: list[dict[int, str]] = [{} for _ in tensors]
+            axes[first[0]][first[1]], axes[second[0]][second[1]] = "leader", "follower"
+            base = {
+                key: tensors[i].shape[axis] for key, (i, axis) in (("leader", first), ("follower", second))
+            }
+            if find_followers(base, tuple(base), runs_at(tensors, axes, base, runs)):
+                name([first])
+                name([second])
+                taken.update((first, second))
     return named
+
+
+def all_resized(
+    tensors: Sequence[torch.Tensor], axes: Axes, old: dict[str, int], new: dict[str, int], seed: int
+) -> Iterator[list[torch.Tensor]]:
+    """Yield examples of other sizes for all inputs: first as if there were lengths among them, then as if not."""
+    first = [resized(t, a, old, new, seed) for t, a in zip(tensors, axes, strict=True)]
+    yield first
+    second = [resized(t, a, old, new, seed, False) for t, a in zip(tensors, axes, strict=True)]
+    if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True) if a.dim() == 1):
+        yield second
+
+
+def runs_at(
+    tensors: Sequence[torch.Tensor],
+    axes: Axes,
+    base: dict[str, int],
+    runs: Callable[[Sequence[torch.Tensor]], bool],
+) -> Callable[[dict[str, int]], bool]:
+    """Return a function that says whether a module runs at some sizes."""
+    return lambda sizes: any(map(runs, all_resized(tensors, axes, base, sizes, 1)))
+
+
+def find_followers(
+    base: dict[str, int], names: Sequence[str], runs: Callable[[dict[str, int]], bool]
+) -> dict[str, tuple[str, int]]:
+    """Return which of these sizes grow by how many when another one grows by one: {name: (other, by)}."""
+    found: dict[str, tuple[str, int]] = {}
+    for leader, follower in itertools.permutations(names, 2):
+        if follower in found or leader in found:
+            continue
+        for by in RATIOS:
+            if all(
+                runs({**base, leader: base[leader] + n, follower: base[follower] + n * by}) for n in (1, 3)
+            ):
+                found[follower] = leader, by
+                break
+    return found
+
+
+def with_followers(base: dict[str, int], followers: dict[str, tuple[str, int]]) -> Iterator[dict[str, int]]:
+    """Yield `size_candidates` in which some sizes follow others."""
+    free = {name: size for name, size in base.items() if name not in followers}
+    for sizes in size_candidates(free):
+        following = {
+            name: base[name] + by * (sizes[leader] - base[leader]) for name, (leader, by) in followers.items()
+        }
+        yield {**sizes, **following}

@@ -12,16 +12,29 @@ from typing import Any, NamedTuple
 
 from fastrnn.importers.torch_capture.recorder import Constant, Record, Ref, Refused
 
-MATCHED = 6  # the records after a loop that have to be the same
+MATCHED = (6, 3, 1)  # the records after a loop that have to be the same: as many as another loop leaves
 LONGEST = 2000  # records of one step
 
 
 class Repeat(NamedTuple):
-    """Records of a trace that repeat: ``length`` of them in each of the steps, from ``start`` on."""
+    """Records of a trace that repeat: ``count`` times ``length`` of them, from ``start`` on.
+
+    ``peeled`` steps before or after them are alike, and were made items of their own.
+    """
 
     start: int
     length: int
-    steps: int
+    count: int
+    peeled: int = 0
+
+    def peel(self, is_last: bool) -> list[Any]:
+        """The records of the first or the last step as items of their own, and the others."""
+        fewer = self._replace(count=self.count - 1, peeled=self.peeled + 1)
+        if is_last:
+            end = self.start + self.length * self.count
+            return [fewer, *range(end - self.length, end)]
+        rest = fewer._replace(start=self.start + self.length)
+        return [*range(self.start, self.start + self.length), rest]
 
 
 def signature(record: Record) -> Any:
@@ -36,7 +49,7 @@ def _form(value: Any) -> Any:
         return value
     if isinstance(value, bool) or value is None:
         return value
-    if isinstance(value, int):
+    if isinstance(value, (int, float)):
         return "number"
     if isinstance(value, tuple):
         forms = tuple(_form(part) for part in value)
@@ -121,13 +134,14 @@ def _next_loop(
     while a < len(short) and b < len(other) and short[a] == other[b]:
         a, b = a + 1, b + 1
     at = records[min(a, len(records) - 1)].where if records else ""
-    for length in range(1, min(b, LONGEST) + 1):
-        if other[b : b + length] != other[b - length : b] or a - length < floor:
-            continue
-        end = b
-        while other[end : end + length] == other[b : b + length]:
-            end += length
-            after = min(MATCHED, len(short) - a)
+    for matched in MATCHED:
+        for length in range(1, min(b, LONGEST) + 1):
+            if other[b : b + length] != other[b - length : b] or a - length < floor:
+                continue
+            end = b
+            while other[end : end + length] == other[b : b + length]:
+                end += length
+            after = min(matched, len(short) - a)
             if other[end : end + after] == short[a : a + after]:
                 start = a - length
                 while start > floor and short[start - 1] == short[start - 1 + length]:

@@ -13,9 +13,11 @@ import traceback
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from fastrnn.importers.torch_capture.aliases import Aliases
+from fastrnn.importers.torch_capture.aliases import Aliases, View
+from fastrnn.importers.torch_capture.python_calls import PythonCalls
+from fastrnn.importers.torch_capture.structure import tensors_of
 
 
 class Ref(NamedTuple):
@@ -41,10 +43,10 @@ class Record(NamedTuple):
 
 
 class Read(NamedTuple):
-    """A number that Python read from a tensor."""
+    """Numbers that Python read from a tensor: one, or all of them."""
 
     value: Any
-    number: Any
+    numbers: Any
     where: str
 
 
@@ -58,15 +60,18 @@ class Trace(NamedTuple):
         The value of each tensor that the module returned, in order.
     constants : dict of str to tensor
     reads : list of Read
-    mutated : dict of str to value
-        The constants, and "input0" and so on, that the module changed in place, with their last values.
+    changed : dict of str to value
+        The constants that the module changed, with their last values.
+    is_read_whole : bool
+        Whether numbers left tensors in a list or array and were made tensors again.
     """
 
     records: list[Record]
     outputs: list[Any]
     constants: dict[str, torch.Tensor]
     reads: list[Read]
-    mutated: dict[str, Any]
+    changed: dict[str, Any]
+    is_read_whole: bool
 
 
 # Whatever these do, they do not change numbers that are inferred.
@@ -74,29 +79,13 @@ SAME = {"detach", "alias", "lift_fresh", "lift", "_to_cpu", "resolve_conj", "res
 READS = {"item", "_local_scalar_dense", "is_nonzero", "equal", "allclose"}
 # Operators that draw numbers.
 RANDOM = {
-    "rand",
-    "randn",
-    "randint",
-    "rand_like",
-    "randn_like",
-    "randint_like",
-    "randperm",
-    "bernoulli",
-    "multinomial",
-    "normal",
-    "uniform",
-    "exponential",
-    "geometric",
-    "poisson",
-    "log_normal",
-    "cauchy",
-    "random",
-    "native_dropout",
-}
+    "rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm", "bernoulli", "multinomial",
+    "normal", "uniform", "exponential", "geometric", "poisson", "log_normal", "cauchy", "random", "native_dropout",
+}  # fmt: skip
 TORCH = os.path.dirname(torch.__file__)
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch may be absent where types are checked
+class Recorder(TorchDispatchMode):
     """Writes down every operator that runs in its context."""
 
     def __init__(
@@ -109,8 +98,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch may be absent 
         self.reads: list[Read] = []
         self.aliases = Aliases(self._emit)
         self.kept: list[Any] = []  # tensors that were seen, so that no other gets their id
+        self.returned_reads: list[Read] = []
+        self._left: dict[int, tuple[Any, torch.Tensor, Read]] = {}  # numbers, by their id
         for index, tensor in enumerate(inputs):
             self.aliases.add(tensor, Ref(-1, index))
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """torch wraps the method below for its compiler otherwise, whose import takes seconds."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         schema = func._schema
@@ -130,14 +126,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch may be absent 
         if name in SAME and len(tensors) == 1:
             source = next(value for value in arguments.values() if isinstance(value, torch.Tensor))
             self.value_of(source)
-            self.aliases.share(tensors[0], source, None)
+            self.aliases.share(tensors[0], source)
             return result
         plain = {key: self._plain(value) for key, value in arguments.items()}
         if written:
             self._record_written(name, arguments, plain, written, tensors, at)
             return result
-        operator = "contiguous" if name == "contiguous" else name
-        self.records.append(Record(operator, plain, [_form(t) for t in tensors], at))
+        if any(result is tensor for tensor in arguments.values()):
+            # What gives its argument at some sizes gives a new tensor at others.
+            result = torch.ops.aten.alias.default(result)
+            tensors = [result]
+        self.records.append(Record(name, plain, [_form(t) for t in tensors], at))
         number = len(self.records) - 1
         sources = [value for value in _tensors(list(arguments.values()))]
         for index, tensor in enumerate(tensors):
@@ -146,7 +145,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch may be absent 
             if source is None:
                 self.aliases.add(tensor, Ref(number, index))
             else:
-                self.aliases.view(tensor, source, Ref(number, index), (name, plain, index, arguments))
+                shape, dtype = _form(tensor)
+                view = View(name, plain, index, tuple(source.shape), shape, dtype)
+                self.aliases.view(tensor, source, Ref(number, index), view)
         return result
 
     def _record_written(
@@ -158,32 +159,56 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # torch may be absent 
         results: Any,
         at: str,
     ) -> None:
-        if written == {"out"} or len(written) > 1:
-            raise Refused(f"{name} with out=", at)
+        if len(written) > 1:
+            raise Refused(f"{name} with several out=", at)
         (target_name,) = written
         target = arguments[target_name]
-        operator = name[:-1] if name.endswith("_") else name
+        if target_name == "out":
+            del plain["out"]
+        operator = name.removesuffix("_")
         self.records.append(Record(operator, plain, [_form(target)], at))
-        value: Any = Ref(len(self.records) - 1)
-        self.aliases.write(target, value)
+        self.aliases.write(target, Ref(len(self.records) - 1))
         for tensor in results:
             if tensor is not target:
-                self.aliases.share(tensor, target, None)
+                self.aliases.share(tensor, target)
 
     def _emit(self, operator: str, arguments: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Ref:
         """Write down an operator that did not run, for `aliases`."""
         self.records.append(Record(operator, arguments, [(shape, dtype)], where()))
         return Ref(len(self.records) - 1)
 
+    def read(self, tensor: torch.Tensor, numbers: Any) -> None:
+        """Numbers left a tensor."""
+        read = Read(self.value_of(tensor), numbers, where())
+        self.reads.append(read)
+        self._left[id(numbers)] = numbers, tensor, read
+
+    def returned(self, numbers: Any) -> torch.Tensor | None:
+        """The tensor from which numbers were read, if these are some. The read is forgotten."""
+        if id(numbers) not in self._left:
+            return None
+        _, tensor, read = self._left[id(numbers)]
+        self.reads = [other for other in self.reads if other is not read]
+        self.returned_reads.append(read)
+        return tensor
+
     def value_of(self, tensor: torch.Tensor) -> Any:
         """The present value of a tensor."""
         if not self.aliases.is_known(tensor):
             name = self.names.get(id(tensor))
-            if name is None:
+            if name is not None:
+                self.aliases.add(tensor, Constant(name))
+            elif (number := _only_number(tensor)) is not None:
+                # Made of a number, which may depend on sizes.
+                shape, dtype = _form(tensor)
+                made = {"size": shape, "fill_value": number, "dtype": dtype}
+                self.aliases.add(tensor, self._emit("full", made, shape, dtype))
+            else:
                 name = f"constant{len(self.constants)}"
-                self.constants[name] = tensor
+                with _disable_current_modes():
+                    self.constants[name] = tensor.clone()
                 self.names[id(tensor)] = name
-            self.aliases.add(tensor, Constant(name))
+                self.aliases.add(tensor, Constant(name))
         self.kept.append(tensor)
         return self.aliases.value(tensor)
 
@@ -219,6 +244,15 @@ def _by_name(schema: Any, args: Any, kwargs: Any) -> dict[str, Any]:
     return given
 
 
+def _only_number(tensor: torch.Tensor) -> Any:
+    """The number that all elements of a tensor are, or None."""
+    with _disable_current_modes():
+        if not tensor.numel():
+            return None
+        first = tensor.reshape(-1)[0]
+        return first.item() if bool((tensor == first).all()) else None
+
+
 def _is_idle(name: str, arguments: dict[str, Any]) -> bool:
     return name == "native_dropout" and not arguments.get("train")
 
@@ -247,27 +281,27 @@ def where() -> str:
     return ""
 
 
-def record(
-    module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], attributes: Any = None
-) -> tuple[Trace, Any]:
-    """Run a module once and return what it did, and what it returned."""
+def record(module: Any, args: Any, kwargs: Any, inputs: list[torch.Tensor], state: Any) -> tuple[Trace, Any]:
+    """Run a module once and return what it did, and what it returned.
+
+    inputs: the tensors of its arguments. state: the module's `State`.
+    """
     named, names = {}, {}
-    for name, tensor in [
-        *module.named_parameters(remove_duplicate=False),
-        *module.named_buffers(remove_duplicate=False),
-    ]:
+    for name, tensor in [*module.named_parameters(remove_duplicate=False), *state.tensors().items()]:
         if id(tensor) not in names:
             names[id(tensor)] = name
             named[name] = tensor
-    leaves = [t for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-    recorder = Recorder(names, named, leaves)
-    with torch.inference_mode(), recorder:
+    recorder = Recorder(names, named, inputs)
+    with torch.inference_mode(), recorder, PythonCalls(recorder):
         result = module(*args, **kwargs)
-    returned = [t for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, torch.Tensor)]
-    outputs = [recorder.value_of(t) for t in returned]
-    mutated = {
-        name: recorder.aliases.value(tensor)
-        for name, tensor in [*recorder.constants.items(), *((f"input{i}", t) for i, t in enumerate(leaves))]
-        if recorder.aliases.is_written(tensor)
-    }
-    return Trace(recorder.records, outputs, recorder.constants, recorder.reads, mutated), result
+    outputs = [recorder.value_of(tensor) for tensor in tensors_of(result)]
+    changed = {}
+    for name, tensor in state.tensors().items():
+        value = recorder.value_of(tensor)
+        if value != Constant(name):
+            changed[name] = value
+    for index, tensor in enumerate(inputs):
+        if recorder.aliases.is_written(tensor):
+            changed[f"input{index}"] = recorder.aliases.value(tensor)
+    reads, whole = recorder.reads, bool(recorder.returned_reads)
+    return Trace(recorder.records, outputs, recorder.constants, reads, changed, whole), result

@@ -5,29 +5,35 @@ The items of rolled traces of one module have the same names at all sizes, so `b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fastrnn.graph import Value
 from fastrnn.importers.torch_capture.loops import Repeat
+from fastrnn.importers.torch_capture.reads import lengths_read
 from fastrnn.importers.torch_capture.recorder import Constant, Record, Ref, Refused, Trace
 
 STEPS_KEPT = 4
 
 
 class Part(NamedTuple):
-    """One of the results of an operator that gives as many as a size: the one with this number."""
+    """What one step of a loop gave: an element of a value along its first axis."""
 
-    source: Any
-    dim: int
-    number: int
+    source: Value
+    index: int
 
 
-class All(NamedTuple):
-    """In a list of values: what every step of a loop gave, stacked."""
+class Steps(NamedTuple):
+    """In a list of values: what steps of a loop gave, from the step ``first`` on, every ``stride``-th.
 
-    name: str
-    is_reversed: bool
+    ``count`` of the loop's ``total`` steps.
+    """
+
+    source: Value
+    first: int
+    stride: int
+    count: int
+    total: int
 
 
 class Item(NamedTuple):
@@ -46,11 +52,13 @@ class LoopItem(NamedTuple):
         Some of the steps.
     before : dict of str to value
         What the first step takes in the place of a carried value, by its name in the body.
+    carried : dict of str to str
+        The value of the body that is the next one of each.
     """
 
     name: str
     steps: list[tuple[int, list[Item]]]
-    total: int
+    count: int
     before: dict[str, Any]
     carried: dict[str, str]
     collected: list[str]
@@ -62,46 +70,89 @@ class LoopItem(NamedTuple):
 class RolledTrace(NamedTuple):
     items: list[Item | LoopItem]
     outputs: list[Any]
-    mutated: dict[str, Any]
+    changed: dict[str, Any]
+    reads: list[tuple[Any, int]]
 
 
-def roll(trace: Trace, numbers: Sequence[int | Repeat], input_names: Sequence[str]) -> RolledTrace:
-    """Return a trace with its loops rolled up. numbers: its items, from `find_repeats`."""
-    return _Roller(trace, numbers, input_names).roll()
+class Peel(Exception):
+    """The first or the last step of a loop is not like the others. index: of the loop among the items."""
+
+    def __init__(self, index: int, is_last: bool) -> None:
+        super().__init__(index, is_last)
+        self.index, self.is_last = index, is_last
+
+
+def roll(
+    trace: Trace,
+    numbers: Sequence[int | Repeat],
+    input_names: Sequence[str],
+    input_shapes: Sequence[tuple[int, ...]],
+) -> RolledTrace:
+    """Return a trace with its loops rolled up. numbers: its items, from `find_repeats`.
+
+    Raises
+    ------
+    Peel
+        A step of a loop has to be an item of its own.
+    """
+    return _Roller(trace, numbers, input_names, input_shapes).roll()
+
+
+class _Place(NamedTuple):
+    """Where a record is: its name, and the loop, step and number within the step, if it is in one."""
+
+    name: str
+    loop: Repeat | None
+    step: int
+    offset: int
+
+
+Path = tuple[int, ...]  # of an argument in a loop's step: record, argument, and so on within lists
 
 
 class _Roller:
-    def __init__(self, trace: Trace, numbers: Sequence[int | Repeat], input_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        trace: Trace,
+        numbers: Sequence[int | Repeat],
+        input_names: Sequence[str],
+        input_shapes: Sequence[tuple[int, ...]],
+    ) -> None:
         self.trace, self.records, self.input_names = trace, trace.records, input_names
-        self.places: dict[int, tuple[str, Repeat | None, int, int]] = {}  # name, loop, step, offset
+        self.input_shapes = input_shapes
+        self.places: dict[int, _Place] = {}
         self.numbers = numbers
         for index, number in enumerate(numbers):
             if isinstance(number, Repeat):
-                for i in range(number.length * number.steps):
+                for i in range(number.length * number.count):
                     step, offset = divmod(i, number.length)
-                    self.places[number.start + i] = (f"v{index}.{offset}", number, step, offset)
+                    self.places[number.start + i] = _Place(f"v{index}.{offset}", number, step, offset)
             else:
-                self.places[number] = (f"v{index}", None, 0, 0)
-        self.collected: dict[Repeat, list[str]] = {n: [] for n in numbers if isinstance(n, Repeat)}
-        self.last: dict[Repeat, list[str]] = {n: [] for n in numbers if isinstance(n, Repeat)}
-        self.shapes: dict[Repeat, dict[str, tuple[int, ...]]] = {n: {} for n in self.collected}
+                self.places[number] = _Place(f"v{index}", None, 0, 0)
+        loops = [number for number in numbers if isinstance(number, Repeat)]
+        self.collected: dict[Repeat, list[str]] = {loop: [] for loop in loops}
+        self.last: dict[Repeat, list[str]] = {loop: [] for loop in loops}
+        self.shapes: dict[Repeat, dict[str, tuple[int, ...]]] = {loop: {} for loop in loops}
+        self.rolled: dict[Repeat, _LoopRoller] = {}
 
     def roll(self) -> RolledTrace:
         outputs = [self.outside(value) for value in self.trace.outputs]
-        mutated = {name: self.outside(value) for name, value in self.trace.mutated.items()}
+        changed = {name: self.outside(value) for name, value in self.trace.changed.items()}
+        reads = [(self.outside(read.value), read.numbers) for read in lengths_read(self.trace)]
         items: list[Item | LoopItem] = []
         # From the end, so that all that is read of a loop is known when it is reached.
         for index in reversed(range(len(self.numbers))):
             number = self.numbers[index]
             if isinstance(number, Repeat):
-                items.append(self.loop(f"v{index}", number))
+                if number not in self.rolled:
+                    self.rolled[number] = _LoopRoller(self, index, number)
+                    self.rolled[number].prepare()
+                items.append(self.rolled[number].item())
             else:
                 record = self.records[number]
                 arguments = {key: self.outside(value) for key, value in record.arguments.items()}
                 items.append(Item(f"v{index}", record._replace(arguments=arguments)))
-        return RolledTrace(items[::-1], outputs, mutated)
-
-    # ------------------------------------------------------------ names
+        return RolledTrace(items[::-1], outputs, changed, reads)
 
     def outside(self, value: Any) -> Any:
         """An argument outside of loops, or one that a loop takes from outside."""
@@ -110,170 +161,222 @@ class _Roller:
         if isinstance(value, Ref):
             if value.record < 0:
                 return Value(self.input_names[value.result])
-            name, loop, step, _ = self.places[value.record]
-            if loop is not None:
-                own = result_name(name, value.result)
-                if step != loop.steps - 1:
-                    # One step of all.
-                    self.note(loop, self.collected, own, value, True)
-                    return Part(Value(f"{own}.all"), 0, step)
-                self.note(loop, self.last, own, value, False)
+            place = self.places[value.record]
+            own = result_name(place.name, value.result)
+            if place.loop is None:
+                return Value(own)
+            if place.step == place.loop.count - 1:
+                self.note(place.loop, self.last, own, value)
                 return Value(f"{own}.last")
-            record = self.records[value.record]
-            if record.operator == "unbind":
-                source = self.outside(record.arguments["self"])
-                dim = record.arguments.get("dim", 0)
-                return Part(source, dim, value.result)
-            return Value(result_name(name, value.result))
+            held = self.held_before(place, own)
+            if held is not None:
+                # The same with a loop of few steps, in which it is from before the loop.
+                self.note(place.loop, self.last, held, value)
+                return Value(f"{held}.last")
+            return self.part(value)
         if isinstance(value, tuple):
             return self.outside_list(value)
         return value
 
+    def held_before(self, place: _Place, own: str) -> str | None:
+        """The name of a value of a step near the last one in the last step of its loop, if it is carried there."""
+        loop = place.loop
+        assert loop is not None
+        if loop not in self.rolled:
+            self.rolled[loop] = _LoopRoller(self, self.numbers.index(loop), loop)
+            self.rolled[loop].prepare()
+        carried = self.rolled[loop].carried
+        for _ in range(loop.count - 1 - place.step):
+            found = next((name for name, after in carried.items() if after == own), None)
+            if found is None:
+                return None
+            own = found
+        return own
+
+    def part(self, value: Ref) -> Part:
+        """What one step of a loop gave, taken from what all steps gave."""
+        place = self.places[value.record]
+        assert place.loop is not None
+        own = result_name(place.name, value.result)
+        self.note(place.loop, self.collected, own, value)
+        return Part(Value(f"{own}.all"), place.step)
+
     def outside_list(self, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        """A list, in which all steps of a loop in order are one part."""
+        """A list, in which what steps of a loop gave is one part."""
         parts: list[Any] = []
         at = 0
         while at < len(value):
-            part = value[at]
-            place = self.places.get(part.record) if isinstance(part, Ref) and part.record >= 0 else None
-            if place is not None and place[1] is not None:
-                run = value[at : at + place[1].steps]
-                order = self.order(run, place[1])
-                if order is not None:
-                    own = result_name(place[0], part.result)
-                    self.note(place[1], self.collected, own, part, True)
-                    parts.append(All(f"{own}.all", order == "reversed"))
-                    at += len(run)
-                    continue
-            parts.append(self.outside(part))
-            at += 1
+            run = self.run(value[at:])
+            if run > 1:
+                place, second = (self.places[ref.record] for ref in value[at : at + 2])
+                stride, total = second.step - place.step, place.loop.count
+                parts.append(Steps(self.part(value[at]).source, place.step, stride, run, total))
+                at += run
+            else:
+                parts.append(self.outside(value[at]))
+                at += 1
         return tuple(parts)
 
-    def order(self, run: Sequence[Any], loop: Repeat) -> str | None:
-        """ "forward" or "reversed" if a run of values is what every step of a loop gave."""
-        if len(run) != loop.steps or not all(isinstance(r, Ref) and r.record >= 0 for r in run):
-            return None
-        places = [self.places[r.record] for r in run]
-        if any(p[1] is not loop or p[3] != places[0][3] for p in places) or len({r.result for r in run}) > 1:
-            return None
-        steps = [p[2] for p in places]
-        if steps == list(range(loop.steps)):
-            return "forward"
-        return "reversed" if steps == list(reversed(range(loop.steps))) else None
+    def run(self, values: Sequence[Any]) -> int:
+        """How many of the first values are the same value of steps of one loop, at equal distances."""
+        key, steps = None, list[int]()
+        for value in values:
+            place = self.places.get(value.record) if isinstance(value, Ref) and value.record >= 0 else None
+            if place is None or place.loop is None or key not in (None, (place.name, value.result)):
+                break
+            if len(steps) > 1 and place.step - steps[-1] != steps[1] - steps[0]:
+                break
+            if steps and place.step == steps[-1]:
+                break
+            key = place.name, value.result
+            steps.append(place.step)
+        return len(steps)
 
-    def note(self, loop: Repeat, kept: dict[Repeat, list[str]], own: str, ref: Ref, is_all: bool) -> None:
+    def note(self, loop: Repeat, kept: dict[Repeat, list[str]], own: str, ref: Ref) -> None:
         if own not in kept[loop]:
             kept[loop].append(own)
         shape = self.records[ref.record].results[ref.result][0]
-        self.shapes[loop][f"{own}.all" if is_all else f"{own}.last"] = (
-            (loop.steps, *shape) if is_all else shape
-        )
+        if kept is self.collected:
+            self.shapes[loop][f"{own}.all"] = (loop.count, *shape)
+        else:
+            self.shapes[loop][f"{own}.last"] = shape
 
-    # ------------------------------------------------------------ loops
+    def form(self, value: Any) -> Any:
+        """The shape and dtype of a value of the trace; of an input the shape alone."""
+        if isinstance(value, Constant):
+            tensor = self.trace.constants[value.name]
+            return tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        if value.record < 0:
+            return self.input_shapes[value.result], None
+        return self.records[value.record].results[value.result]
 
-    def loop(self, name: str, loop: Repeat) -> LoopItem:
-        carried: dict[str, str] = {}
-        before: dict[str, Any] = {}
-        count = loop.steps
-        kept = sorted({*range(min(count, STEPS_KEPT - 1)), count - 1})
-        steps = []
-        # What each place takes from the step before, as the second step and all later ones say.
-        taken: dict[tuple[int, ...], Ref] = {}
-        for step in range(1, count):
-            for path, ref in self.paths(loop, step):
-                place = self.places.get(ref.record)
-                if place is not None and place[1] is loop and place[2] != step:
-                    if place[2] != step - 1:
-                        raise Refused(
-                            "a step of a loop takes a value from two steps before", self.where(loop)
-                        )
-                    key = Ref(place[3], ref.result)
-                    if taken.setdefault(path, key) != key:
-                        raise Refused("the steps of a loop take different values", self.where(loop))
-        for path, key in taken.items():
-            own = result_name(f"{name}.{key.record}", key.result)
-            first = self.at(loop, 0, path)
-            outer = self.outside(first)
-            inner = f"{own}.before"
-            # Two places may take the same value later and different ones at first.
-            while inner in before and before[inner] != outer:
-                inner += "'"
-            before[inner], carried[inner] = outer, own
-        for step in kept:
-            items = []
-            for offset in range(loop.length):
-                record = self.records[loop.start + step * loop.length + offset]
-                arguments = {
-                    key: self.inside(value, loop, step, (offset, i), name, taken, before, carried)
-                    for i, (key, value) in enumerate(record.arguments.items())
-                }
-                items.append(Item(f"{name}.{offset}", record._replace(arguments=arguments)))
-            steps.append((step, items))
+
+class _LoopRoller:
+    """Rolls up one loop of a trace."""
+
+    def __init__(self, roller: _Roller, index: int, loop: Repeat) -> None:
+        self.roller, self.index, self.loop = roller, index, loop
+        self.name = f"v{index}"
+        self.before: dict[str, Any] = {}
+        self.carried: dict[str, str] = {}
+        self.where = roller.records[loop.start].where
+        # How the value at each place of a step is taken, by the path to it.
+        self.taken: dict[Path, Callable[[Any], Any]] = {}
+
+    def prepare(self) -> None:
+        """Find out how each step takes its values."""
+        self.check_shapes()
+        for path, _ in self.paths():
+            self.taken[path] = self.rule(path, [self.at(step, path) for step in range(self.loop.count)])
+
+    def item(self) -> LoopItem:
+        loop = self.loop
+        kept = sorted({*range(min(loop.count, STEPS_KEPT - 1)), loop.count - 1})
+        steps = [(step, [self.body_item(step, offset) for offset in range(loop.length)]) for step in kept]
+        roller = self.roller
         return LoopItem(
-            name,
-            steps,
-            count,
-            before,
-            carried,
-            sorted(self.collected[loop]),
-            sorted(self.last[loop]),
-            self.shapes[loop],
-            self.where(loop),
-        )
+            self.name, steps, loop.count, self.before, self.carried, sorted(roller.collected[loop]),
+            sorted(roller.last[loop]), roller.shapes[loop], self.where,
+        )  # fmt: skip
 
-    def inside(
-        self,
-        value: Any,
-        loop: Repeat,
-        step: int,
-        path: tuple[int, ...],
-        name: str,
-        taken: Any,
-        before: Any,
-        carried: Any,
-    ) -> Any:
+    def check_shapes(self) -> None:
+        """Raise unless all steps give the same shapes."""
+        count = self.loop.count
+        shapes = [[self.record(s, i).results for i in range(self.loop.length)] for s in range(count)]
+        if all(step == shapes[0] for step in shapes):
+            return
+        is_first = all(step == shapes[1] for step in shapes[1:])
+        is_last = all(step == shapes[0] for step in shapes[:-1])
+        if not (is_first or is_last) or self.loop.peeled > 2:
+            raise Refused("the shape of a value depends on the step of a loop", self.where)
+        raise Peel(self.index, is_last)
+
+    def body_item(self, step: int, offset: int) -> Item:
+        record = self.record(step, offset)
+        arguments = {
+            key: self.inside(value, (offset, i)) for i, (key, value) in enumerate(record.arguments.items())
+        }
+        return Item(f"{self.name}.{offset}", record._replace(arguments=arguments))
+
+    def inside(self, value: Any, path: Path) -> Any:
+        if path in self.taken:
+            return self.taken[path](value)
         if isinstance(value, tuple) and not isinstance(value, (Ref, Constant)):
-            return tuple(
-                self.inside(part, loop, step, (*path, i), name, taken, before, carried)
-                for i, part in enumerate(value)
-            )
-        if path in taken:
-            own = result_name(f"{name}.{taken[path].record}", taken[path].result)
-            outer = self.outside(self.at(loop, 0, path))
-            return Value(next(n for n, b in before.items() if carried[n] == own and b == outer))
-        if isinstance(value, Ref) and value.record >= 0:
-            place = self.places[value.record]
-            if place[1] is loop:
-                if self.records[value.record].operator == "unbind":
-                    record = self.records[value.record]
-                    source = self.inside(
-                        record.arguments["self"], loop, step, (place[3], 0), name, taken, before, carried
-                    )
-                    return Part(source, record.arguments.get("dim", 0), value.result)
-                return Value(result_name(place[0], value.result))
-        return self.outside(value)
+            return tuple(self.inside(part, (*path, i)) for i, part in enumerate(value))
+        return self.roller.outside(value)
 
-    def paths(self, loop: Repeat, step: int) -> Iterator[tuple[tuple[int, ...], Ref]]:
-        for offset in range(loop.length):
-            record = self.records[loop.start + step * loop.length + offset]
-            for i, value in enumerate(record.arguments.values()):
+    def rule(self, path: Path, values: Sequence[Any]) -> Callable[[Any], Any]:
+        """How the steps take the value at a place, as the values of all steps there say."""
+        roller, loop = self.roller, self.loop
+        if all(value == values[0] for value in values):
+            outer = roller.outside(values[0])
+            return lambda value: outer
+        last = roller.places.get(values[-1].record) if isinstance(values[-1], Ref) else None
+        if last is None or last.loop is None:
+            raise Refused("the steps of a loop take different values", self.where)
+        if last.loop is not loop:
+            places = [roller.places.get(value.record) if isinstance(value, Ref) else None for value in values]
+            if any(p is None or p.loop is not last.loop or p.offset != last.offset for p in places):
+                raise self.unlike(values)
+            return roller.part
+        lag = loop.count - 1 - last.step
+        own = result_name(f"{self.name}.{last.offset}", values[-1].result)
+        for step in range(lag, loop.count):
+            place = roller.places.get(values[step].record) if isinstance(values[step], Ref) else None
+            key = place is not None and (place.loop, place.step, place.offset, values[step].result)
+            if key != (loop, step - lag, last.offset, values[-1].result):
+                raise self.unlike(values)
+        if lag == 0:
+            return lambda value: Value(own)
+        form = roller.form(values[-1])
+        for first in values[:lag]:
+            shape, dtype = roller.form(first)
+            if shape != form[0] or dtype not in (None, form[1]):
+                raise self.unlike(values)
+        held = Value(self.hold(own, values[:lag]))
+        return lambda value: held
+
+    def hold(self, own: str, first: Sequence[Any]) -> str:
+        """The name of a value of a step before, which is carried on as often as first has values."""
+        after = own
+        for distance, value in enumerate(reversed(first), start=1):
+            outer = self.roller.outside(value)
+            name = f"{own}.before{distance if distance > 1 else ''}"
+            # Two places may take the same value later and different ones at first.
+            while name in self.before and (self.before[name], self.carried[name]) != (outer, after):
+                name += "'"
+            self.before[name], self.carried[name] = outer, after
+            after = name
+        return after
+
+    def unlike(self, values: Sequence[Any]) -> Exception:
+        """The steps do not take the same: the first one may be different from the others."""
+        if self.loop.count > 2 and self.loop.peeled < 3:
+            return Peel(self.index, False)
+        return Refused("the steps of a loop take different values", self.where)
+
+    def paths(self) -> Iterator[tuple[Path, Any]]:
+        """The places of values in a step."""
+        for offset in range(self.loop.length):
+            for i, value in enumerate(self.record(0, offset).arguments.values()):
                 yield from _paths(value, (offset, i))
 
-    def at(self, loop: Repeat, step: int, path: tuple[int, ...]) -> Any:
-        value: Any = list(self.records[loop.start + step * loop.length + path[0]].arguments.values())[path[1]]
+    def at(self, step: int, path: Path) -> Any:
+        value: Any = list(self.record(step, path[0]).arguments.values())[path[1]]
         for index in path[2:]:
+            if index >= len(value):
+                raise Refused("how many values a step of a loop takes depends on the step", self.where)
             value = value[index]
         return value
 
-    def where(self, loop: Repeat) -> str:
-        return self.records[loop.start].where
+    def record(self, step: int, offset: int) -> Record:
+        return self.roller.records[self.loop.start + step * self.loop.length + offset]
 
 
-def _paths(value: Any, path: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], Ref]]:
-    if isinstance(value, Ref):
-        if value.record >= 0:
-            yield path, value
-    elif isinstance(value, tuple) and not isinstance(value, Constant):
+def _paths(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    if isinstance(value, (Ref, Constant)):
+        yield path, value
+    elif isinstance(value, tuple):
         for index, part in enumerate(value):
             yield from _paths(part, (*path, index))
 

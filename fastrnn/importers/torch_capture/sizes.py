@@ -8,10 +8,10 @@ holds in all runs is taken. Whether it holds at other sizes is shown by running 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from fastrnn.graph import Size
+from fastrnn.graph import ARITHMETIC, Size
 
 Vector = tuple[Any, ...]  # a number in each run
 MOST_PAIRED = 40  # the sizes of which pairs are tried
@@ -44,61 +44,39 @@ class Sizes:
             return self._find_float(vector)
         if vector in self._known:
             return self._known[vector]
-        for search in (self._shifted, self._scaled, self._pairs, self._divided, self._triples):
-            for size in search(vector):
-                return size
+        for searches in ((self._linear, self._paired, self._divided), (self._triples,)):
+            found = [size for search in searches for size in search(vector)]
+            if found:
+                return min(found, key=_cost)
         return None
 
-    def _shifted(self, vector: Vector) -> Iterator[Size]:
-        """a + n, n - a"""
+    def _linear(self, vector: Vector) -> Iterator[Size]:
+        """n * a + m"""
         for known, size in self._known.items():
-            shifts = {v - k for v, k in zip(vector, known, strict=True)}
-            if len(shifts) == 1:
-                shift = shifts.pop()
-                yield Size("+", size, shift) if shift > 0 else Size("-", size, -shift)
-            sums = {v + k for v, k in zip(vector, known, strict=True)}
-            if len(sums) == 1:
-                yield Size("-", sums.pop(), size)
+            line = _slope(vector, known)
+            if line is not None:
+                yield _sum([(line[0], size)], line[1])
 
-    def _scaled(self, vector: Vector) -> Iterator[Size]:
-        """a * n, a * n + m"""
-        for known, size in self._known.items():
-            slope = _slope(vector, known)
-            if slope is not None:
-                n, m = slope
-                scaled = Size("*", size, n)
-                yield scaled if m == 0 else Size("+", scaled, m) if m > 0 else Size("-", scaled, -m)
-
-    def _pairs(self, vector: Vector) -> Iterator[Size]:
-        """a * b, a + b, a - b, and these times a number"""
+    def _paired(self, vector: Vector) -> Iterator[Size]:
+        """n * a + m * b + k, n * a * b + k, max and min"""
         known = list(self._known.items())[:MOST_PAIRED]
         for index, (a, first) in enumerate(known):
             for b, second in known[index:]:
-                product = tuple(x * y for x, y in zip(a, b, strict=True))
-                ratio = _ratio(vector, product)
-                if ratio is not None:
-                    both = Size("*", first, second)
-                    yield both if ratio == 1 else Size("*", both, ratio)
-                if vector == tuple(x + y for x, y in zip(a, b, strict=True)):
-                    yield Size("+", first, second)
-                if vector == tuple(x - y for x, y in zip(a, b, strict=True)):
-                    yield Size("-", first, second)
-                if vector == tuple(y - x for x, y in zip(a, b, strict=True)):
-                    yield Size("-", second, first)
-                if vector == tuple(max(x, y) for x, y in zip(a, b, strict=True)):
-                    yield Size("max", first, second)
-                if vector == tuple(min(x, y) for x, y in zip(a, b, strict=True)):
-                    yield Size("min", first, second)
+                line = _slope(vector, tuple(x * y for x, y in zip(a, b, strict=True)))
+                if line is not None:
+                    yield _sum([(line[0], Size("*", first, second))], line[1])
+                plane = _plane(vector, a, b)
+                if plane is not None:
+                    n, m, k = plane
+                    yield _sum([(n, first), (m, second)], k)
+                for name, chosen in (("max", max), ("min", min)):
+                    if vector == tuple(map(chosen, a, b)):
+                        yield Size(name, first, second)
 
     def _divided(self, vector: Vector) -> Iterator[Size]:
-        """a // n, (a + m) // n, -(-a // n), a // b, a % n, n * (a // n)"""
+        """(a + m) // n, also of sums and differences of two sizes; a // b, a % n, n * (a // n)"""
         known = list(self._known.items())[:MOST_PAIRED]
-        for a, size in known:
-            for n in _divisors(vector, a):
-                for m in (0, *(m for k in range(1, n + 1) for m in (k, -k))):
-                    if vector == tuple((x + m) // n for x in a):
-                        shifted = size if m == 0 else Size("+", size, m) if m > 0 else Size("-", size, -m)
-                        yield Size("//", shifted, n)
+        yield from self._quotients(vector, known)
         for a, first in known:
             for b, second in known:
                 if a != b and 0 not in b and vector == tuple(x // y for x, y in zip(a, b, strict=True)):
@@ -109,26 +87,48 @@ class Sizes:
                     yield Size("%", size, n)
                 if vector == tuple(-x % n for x in a):
                     yield Size("%", Size("-", 0, size), n)
-                if vector == tuple(x // n * n for x in a):
-                    yield Size("*", Size("//", size, n), n)
-                if vector == tuple(-(-x // n) * n for x in a):
-                    yield Size("*", Size("//", Size("+", size, n - 1), n), n)
+                for multiple, up in ((size, 0), (Size("+", size, n - 1), n - 1)):
+                    # n * (a // n), and a part of it that was halved or moved.
+                    line = _slope(vector, tuple((x + up) // n for x in a)) if n <= 64 else None
+                    if line is not None:
+                        yield _sum([(line[0], Size("//", multiple, n))], line[1])
+        few = known[:12]
+        sums = []
+        for index, (a, first) in enumerate(few):
+            for b, second in few[index + 1 :]:
+                sums.append((tuple(x + y for x, y in zip(a, b, strict=True)), Size("+", first, second)))
+                sums.append((tuple(x - y for x, y in zip(a, b, strict=True)), Size("-", first, second)))
+                sums.append((tuple(y - x for x, y in zip(a, b, strict=True)), Size("-", second, first)))
+        yield from self._quotients(vector, sums)
+        # What is left beside the quotient of a difference: a - (a - b) // n.
+        for a, first in few:
+            rest = tuple(x - v for x, v in zip(a, vector, strict=True))
+            for size in self._quotients(rest, sums):
+                yield Size("-", first, size)
+
+    @staticmethod
+    def _quotients(vector: Vector, known: Sequence[tuple[Vector, Any]]) -> Iterator[Size]:
+        for a, size in known:
+            for n in _divisors(vector, a):
+                for m in (0, *(m for k in range(1, n + 1) for m in (k, -k))):
+                    if vector == tuple((x + m) // n for x in a):
+                        yield Size("//", _sum([(1, size)], m), n)
 
     def _triples(self, vector: Vector) -> Iterator[Size]:
-        """a * b * c, (a + n) * b, a // b * n, all times a number"""
+        """a * b * c, (n * a + m) * b, a // n * b, all times a number"""
         known = list(self._known.items())[:12]
         for a, first in known:
             for b, second in known:
                 for c, third in known:
                     product = tuple(x * y * z for x, y, z in zip(a, b, c, strict=True))
-                    ratio = _ratio(vector, product)
-                    if ratio is not None:
-                        yield Size("*", Size("*", Size("*", first, second), third), ratio)
+                    line = _slope(vector, product)
+                    if line is not None and line[1] == 0:
+                        yield _sum([(line[0], Size("*", Size("*", first, second), third))], 0)
         for a, first in known:
             if 0 in a or any(v % x for v, x in zip(vector, a, strict=True)):
                 continue
             rest = tuple(v // x for v, x in zip(vector, a, strict=True))
-            for search in (self._shifted, self._scaled, self._divided):
+            for search in (self._linear, self._paired, self._divided):
                 for size in search(rest):
                     yield Size("*", size, first)
 
@@ -149,6 +149,17 @@ class Sizes:
         return None
 
 
+def _cost(size: Any) -> int:
+    """How much is said by an expression: its sizes, operators and the digits of its numbers."""
+    if not isinstance(size, Size):
+        return abs(size).bit_length() + 1 if isinstance(size, int) else 8
+    if size.operator in ARITHMETIC:
+        # Few modules divide a size by another one.
+        is_ratio = size.operator == "//" and isinstance(size.right, Size)
+        return (4 if is_ratio else 1) + _cost(size.left) + _cost(size.right)
+    return 2
+
+
 def _slope(vector: Vector, known: Vector) -> tuple[int, int] | None:
     """n and m with vector = n * known + m, in whole numbers; None if there are none."""
     low, high = known.index(min(known)), known.index(max(known))
@@ -162,12 +173,36 @@ def _slope(vector: Vector, known: Vector) -> tuple[int, int] | None:
     return n, m
 
 
-def _ratio(vector: Vector, known: Vector) -> int | None:
-    """n with vector = n * known, in whole numbers."""
-    if 0 in known or vector[0] % known[0]:
-        return None
-    n = vector[0] // known[0]
-    return n if all(v == n * k for v, k in zip(vector, known, strict=True)) else None
+def _plane(vector: Vector, a: Vector, b: Vector) -> tuple[int, int, int] | None:
+    """n, m and k with vector = n * a + m * b + k, in whole numbers; None if there are none."""
+    rows = [(x - a[0], y - b[0], v - vector[0]) for x, y, v in zip(a[1:], b[1:], vector[1:], strict=True)]
+    for i, (x, y, v) in enumerate(rows):
+        for other_x, other_y, other_v in rows[i + 1 :]:
+            area = x * other_y - other_x * y
+            if area:
+                n, m = v * other_y - other_v * y, x * other_v - other_x * v
+                if n % area or m % area:
+                    return None
+                n, m = n // area, m // area
+                k = vector[0] - n * a[0] - m * b[0]
+                fits = n and m and all(n * x + m * y + k == v for x, y, v in zip(a, b, vector, strict=True))
+                return (n, m, k) if fits else None
+    return None
+
+
+def _sum(terms: Sequence[tuple[int, Any]], number: int) -> Any:
+    """The expression of a sum of multiples and a number, with what is positive first."""
+    result: Any = None
+    for factor, size in sorted(terms, key=lambda term: term[0] < 0):
+        part = size if abs(factor) == 1 else Size("*", size, abs(factor))
+        if result is None:
+            result = part if factor > 0 else Size("-", number, part)
+            number = number if factor > 0 else 0
+        else:
+            result = Size("+" if factor > 0 else "-", result, part)
+    if number:
+        result = Size("+" if number > 0 else "-", result, abs(number))
+    return result
 
 
 def _divisors(vector: Vector, known: Vector) -> Iterator[int]:

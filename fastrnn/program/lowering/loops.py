@@ -16,8 +16,8 @@ def lower_loop(planner: Planner, node: Node) -> None:
     loop = node.body
     assert loop is not None
     count = planner.resolve(loop.count)
-    if not isinstance(count, int) or count < 1:
-        raise planner.error("a loop of at least one step", f"{count}")
+    if not isinstance(count, int) or count < 0:
+        raise planner.error("a loop of no fewer than 0 steps", f"{count}")
     # What the steps read from outside is there before the first one.
     for name in node.values():
         planner.values[name] = planner.view(planner.values[name])
@@ -45,6 +45,14 @@ def lower_loop(planner: Planner, node: Node) -> None:
             planner.copy(view.expand(held[inner].shape), held[inner])
 
     planner.loop(count, body)
+    if count == 0:
+        # What is carried is as before the loop.
+        following = {after: inner for inner, _, after in loop.carried}
+        for name in loop.last:
+            inner = following.get(name, name)
+            if inner not in held:
+                raise planner.error("a loop of at least one step", "0")
+            planner.values[name] = held[inner]
     results = [collected[name] for name in loop.collected] + [planner.values[name] for name in loop.last]
     for output, result in zip(node.outputs, results, strict=True):
         if output is not None:

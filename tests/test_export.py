@@ -1,0 +1,176 @@
+"""`fastrnn.export`: torch modules as programs, compared with torch at sizes that the export has not seen."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+sys.path.insert(0, str(Path(__file__).parent))
+
+import loops_to_export  # noqa: E402
+import models_to_export  # noqa: E402
+import taggers_to_export  # noqa: E402
+
+import fastrnn  # noqa: E402
+
+ZOO = Path(os.environ.get("FASTRNN_ZOO", Path(__file__).parents[2] / "shared" / "zoo")) / "zoo.py"
+SHARE = 1e-4  # of the largest value
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+
+def zoo_cases() -> dict[str, Any]:
+    if not ZOO.exists():
+        return {}
+    spec = importlib.util.spec_from_file_location("zoo", ZOO)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["zoo"] = module
+    spec.loader.exec_module(module)
+    return module.CASES
+
+
+OWN = {**models_to_export.CASES, **taggers_to_export.CASES, **loops_to_export.CASES}
+CASES = {**OWN, **{f"zoo_{name}": case for name, case in zoo_cases().items()}}
+REFUSED = {name: case for name, case in OWN.items() if case.refused}
+
+
+def leaves(value: Any) -> list[Any]:
+    """The arrays of a nested value, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value.detach().numpy()]
+    if isinstance(value, np.ndarray):
+        return [value]
+    if dataclasses.is_dataclass(value):
+        value = vars(value)
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ()
+    return [leaf for part in parts for leaf in leaves(part)]
+
+
+def arrays(value: Any) -> Any:
+    """A nested value with arrays for tensors."""
+    if isinstance(value, torch.Tensor):
+        return value.numpy()
+    if isinstance(value, dict):
+        return {key: arrays(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(arrays(part) for part in value)
+    return value
+
+
+def check_same(program: fastrnn.Program, case: Any, sizes: dict[str, int]) -> None:
+    args = case.args(seed=7, **sizes)
+    keywords = getattr(case, "keywords", {})
+    with torch.no_grad():
+        wanted = leaves(case.build()(*copy.deepcopy(args), **keywords))
+    found = leaves(program(*arrays(args), **arrays(keywords)))
+    assert [a.shape for a in found] == [a.shape for a in wanted]
+    for a, b in zip(found, wanted, strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=0, atol=SHARE * max(np.abs(b).max(initial=0), 1e-6))
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
+def test_export_holds_at_other_sizes(name: str) -> None:
+    case = CASES[name]
+    program = fastrnn.export(
+        case.build(), case.args(), getattr(case, "keywords", {}), dynamic=case.dynamic, state=case.state
+    )
+    check_same(program, case, case.sizes)
+    named = {size for part in leaves_of_axes(case.dynamic) for size in part}
+    if name not in FIXED:
+        check_same(program, case, case.other)
+    assert {size for form in program.inputs for size in form.shape if isinstance(size, str)} == named
+
+
+# At the example's batch only: its states are arrays of that batch.
+FIXED = ("onsets",)
+
+
+def leaves_of_axes(dynamic: Any) -> list[list[str]]:
+    """The names of sizes in a declaration of dynamic axes."""
+    if isinstance(dynamic, dict) and all(isinstance(key, int) for key in dynamic):
+        return [list(dynamic.values())]
+    parts = dynamic.values() if isinstance(dynamic, dict) else dynamic or ()
+    return [found for part in parts for found in leaves_of_axes(part)]
+
+
+FOUND = (
+    "cells_append", "packed_total", "packed_list", "sb3", "deepar", "flair", "one_row", "rnnt_stream", "zip_enumerate",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_export_finds_the_axes_that_may_change(name: str) -> None:
+    case = OWN[name]
+    program = fastrnn.export(case.build(), case.args(), case.keywords, state=case.state)
+    check_same(program, case, case.other)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_export_refuses_what_no_program_can_do(name: str) -> None:
+    case = REFUSED[name]
+    with pytest.raises(ValueError, match=case.refused) as error:
+        fastrnn.export(case.build(), case.args(), dynamic=case.dynamic)
+    assert "loops_to_export.py:" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["amp_hidden", "caching", "counting"])
+def test_export_lifts_what_a_module_keeps_into_state(name: str) -> None:
+    case = OWN[name]
+    program = fastrnn.export(case.build(), case.args(), dynamic=case.dynamic)
+    module = case.build()
+    states = list(program._hidden)
+    assert states
+    for seed, sizes in enumerate((case.sizes, case.other, case.sizes)):
+        args = case.args(seed=seed, **sizes)
+        with torch.no_grad():
+            wanted = leaves(module(*args))
+        outputs = program.run([*(arg.numpy() for arg in args), *states])
+        states = outputs[len(wanted) :]
+        for a, b in zip(outputs, wanted, strict=False):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
+class Growing(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.seen = torch.nn.GRUCell(6, 6), []
+
+    def forward(self, x: Any) -> Any:
+        h = self.cell(x, self.seen[-1] if self.seen else None)
+        self.seen.append(h)
+        return h
+
+
+class Counting(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.calls = torch.nn.GRUCell(6, 6), 0
+
+    def forward(self, x: Any) -> Any:
+        self.calls += 1
+        return self.cell(x) * self.calls
+
+
+@pytest.mark.parametrize(("made", "named"), [(Growing, "seen"), (Counting, "calls")])
+def test_export_refuses_what_changes_from_call_to_call(made: Any, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        fastrnn.export(made().eval(), (torch.randn(2, 6),), dynamic=None)
+
+
+def test_export_leaves_the_module_as_it_was() -> None:
+    case = OWN["counting"]
+    module = case.build()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    fastrnn.export(module, case.args(), dynamic=case.dynamic)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
