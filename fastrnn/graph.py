@@ -18,6 +18,10 @@ from fastrnn.errors import FormatError, brief, message
 # What a graph's values may hold.
 DTYPES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "complex64", "complex128")
 
+# How deep arguments and sizes of a file may be nested, and the bits of a power.
+MOST_LEVELS = 64
+MOST_BITS = 256
+
 
 class Value(NamedTuple):
     """An argument that is an array."""
@@ -32,8 +36,8 @@ class Size(NamedTuple):
     ----------
     operator : str
         "dim": the size of axis ``right`` of the value ``left``. "largest": the largest number in the value
-        ``left``. "step": the number of the step of the
-        innermost loop, from 0. Otherwise one of `ARITHMETIC`, of two numbers or sizes.
+        ``left``. "step": the number of the step of the innermost loop, from 0. Otherwise one of
+        `ARITHMETIC`, of two numbers or sizes.
     """
 
     operator: str
@@ -47,7 +51,10 @@ class Size(NamedTuple):
         left, right = (
             part.evaluate(read) if isinstance(part, Size) else part for part in (self.left, self.right)
         )
-        return ARITHMETIC[self.operator](left, right)
+        try:
+            return ARITHMETIC[self.operator](left, right)
+        except ArithmeticError as error:
+            raise ValueError(message("program", "sizes that can be computed", f"{self}: {error}")) from error
 
     def values(self) -> Iterator[str]:
         """Yield the names of the values whose sizes it depends on."""
@@ -70,6 +77,12 @@ class Size(NamedTuple):
         return f"({self.left} {self.operator} {self.right})"
 
 
+def _power(a: Any, b: Any) -> Any:
+    if isinstance(a, int) and isinstance(b, int) and b * a.bit_length() > MOST_BITS:
+        raise ValueError(message("program", "sizes that fit in memory", f"{a} ** {b}"))
+    return a**b
+
+
 ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda a, b: a + b,
     "-": lambda a, b: a - b,
@@ -77,7 +90,7 @@ ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "//": lambda a, b: a // b,
     "%": lambda a, b: a % b,
     "/": lambda a, b: a / b,
-    "**": lambda a, b: a**b,
+    "**": _power,
     "max": max,
     "min": min,
 }
@@ -254,7 +267,7 @@ def _encode_size(size: Any) -> Any:
     return [size.operator, *map(_encode_size, size[1:])] if isinstance(size, Size) else size
 
 
-def decode(encoded: Any) -> Argument:
+def decode(encoded: Any, depth: int = 0) -> Argument:
     """Return the argument that `encode` gave.
 
     Raises
@@ -262,36 +275,48 @@ def decode(encoded: Any) -> Argument:
     FormatError
         It is none.
     """
-    if isinstance(encoded, list):
-        return tuple(decode(part) for part in encoded)
-    if encoded is None or isinstance(encoded, (bool, int, float, str)):
+    if isinstance(encoded, list) and depth < MOST_LEVELS:
+        return tuple(decode(part, depth + 1) for part in encoded)
+    if encoded is None or isinstance(encoded, (bool, str)) or _is_number(encoded):
         return encoded
     if isinstance(encoded, dict) and len(encoded) == 1:
-        kind, content = next(iter(encoded.items()))
+        ((kind, content),) = encoded.items()
         if kind == "value" and isinstance(content, str):
             return Value(content)
-        if kind == "size":
-            return _decode_size(content)
+        if kind == "size" and isinstance(content, list):
+            return _decode_size(content, depth)
         if kind == "float" and content in ("inf", "-inf", "nan"):
             return float(content)
         if kind == "complex" and isinstance(content, list) and len(content) == 2:
-            return complex(*map(float, content))
+            return complex(*map(_decode_part, content))
     raise FormatError(message("program", "an argument of an operator", brief(encoded)))
 
 
-def _decode_size(encoded: Any) -> Any:
-    if isinstance(encoded, int) and not isinstance(encoded, bool):
-        return encoded
+def _decode_part(text: Any) -> float:
+    try:
+        return float(text if isinstance(text, str) else "")
+    except ValueError:
+        raise FormatError(message("program", "a part of a complex number", brief(text))) from None
+
+
+def _is_number(encoded: Any) -> bool:
+    """Whether it is a number that operators may be given: a whole one of 64 bits, or a finite one."""
     if isinstance(encoded, float):
+        return abs(encoded) < float("inf")
+    return type(encoded) is int and -(2**63) <= encoded < 2**63
+
+
+def _decode_size(encoded: Any, depth: int) -> Any:
+    if _is_number(encoded):
         return encoded
-    if isinstance(encoded, list) and len(encoded) == 3:
+    if isinstance(encoded, list) and len(encoded) == 3 and depth < MOST_LEVELS:
         operator, left, right = encoded
-        if operator == "dim" and isinstance(left, str) and type(right) is int:
+        if operator == "dim" and isinstance(left, str) and type(right) is int and abs(right) < MOST_LEVELS:
             return Size("dim", left, right)
         if operator == "largest" and isinstance(left, str) and right is None:
             return Size("largest", left)
         if operator == "step" and left is None and right is None:
             return Size("step")
-        if operator in ARITHMETIC:
-            return Size(operator, _decode_size(left), _decode_size(right))
+        if isinstance(operator, str) and operator in ARITHMETIC:
+            return Size(operator, _decode_size(left, depth + 1), _decode_size(right, depth + 1))
     raise FormatError(message("program", "a size", brief(encoded)))

@@ -7,11 +7,13 @@ Containers are ``{"tuple": [...]}``, ``{"list": [...]}``, ``{"dict": {...}}`` an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastrnn.errors import FormatError, brief, message
 
+MOST_LEVELS = 32
+PLAIN = (bool, int, float, complex, str)
 CONTAINERS = ("tuple", "list", "dict", "named")
 
 
@@ -77,22 +79,38 @@ def flatten(where: str, structure: Any, value: Any, path: str, leaves: list[Any]
             flatten(where, part, own, f"{path}.{index}", leaves)
 
 
+def map_constants(structure: Any, change: Callable[[Any], Any], depth: int = 0) -> Any:
+    """Return a structure with ``change`` applied to its constants. What is no structure stays as it is."""
+    if not isinstance(structure, dict) or len(structure) != 1 or depth > MOST_LEVELS:
+        return structure
+    ((kind, content),) = structure.items()
+    if kind == "constant":
+        return {kind: change(content)}
+    if kind in ("tuple", "list") and isinstance(content, list):
+        return {kind: [map_constants(part, change, depth + 1) for part in content]}
+    if kind == "dict" and isinstance(content, dict):
+        return {kind: {key: map_constants(part, change, depth + 1) for key, part in content.items()}}
+    if kind == "named" and isinstance(content, list) and len(content) == 2 and isinstance(content[1], list):
+        return {kind: [content[0], [map_constants(part, change, depth + 1) for part in content[1]]]}
+    return structure
+
+
 def check_structure(structure: Any, count: int) -> None:
-    """Raise FormatError unless this is a structure of that many arrays: for what was read from a file."""
+    """Raise FormatError unless this, read from a file, is a structure of that many arrays in order."""
     numbers: list[int] = []
     _check(structure, numbers, 0)
-    if sorted(numbers) != list(range(count)):
+    if numbers != list(range(count)):
         raise FormatError(message("program", f"{count} arrays in its arguments or results", brief(numbers)))
 
 
 def _check(structure: Any, numbers: list[int], depth: int) -> None:
-    if not isinstance(structure, dict) or len(structure) != 1 or depth > 32:
+    if not isinstance(structure, dict) or len(structure) != 1 or depth > MOST_LEVELS:
         raise FormatError(message("program", "a structure", brief(structure)))
     ((kind, content),) = structure.items()
     if kind == "array" and type(content) is int:
         numbers.append(content)
         return
-    if kind == "constant" and (content is None or isinstance(content, (bool, int, float, str))):
+    if kind == "constant" and (content is None or isinstance(content, PLAIN)):
         return
     parts: Any = None
     if kind in ("tuple", "list") and isinstance(content, list):
@@ -102,6 +120,8 @@ def _check(structure: Any, numbers: list[int], depth: int) -> None:
     elif kind == "named" and isinstance(content, list) and len(content) == 2:
         names, parts = content
         if not isinstance(names, list) or not isinstance(parts, list) or len(names) != len(parts):
+            parts = None
+        elif not all(isinstance(name, str) for name in names):
             parts = None
     if parts is None:
         raise FormatError(message("program", "a structure", brief(structure)))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import fastrnn
+from fastrnn.cli import programs
 from fastrnn.cli.options import (
     MODEL_HELP,
     Commands,
@@ -18,9 +19,11 @@ from fastrnn.cli.options import (
     load_model,
 )
 from fastrnn.errors import message
+from fastrnn.importers import StateDict
 from fastrnn.saving.whole_files import replacing
 from fastrnn.terminal import progress
 
+STEPS, BATCH = 100, 32
 # What was measured, and the function that prints it.
 Result: TypeAlias = tuple[dict[str, Any], Callable[[dict[str, Any]], None]]
 
@@ -35,8 +38,8 @@ def add_to(commands: Commands) -> None:
     )
     command.add_argument("model", help=MODEL_HELP)
     for option, default, meaning in (
-        ("--steps", 100, "time steps in a sequence"),
-        ("--batch", 32, "rows in the larger batch"),
+        ("--steps", STEPS, "time steps in a sequence"),
+        ("--batch", BATCH, "rows in the larger batch"),
         ("--rounds", 21, "rounds that each engine is timed for"),
     ):
         command.add_argument(option, type=at_least(1), default=default, help=f"{meaning} (default {default})")
@@ -62,12 +65,18 @@ def _bench(options: argparse.Namespace) -> None:
         hint = "For example --block 64 --rate 48000."
         raise ValueError(message("bench", f"{absent} with {there}", f"{there} alone", hint))
     check_outputs([options.output], [options.model])
+    saved = programs.open_program(options, options.model)
+    if saved is not None:
+        programs.refuse(options, "block", "rate", steps=STEPS, batch=BATCH)
     # Imported here, since no other command needs it. Engines read their number of threads as they load.
     from fastrnn.benchmark.engines import limit_threads
 
     limit_threads(1)
-    model, _ = load_model(options.model, options)
-    result, show = _bench_model(model, options) if options.block is None else _bench_block(model, options)
+    if saved is not None:
+        result, show = _bench_program(saved, options)
+    else:
+        model, _ = load_model(options.model, options)
+        result, show = _bench_model(model, options) if options.block is None else _bench_block(model, options)
     if options.output is not None:
         with replacing(options.output) as draft, open(draft, "w") as file:
             json.dump(result, file, indent=1)
@@ -75,6 +84,11 @@ def _bench(options: argparse.Namespace) -> None:
         print(json.dumps(result))
     else:
         show(result)
+
+
+def _bench_program(saved: StateDict, options: argparse.Namespace) -> Result:
+    program = programs.load_program(options.model, saved, argparse.Namespace(**vars(options), threads=1))
+    return programs.bench(program, options.rounds), programs.print_bench
 
 
 def _bench_model(model: fastrnn.Sequential, options: argparse.Namespace) -> Result:

@@ -3,7 +3,9 @@
 import argparse
 import json
 import sys
+from typing import Any
 
+from fastrnn.cli import programs
 from fastrnn.cli.options import (
     Commands,
     add_command,
@@ -29,7 +31,10 @@ the layers from stdin and @FILE to read them from a file. They are never execute
 def add_to(commands: Commands) -> None:
     """Add the command to the parser."""
     command = add_command(
-        commands, "convert", _convert, "Convert a state dict to a saved model with a self-test."
+        commands,
+        "convert",
+        _convert,
+        "Convert a state dict to a saved model with a self-test, or a program to another precision.",
     )
     command.add_argument("input", help="a state dict: a file, or a folder with its shards")
     command.add_argument("output", help="where to save the model (.safetensors)")
@@ -55,14 +60,21 @@ def _text_of(text: str) -> str:
 
 def _convert(options: argparse.Namespace) -> int:
     check_outputs([options.output], [options.input])
-    model, _ = load_model(options.input, options)
-    if options.last:
-        model = with_last(model)
-    model.save(options.output, read_example(options, model), tolerance=options.tolerance)
+    saved = programs.open_program(options, options.input)
+    if saved is not None:
+        programs.refuse(options, "layers", "last")
+        model: Any = programs.load_program(options.input, saved, options)
+        example = programs.read_example(options, model)
+    else:
+        model, _ = load_model(options.input, options)
+        if options.last:
+            model = with_last(model)
+        example = read_example(options, model)
+    model.save(options.output, example, tolerance=options.tolerance)
     result = verify(options.output)
     if options.json:
         print(json.dumps({"model": repr(model), **as_json(result)}))
     else:
         print_lines(repr(model))
-        print_verification(options.output, result)
+        print_verification(options.output, result, saved is not None)
     return 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastrnn
+from fastrnn.cli import programs
 from fastrnn.cli.options import KEY_HELP, Commands, add_command
 from fastrnn.errors import printable, quote
 from fastrnn.importers import Source, StateDict
@@ -39,6 +40,10 @@ def add_to(commands: Commands) -> None:
 
 def _info(options: argparse.Namespace) -> None:
     source = Source(options.file)
+    saved = programs.open_program(options, options.file)
+    if saved is not None:
+        programs.info(saved, options.file, options.json)
+        return
     state_dict = fastrnn.load_state_dict(source, options.key)
     model = make_model(source, state_dict) if is_saved(state_dict) else None
     if options.json:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 import fastrnn
+from fastrnn.cli import programs
 from fastrnn.cli.options import (
     MODEL_HELP,
     Commands,
@@ -52,6 +53,9 @@ The extension of a file name tells what the file is:
 If a run is interrupted, the same command goes on where it
 stopped. Until then, a folder .fastrnn-... next to the output
 holds what is done.
+
+A program (fastrnn.export) takes one .npy, or an .npz with its
+inputs by name, and gives a .npy, or an .npz with its results.
 
 With several inputs, OUTPUT is a folder. Each output has the
 name of its input.
@@ -111,6 +115,10 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _run(options: argparse.Namespace) -> None:
     began = time.perf_counter()
+    saved = programs.open_program(options, options.model)
+    if saved is not None:
+        programs.run(saved, options)
+        return
     if len(options.input) > 1:
         _run_several(options, began)
     elif STDIO in (options.input[0], options.output):

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import fastrnn
+from fastrnn.cli import programs
 from fastrnn.cli.options import (
     Commands,
     add_command,
@@ -51,13 +53,21 @@ def _verify(options: argparse.Namespace) -> int:
         if options.json:
             print(json.dumps(as_json(result)))
         else:
-            print_verification(options.model, result)
+            print_verification(options.model, result, programs.holds_program(options.model))
         return 0 if result["passed"] else 1
-    model, state_dict = load_model(options.model, options)
+    model: fastrnn.Sequential | fastrnn.Program
+    saved = programs.open_program(options, options.model)
+    if saved is not None:
+        model, state_dict = programs.load_program(options.model, saved, options), saved
+        example = programs.read_example(options, model)
+    else:
+        model, state_dict = load_model(options.model, options)
+        example = None
     if options.keep and not is_saved(state_dict):
         hint = "fastrnn convert makes one that holds the example."
         raise ValueError(message("--keep", "a saved model", state_dict.file_format, hint))
-    example = read_example(options, model)
+    if isinstance(model, fastrnn.Sequential):
+        example = read_example(options, model)
     assert example is not None
     found = model.verify(**example, tolerance=options.tolerance)
     if options.keep and found["passed"]:
@@ -71,12 +81,14 @@ def _verify(options: argparse.Namespace) -> int:
     return 0 if found["passed"] else 1
 
 
-def print_verification(name: str, result: Verification) -> None:
+def print_verification(name: str, result: Verification, is_program: bool = False) -> None:
     """Print the results of a file's tests, and a note if it was never compared with torch."""
     own = "passed" if result["self_test_passed"] else "FAILED"
     print_lines(f"{own}: self-test against the NumPy reference: {_numbers(result)}")
     if result["example"] is not None:
         print_lines(f"{_told(result['example'])}, compared with torch")
+    if is_program:
+        return
     open_ = what_is_open(result["taken_for_granted"], result["example"] is not None)
     if open_:
         print_lines(open_)

@@ -30,7 +30,9 @@ ZIP_HEADS = (b"PK\x03\x04", b"PK\x05\x06")
 
 def read_state_dict(source: Source, key: str | None) -> StateDict:
     """Read the weights of a file, a folder or an index. The errors are those of `load_state_dict`."""
-    return clean(source.where, _read(source, key))
+    state_dict = _read(source, key)
+    # In a file that `save` wrote, names are those of the model already.
+    return state_dict if "fastrnn" in state_dict.metadata else clean(source.where, state_dict)
 
 
 def _read(source: Source, key: str | None) -> StateDict:

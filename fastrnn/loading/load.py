@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastrnn.checks import BACKENDS, check_choice, check_flag, check_precision, check_threads
 from fastrnn.engine.backends import pick_backend
-from fastrnn.errors import FormatError, join, message
+from fastrnn.errors import FormatError, brief_error, join, message
 from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
 from fastrnn.layers.registry import LAYERS
 from fastrnn.program.sequential import Sequential, build
 from fastrnn.saving.model_file import SavedModel, is_saved, read_model
+from fastrnn.saving.program_file import SavedProgram, is_program, read_program
 from fastrnn.spec import GRANTED
+
+if TYPE_CHECKING:
+    from fastrnn.program.program import Program
 
 # The files of which a warning already said that they were never compared with torch.
 _warned: set[object] = set()
@@ -30,7 +35,7 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     backend: str = "auto",
-) -> Sequential:
+) -> Sequential | Program:
     """Load a model from a file that `save` wrote, or from a state dict whose architecture is plain.
 
     Plain means one recurrent module, possibly with an Embedding before it and a Linear after it, which runs
@@ -56,7 +61,8 @@ def load(
 
     Returns
     -------
-    Sequential
+    Sequential or Program
+        A Program if `Program.save` wrote the file.
 
     Warns
     -----
@@ -79,6 +85,9 @@ def load(
     """
     source = Source(file)
     state_dict = load_state_dict(source, key)
+    if is_saved(state_dict) and is_program(state_dict):
+        options = {"key": key, "batch_first": batch_first, "nonlinearity": nonlinearity}
+        return make_program(source, state_dict, options, precision, threads, backend)
     model = make_model(
         source,
         state_dict,
@@ -91,6 +100,53 @@ def load(
     if is_saved(state_dict) and model.taken_for_granted is not None:
         _warn_once(source, state_dict, model)
     return model
+
+
+def make_program(
+    source: Source,
+    state_dict: StateDict,
+    others: Mapping[str, object] = {},
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Program:
+    """Make the program of a file that is read already. ``others`` are options that no program has."""
+    where = source.where
+    for name, value in others.items():
+        if value is not None:
+            raise ValueError(message(where, "no options that the saved program holds", f"{name}={value!r}"))
+    if precision is not None:
+        check_precision(where, precision)
+    check_threads(where, threads)
+    pick_backend("load", check_choice(where, "backend", backend, BACKENDS), np.float32, threads)
+    return build_program(where, read_saved_program(where, state_dict), precision, threads, backend)
+
+
+def read_saved_program(where: str, state_dict: StateDict) -> SavedProgram:
+    """Return what the file of a program holds. Raise FormatError if it is damaged."""
+    from fastrnn.program.program import known_operators
+
+    return read_program(where, state_dict, known_operators())
+
+
+def build_program(
+    where: str,
+    saved: SavedProgram,
+    precision: str | None = None,
+    threads: int | None = None,
+    backend: str = "auto",
+) -> Program:
+    """Make the program that a file holds, and no plan of it. Raise FormatError if it cannot be made."""
+    from fastrnn.program.program import Program
+
+    try:
+        program = Program(saved.spec, precision=precision, threads=threads, backend=backend)
+    except (TypeError, LookupError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        got = f"one that cannot ({brief_error(error)})"
+        raise FormatError(message(where, "a program that can be made", got)) from error
+    program.golden_inputs = tuple(pair.inputs for pair in saved.golden)
+    program.example = saved.example
+    return program
 
 
 def make_model(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from fastrnn.errors import FormatError, message
-from fastrnn.importers import FileLike, Source, load_state_dict
-from fastrnn.loading.load import build_saved, read_saved
+from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
+from fastrnn.loading.load import build_program, build_saved, read_saved, read_saved_program
 from fastrnn.program.self_test import compare_example, fits_golden
 from fastrnn.program.sequential import build, nest_state
 from fastrnn.saving.golden import Comparison, compare
 from fastrnn.saving.model_file import is_saved
+from fastrnn.saving.program_file import is_program
 
 
 class Verification(Comparison):
@@ -56,6 +57,8 @@ def verify(file: FileLike) -> Verification:
     if not is_saved(state_dict):
         hint = "fastrnn convert makes one from a state dict."
         raise FormatError(message(where, "a model that fastrnn saved", state_dict.file_format, hint))
+    if is_program(state_dict):
+        return _verify_program(where, state_dict)
     saved = read_saved(where, state_dict)
     model = build_saved(where, saved)
     x, y = saved.golden_input, saved.golden_output
@@ -77,4 +80,27 @@ def verify(file: FileLike) -> Verification:
         "self_test_passed": result["passed"],
         "example": example,
         "taken_for_granted": None if saved.taken_for_granted is None else list(saved.taken_for_granted),
+    }
+
+
+def _verify_program(where: str, state_dict: StateDict) -> Verification:
+    from fastrnn.program.pairs import compare_pair, fits, join_comparisons
+
+    saved = read_saved_program(where, state_dict)
+    program = build_program(where, saved)
+    pairs = [*saved.golden, *([] if saved.example is None else [saved.example])]
+    if not saved.golden or not all(fits(program, pair) for pair in pairs):
+        raise FormatError(message(where, "a self-test of this program", "another, or none"))
+    try:
+        result = join_comparisons([compare_pair(program, pair) for pair in saved.golden])
+        example = None if saved.example is None else compare_pair(program, saved.example)
+    except ValueError as error:
+        got = f"one that does not ({error})"
+        raise FormatError(message(where, "a program that takes its self-test", got)) from error
+    return {
+        **result,
+        "passed": result["passed"] and (example is None or example["passed"]),
+        "self_test_passed": result["passed"],
+        "example": example,
+        "taken_for_granted": None,
     }

@@ -1,20 +1,44 @@
-"""Runs the steps of a plan, one after the other, without the GIL and without allocations."""
+"""Runs the steps of a plan, one after the other, without the GIL and without allocations.
+
+    CompiledPlan     steps with the places of their arrays
+    Caller           calls of plain arrays, from arguments to results
+    ReferenceStep    an operator by its definition in NumPy
+    RangeStep        the check of numbers, such as places in a table
+"""
 
 cimport numpy as cnp
 import numpy as np
+from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.ref cimport Py_INCREF
-from libc.stdint cimport uint64_t
+from cpython.ref cimport Py_INCREF, Py_XDECREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from libc.stdint cimport int32_t, int64_t, uint64_t
+from libc.string cimport memcmp
 
 from fastrnn.engine.backend cimport frnn_backend
 from fastrnn.engine.workspace cimport Workspace, aligned
+from fastrnn.errors import message
 from fastrnn.program.steps cimport RunStep, Step
 
 cnp.import_array()
 
+cdef extern from *:
+    """
+    static PyObject *frnn_array(PyObject *dtype, int axes, npy_intp *sizes, npy_intp *strides, void *data) {
+        Py_INCREF(dtype);  // NumPy takes this reference
+        return PyArray_NewFromDescr(
+            &PyArray_Type, (PyArray_Descr *)dtype, axes, sizes, strides, data,
+            NPY_ARRAY_WRITEABLE | NPY_ARRAY_ALIGNED, NULL);
+    }
+    """
+    # An array over memory that somebody else owns.
+    object frnn_array(object dtype, int axes, cnp.npy_intp *sizes, cnp.npy_intp *strides, void *data)
+
 cdef enum:
-    MOST_ARRAYS = 64
+    MOST_ARRAYS = 64            # of a step
+    MOST_AXES = 32
 
 
 cdef struct Place:
@@ -33,6 +57,34 @@ cdef struct Item:
     int length
 
 
+cdef struct Report:
+    # What went wrong in a call. It lies before the scratch of its steps, which a step that fails fills in.
+    # The run ends after that step.
+    PyObject *error             # what Python raised
+    const RangeData *ranges     # the check that found a number out of range
+    int64_t number
+
+
+cdef struct RangeData:
+    int64_t low, high           # both included
+    Py_ssize_t count
+    bint is_narrow              # int32, else int64
+    PyObject *step
+
+
+cdef struct Result:
+    # An output: the array that a caller gets.
+    int axes, type_number
+    bint is_dense               # the array is all of its memory, in the order of its axes
+    Py_ssize_t bytes, offset
+    cnp.npy_intp sizes[MOST_AXES]
+    cnp.npy_intp strides[MOST_AXES]
+
+
+cdef inline Report *report_of(char *scratch) noexcept nogil:
+    return <Report *>(scratch - aligned(sizeof(Report)))
+
+
 cdef class CompiledPlan:
     """Steps with the places of their arrays. Immutable, shared by threads.
 
@@ -41,8 +93,10 @@ cdef class CompiledPlan:
     items : list of (Step, places) and (int, list of these)
         A number is that of the repetitions of a loop. Places are (base, offset, advance): base 0 for an
         address, 1 for the workspace, then the inputs and the outputs.
-    bases : int
-        How many inputs and outputs there are.
+    shapes : list of tuple of int
+        Of the inputs.
+    results : list of (bytes, dtype, shape, strides, offset)
+        Of each output: the memory that it takes, and the array in it.
     work_bytes : int
     tables : sequence of capsules
         The backends whose arithmetic the steps use.
@@ -52,19 +106,23 @@ cdef class CompiledPlan:
 
     cdef Item *items
     cdef Place *places
-    cdef int count, bases
-    cdef size_t work_bytes, scratch_bytes
+    cdef Result *results
+    cdef cnp.npy_intp *sizes            # of all inputs, one after the other
+    cdef int count, inputs, outputs, axes
+    cdef size_t work_bytes, scratch_bytes, pointer_bytes
     cdef const frnn_backend *entered    # sets how this thread computes
     cdef const frnn_backend *begun      # is told of the beginning and the end of a call
+    cdef tuple dtypes
     cdef object owners
     cdef list spaces                    # Workspaces that no call is using
     cdef readonly double cost
 
-    def __cinit__(self, items, int bases, size_t work_bytes, tables, owners):
+    def __cinit__(self, items, shapes, results, size_t work_bytes, tables, owners):
         cdef Step step
         cdef Item *item
+        cdef Result *result
         cdef const frnn_backend *table
-        cdef int i, at = 0
+        cdef int i, j, at = 0
         flat = []
         for step_or_count, content in items:
             if isinstance(step_or_count, int):
@@ -73,15 +131,39 @@ cdef class CompiledPlan:
             else:
                 flat.append((1, 0, (step_or_count, content)))
         self.count = len(flat)
-        self.bases = bases
+        self.inputs = len(shapes)
+        self.outputs = len(results)
+        self.axes = sum([len(shape) for shape in shapes])
+        self.pointer_bytes = aligned((2 + self.inputs + self.outputs) * sizeof(char *))
         self.work_bytes = aligned(work_bytes)
         self.owners = [owners, items]
         self.spaces = []
         self.items = <Item *>PyMem_RawCalloc(max(self.count, 1), sizeof(Item))
         total = sum([len(pair[1]) for _, _, pair in flat if pair is not None])
         self.places = <Place *>PyMem_RawCalloc(max(total, 1), sizeof(Place))
-        if self.items == NULL or self.places == NULL:
+        self.results = <Result *>PyMem_RawCalloc(max(self.outputs, 1), sizeof(Result))
+        self.sizes = <cnp.npy_intp *>PyMem_RawCalloc(max(self.axes, 1), sizeof(cnp.npy_intp))
+        if self.items == NULL or self.places == NULL or self.results == NULL or self.sizes == NULL:
             raise MemoryError
+        for i, size in enumerate([size for shape in shapes for size in shape]):
+            self.sizes[i] = size
+        self.dtypes = tuple([np.dtype(dtype) for _, dtype, _, _, _ in results])
+        for i, (size, _, shape, strides, offset) in enumerate(results):
+            result = &self.results[i]
+            if len(shape) > MOST_AXES:
+                raise ValueError(message("Program", f"results of at most {MOST_AXES} axes", f"{len(shape)}"))
+            result.axes = len(shape)
+            result.type_number = self.dtypes[i].num
+            result.bytes = size
+            result.offset = offset
+            dense = self.dtypes[i].itemsize
+            result.is_dense = True
+            for j in range(result.axes - 1, -1, -1):
+                result.sizes[j] = shape[j]
+                result.strides[j] = strides[j]
+                result.is_dense = result.is_dense and (shape[j] == 1 or strides[j] == dense)
+                dense *= shape[j]
+            result.is_dense = result.is_dense and offset == 0 and size == dense
         for i, (count, length, pair) in enumerate(flat):
             item = &self.items[i]
             item.count = count
@@ -102,6 +184,8 @@ cdef class CompiledPlan:
                 self.places[at] = Place(base, offset, advance)
                 at += 1
         for capsule in tables:
+            if capsule is None:
+                continue
             table = <const frnn_backend *>PyCapsule_GetPointer(capsule, "fastrnn.backend")
             if self.entered == NULL:
                 self.entered = table
@@ -111,25 +195,60 @@ cdef class CompiledPlan:
     def __dealloc__(self):
         PyMem_RawFree(self.items)
         PyMem_RawFree(self.places)
+        PyMem_RawFree(self.results)
+        PyMem_RawFree(self.sizes)
 
-    def run(self, tuple inputs, tuple outputs):
-        """Run all steps. The arrays have the sizes and strides of the plan; this is not checked here."""
-        cdef char *bases[2 + 2 * MOST_ARRAYS]
+    def run(self, tuple inputs):
+        """Run all steps, and give the outputs in a list.
+
+        The inputs are C-contiguous arrays of the shapes and types of the plan, which is not checked here.
+        """
         cdef Workspace workspace
-        cdef int i, given = <int>len(inputs), total = given + <int>len(outputs)
-        if total != self.bases:
-            raise ValueError(f"CompiledPlan: expected {self.bases} arrays, got {total}.")
-        for i in range(given):
-            bases[2 + i] = cnp.PyArray_BYTES(inputs[i])
-        for i in range(total - given):
-            bases[2 + given + i] = cnp.PyArray_BYTES(outputs[i])
+        cdef char **bases
+        cdef char *scratch
+        cdef Report *report
+        cdef cnp.ndarray output
+        cdef int i
+        if len(inputs) != self.inputs:
+            raise ValueError(f"CompiledPlan: expected {self.inputs} arrays, got {len(inputs)}.")
         workspace = self.space()
+        bases = <char **>workspace.data
         bases[0] = NULL
-        bases[1] = workspace.data
+        bases[1] = workspace.data + self.pointer_bytes
+        scratch = bases[1] + self.work_bytes + aligned(sizeof(Report))
+        report = report_of(scratch)
+        report.error = NULL
+        report.ranges = NULL
+        for i in range(self.inputs):
+            bases[2 + i] = cnp.PyArray_BYTES(<cnp.ndarray>inputs[i])
+        held = []
+        for i in range(self.outputs):
+            output = self.memory_of(&self.results[i])
+            bases[2 + self.inputs + i] = cnp.PyArray_BYTES(output)
+            held.append(output)
         with nogil:
-            self.run_items(bases, workspace.data + self.work_bytes)
+            self.run_items(bases, scratch)
+        error = None
+        if report.error != NULL:
+            error = <object>report.error
+            Py_XDECREF(report.error)
+        elif report.ranges != NULL:
+            error = (<RangeStep>report.ranges.step).error(report.number)
         if not workspace.is_large():
             self.spaces.append(workspace)
+        if error is not None:
+            raise error
+        for i in range(self.outputs):
+            if not self.results[i].is_dense:
+                held[i] = array_in(&self.results[i], self.dtypes[i], held[i])
+        return held
+
+    cdef cnp.ndarray memory_of(self, Result *result):
+        """New memory for an output: the output itself, or bytes that it lies in."""
+        cdef cnp.npy_intp size = result.bytes
+        if result.is_dense:
+            return cnp.PyArray_EMPTY(result.axes, result.sizes, result.type_number, 0)
+        return cnp.PyArray_EMPTY(1, &size, cnp.NPY_UINT8, 0)
 
     cdef Workspace space(self):
         cdef Workspace workspace
@@ -137,29 +256,38 @@ cdef class CompiledPlan:
             return self.spaces.pop()
         except IndexError:
             workspace = Workspace()
-            workspace.reserve(self.work_bytes + self.scratch_bytes + 64)
+            workspace.reserve(
+                self.pointer_bytes + self.work_bytes + aligned(sizeof(Report)) + self.scratch_bytes + 64)
             return workspace
 
     cdef void run_items(self, char **bases, char *scratch) noexcept nogil:
+        cdef const Report *report = report_of(scratch)
         cdef uint64_t before
-        cdef Py_ssize_t step
-        cdef int i = 0, j
         if self.begun != NULL:
             self.begun.begin()
         before = self.entered.enter() if self.entered != NULL else 0
+        self.run_until_failure(bases, scratch, report)
+        if self.entered != NULL:
+            self.entered.leave(before)
+        if self.begun != NULL:
+            self.begun.end()
+
+    cdef void run_until_failure(self, char **bases, char *scratch, const Report *report) noexcept nogil:
+        cdef Py_ssize_t step
+        cdef int i = 0, j
         while i < self.count:
             if self.items[i].run != NULL:
                 run_item(&self.items[i], bases, 0, scratch)
+                if report.error != NULL or report.ranges != NULL:
+                    return
                 i += 1
                 continue
             for step in range(self.items[i].count):
                 for j in range(i + 1, i + 1 + self.items[i].length):
                     run_item(&self.items[j], bases, step, scratch)
+                    if report.error != NULL or report.ranges != NULL:
+                        return
             i += 1 + self.items[i].length
-        if self.entered != NULL:
-            self.entered.leave(before)
-        if self.begun != NULL:
-            self.begun.end()
 
 
 cdef inline void run_item(const Item *item, char **bases, Py_ssize_t step, char *scratch) noexcept nogil:
@@ -172,6 +300,170 @@ cdef inline void run_item(const Item *item, char **bases, Py_ssize_t step, char 
     item.run(item.data, arrays, scratch)
 
 
+cdef object array_in(Result *result, object dtype, cnp.ndarray memory):
+    """The output that lies in some memory."""
+    array = frnn_array(
+        dtype, result.axes, result.sizes, result.strides, cnp.PyArray_BYTES(memory) + result.offset)
+    cnp.set_array_base(array, memory)
+    return array
+
+
+# ---------------------------------------------------------------- calls of plain arrays
+
+# What a node of a structure is.
+cdef enum:
+    ARRAY
+    CONSTANT
+    TUPLE
+    LIST
+    DICT
+
+
+cdef class Form:
+    """A structure of arguments or results (`fastrnn.structure`), as compiled code reads it."""
+
+    cdef int kind
+    cdef Py_ssize_t index       # of an array
+    cdef object value           # of a constant; the keys of a dict
+    cdef tuple parts
+
+    def __init__(self, structure):
+        ((kind, content),) = structure.items()
+        self.parts = ()
+        if kind == "array":
+            self.kind = ARRAY
+            self.index = content
+        elif kind == "constant":
+            self.kind = CONSTANT
+            self.value = content
+        elif kind == "dict":
+            self.kind = DICT
+            self.value = tuple(content)
+            self.parts = tuple([Form(part) for part in content.values()])
+        else:
+            self.kind = LIST if kind == "list" else TUPLE
+            self.parts = tuple([Form(part) for part in (content[1] if kind == "named" else content)])
+
+    cdef bint take(self, object value, list arrays) except -1:
+        """Append the arrays of a value. False for a value that is not nested just like this."""
+        cdef Py_ssize_t i
+        cdef PyObject *part
+        if self.kind == ARRAY:
+            arrays.append(value)
+            return True
+        if self.kind == CONSTANT:
+            return value is self.value or (type(value) is type(self.value) and value == self.value)
+        if self.kind == DICT:
+            if type(value) is not dict or len(<dict>value) != len(self.parts):
+                return False
+            for i in range(len(self.parts)):
+                part = PyDict_GetItem(value, (<tuple>self.value)[i])
+                if part == NULL or not (<Form>self.parts[i]).take(<object>part, arrays):
+                    return False
+            return True
+        # A list is copied: another thread may change it meanwhile.
+        if type(value) is list:
+            value = tuple(<list>value)
+        if type(value) is not tuple or len(<tuple>value) != len(self.parts):
+            return False
+        for i in range(len(self.parts)):
+            if not (<Form>self.parts[i]).take((<tuple>value)[i], arrays):
+                return False
+        return True
+
+    cdef object give(self, list arrays):
+        """The value with these arrays."""
+        cdef Py_ssize_t i
+        if self.kind == ARRAY:
+            return arrays[self.index]
+        if self.kind == CONSTANT:
+            return self.value
+        if self.kind == DICT:
+            return {
+                key: (<Form>part).give(arrays)
+                for key, part in zip(<tuple>self.value, self.parts)
+            }
+        if self.kind == LIST:
+            return [(<Form>part).give(arrays) for part in self.parts]
+        result = PyTuple_New(len(self.parts))
+        for i in range(len(self.parts)):
+            part = (<Form>self.parts[i]).give(arrays)
+            Py_INCREF(part)
+            PyTuple_SET_ITEM(result, i, part)
+        return result
+
+
+cdef class Caller:
+    """Calls of a program in the plain case: arrays of sizes that were seen before, and nothing to convert.
+
+    Parameters
+    ----------
+    arguments, results : structure
+    inputs : sequence of Input
+        Those that callers give.
+    hidden : sequence of ndarray
+        The inputs after those.
+    """
+
+    cdef Form positional, named, results
+    cdef tuple numbers, axes    # of the types of inputs; how many axes they have
+    cdef list hidden
+    cdef tuple plans            # of CompiledPlan, the latest first
+
+    def __init__(self, arguments, results, inputs, hidden):
+        positional, named = arguments["tuple"]
+        self.positional, self.named, self.results = Form(positional), Form(named), Form(results)
+        self.numbers = tuple([np.dtype(form.dtype).num for form in inputs])
+        self.axes = tuple([len(form.shape) for form in inputs])
+        self.hidden = list(hidden)
+        self.plans = ()
+
+    def keep(self, plans):
+        """Run with these plans from now on."""
+        self.plans = tuple(plans)
+
+    def call(self, tuple args, dict kwargs):
+        """The program's result, or NotImplemented for arguments that are not plain."""
+        cdef list arrays = []
+        cdef CompiledPlan plan
+        if not self.positional.take(args, arrays) or not self.named.take(kwargs, arrays):
+            return NotImplemented
+        if not self.are_plain(arrays):
+            return NotImplemented
+        for plan in self.plans:
+            if fits(plan, arrays):
+                return self.results.give(plan.run(tuple(arrays + self.hidden if self.hidden else arrays)))
+        return NotImplemented
+
+    cdef bint are_plain(self, list arrays) except -1:
+        cdef Py_ssize_t i
+        for i in range(len(arrays)):
+            array = arrays[i]
+            if (
+                not cnp.PyArray_CheckExact(array)
+                or cnp.PyArray_TYPE(<cnp.ndarray>array) != <int>self.numbers[i]
+                or cnp.PyArray_NDIM(<cnp.ndarray>array) != <int>self.axes[i]
+                or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array)
+            ):
+                return False
+        return True
+
+
+cdef bint fits(CompiledPlan plan, list arrays) noexcept:
+    """Whether a plan is for arrays of these shapes, which have as many axes. Hidden inputs come after them."""
+    cdef const cnp.npy_intp *sizes = plan.sizes
+    cdef cnp.ndarray array
+    cdef Py_ssize_t i
+    cdef int axes
+    for i in range(len(arrays)):
+        array = arrays[i]
+        axes = cnp.PyArray_NDIM(array)
+        if memcmp(sizes, cnp.PyArray_DIMS(array), axes * sizeof(cnp.npy_intp)) != 0:
+            return False
+        sizes += axes
+    return True
+
+
 # ---------------------------------------------------------------- operators without a kernel
 
 cdef class ReferenceStep(Step):
@@ -179,15 +471,18 @@ cdef class ReferenceStep(Step):
 
     Parameters
     ----------
+    where : str
+        The operator's name, for messages.
     function : callable of arrays
         It returns an array or several.
     inputs, outputs : list of (dtype, shape, strides)
     """
 
-    cdef object function
+    cdef object where, function
     cdef tuple inputs, outputs
 
-    def __init__(self, function, inputs, outputs):
+    def __init__(self, where, function, inputs, outputs):
+        self.where = where
         self.function = function
         self.inputs = tuple([(np.dtype(dtype), shape, strides) for dtype, shape, strides in inputs])
         self.outputs = tuple([(np.dtype(dtype), shape, strides) for dtype, shape, strides in outputs])
@@ -196,45 +491,107 @@ cdef class ReferenceStep(Step):
         self.info.arrays = len(self.inputs) + len(self.outputs)
         self.info.cost = 10000
 
+    def run(self, *arrays):
+        """Run it over arrays, as `Step.run` does. Errors are raised here."""
+        cdef char *pointers[MOST_ARRAYS]
+        cdef int i
+        if len(arrays) != self.info.arrays or len(arrays) > MOST_ARRAYS:
+            raise ValueError(f"ReferenceStep.run: expected {self.info.arrays} arrays, got {len(arrays)}.")
+        for i in range(len(arrays)):
+            pointers[i] = cnp.PyArray_BYTES(arrays[i])
+        self.compute(pointers)
+
     cdef compute(self, char *const *arrays):
         cdef int i, count = <int>len(self.inputs)
         given = [array_at(arrays[i], self.inputs[i]) for i in range(count)]
-        with np.errstate(all="ignore"):
-            results = self.function(*given)
+        results = self.function(*given)
         if not isinstance(results, (tuple, list)):
             results = [results]
         for i in range(len(self.outputs)):
-            array_at(arrays[count + i], self.outputs[i])[...] = results[i]
+            target = array_at(arrays[count + i], self.outputs[i])
+            if np.shape(results[i]) != target.shape:
+                raise ValueError(message(
+                    self.where, "a result whose shape depends on sizes alone",
+                    f"{np.shape(results[i])} instead of {target.shape}"))
+            target[...] = results[i]
 
 
 cdef object array_at(char *data, tuple form):
     """An array over memory that somebody else owns. form: its dtype, shape and strides."""
-    cdef cnp.npy_intp sizes[32]
-    cdef cnp.npy_intp steps[32]
+    cdef cnp.npy_intp sizes[MOST_AXES]
+    cdef cnp.npy_intp steps[MOST_AXES]
     cdef int i, axes
     dtype, shape, strides = form
     axes = <int>len(shape)
     for i in range(axes):
         sizes[i] = shape[i]
         steps[i] = strides[i]
-    Py_INCREF(dtype)
-    return PyArray_NewFromDescr(
-        np.ndarray, dtype, axes, sizes, steps, data, cnp.NPY_ARRAY_WRITEABLE | cnp.NPY_ARRAY_ALIGNED, NULL)
-
-
-cdef extern from "numpy/arrayobject.h":
-    object PyArray_NewFromDescr(
-        object subtype, object descr, int nd, cnp.npy_intp *dims, cnp.npy_intp *strides, void *data,
-        int flags, void *obj)
+    return frnn_array(dtype, axes, sizes, steps, data)
 
 
 cdef void run_reference(const void *data, char *const *arrays, char *scratch) noexcept nogil:
     with gil:
         try:
             (<ReferenceStep>data).compute(arrays)
-        except BaseException as error:
-            failures.append(error)
+        except BaseException as error:  # KeyboardInterrupt as well: the caller's thread raises it after the run
+            Py_INCREF(error)
+            report_of(scratch).error = <PyObject *>error
 
 
-# What went wrong in steps that call Python: `CompiledPlan` cannot stop in the middle.
-failures = []
+# ---------------------------------------------------------------- numbers in a range
+
+cdef class RangeStep(Step):
+    """The check that numbers are in a range. Its array: the numbers, C-contiguous.
+
+    Parameters
+    ----------
+    where, what : str
+        The operator, and what the numbers are, for the message.
+    low, high : int
+        The smallest and the largest number.
+    count : int
+    dtype : {"int32", "int64"}
+    hint : str
+    """
+
+    cdef RangeData data
+    cdef object where, what, hint
+
+    def __init__(self, where, what, int64_t low, int64_t high, Py_ssize_t count, str dtype, hint=""):
+        self.where, self.what, self.hint = where, what, hint
+        self.data.low, self.data.high, self.data.count = low, high, count
+        self.data.is_narrow = dtype == "int32"
+        self.data.step = <PyObject *>self
+        self.info.run = run_range
+        self.info.data = &self.data
+        self.info.arrays = 1
+        self.info.cost = 10 + 0.3 * count
+
+    def run(self, *arrays):
+        """Check one array. Errors are raised here."""
+        cdef int64_t number = 0
+        if not are_within(&self.data, cnp.PyArray_BYTES(arrays[0]), &number):
+            raise self.error(number)
+
+    cdef error(self, int64_t number):
+        expected = f"{self.what} from {self.data.low} to {self.data.high}"
+        return ValueError(message(self.where, expected, f"{number}", self.hint))
+
+
+cdef bint are_within(const RangeData *data, const char *numbers, int64_t *wrong) noexcept nogil:
+    cdef const int64_t *wide = <const int64_t *>numbers
+    cdef const int32_t *narrow = <const int32_t *>numbers
+    cdef int64_t number
+    cdef Py_ssize_t i
+    for i in range(data.count):
+        number = narrow[i] if data.is_narrow else wide[i]
+        if number < data.low or number > data.high:
+            wrong[0] = number
+            return False
+    return True
+
+
+cdef void run_range(const void *data, char *const *arrays, char *scratch) noexcept nogil:
+    cdef Report *report = report_of(scratch)
+    if not are_within(<const RangeData *>data, arrays[0], &report.number):
+        report.ranges = <const RangeData *>data

@@ -59,8 +59,10 @@ def _share(
     step: PlannedStep, index: int, first: dict[int, int], last: dict[int, int], place: dict[int, int]
 ) -> None:
     """Let the first output of a step lie where an input lies that nobody reads after it."""
+    if not step.in_place:
+        return
     target = step.outputs[0]
-    if not step.in_place or target.storage.kind is not Kind.WORK or target.offset:
+    if target.storage.kind is not Kind.WORK or target.offset:
         return
     for number in step.in_place:
         source = step.inputs[number]

@@ -19,6 +19,12 @@ from fastrnn.graph import Graph, Node, Value, map_argument
 PRODUCTS = {"linear": 0, "conv1d": 0, "conv2d": 0, "conv_transpose1d": 1, "conv_transpose2d": 1}
 IDLE = {"dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "detach", "alias", "lift_fresh"}
 
+# Operators that make real numbers of type float32 if no other is named; and those that do so if one of
+# these arguments is no whole number.
+WINDOWS = {"hann_window", "hamming_window", "blackman_window", "bartlett_window"}
+CREATIONS = {"zeros", "ones", "empty", "eye", "linspace", *WINDOWS}
+CREATIONS_OF = {"full": ("fill_value",), "arange": ("start", "end", "step")}
+
 
 def prepared(graph: Graph) -> Graph:
     """Return the graph as plans are made of it."""
@@ -97,6 +103,8 @@ def fold_batch_norms(graph: Graph) -> Graph:
         given = _constant(graph, bias)
         if arrays[2] is None or arrays[3] is None or weight is None or (bias is not None and given is None):
             continue
+        if not _fits(product, weight, given, arrays):
+            continue
         folded = _fold(product, weight, given, arrays, float(node.arguments.get("eps", 1e-5)))
         name = f"{node.outputs[0]}.folded"
         constants[f"{name}.weight"], constants[f"{name}.bias"] = folded
@@ -107,6 +115,15 @@ def fold_batch_norms(graph: Graph) -> Graph:
     return graph._replace(nodes=tuple(node for node in nodes if node is not None), constants=constants)
 
 
+def _fits(product: Node, weight: Array, bias: Array | None, norm: list[Array | None]) -> bool:
+    """Whether a norm has a number for each output of a product, and only then: a file may say anything."""
+    axis, groups = PRODUCTS[product.operator], product.arguments.get("groups", 1)
+    if type(groups) is not int or groups < 1 or weight.ndim < 2 or weight.shape[0] % groups:
+        return False
+    outputs = (weight.shape[axis] * (groups if axis == 1 else 1),)
+    return all(array is None or array.shape == outputs for array in (bias, *norm))
+
+
 def _constant(graph: Graph, argument: Any) -> Array | None:
     return graph.constants.get(argument.name) if isinstance(argument, Value) else None
 
@@ -115,6 +132,13 @@ def _fold(
     product: Node, weight: Array, bias: Array | None, norm: list[Array | None], eps: float
 ) -> tuple[Array, Array]:
     """The weight and bias of a product with a norm after it, worked out in float64."""
+    with np.errstate(all="ignore"):
+        return _folded(product, weight, bias, norm, eps)
+
+
+def _folded(
+    product: Node, weight: Array, bias: Array | None, norm: list[Array | None], eps: float
+) -> tuple[Array, Array]:
     scale, shift, mean, variance = norm
     assert mean is not None and variance is not None
     factor = 1 / np.sqrt(variance.astype(np.float64) + eps)
@@ -136,16 +160,27 @@ def _fold(
     return scaled.astype(weight.dtype), offset.astype(weight.dtype)
 
 
+def _makes_reals(node: Node) -> bool:
+    """Whether a node makes real numbers of no named type, which are float32."""
+    if node.arguments.get("dtype") is not None:
+        return False
+    numbers = CREATIONS_OF.get(node.operator)
+    if numbers is not None:
+        return any(isinstance(node.arguments.get(name), float) for name in numbers)
+    return node.operator in CREATIONS
+
+
 def at_precision(graph: Graph, precision: str) -> Graph:
     """Return the graph with its real numbers in another type."""
-    others = {"float32": "float64", "float64": "float32"}
-    old = others[precision]
+    old = {"float32": "float64", "float64": "float32"}[precision]
 
     def change(part: Any) -> Any:
         return precision if part == old and isinstance(part, str) else part
 
     def converted(node: Node) -> Node:
         arguments = {name: map_argument(argument, change) for name, argument in node.arguments.items()}
+        if _makes_reals(node):
+            arguments["dtype"] = change("float32")
         body = node.body
         if body is not None:
             body = body._replace(nodes=tuple(map(converted, body.nodes)))

@@ -7,15 +7,20 @@ live at the same time (`memory`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn.errors import message
+from fastrnn.errors import brief_error, message
 from fastrnn.graph import Graph, Node, Size, Value
 from fastrnn.program.fusion import Chain
 from fastrnn.program.views import Kind, StepNumber, Storage, View, dense_strides
+
+# What a file may ask for at most; memory says what there is.
+MOST_BYTES = 2**48
+MOST_AXES = 32
 
 
 class Operand(NamedTuple):
@@ -96,6 +101,7 @@ class Planner:
         self.values: dict[str, Any] = {}
         self.items: list[Any] = []
         self._steps: list[PlannedStep] = self.items
+        self._repeats = 1
         self._uses: dict[str, int] = {}
         self.node: Node | None = None
         for node in graph.nodes:
@@ -105,7 +111,8 @@ class Planner:
         for name, array in graph.constants.items():
             self.values[name] = self.constant(array)
         for index, (form, shape, own) in enumerate(zip(graph.inputs, shapes, strides, strict=True)):
-            storage = Storage(Kind.INPUT, 0, index)
+            size = math.prod(shape) * np.dtype(form.dtype).itemsize
+            storage = Storage(Kind.INPUT, size, index)
             self.values[form.name] = View(storage, 0, form.dtype, tuple(shape), tuple(own))
 
     def _count(self, node: Node) -> None:
@@ -138,10 +145,25 @@ class Planner:
         return results
 
     def lower(self, node: Node) -> None:
+        """Add what a node computes.
+
+        Raises
+        ------
+        ValueError
+            Its arguments do not fit, in whatever way: it may come from a file that anyone wrote.
+        """
+        self.node = node
+        try:
+            self._lower(node)
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            if isinstance(error, ValueError) and ": expected " in str(error):
+                raise
+            raise self.error("arguments that fit together", brief_error(error)) from error
+
+    def _lower(self, node: Node) -> None:
         from fastrnn.program.lowering import LOWERINGS, fallback
         from fastrnn.program.lowering.loops import lower_loop
 
-        self.node = node
         if node.body is not None:
             lower_loop(self, node)
             return
@@ -210,7 +232,9 @@ class Planner:
         """A value of its own. order: its axes from the outermost to the innermost in memory."""
         itemsize = np.dtype(dtype).itemsize
         shape = tuple(shape)
-        size = int(np.prod(shape, dtype=np.int64)) * itemsize
+        size = math.prod(shape) * itemsize
+        if any(type(n) is not int or n < 0 for n in shape) or size >= MOST_BYTES or len(shape) > MOST_AXES:
+            raise self.error("results of a shape that fits in memory", f"{shape}"[:80])
         return View(Storage(Kind.WORK, size), 0, dtype, shape, dense_strides(shape, itemsize, order))
 
     def view(self, value: Any) -> View:
@@ -241,22 +265,48 @@ class Planner:
         self.add(copy_step(self, source, target), [source], [target])
 
     def add(
-        self, step: Any, inputs: Sequence[View], outputs: Sequence[View], in_place: Sequence[int] = ()
+        self,
+        step: Any,
+        inputs: Sequence[View],
+        outputs: Sequence[View],
+        in_place: Sequence[int] = (),
+        is_needed: bool = False,
     ) -> None:
-        """Add a step. in_place: the inputs at whose place the first output may lie."""
-        if any(view.size == 0 for view in outputs):
+        """Add a step. in_place: the inputs at whose place the first output may lie. is_needed: even if an
+        output is empty."""
+        if not is_needed and any(view.size == 0 for view in outputs):
             return
+        for view in (*inputs, *outputs):
+            self._check_inside(view)
         self._steps.append(
             PlannedStep(
                 step, [operand(view) for view in inputs], [operand(view) for view in outputs], tuple(in_place)
             )
         )
 
+    def check(self, step: Any, view: View) -> None:
+        """Add a step that looks at a value and writes nothing."""
+        self._check_inside(view)
+        self._steps.append(PlannedStep(step, [operand(view)], []))
+
+    def _check_inside(self, view: View) -> None:
+        """Refuse a view that leaves its storage: no graph, wherever it comes from, reads other memory."""
+        if 0 in view.shape:
+            return
+        reaches = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
+        reaches.append((self._repeats - 1) * view.advance)
+        low = view.offset + sum(min(reach, 0) for reach in reaches)
+        high = view.offset + sum(max(reach, 0) for reach in reaches) + view.itemsize
+        if low < 0 or high > view.storage.bytes or min(view.shape, default=1) < 0:
+            raise self.error("parts that lie inside an array", f"shape {view.shape}, which does not")
+
     def loop(self, count: int, body: Callable[[], None]) -> None:
         """Add steps that are repeated."""
-        outer, self._steps = self._steps, []
+        if self._steps is not self.items:
+            raise self.error("loops that are not nested", "a loop in a loop")
+        outer, self._steps, self._repeats = self._steps, [], count
         body()
-        steps, self._steps = self._steps, outer
+        steps, self._steps, self._repeats = self._steps, outer, 1
         self.items.append(PlannedLoop(steps, count))
 
 

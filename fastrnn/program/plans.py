@@ -11,14 +11,7 @@ from fastrnn.arrays import Array
 from fastrnn.graph import Graph
 from fastrnn.program.memory import lay_out
 from fastrnn.program.planner import Operand, PlannedLoop, Planner, Toolbox
-from fastrnn.program.views import Kind, View
-
-
-class Result(NamedTuple):
-    """What a plan writes to an output: the array's size in bytes, and the view of it that is the result."""
-
-    bytes: int
-    view: View
+from fastrnn.program.views import Kind, View, dense_strides
 
 
 class Plan(NamedTuple):
@@ -27,40 +20,41 @@ class Plan(NamedTuple):
     Attributes
     ----------
     compiled : CompiledPlan
-    results : list of Result
-        Of the outputs of the graph, and then of the next states.
+    results : list of View
+        Where the outputs of the graph, and then the next states, lie.
     """
 
     compiled: Any
-    results: list[Result]
+    results: list[View]
 
     def run(self, inputs: Sequence[Array]) -> list[Array]:
         """Return the outputs, and then the next states, as new arrays."""
-        outputs = tuple(np.empty(result.bytes, np.uint8) for result in self.results)
-        self.compiled.run(tuple(inputs), outputs)
-        return [
-            np.ndarray(view.shape, view.dtype, array, view.offset, view.strides)
-            for array, (_, view) in zip(outputs, self.results, strict=True)
-        ]
+        outputs: list[Array] = self.compiled.run(tuple(inputs))
+        return outputs
 
 
 def make_plan(
     graph: Graph,
     tools: Toolbox,
     shapes: Sequence[tuple[int, ...]],
-    strides: Sequence[tuple[int, ...]],
     largest: Mapping[str, int],
 ) -> Plan:
     """Plan a graph at given sizes.
 
     Parameters
     ----------
+    shapes : sequence of tuple of int
+        Of the inputs, which are C-contiguous.
     largest : mapping of str to int
         The largest numbers of the values whose numbers are sizes.
     """
     from fastrnn.engine.packing import backend_of
     from fastrnn.program.executor import CompiledPlan
 
+    strides = [
+        dense_strides(shape, np.dtype(form.dtype).itemsize)
+        for form, shape in zip(graph.inputs, shapes, strict=True)
+    ]
     planner = Planner(graph, tools, shapes, strides, largest)
     views = planner.run()
     offsets, total = lay_out(planner.items)
@@ -85,5 +79,5 @@ def make_plan(
         else:
             items.append((item.step, [place(o) for o in (*item.inputs, *item.outputs)]))
     tables = [*tools.rows.values(), backend_of(tools.pick("float32").products[0])]
-    compiled = CompiledPlan(items, inputs + len(views), total, tables, owners)
-    return Plan(compiled, [Result(view.storage.bytes, view) for view in views])
+    results = [(view.storage.bytes, view.dtype, view.shape, view.strides, view.offset) for view in views]
+    return Plan(CompiledPlan(items, shapes, results, total, tables, owners), views)

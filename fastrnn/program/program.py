@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from fastrnn.arrays import Array, as_plain
-from fastrnn.checks import check_threads
+from fastrnn.checks import check_number, check_path, check_precision, check_threads
 from fastrnn.errors import brief, join, message
 from fastrnn.graph import Graph, Input, ProgramSpec, Size, map_argument
+from fastrnn.program.executor import Caller
 from fastrnn.program.passes import at_precision, prepared
 from fastrnn.program.planner import Toolbox
 from fastrnn.program.plans import Plan, make_plan
 from fastrnn.program.toolbox import make_toolbox
-from fastrnn.structure import flatten, rebuild
+from fastrnn.saving.golden import Comparison
+from fastrnn.saving.program_file import GoldenPair, SavedProgram, write_program
+from fastrnn.structure import flatten, names_of, rebuild
 
 PLANS_KEPT = 16
 
@@ -35,11 +39,23 @@ class Program:
         The arrays that it takes: names, dtypes and shapes. A shape's entry is a number or the name of a size.
     precision : str
         The type of its real numbers, "float32" or "float64".
+    golden_inputs : tuple of tuple of ndarray
+        The inputs of its self-test, at one or two sizes. `fastrnn.export` and files bring them. If there are
+        none, `save` and `verify` make some.
+    example : GoldenPair or None
+        Arguments and the results of torch's module, if `save` was given them or the file had them.
 
     Raises
     ------
     ValueError
-        An operator is missing.
+        An operator is missing, or an option has a wrong value.
+
+    Examples
+    --------
+    >>> program = fastrnn.export(module, (x,), dynamic=({0: "B", 1: "T"},))
+    >>> program.save("model.safetensors", example=((x,), module(x)))
+    >>> program = fastrnn.load("model.safetensors")
+    >>> y = program(x.numpy())
     """
 
     def __init__(
@@ -55,13 +71,14 @@ class Program:
         self.backend = backend
         graph = spec.graph
         if precision is not None:
+            check_precision("Program", precision)
             graph = at_precision(graph, precision)
         self.graph = graph
         self.precision = _precision(graph)
         hidden = {link.input for link in graph.states if link.initial is not None}
         self.inputs: tuple[Input, ...] = tuple(form for form in graph.inputs if form.name not in hidden)
         self._hidden = [
-            np.ascontiguousarray(graph.constants[link.initial])
+            np.asarray(graph.constants[link.initial], order="C")  # type: ignore[index]
             for form in graph.inputs
             for link in graph.states
             if link.input == form.name and link.initial is not None
@@ -70,6 +87,9 @@ class Program:
         self._tools: Toolbox = make_toolbox(backend, self.threads)
         self._largest = sorted(set(_largest_values(graph)))
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
+        self.golden_inputs: tuple[tuple[Array, ...], ...] = ()
+        self.example: GoldenPair | None = None
+        self._caller = Caller(spec.arguments, spec.results, self.inputs, self._hidden)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program.
@@ -91,6 +111,9 @@ class Program:
         ValueError
             The shape of an array does not fit.
         """
+        result = self._caller.call(args, kwargs)
+        if result is not NotImplemented:
+            return result
         arrays = self._arrays(args, kwargs)
         outputs = self.run([*arrays, *self._hidden])
         return rebuild(self.spec.results, outputs[: len(self.graph.outputs)])
@@ -106,11 +129,12 @@ class Program:
         plan = self._plans.get(key)
         if plan is None:
             shapes = [array.shape for array in arrays]
-            strides = [array.strides for array in arrays]
-            plan = make_plan(self._planned, self._tools, shapes, strides, largest)
+            plan = make_plan(self._planned, self._tools, shapes, largest)
             self._plans[key] = plan
             while len(self._plans) > PLANS_KEPT:
                 self._plans.popitem(last=False)
+            if not self._largest:
+                self._caller.keep(plan.compiled for plan in reversed(list(self._plans.values())))
         return plan
 
     def _largest_of(self, arrays: Sequence[Array]) -> dict[str, int]:
@@ -122,6 +146,137 @@ class Program:
         given = dict(zip((form.name for form in self.graph.inputs), arrays, strict=True))
         values = evaluate(self.graph, given, self._largest)
         return {name: int(value.max(initial=0)) for name, value in zip(self._largest, values, strict=True)}
+
+    # ------------------------------------------------------------ files and tests
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The names of the results, and then of the next states, as messages have them."""
+        results = names_of(self.spec.results, "result")
+        return (*results, *(f"the next {link.input}" for link in self.graph.states))
+
+    def save(
+        self, path: str | os.PathLike[str], example: Any = None, *, tolerance: float | None = None
+    ) -> None:
+        """Write the program to one safetensors file: its constants, its graph and a self-test.
+
+        The self-test is seeded inputs at two sizes, with the outputs of the operators' definitions in NumPy,
+        in float64. ``fastrnn verify`` runs it again. It shows that a machine computes what the graph says. An
+        example shows that the graph is the torch module. Nothing is written unless the program passes the
+        self-test, and the example if there is one. The file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path
+            The file to write. `fastrnn.load` reads it.
+        example : (args, results), or a dict with "args", "results" and optionally "kwargs", optional
+            Arguments, and the results of torch's module in ``eval()`` for them, as in `verify`. The file
+            keeps them. If not given, it keeps the example that the program has already.
+        tolerance : float, optional
+            The largest absolute difference allowed from the example's results, as in `verify`. The file
+            keeps it.
+
+        Raises
+        ------
+        ValueError
+            The program's results differ from the example's. The message names those that do.
+        RuntimeError
+            The engine and the definitions disagree on this machine.
+        TypeError
+            ``example`` has none of these forms.
+        OSError
+            The file cannot be written.
+        """
+        from fastrnn.program.pairs import compare_pair, golden_pair, make_inputs
+
+        path = check_path("save", path)
+        kept = self.example if example is None else self._example("save", example, tolerance)
+        if kept is not None:
+            found = compare_pair(self, kept)
+            if not found["passed"]:
+                expected = f"the example's results within {found['tolerance']:.3g}"
+                got = f"one {found['largest_error']:.3g} away"
+                raise ValueError(message("save", expected, got, found["hint"]))
+        golden = [golden_pair(self, inputs) for inputs in self.golden_inputs or make_inputs(self)]
+        for pair in golden:
+            test = compare_pair(self, pair)
+            if not test["passed"]:
+                expected = f"what the definitions give within {test['tolerance']:.3g}"
+                got = f"one {test['largest_error']:.3g} away"
+                raise RuntimeError(message("save", expected, got, test["hint"]))
+        spec = self.spec._replace(graph=self.graph)
+        write_program(path, SavedProgram(spec, tuple(golden), kept), known_operators())
+
+    def verify(
+        self,
+        args: Any = None,
+        results: Any = None,
+        *,
+        kwargs: Mapping[str, Any] | None = None,
+        tolerance: float | None = None,
+    ) -> Comparison:
+        """Compare the program's results with those of torch's module.
+
+        Without arguments, compare it with the operators' definitions in NumPy on the inputs of the self-test.
+
+        Parameters
+        ----------
+        args : tuple or array-like, optional
+            The positional arguments, as a call takes them. One array needs no tuple.
+        results : optional
+            What torch's module in ``eval()`` returned, nested as a call returns it.
+        kwargs : mapping of str to object, optional
+            The arguments by name.
+        tolerance : float, optional
+            The largest absolute difference allowed. If not given, it is 1e-5 of the largest value (1e-11 in
+            float64) of each result, and more if the program amplifies rounding.
+
+        Returns
+        -------
+        dict
+            As that of `Sequential.verify`: ``passed``, ``largest_error`` and ``tolerance`` of the result that
+            is furthest away, ``values``, the number of values compared, and ``hint``, which names each result
+            that differs.
+
+        Raises
+        ------
+        ValueError
+            Only one of args and results is given, or an argument or ``tolerance`` does not fit.
+        TypeError
+            The arguments or results are nested in another way.
+        """
+        from fastrnn.program.pairs import compare_pair, golden_pair, join_comparisons, make_inputs
+
+        if args is None and results is None and kwargs is None:
+            pairs = [golden_pair(self, inputs) for inputs in self.golden_inputs or make_inputs(self)]
+            return join_comparisons([compare_pair(self, pair) for pair in pairs])
+        example = {"args": () if args is None else args, "results": results, "kwargs": kwargs}
+        return compare_pair(self, self._example("verify", example, tolerance))
+
+    def _example(self, where: str, example: Any, tolerance: float | None) -> GoldenPair:
+        """Check an example as a user gave it."""
+        from fastrnn.program.pairs import allowed
+
+        names = {"args", "results", "kwargs"}
+        if isinstance(example, Mapping) and {"args", "results"} <= example.keys() <= names:
+            args, results, kwargs = (example.get(name) for name in ("args", "results", "kwargs"))
+        elif isinstance(example, (tuple, list)) and len(example) == 2:
+            args, results, kwargs = *example, None
+        else:
+            raise TypeError(message(where, "example to be (args, results)", brief(example)))
+        if results is None:
+            raise ValueError(message(where, "arguments and results together", "no results"))
+        args = tuple(args) if isinstance(args, (tuple, list)) else (args,)
+        inputs = self._arrays(args, dict(kwargs or {}))
+        leaves: list[Any] = []
+        flatten(where, self.spec.results, results, "results", leaves)
+        outputs = [
+            _as_array(where, name, leaf) for name, leaf in zip(self.output_names, leaves, strict=False)
+        ]
+        if tolerance is None:
+            return GoldenPair(tuple(inputs), tuple(outputs), allowed(self, inputs))
+        most = check_number(where, "tolerance", tolerance)
+        return GoldenPair(tuple(inputs), tuple(outputs), (most,) * len(outputs))
 
     # ------------------------------------------------------------ arguments
 
@@ -149,11 +304,35 @@ class Program:
         return f"Program({forms}: {len(self.graph.nodes)} operators)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.spec._replace(graph=self.graph), self.threads, self.backend)
+        spec = self.spec._replace(graph=self.graph)
+        return _restore, (spec, self.threads, self.backend, self.golden_inputs, self.example)
+
+    def __copy__(self) -> Program:
+        """Return the program itself, which never changes."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Program:
+        return self
 
 
-def _restore(spec: ProgramSpec, threads: int | None, backend: str) -> Program:
-    return Program(spec, threads=threads, backend=backend)
+def _restore(
+    spec: ProgramSpec,
+    threads: int | None,
+    backend: str,
+    golden_inputs: tuple[tuple[Array, ...], ...],
+    example: GoldenPair | None,
+) -> Program:
+    program = Program(spec, threads=threads, backend=backend)
+    program.golden_inputs, program.example = golden_inputs, example
+    return program
+
+
+def known_operators() -> set[str]:
+    """The names of all operators that programs have."""
+    from fastrnn.program.lowering import LOWERINGS
+    from fastrnn.reference.operators import OPERATORS
+
+    return {*LOWERINGS, *OPERATORS}
 
 
 def _precision(graph: Graph) -> str:
@@ -167,10 +346,7 @@ def _shape(form: Input) -> str:
 
 def _checked(form: Input, value: Any, sizes: dict[str, tuple[int, str]]) -> Array:
     """An argument as a plain array of the input's type, with the sizes that its shape gives."""
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(message("Program", f"{form.name} to be an array", brief(value))) from error
+    array = _as_array("Program", form.name, value)
     if array.dtype != form.dtype:
         if not np.can_cast(array.dtype, form.dtype, "same_kind") and not _is_safe(array, form.dtype):
             raise TypeError(message("Program", f"{form.name} to hold {form.dtype}", f"{array.dtype}"))
@@ -192,6 +368,17 @@ def _checked(form: Input, value: Any, sizes: dict[str, tuple[int, str]]) -> Arra
     if not is_same:
         raise ValueError(message("Program", f"{form.name} of shape {_shape(form)}", f"{array.shape}"))
     return as_plain(array)
+
+
+def _as_array(where: str, name: str, value: Any) -> Array:
+    """An array-like or a torch tensor as an array of numbers."""
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(message(where, f"{name} to be an array", brief(value))) from error
+    if array.dtype.kind not in "biufc" or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(message(where, f"{name} to be a plain array of numbers", brief(value)))
+    return array
 
 
 def _is_safe(array: Array, dtype: str) -> bool:

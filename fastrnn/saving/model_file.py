@@ -58,10 +58,7 @@ def write_model(path: str, model: SavedModel) -> None:
     OSError
         The file cannot be written.
     """
-    import json  # late, as below: 1 ms that models of a user's own arrays do not need
-
-    from safetensors import SafetensorError
-    from safetensors.numpy import save_file
+    import json  # late: 1 ms that models of a user's own arrays do not need
 
     tensors: dict[str, Any] = {"golden.input": model.golden_input, "golden.output": model.golden_output}
     for index, spec in enumerate(model.specs):
@@ -76,9 +73,23 @@ def write_model(path: str, model: SavedModel) -> None:
     if model.example is not None:
         tensors |= {f"example.{name}": array for name, array in _example_arrays(model.example).items()}
         description["example_tolerance"] = model.example.tolerance
+    write_tensors(path, tensors, json.dumps(description))
+
+
+def write_tensors(path: str, tensors: dict[str, Any], description: str) -> None:
+    """Write tensors and a description to a safetensors file, which appears whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     with replacing(path) as draft:
         try:
-            save_file(tensors, draft, {"fastrnn": json.dumps(description)})
+            save_file(tensors, draft, {"fastrnn": description})
         except SafetensorError as error:  # not an OSError, even if the disk is full
             raise OSError(message("save", "a file that can be written", str(error))) from error
 

@@ -40,6 +40,13 @@ def _each(value: Any, axes: int) -> tuple[int, ...]:
     return tuple(value) * axes if len(value) == 1 else tuple(value)
 
 
+def _check_numbers(planner: Planner, axes: int, least: int, *numbers: Any) -> None:
+    """Check numbers of each axis of positions, on which compiled code relies."""
+    for each in numbers:
+        if len(each) != axes or not all(type(n) is int and least <= n < 2**31 for n in each):
+            raise planner.error(f"{axes} numbers of at least {least}", f"{each}")
+
+
 def _convolve(
     planner: Planner,
     x: Any,
@@ -71,12 +78,19 @@ def _convolve(
     if before is None:
         return NotImplemented
     sizes = view.shape[2:]
+    _check_numbers(planner, axes, 1, taps, stride, dilation)
+    _check_numbers(planner, axes, 0, before, after)
+    if type(groups) is not int or groups < 1 or weight.shape[0] % groups:
+        raise planner.error(f"groups that divide {weight.shape[0]}", f"{groups}")
     channels = weight.shape[1] * groups if is_transposed else weight.shape[0]
     expected = weight.shape[0] if is_transposed else weight.shape[1] * groups
-    if view.shape[1] != expected:
-        raise planner.error(f"{expected} channels", f"{view.shape[1]}")
+    if view.ndim != axes + 2 or view.shape[1] != expected:
+        raise planner.error(f"{expected} channels and {axes} axes of positions", f"{x.shape}")
+    if bias is not None and bias.shape != (channels,):
+        raise planner.error(f"a bias of shape ({channels},)", f"{bias.shape}")
     if is_transposed:
         more = _each(output_padding, axes)
+        _check_numbers(planner, axes, 0, more)
         output = tuple(
             (n - 1) * s - b - a + d * (k - 1) + m + 1
             for n, s, b, a, d, k, m in zip(sizes, stride, before, after, dilation, taps, more, strict=True)
@@ -200,6 +214,8 @@ def _pool(
     stride = taps if stride in (None, ()) else _each(stride, axes)
     before, dilation = _each(padding, axes), _each(dilation, axes)
     sizes = view.shape[2:]
+    _check_numbers(planner, axes, 1, taps, stride, dilation)
+    _check_numbers(planner, axes, 0, before)
     output = tuple(
         (n + 2 * b - d * (k - 1) - 1) // s + 1
         for n, b, d, k, s in zip(sizes, before, dilation, taps, stride, strict=True)

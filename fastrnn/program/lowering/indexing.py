@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
 
+def check_range(planner: Planner, what: str, numbers: Any, low: int, high: int) -> None:
+    """Check that all numbers of a C-contiguous array are from low to high: now, or in each call."""
+    from fastrnn.program.executor import RangeStep
+
+    where = planner.node.where if planner.node is not None else ""
+    hint = f"At {where}" if where else ""
+    step = RangeStep(planner.operator, what, low, high, numbers.size, numbers.dtype, hint)
+    if numbers.is_constant:
+        step.run(planner.contiguous(numbers).array())
+    else:
+        planner.check(step, numbers)
+
+
 def gather_rows(planner: Planner, table: Any, index: Any, axis: int) -> Any:
     """The parts of a table along an axis that an index names; the index's axes take the place of that one."""
     from fastrnn.program.steps import GatherStep
@@ -22,6 +35,7 @@ def gather_rows(planner: Planner, table: Any, index: Any, axis: int) -> Any:
     numbers = planner.contiguous(numbers)
     outer, inner = math.prod(view.shape[:axis]), math.prod(view.shape[axis + 1 :]) * view.itemsize
     size = view.shape[axis]
+    check_range(planner, "indices", numbers, 0, size - 1)
     target = planner.new(view.dtype, (*view.shape[:axis], *numbers.shape, *view.shape[axis + 1 :]))
     count = numbers.size
     step = GatherStep(
@@ -71,6 +85,7 @@ def gather(planner: Planner, self: Any, dim: int, index: Any, sparse_grad: bool 
     view, numbers = planner.contiguous(view), planner.contiguous(numbers)
     outer, inner = math.prod(view.shape[:axis]), math.prod(view.shape[axis + 1 :])
     size, count = view.shape[axis], numbers.shape[axis]
+    check_range(planner, "indices", numbers, 0, size - 1)
     target = planner.new(view.dtype, numbers.shape)
     item, whole = view.itemsize, numbers.itemsize
     step = GatherStep(

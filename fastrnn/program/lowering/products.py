@@ -37,8 +37,12 @@ def dense(planner: Planner, value: Any, weight: Any, bias: Any, key: Any = None)
     from fastrnn.program.product_steps import DenseStep
 
     view = planner.view(value)
-    packed = packed_dense(planner, weight, bias, key)
     out, size = weight.shape
+    if view.ndim == 0 or view.shape[-1] != size:
+        raise planner.error(f"{size} features", f"an array of shape {view.shape}")
+    if bias is not None and bias.shape != (out,):
+        raise planner.error(f"a bias of shape ({out},)", f"{bias.shape}")
+    packed = packed_dense(planner, weight, bias, key)
     # Rows are taken in the order in which they lie.
     order = sorted(
         range(view.ndim - 1), key=lambda axis: -abs(view.strides[axis]) if view.shape[axis] != 1 else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.lowering import lowers
+from fastrnn.program.lowering.indexing import check_range
 from fastrnn.program.lowering.shapes import fill
 from fastrnn.program.views import View
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
 FLOATS = ("float32", "float64")
+GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
 
 
 def _operator(
@@ -37,6 +39,38 @@ def _operator(
     return packed[key][0]
 
 
+def _check_layer(
+    planner: Planner, kind: str, x: Any, states: list[View], params: Any, has_biases: bool, layers: int,
+    directions: int, batch_first: bool, lengths: Any,
+) -> None:  # fmt: skip
+    """Check all shapes, on which compiled code relies."""
+    gates = GATES[kind]
+    cells = layers * directions
+    each = len(params) // max(cells, 1)
+    names = 4 if has_biases else 2
+    if cells < 1 or len(params) != each * cells or each not in (names, names + (kind == "lstm")):
+        raise planner.error(f"{names} parameters of each layer and direction", f"{len(params)}")
+    rows, out = params[0].shape[0], params[1].shape[-1]
+    units = rows // gates
+    features = x.shape[-1]
+    for i in range(cells):
+        own = [array.shape for array in params[i * each : (i + 1) * each]]
+        wanted = [(rows, features if i < directions else directions * out), (rows, out)]
+        wanted += [(rows,)] * 2 if has_biases else []
+        wanted += [(out, units)] if each > names else []
+        if own != wanted or rows != units * gates or (each == names and out != units):
+            raise planner.error("weights that fit together", " and ".join(map(str, own)))
+    axes = x.shape[:-1]
+    B = axes[0 if batch_first else 1] if len(axes) == 2 else 1
+    batch = (B,) if len(axes) == 2 else ()
+    expected = [(cells, *batch, out), *([(cells, *batch, units)] if kind == "lstm" else [])]
+    if len(axes) not in (1, 2) or [state.shape for state in states] != expected:
+        got = " and ".join(str(state.shape) for state in states)
+        raise planner.error(f"states of shape {' and '.join(map(str, expected))}", got)
+    if lengths is not None and lengths.shape != (B,):
+        raise planner.error(f"lengths of shape ({B},)", f"{lengths.shape}")
+
+
 def _layer(
     planner: Planner,
     kind: str,
@@ -56,6 +90,7 @@ def _layer(
     if not constant or x.dtype not in FLOATS or any(s.dtype != x.dtype for s in states) or x.size == 0:
         return NotImplemented
     directions = 2 if bidirectional else 1
+    _check_layer(planner, kind, x, states, params, has_biases, layers, directions, batch_first, lengths)
     operator = _operator(planner, kind, params, directions, layers, has_biases)
     view = planner.view(x)
     is_batch = view.ndim == 3
@@ -83,7 +118,10 @@ def _layer(
         else:
             planner.copy(state, target)
         after.append(target)
-    given = [view, *after] if lengths is None else [view, *after, planner.contiguous(lengths, "int64")]
+    given = [view, *after]
+    if lengths is not None:
+        given.append(planner.contiguous(lengths, "int64"))
+        check_range(planner, "lengths", given[-1], 1, T)
     step = RecurrentStep(operator, T, B, x_step, x_row, is_row_major, lengths is not None)
     planner.add(step, given, [y])
     if not is_batch:

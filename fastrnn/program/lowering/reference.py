@@ -30,16 +30,17 @@ def fallback(planner: Planner, operator: str, arguments: Mapping[str, Any]) -> A
     except (ValueError, IndexError) as error:
         raise planner.error("arguments that fit together", str(error)) from error
     if _depends_on_numbers(function, arguments, views, given):
-        raise planner.error("results whose shapes depend on sizes alone", "one that depends on numbers")
+        raise planner.error("a result whose shape depends on sizes alone", "one that depends on numbers")
     targets = [planner.new(array.dtype.name, array.shape) for array in given]
     from fastrnn.program.executor import ReferenceStep
 
     step = ReferenceStep(
+        operator,
         lambda *arrays: function(**_filled(arguments, arrays)),
         [(view.dtype, view.shape, view.strides) for view in views],
         [(view.dtype, view.shape, view.strides) for view in targets],
     )
-    planner.add(step, views, targets)
+    planner.add(step, views, targets, is_needed=True)
     return targets if isinstance(samples, (tuple, list)) else targets[0]
 
 

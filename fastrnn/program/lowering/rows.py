@@ -33,6 +33,8 @@ def row_function(
     turned = view.permute([*order, *range(view.ndim - axes, view.ndim)])
     source = planner.contiguous(turned)
     features = math.prod(source.shape[source.ndim - axes :])
+    if any(array is not None and array.shape != (features,) for array in (weight, bias)):
+        raise planner.error(f"weights of {features} features", "others")
     target = planner.new(source.dtype, source.shape)
     step = RowFunctionStep(
         planner.tools.rows[view.dtype], name, source.size // features, features, weight, bias, float(eps)
@@ -86,6 +88,8 @@ def layer_norm(
         isinstance(array, View) and array.is_constant and array.dtype == input.dtype for array in given
     ):
         return NotImplemented
+    if tuple(normalized_shape) != input.shape[max(input.ndim - len(normalized_shape), 0) :]:
+        raise planner.error(f"last axes of shape {normalized_shape}", f"an array of shape {input.shape}")
     weight, bias = (
         None if a is None else np.ascontiguousarray(a.array().reshape(-1)) for a in (weight, bias)
     )

@@ -1,0 +1,225 @@
+"""The format of a saved program: a graph, its constants, golden pairs and an example in one file.
+
+It is a safetensors file, as that of a model of layers (`model_file`). The JSON in its metadata has the kind
+"program" and the graph. Complex arrays are kept as real ones with a last axis of 2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastrnn.arrays import Array
+from fastrnn.checks import check_number
+from fastrnn.errors import FormatError, brief, brief_error, message
+from fastrnn.graph import DTYPES, ProgramSpec
+from fastrnn.importers import StateDict
+from fastrnn.importers.parameters import unread_error
+from fastrnn.saving.graph_file import describe_spec, read_spec
+from fastrnn.saving.model_file import FILE_VERSION, write_tensors
+
+KIND = "program"
+# Bytes of the description: readers of safetensors files take headers of so many, names of tensors included.
+MOST_DESCRIPTION = 12 * 2**20
+
+
+class GoldenPair(NamedTuple):
+    """Inputs of a program, and what it has to give.
+
+    Attributes
+    ----------
+    inputs : tuple of ndarray
+        Those that callers give, in order.
+    outputs : tuple of ndarray
+        The results in order. In a self-test the next states come after them.
+    tolerances : tuple of float
+        How far each output may be from these, absolute.
+    """
+
+    inputs: tuple[Array, ...]
+    outputs: tuple[Array, ...]
+    tolerances: tuple[float, ...]
+
+
+class SavedProgram(NamedTuple):
+    """What a file holds.
+
+    Attributes
+    ----------
+    spec : ProgramSpec
+    golden : tuple of GoldenPair
+        The self-test: outputs of the operators' definitions.
+    example : GoldenPair or None
+        Arguments, and what torch's module gave for them.
+    """
+
+    spec: ProgramSpec
+    golden: tuple[GoldenPair, ...]
+    example: GoldenPair | None = None
+
+
+def is_program(state_dict: StateDict) -> bool:
+    """Whether a state dict was read from a file that holds a program. The file may be damaged."""
+    import json
+
+    try:
+        description = json.loads(state_dict.metadata["fastrnn"])
+        return isinstance(description, dict) and description.get("kind") == KIND
+    except (KeyError, ValueError, RecursionError):
+        return False
+
+
+def write_program(path: str, program: SavedProgram, operators: Collection[str]) -> None:
+    """Write a program. The file appears whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        No file can hold the program: an operator is missing, or a name is no text that can be printed.
+    OSError
+        The file cannot be written.
+    """
+    import json
+
+    tensors, tied = _constants(program.spec.graph.constants)
+    pairs = {f"golden.{index}": pair for index, pair in enumerate(program.golden)}
+    if program.example is not None:
+        pairs["example"] = program.example
+    for name, pair in pairs.items():
+        tensors |= {f"{name}.input.{i}": array for i, array in enumerate(pair.inputs)}
+        tensors |= {f"{name}.output.{i}": array for i, array in enumerate(pair.outputs)}
+    description = {
+        "version": FILE_VERSION,
+        "kind": KIND,
+        **describe_spec(program.spec),
+        "tied": tied,
+        "complex": [name for name, array in tensors.items() if array.dtype.kind == "c"],
+        "golden": [list(pair.tolerances) for pair in program.golden],
+        "example": None if program.example is None else list(program.example.tolerances),
+    }
+    text = json.dumps(description, separators=(",", ":"))
+    if len(text) > MOST_DESCRIPTION:
+        raise ValueError(message("save", f"a graph of at most {MOST_DESCRIPTION} letters", f"{len(text)}"))
+    read_spec(json.loads(text), program.spec.graph.constants, operators)
+    write_tensors(path, {name: _real(array) for name, array in tensors.items()}, text)
+
+
+def _constants(constants: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
+    """The constants as tensors of a file, each once, and the names of those that equal an earlier one."""
+    tensors: dict[str, Array] = {}
+    tied: dict[str, str] = {}
+    first: dict[Any, str] = {}
+    for name, array in constants.items():
+        array = np.asarray(array, order="C")
+        digest = hashlib.sha256(array.reshape(-1).view(np.uint8)).digest()
+        kept = first.setdefault((digest, array.dtype.name, array.shape), name)
+        if kept == name:
+            tensors[f"constants.{name}"] = array
+        else:
+            tied[name] = kept
+    return tensors, tied
+
+
+def _real(array: Array) -> Array:
+    """An array as safetensors holds it."""
+    array = np.asarray(array, order="C")
+    if array.dtype.kind != "c":
+        return array
+    return array.reshape(*array.shape, 1).view(array.real.dtype)
+
+
+def _complex(array: Array) -> Array:
+    """The complex array that `_real` was given."""
+    if array.ndim == 0 or array.shape[-1] != 2 or array.dtype.name not in ("float32", "float64"):
+        raise ValueError(f"complex numbers as {array.dtype} of shape {array.shape}")
+    return array.view("complex64" if array.dtype.itemsize == 4 else "complex128")[..., 0]
+
+
+def read_program(where: str, state_dict: StateDict, operators: Collection[str]) -> SavedProgram:
+    """Read a program from the arrays and metadata of its file.
+
+    Parameters
+    ----------
+    where : str
+        The file's name, for messages.
+    state_dict : StateDict
+    operators : collection of str
+        Those that there are.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged, or of another version.
+    """
+    import json
+
+    for name, why in state_dict.unread.items():
+        raise FormatError(str(unread_error(where, name, why)))
+    try:
+        description = json.loads(state_dict.metadata["fastrnn"])
+        version = description["version"]
+        if version != FILE_VERSION:
+            hint = "It was written by another release of fastrnn."
+            raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
+        return _read(where, state_dict, description, operators)
+    except FormatError as error:
+        text = str(error)
+        raise error if text.startswith(where) else FormatError(f"{where}: {text}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError, OverflowError) as error:
+        got = brief_error(error)
+        raise FormatError(message(where, "the description of a saved program", got)) from error
+
+
+def _read(
+    where: str, state_dict: StateDict, description: Mapping[str, Any], operators: Collection[str]
+) -> SavedProgram:
+    tensors = dict(state_dict)
+    for name in description["complex"]:
+        tensors[name] = _complex(tensors[name])
+    constants = {}
+    for name in list(tensors):
+        if name.startswith("constants."):
+            array = constants[name.removeprefix("constants.")] = tensors.pop(name)
+            if array.dtype.name not in DTYPES:
+                raise FormatError(message(where, "constants of a type that programs have", f"{array.dtype}"))
+    for name, kept in description["tied"].items():
+        if name in constants:
+            raise FormatError(message(where, "one constant of each name", f"{brief(name)} twice"))
+        constants[name] = constants[kept]
+    spec = read_spec(description, constants, operators)
+    graph = spec.graph
+    count = len(graph.inputs) - sum(link.initial is not None for link in graph.states)
+    wanted = len(graph.outputs) + len(graph.states)
+    golden = tuple(
+        _take_pair(f"golden.{index}", tensors, tolerances, count, wanted)
+        for index, tolerances in enumerate(description["golden"])
+    )
+    example = None
+    if description["example"] is not None:
+        example = _take_pair("example", tensors, description["example"], count, len(graph.outputs))
+    if tensors:
+        raise FormatError(message(where, "tensors of a program alone", brief(next(iter(tensors)))))
+    return SavedProgram(spec, golden, example)
+
+
+def _take_pair(
+    name: str, tensors: dict[str, Array], tolerances: Sequence[Any], inputs: int, outputs: int
+) -> GoldenPair:
+    """Take a pair out of the tensors."""
+    if len(tolerances) != outputs:
+        raise ValueError(f"{len(tolerances)} tolerances of {outputs} outputs")
+    return GoldenPair(
+        tuple(tensors.pop(f"{name}.input.{i}") for i in range(inputs)),
+        tuple(tensors.pop(f"{name}.output.{i}") for i in range(outputs)),
+        tuple(_tolerances(tolerances)),
+    )
+
+
+def _tolerances(numbers: Iterable[Any]) -> Iterable[float]:
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise TypeError(f"a tolerance is {brief(number)}")
+        yield check_number("program", "tolerance", number)
