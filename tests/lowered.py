@@ -39,8 +39,7 @@ def one_node(name, arguments, wanted):
 def run(name, arguments, wanted):
     """What a program of this operator gives."""
     graph, arrays = one_node(name, arguments, wanted)
-    shapes, strides = [array.shape for array in arrays], [array.strides for array in arrays]
-    results = make_plan(graph, TOOLS, shapes, strides, {}).run(arrays)
+    results = make_plan(graph, TOOLS, [array.shape for array in arrays], {}).run(arrays)
     return tuple(results) if isinstance(wanted, tuple) else results[0]
 
 

@@ -41,12 +41,14 @@ LAYERING = {
     "streaming": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads", "operators"},
     "layers": {"arrays", "checks", "errors", "spec", "importers", "reference", "engine", "operators"}
     | {"streaming"},
-    "saving": {"arrays", "checks", "errors", "spec", "reference", "importers"},
+    "saving": {"arrays", "checks", "errors", "spec", "graph", "structure", "reference", "importers"},
     "program": {
         "arrays",
         "checks",
         "errors",
         "spec",
+        "graph",
+        "structure",
         "reference",
         "engine",
         "engine.array_kernels",
@@ -56,8 +58,6 @@ LAYERING = {
         "operators",
         "saving",
         "streaming",
-        "graph",
-        "structure",
     },
     "loading": {"checks", "errors", "spec", "importers", "engine", "layers", "program", "saving"},
 }

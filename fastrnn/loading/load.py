@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,11 +16,11 @@ from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
 from fastrnn.layers.registry import LAYERS
 from fastrnn.program.sequential import Sequential, build
 from fastrnn.saving.model_file import SavedModel, is_saved, read_model
-from fastrnn.saving.program_file import SavedProgram, is_program, read_program
 from fastrnn.spec import GRANTED
 
 if TYPE_CHECKING:
     from fastrnn.program.program import Program
+    from fastrnn.saving.program_file import SavedProgram
 
 # The files of which a warning already said that they were never compared with torch.
 _warned: set[object] = set()
@@ -35,7 +35,7 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     backend: str = "auto",
-) -> Sequential | Program:
+) -> Any:  # Sequential or Program: either has methods that the other lacks
     """Load a model from a file that `save` wrote, or from a state dict whose architecture is plain.
 
     Plain means one recurrent module, possibly with an Embedding before it and a Linear after it, which runs
@@ -85,7 +85,7 @@ def load(
     """
     source = Source(file)
     state_dict = load_state_dict(source, key)
-    if is_saved(state_dict) and is_program(state_dict):
+    if is_saved(state_dict) and _is_program(state_dict):
         options = {"key": key, "batch_first": batch_first, "nonlinearity": nonlinearity}
         return make_program(source, state_dict, options, precision, threads, backend)
     model = make_model(
@@ -100,6 +100,12 @@ def load(
     if is_saved(state_dict) and model.taken_for_granted is not None:
         _warn_once(source, state_dict, model)
     return model
+
+
+def _is_program(state_dict: StateDict) -> bool:
+    from fastrnn.saving.program_file import is_program  # late: of no use to models of layers
+
+    return is_program(state_dict)
 
 
 def make_program(
@@ -125,6 +131,7 @@ def make_program(
 def read_saved_program(where: str, state_dict: StateDict) -> SavedProgram:
     """Return what the file of a program holds. Raise FormatError if it is damaged."""
     from fastrnn.program.program import known_operators
+    from fastrnn.saving.program_file import read_program
 
     return read_program(where, state_dict, known_operators())
 

@@ -1,26 +1,55 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from fastrnn.arrays import Array
+from numpy.typing import NDArray
+from typing_extensions import CapsuleType, disjoint_base
 
-failures: list[BaseException]
+from fastrnn.graph import Input
+from fastrnn.program.steps import Step
 
+@disjoint_base
 class CompiledPlan:
-    cost: float
-    def __init__(
-        self,
+    @property
+    def cost(self) -> float: ...
+    def __new__(
+        cls,
         items: Sequence[tuple[Any, Any]],
-        bases: int,
+        shapes: Sequence[Sequence[int]],
+        results: Sequence[tuple[int, str, Sequence[int], Sequence[int], int]],
         work_bytes: int,
-        tables: Sequence[object],
+        tables: Iterable[CapsuleType | None],
         owners: object,
-    ) -> None: ...
-    def run(self, inputs: tuple[Array, ...], outputs: tuple[Array, ...]) -> None: ...
+    ) -> CompiledPlan: ...
+    def run(self, inputs: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]: ...
 
-class ReferenceStep:
+@disjoint_base
+class Form:
+    def __init__(self, structure: Mapping[str, Any]) -> None: ...
+
+@disjoint_base
+class Caller:
     def __init__(
         self,
+        arguments: Mapping[str, Any],
+        results: Mapping[str, Any],
+        inputs: Sequence[Input],
+        hidden: Sequence[NDArray[Any]],
+    ) -> None: ...
+    def keep(self, plans: Iterable[CompiledPlan]) -> None: ...
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
+
+@disjoint_base
+class ReferenceStep(Step):
+    def __init__(
+        self,
+        where: str,
         function: Callable[..., Any],
-        inputs: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]],
-        outputs: Sequence[tuple[str, tuple[int, ...], tuple[int, ...]]],
+        inputs: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+        outputs: Sequence[tuple[str, Sequence[int], Sequence[int]]],
+    ) -> None: ...
+
+@disjoint_base
+class RangeStep(Step):
+    def __init__(
+        self, where: str, what: str, low: int, high: int, count: int, dtype: str, hint: str = ""
     ) -> None: ...

@@ -450,7 +450,7 @@ cdef class Caller:
 
 
 cdef bint fits(CompiledPlan plan, list arrays) noexcept:
-    """Whether a plan is for arrays of these shapes, which have as many axes. Hidden inputs come after them."""
+    """Whether a plan is for arrays of these shapes, with as many axes. Hidden inputs come after them."""
     cdef const cnp.npy_intp *sizes = plan.sizes
     cdef cnp.ndarray array
     cdef Py_ssize_t i
@@ -533,7 +533,7 @@ cdef void run_reference(const void *data, char *const *arrays, char *scratch) no
     with gil:
         try:
             (<ReferenceStep>data).compute(arrays)
-        except BaseException as error:  # KeyboardInterrupt as well: the caller's thread raises it after the run
+        except BaseException as error:  # KeyboardInterrupt as well
             Py_INCREF(error)
             report_of(scratch).error = <PyObject *>error
 

@@ -222,6 +222,7 @@ def _inputs_of(program: Program, sizes: Mapping[str, int]) -> tuple[Array, ...]:
     for form in program.inputs:
         shape = tuple(sizes.get(size, size) for size in form.shape)  # type: ignore[arg-type]
         kind = np.dtype(form.dtype).kind
+        array: Array
         if kind == "b":
             array = random.random(shape) < 0.5
         elif kind in "iu":

@@ -262,6 +262,8 @@ class Planner:
         """Copy a value to where another one lies."""
         from fastrnn.program.fusion import copy_step
 
+        if source.dtype == target.dtype and source.dtype.startswith("complex"):
+            source, target = source.as_real(), target.as_real()
         self.add(copy_step(self, source, target), [source], [target])
 
     def add(

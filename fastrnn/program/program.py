@@ -78,7 +78,7 @@ class Program:
         hidden = {link.input for link in graph.states if link.initial is not None}
         self.inputs: tuple[Input, ...] = tuple(form for form in graph.inputs if form.name not in hidden)
         self._hidden = [
-            np.asarray(graph.constants[link.initial], order="C")  # type: ignore[index]
+            np.asarray(graph.constants[link.initial], order="C")
             for form in graph.inputs
             for link in graph.states
             if link.input == form.name and link.initial is not None
@@ -111,6 +111,8 @@ class Program:
         ValueError
             The shape of an array does not fit.
         """
+        if kwargs:
+            args = self._positional(args, kwargs)
         result = self._caller.call(args, kwargs)
         if result is not NotImplemented:
             return result
@@ -261,7 +263,7 @@ class Program:
         if isinstance(example, Mapping) and {"args", "results"} <= example.keys() <= names:
             args, results, kwargs = (example.get(name) for name in ("args", "results", "kwargs"))
         elif isinstance(example, (tuple, list)) and len(example) == 2:
-            args, results, kwargs = *example, None
+            (args, results), kwargs = example, None
         else:
             raise TypeError(message(where, "example to be (args, results)", brief(example)))
         if results is None:
@@ -280,12 +282,15 @@ class Program:
 
     # ------------------------------------------------------------ arguments
 
+    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """The positional arguments, with those that were given by name, which are taken out of kwargs."""
+        return (*args, *(kwargs.pop(name) for name in self.spec.parameters[len(args) :] if name in kwargs))
+
     def _arrays(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
         """The arrays of the arguments, checked and plain."""
         positional, named = self.spec.arguments["tuple"]
         names = self.spec.parameters
-        kwargs = dict(kwargs)
-        args = (*args, *(kwargs.pop(name) for name in names[len(args) :] if name in kwargs))
+        args = self._positional(args, kwargs)
         if len(args) != len(names) or kwargs.keys() != named["dict"].keys():
             expected = join([*names, *named["dict"]]) if names or named["dict"] else "no arguments"
             raise TypeError(

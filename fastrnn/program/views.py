@@ -162,6 +162,11 @@ class View:
         ]
         return self.replace(shape=tuple(shape), strides=tuple(strides))
 
+    def as_real(self) -> View:
+        """A value of complex numbers as one of real numbers, whose last axis is (real, imaginary)."""
+        half = self.itemsize // 2
+        return self.replace(dtype=f"float{8 * half}", shape=(*self.shape, 2), strides=(*self.strides, half))
+
     def reshape(self, shape: Sequence[int]) -> View | None:
         """The same elements in another shape; None if that takes a copy."""
         strides = _reshaped(self.shape, self.strides, tuple(shape), self.itemsize)

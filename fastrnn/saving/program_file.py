@@ -6,7 +6,6 @@ It is a safetensors file, as that of a model of layers (`model_file`). The JSON 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -109,12 +108,14 @@ def write_program(path: str, program: SavedProgram, operators: Collection[str]) 
 
 def _constants(constants: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
     """The constants as tensors of a file, each once, and the names of those that equal an earlier one."""
+    import hashlib  # late, as json: few processes write files
+
     tensors: dict[str, Array] = {}
     tied: dict[str, str] = {}
     first: dict[Any, str] = {}
     for name, array in constants.items():
         array = np.asarray(array, order="C")
-        digest = hashlib.sha256(array.reshape(-1).view(np.uint8)).digest()
+        digest = hashlib.sha256(array.tobytes()).digest()
         kept = first.setdefault((digest, array.dtype.name, array.shape), name)
         if kept == name:
             tensors[f"constants.{name}"] = array

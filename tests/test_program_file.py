@@ -1,0 +1,535 @@
+"""Files of programs: what they keep, what the commands do with them, and hostile ones."""
+
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from graphs import counter, make_program, small, tagger
+from hostile_programs import at, file_of, mutated_bytes, mutated_json, parts_of
+
+import fastrnn
+from fastrnn.graph import StateLink, Value
+from fastrnn.loading.verify import verify
+
+FLOAT = "float32"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "program.safetensors"
+
+
+@pytest.fixture
+def tagged(rng, path):
+    """A program, the file that it was saved to, and arguments for it."""
+    program = tagger(rng)
+    program.save(path)
+    return program, path, (rng.integers(0, 10, (3, 6)), np.array([6, 2, 4]))
+
+
+def same(one, other):
+    assert type(one) is type(other)
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+    parts = zip(*((x.values() if isinstance(x, dict) else x) for x in (one, other)), strict=True)
+    for a, b in parts if not isinstance(one, np.ndarray) else [(one, other)]:
+        np.testing.assert_array_equal(a, b) if isinstance(a, np.ndarray) else same(a, b)
+
+
+# ---------------------------------------------------------------- what a file keeps
+
+
+def test_a_saved_program_has_the_same_bits(tagged):
+    program, path, args = tagged
+    loaded = fastrnn.load(path)
+    assert isinstance(loaded, fastrnn.Program)
+    same(loaded(*args), program(*args))
+    assert loaded.spec.graph.nodes == program.spec.graph.nodes
+    assert loaded.inputs == program.inputs and loaded.spec.results == program.spec.results
+    assert len(loaded.golden_inputs) == 2 and loaded.example is None
+    loaded.save(path)
+    same(fastrnn.load(path.read_bytes())(*args), program(*args))
+
+
+@pytest.mark.parametrize("make", (counter, small))
+def test_loops_states_and_small_programs_are_saved(rng, path, make):
+    program = make()
+    program.save(path)
+    loaded = fastrnn.load(path)
+    assert loaded.graph.nodes == program.graph.nodes and loaded.graph.states == program.graph.states
+    x = [rng.standard_normal([4 if isinstance(n, str) else n for n in form.shape]).astype(FLOAT)
+         for form in program.inputs]  # fmt: skip
+    wanted, got = program(*x), loaded(*x)
+    same(got if isinstance(got, tuple) else (got,), wanted if isinstance(wanted, tuple) else (wanted,))
+
+
+def test_load_takes_the_options_that_programs_have(tagged):
+    _, path, args = tagged
+    loaded = fastrnn.load(path, precision="float64", threads=1, backend="blas")
+    assert (loaded.precision, loaded.threads, loaded.backend) == ("float64", 1, "blas")
+    assert loaded(*args)["p"].dtype == np.float64 and loaded.verify()["largest_error"] < 1e-13
+    for name, value in (("batch_first", True), ("nonlinearity", "relu"), ("key", "")):
+        with pytest.raises(ValueError, match=f"no options that the saved program holds, got {name}="):
+            fastrnn.load(path, **{name: value})
+    for options in ({"precision": "int8"}, {"threads": 0}, {"backend": "cuda"}):
+        with pytest.raises(ValueError, match="expected"):
+            fastrnn.load(path, **options)
+
+
+def test_tied_constants_are_stored_once(rng, path):
+    table = rng.standard_normal((50, 40)).astype(FLOAT)
+    nodes = [
+        ("embedding", {"weight": Value("in.weight"), "indices": Value("x")}, ("e",)),
+        ("linear", {"input": Value("e"), "weight": Value("out.weight")}, ("y",)),
+    ]
+    constants = {"in.weight": table, "out.weight": table.copy()}
+    program = make_program({"x": ("int64", ("B",))}, nodes, ("y",), constants)
+    program.save(path)
+    assert path.stat().st_size < 1.6 * table.nbytes
+    loaded = fastrnn.load(path)
+    assert loaded.graph.constants["in.weight"] is loaded.graph.constants["out.weight"]
+    same(loaded([1, 2]), program([1, 2]))
+
+
+def test_constants_of_every_type_and_odd_names_are_kept(path):
+    """Names and parts that loading a checkpoint would clean, fold or leave out stay as they are."""
+    constants = {
+        "w.weight_g": np.ones((3, 1), FLOAT),
+        "w.weight_v": np.ones((3, 3), FLOAT),
+        "module.n_averaged": np.array(3),
+        "_orig_mod.empty.weight": np.zeros((0, 3), FLOAT),
+        "complex": np.array([1 + 2j, 3j, 0], "complex64"),
+        "scalar": np.array(2.5),
+        "mask": np.array([True, False, True]),
+        "bytes": np.array([1, 2, 3], np.uint8),
+        "short": np.array([1, 2, 3], np.int16),
+    }
+    nodes = [("mul", {"self": Value("x"), "other": Value("mask")}, ("y",))]
+    nodes += [("mul", {"self": Value("x"), "other": Value(n)}, (f"y{n}",)) for n in ("complex", "scalar")]
+    program = make_program({"x": (FLOAT, ("B", 3))}, nodes, ("y", "ycomplex", "yscalar"), constants)
+    program.save(path)
+    loaded = fastrnn.load(path)
+    assert loaded.graph.constants.keys() == constants.keys()
+    for name, array in constants.items():
+        got = loaded.graph.constants[name]
+        assert got.dtype == array.dtype and got.shape == array.shape
+        np.testing.assert_array_equal(got, array)
+    x = np.ones((2, 3), FLOAT)
+    same(loaded(x), program(x))
+    assert loaded(x)[2].dtype == FLOAT and verify(path)["passed"]
+
+
+def test_arguments_of_every_kind_are_kept(path):
+    program = small()
+    odd = {
+        "a": float("inf"),
+        "b": float("nan"),
+        "c": 1 + 2j,
+        "d": (1, (None, "x", True)),
+        "e": -0.0,
+        "f": 2**62,
+    }
+    nodes = (program.graph.nodes[0]._replace(arguments={**program.graph.nodes[0].arguments, **odd}),)
+    from fastrnn.saving.graph_file import describe_spec, read_spec
+
+    spec = program.spec._replace(graph=program.graph._replace(nodes=nodes, outputs=("v1",)))
+    spec = spec._replace(results={"tuple": [{"array": 0}, {"constant": float("-inf")}, {"constant": 1j}]})
+    described = json.loads(json.dumps(describe_spec(spec), allow_nan=False))
+    read = read_spec(described, spec.graph.constants, {"softmax"})
+    assert str(read) == str(spec)
+
+
+def test_hidden_states_are_kept(path):
+    nodes = [("add", {"self": Value("total"), "other": Value("x")}, ("next",))]
+    inputs = {"x": (FLOAT, (3,)), "total": (FLOAT, (3,))}
+    constants = {"total.initial": np.array([1, 2, 3], FLOAT)}
+    links = (StateLink("total", "next", "total.initial"),)
+    program = make_program(inputs, nodes, ("next",), constants, links)
+    program.save(path)
+    assert fastrnn.load(path)(np.ones(3, FLOAT)).tolist() == [2, 3, 4]
+    assert verify(path)["passed"]
+
+
+def test_a_program_that_no_file_can_hold_is_refused(path):
+    unknown = make_program(
+        {"x": (FLOAT, (3,))}, [("mul", {"self": Value("x"), "other": 1}, ("a\nb",))], ("a\nb",)
+    )
+    with pytest.raises(ValueError, match="program: expected a name"):
+        unknown.save(path)
+    assert not path.exists()
+
+
+def test_loading_needs_no_torch(tagged):
+    _, path, _ = tagged
+    script = f"""
+import sys
+sys.modules["torch"] = None
+import fastrnn
+program = fastrnn.load({str(path)!r})
+print(program.verify()["passed"], "fastrnn.importers.torch_capture" in sys.modules)
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "False"]
+
+
+def test_a_fresh_import_brings_no_part_of_programs():
+    script = """
+import sys, fastrnn
+print([m for m in sys.modules if m in ("fastrnn.program.program", "fastrnn.reference.operators", "hashlib")])
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- golden pairs and examples
+
+
+def test_a_file_is_verified_by_what_it_holds(tagged):
+    _, path, _ = tagged
+    result = verify(path)
+    assert result["passed"] and result["self_test_passed"] and result["example"] is None
+    assert result["values"] > 100 and 0 < result["largest_error"] < result["tolerance"]
+    header, description, data = parts_of(path.read_bytes())
+    header.pop("__metadata__")
+    begin, _ = header["golden.1.output.0"]["data_offsets"]
+    changed = bytearray(data)
+    changed[begin : begin + 8] = np.float64(7).tobytes()
+    result = verify(file_of(header, description, bytes(changed)))
+    assert not result["passed"] and result["largest_error"] > 6 and "result.p is " in result["hint"]
+
+
+def test_an_example_is_kept_and_compared(tagged):
+    program, path, args = tagged
+    results = program(*args)
+    program.save(path, (args, results))
+    loaded = fastrnn.load(path)
+    same(loaded.example.inputs, tuple(args))
+    result = verify(path)
+    assert result["passed"] and result["example"]["passed"] and result["example"]["largest_error"] == 0
+    loaded.save(path)  # once more, with the example that it has
+    assert verify(path)["example"]["passed"]
+    before = path.read_bytes()
+    wrong = {**results, "p": results["p"] + 1}
+    with pytest.raises(
+        ValueError, match=r"save: expected the example's results within .* result.p is 1 away"
+    ):
+        program.save(path, {"args": args, "results": wrong})
+    assert path.read_bytes() == before
+    program.save(path, (args, wrong), tolerance=1.5)
+    assert verify(path)["example"]["tolerance"] == 1.5
+
+
+@pytest.mark.parametrize("example", (3, (1,), {"args": ()}, {"args": (), "results": 1, "x": 2}))
+def test_other_examples_are_refused(rng, path, example):
+    with pytest.raises(TypeError, match=r"example to be \(args, results\)"):
+        tagger(rng).save(path, example)
+
+
+def test_nothing_is_written_if_engine_and_definitions_disagree(rng, path, monkeypatch):
+    program = tagger(rng)
+    run = program.run
+    monkeypatch.setattr(program, "run", lambda arrays: [array + 1 for array in run(arrays)])
+    with pytest.raises(RuntimeError, match="save: expected what the definitions give within"):
+        program.save(path)
+    assert not path.exists() and os.listdir(path.parent) == []
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def files(tagged, tmp_path):
+    program, path, (tokens, lengths) = tagged
+    np.savez(tmp_path / "in.npz", tokens=tokens, lengths=lengths)
+    np.savez(tmp_path / "out.npz", **program((tokens), lengths))
+    return tmp_path
+
+
+def test_info_shows_a_program(run, files, tagged):
+    status, out, err = run("info", tagged[1])
+    assert status == 0 and err == ""
+    for words in (
+        "safetensors: a program of 6 operators, 278 numbers in 7 constants, float32",
+        "tokens   (B, T)  int64",
+        "zeros      2",
+        "Outputs: p, h",
+    ):
+        assert words in out
+    status, out, _ = run("info", tagged[1], "--json")
+    found = json.loads(out)
+    assert found["operators"]["zeros"] == 2 and found["outputs"] == ["p", "h"]
+    assert found["inputs"][1] == {"name": "lengths", "dtype": "int64", "shape": ["B"]}
+
+
+def test_run_takes_inputs_by_name_and_gives_results_by_name(run, files, tagged):
+    program, path, args = tagged
+    status, out, _ = run("run", path, files / "in.npz", "-o", files / "result.npz")
+    assert status == 0 and "p (3, 6, 3), h (1, 3, 5)" in out
+    with np.load(files / "result.npz") as result:
+        same(dict(result), program(*args))
+
+
+def test_run_takes_one_array_for_one_input(run, tmp_path):
+    program = small()
+    program.save(tmp_path / "small.safetensors")
+    x = np.ones((2, 8), FLOAT)
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "x.npz", anything=x)
+    for name, output in (("x.npy", "y.npy"), ("x.npz", "y.npz")):
+        assert run("run", tmp_path / "small.safetensors", tmp_path / name, "-o", tmp_path / output)[0] == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), program(x))
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npz")["y"], program(x))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    (
+        (("run", "P", "in.npz", "-o", "o.npy"), "expected .npz for 2 results, got .npy. The results are p and h."),
+        (("run", "P", "in.npz", "-o", "o.parquet"), "a name that ends in .npy or .npz"),
+        (("run", "P", "out.npz", "-o", "o.npz"), 'arrays "tokens" and "lengths", got "p" and "h"'),
+        (("run", "P", "in.npz", "in.npz", "-o", "o"), "one input and one output that are files"),
+        (("run", "P", "-", "-o", "o.npz"), "one input and one output that are files"),
+        (("run", "P", "in.npz", "-o", "P"), "another file than the input"),
+        (("run", "P", "in.npz", "-o", "o.npz", "--rows", "1:"), "--rows: expected a model of layers, got a program"),
+        (("run", "P", "in.npz", "-o", "o.npz", "--state", "s.npz"), "--state: expected a model of layers"),
+        (("run", "P", "in.npz", "-o", "o.npz", "--batch-first"), "--batch-first: expected a model of layers"),
+        (("bench", "P", "--steps", "3"), "--steps: expected a model of layers"),
+        (("bench", "P", "--block", "3", "--rate", "9"), "--block: expected a model of layers"),
+        (("convert", "P", "o", "--last"), "--last: expected a model of layers"),
+        (("convert", "P", "o", "--layers", "x"), "--layers: expected a model of layers"),
+        (("convert", "P", "o", "--tolerance", "1"), "--input and --expect as well"),
+        (("verify", "P", "--input", "in.npz"), "both --input and --expect"),
+        (("verify", "P", "--input", "in.npz", "--expect", "in.npz"), 'arrays "p" and "h"'),
+        (("info", "P", "--key", "x"), "--key: expected a model of layers"),
+    ),
+)  # fmt: skip
+def test_what_has_no_meaning_for_a_program_is_one_clear_error(
+    run, files, tagged, monkeypatch, arguments, words
+):
+    monkeypatch.chdir(files)
+    before = sorted(os.listdir(files))
+    status, out, err = run(*(tagged[1] if word == "P" else word for word in arguments))
+    assert status == 2 and out == "" and words in err and err.count("\n") == 1
+    assert sorted(os.listdir(files)) == before
+
+
+def test_verify_and_convert(run, files, tagged):
+    path, example = tagged[1], ("--input", files / "in.npz", "--expect", files / "out.npz")
+    assert run("verify", path)[1].startswith("passed: self-test against the NumPy reference: ")
+    assert "never compared" not in run("verify", path)[1]
+    status, out, _ = run("verify", path, *example, "--keep")
+    assert status == 0 and "now holds the example" in out
+    assert "compared with torch" in run("verify", path)[1]
+    wide = files / "wide.safetensors"
+    assert run("convert", path, wide, "--precision", "float64")[0] == 0
+    assert fastrnn.load(wide).precision == "float64" and verify(wide)["example"]["passed"]
+    np.savez(files / "out.npz", p=np.zeros((3, 6, 3)), h=np.zeros((1, 3, 5)))
+    status, out, _ = run("verify", path, *example, "--json")
+    assert status == 1 and "result.p is" in json.loads(out)["hint"]
+
+
+def test_bench_times_calls(run, files, tagged):
+    status, out, _ = run("bench", tagged[1], "--rounds", "2", "--json")
+    result = json.loads(out)
+    assert status == 0 and [work["inputs"]["tokens"] for work in result["works"]] == [[3, 5], [5, 8]]
+    assert all(work["microseconds"] > 0 for work in result["works"])
+    assert "tokens (3, 5)" in run("bench", tagged[1], "--rounds", "2")[1]
+
+
+# ---------------------------------------------------------------- hostile files
+
+
+def refuse(content, words=""):
+    with pytest.raises((fastrnn.FormatError, fastrnn.WeightError)) as caught:
+        fastrnn.load(content)
+    assert words in str(caught.value) and str(caught.value).startswith("bytes: ")
+    assert "\n" not in str(caught.value)
+
+
+NODE = ("nodes", 0)
+
+
+@pytest.mark.parametrize(
+    "place, value, words",
+    (
+        (("version",), 2, "version 1, got 2"),
+        (("kind",), "other", "the description of a saved model"),
+        (("inputs", 0, 1), "object", "the type and shape of an input"),
+        (("inputs", 0, 2), [-1], "the type and shape of an input"),
+        (("inputs", 0, 2), [1] * 33, "the type and shape of an input"),
+        (("inputs", 0, 2), [True], "the type and shape of an input"),
+        (("inputs", 0, 0), "lengths", "one value of each name"),
+        (("inputs", 0, 0), "a\nb", "a name"),
+        (("inputs", 0, 0), "x" * 2000, "a name"),
+        (("nodes",), {}, "a list of nodes"),
+        ((*NODE, 0), "__import__", "operators that fastrnn has, got '__import__'"),
+        ((*NODE, 0), "os.system", "operators that fastrnn has"),
+        ((*NODE, 0), ["add"], "operators that fastrnn has"),
+        ((*NODE, 0), "loop", "operators that fastrnn has"),
+        ((*NODE, 1), [], "AttributeError"),
+        ((*NODE, 1, "indices"), {"value": "p"}, "names of values that are there, got 'p'"),
+        ((*NODE, 1, "indices"), {"value": 3}, "an argument of an operator"),
+        ((*NODE, 1, "indices"), {"call": "x"}, "an argument of an operator"),
+        ((*NODE, 1, "indices"), {"value": "tokens", "x": 1}, "an argument of an operator"),
+        ((*NODE, 1, "indices"), {"complex": [[], 1]}, "a part of a complex number"),
+        ((*NODE, 1, "indices"), {"complex": ["x", "1"]}, "a part of a complex number"),
+        ((*NODE, 1, "indices"), {"float": "1" * 5000}, "an argument of an operator"),
+        ((*NODE, 1, "indices"), 10**30, "an argument of an operator"),
+        ((*NODE, 1, "indices"), {"size": ["dim", "tokens", 10**30]}, "a size"),
+        ((*NODE, 1, "indices"), {"size": ["dim", "gone", 0]}, "names of values that are there"),
+        ((*NODE, 1, "indices"), {"size": ["system", 1, 2]}, "a size"),
+        ((*NODE, 1, "indices"), {"size": [["dim"], 1, 2]}, "a size"),
+        ((*NODE, 2), [], "names of what embedding gives"),
+        ((*NODE, 2), ["tokens"], "one value of each name"),
+        ((*NODE, 2), [["e"]], "a name"),
+        ((*NODE, 3), 7, "a line of a module"),
+        (("outputs", 0), "gone", "names of values that are there"),
+        (("outputs",), ["p"], "1 arrays"),
+        (("states",), [["gone", "p", None]], "a state that is an input"),
+        (("states",), [["tokens", "p", "fc.bias"]], "a first state of tokens that fits"),
+        (("states",), [["tokens", "p", None]] * 2, "one state for each"),
+        (("arguments",), {"array": 0}, "2 arrays in its arguments"),
+        (("arguments",), {"tuple": [{"tuple": [{"array": 1}, {"array": 0}]}, {"dict": {}}]}, "2 arrays"),
+        (("arguments", "tuple", 1), {"tuple": []}, "KeyError"),
+        (("parameters",), ["tokens"], "a name for each argument"),
+        (("results",), {"eval": "1"}, "a structure"),
+        (("results",), {"named": [[1, 2], [{"array": 0}, {"array": 1}]]}, "a structure"),
+        (("tied",), {"a": "gone"}, "KeyError"),
+        (("tied",), {"fc.bias": "fc.weight"}, "one constant of each name"),
+        (("complex",), ["constants.fc.bias"], "complex numbers"),
+        (("complex",), ["gone"], "KeyError"),
+        (("golden",), [], "tensors of a program alone"),
+        (("golden", 0), [1.0], "1 tolerances of 2 outputs"),
+        (("golden", 0, 0), "1", "a tolerance is '1'"),
+        (("example",), [1.0, 1.0], "KeyError"),
+    ),
+)
+def test_wrong_descriptions_are_refused(tagged, place, value, words):
+    header, description, data = parts_of(tagged[1].read_bytes())
+    header.pop("__metadata__")
+    at(description, place[:-1])[place[-1]] = value
+    refuse(file_of(header, description, data), words)
+
+
+def test_wrong_loops_are_refused(path):
+    counter().save(path)
+    header, description, data = parts_of(path.read_bytes())
+    header.pop("__metadata__")
+    for place, value, words in (
+        (("count",), "x", "a number of steps"),
+        (("count",), {"value": "x"}, "a number of steps"),
+        (("carried", 0), ["x", "state", "twice"], "one value of each name"),
+        (("carried", 0), ["s", "gone", "twice"], "names of values that are there"),
+        (("carried", 0), ["s", "state", "gone"], "names of values that are there"),
+        (("collected",), [], "a name for each result of a loop"),
+        (("last", 0), "gone", "names of values that are there"),
+        (("nodes", 0, 0), "gone", "operators that fastrnn has"),
+    ):
+        changed = json.loads(json.dumps(description))
+        at(changed["nodes"][0][4], place[:-1])[place[-1]] = value
+        refuse(file_of(header, changed, data), words)
+    changed = json.loads(json.dumps(description))
+    changed["nodes"][1][1]["self"] = {"value": "twice"}  # of the loop's inside
+    refuse(file_of(header, changed, data), "names of values that are there, got 'twice'")
+
+
+def test_deep_nesting_is_refused(tagged):
+    header, description, data = parts_of(tagged[1].read_bytes())
+    header.pop("__metadata__")
+    for depth in (70, 400, 900, 100_000):
+        for opened, closed in (("[", "]"), ('{"size":["+",1,', "]}"), ('{"tuple":[', "]}")):
+            text = json.dumps(description).replace(
+                '{"value": "tokens"}', opened * depth + "1" + closed * depth
+            )
+            refuse(file_of(header, text, data))
+            text = json.dumps({**description, "results": "HERE"}).replace(
+                '"HERE"', opened * depth + closed * depth
+            )
+            refuse(file_of(header, text, data))
+
+
+def test_other_constants_are_refused(tagged):
+    header, description, data = parts_of(tagged[1].read_bytes())
+    header.pop("__metadata__")
+    half = json.loads(json.dumps(header))
+    half["constants.fc.weight"] |= {"dtype": "F16", "shape": [30]}
+    refuse(file_of(half, description, data), "constants of a type that programs have, got float16")
+    half["constants.fc.weight"]["dtype"] = "F8_NEW"
+    refuse(file_of(half, description, data))
+
+
+def test_hostile_programs_take_little_memory(tagged):
+    """A norm that does not fit is not folded into a product: the two would be as large as their product."""
+    size = 40_000
+    constants = {
+        "w": np.ones((1, size), FLOAT),
+        "mean": np.ones((size, 1), FLOAT),
+        "var": np.ones((size, 1), FLOAT),
+    }
+    nodes = [
+        ("linear", {"input": Value("x"), "weight": Value("w")}, ("y",)),
+        ("batch_norm", {"input": Value("y"), "running_mean": Value("mean"), "running_var": Value("var"),
+                        "eps": 1e-5}, ("z",)),
+    ]  # fmt: skip
+    tracemalloc.start()
+    try:
+        make_program({"x": (FLOAT, ("B", size))}, nodes, ("z",), constants)
+        assert tracemalloc.get_traced_memory()[1] < 3_000_000
+        header, description, data = parts_of(tagged[1].read_bytes())
+        header.pop("__metadata__")
+        description["inputs"][0][2] = [2**47, 2**47]
+        description["nodes"][1][1]["size"] = [2**47, 2**47]
+        tracemalloc.reset_peak()
+        loaded = fastrnn.load(file_of(header, description, data))
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(ValueError, match="tokens of shape"):
+        loaded(np.zeros((2, 2), int), np.array([1, 1]))
+
+
+@pytest.mark.parametrize("mutated", (mutated_json, mutated_bytes))
+@pytest.mark.parametrize("make", (lambda rng: tagger(rng), lambda rng: counter()), ids=("tagger", "counter"))
+def test_mutated_files_give_no_other_error(rng, path, make, mutated):
+    make(rng).save(path)
+    content = path.read_bytes()
+    loaded = 0
+    for _ in range(1000):
+        changed = mutated(rng, content)
+        try:
+            fastrnn.load(changed)
+            loaded += 1
+        except (fastrnn.FormatError, fastrnn.WeightError):
+            pass
+    assert loaded < 900
+
+
+def test_graphs_that_do_not_fit_are_refused_before_they_run(rng, tmp_path):
+    """In a process of its own, which would die of an access to memory that is not there."""
+    script = """
+import sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from hostile_programs import mutated_graph
+import fastrnn
+from fastrnn.loading.verify import verify
+content, random = open(sys.argv[2], "rb").read(), np.random.default_rng(int(sys.argv[3]))
+for _ in range(300):
+    try:
+        verify(mutated_graph(random, content))
+    except (fastrnn.FormatError, MemoryError):
+        pass
+print("done")
+"""
+    for index, program in enumerate((tagger(rng), counter())):
+        path = tmp_path / f"{index}.safetensors"
+        program.save(path)
+        seed = str(rng.integers(2**31))
+        command = [sys.executable, "-c", script, str(Path(__file__).parent), str(path), seed]
+        result = subprocess.run(command, capture_output=True, text=True)
+        assert result.stdout.strip() == "done", (seed, result.stderr)
