@@ -115,6 +115,7 @@ extensions = [
     extension("operators.operator"),
     extension("operators.stateless"),
     extension("operators.recurrent"),
+    extension("operators.convolution"),
     extension("operators.runner"),
     extension("program.executor"),
     extension("program.recurrent_step"),

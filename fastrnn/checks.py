@@ -116,9 +116,9 @@ def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None =
     return array.astype(dtype)
 
 
-def check_floats(where: str, x: object) -> Floats:
-    """Return x as a float64 array if it is one, else as a float32 array."""
-    x = check_array(where, "x", x)
+def check_floats(where: str, x: object, dtype: np.dtype[Any] | None = None) -> Floats:
+    """Return x as an array of dtype. None: as a float64 array if it is one, else as a float32 array."""
+    x = check_array(where, "x", x, dtype)
     return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
 
 

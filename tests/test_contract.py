@@ -37,7 +37,8 @@ LAYERING = {
     "engine.blas": {"engine.backend", "engine.threads"},
     "engine": {"_version", "checks", "errors", "engine.backend", "engine.blas", "engine.simd"}
     | {"engine.threads"},
-    "operators": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads"},
+    "operators": {"arrays", "checks", "errors", "engine", "engine.array_kernels", "engine.backend"}
+    | {"engine.threads"},
     "streaming": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads", "operators"},
     "layers": {"arrays", "checks", "errors", "spec", "importers", "reference", "engine", "operators"}
     | {"streaming"},

@@ -19,6 +19,20 @@ cdef extern from "array_kernels.h" nogil:
 
     Py_ssize_t frnn_type_bytes(frnn_type type)
 
+    # Those that operators name. Others are known by their names (simd/array_tables.pyx).
+    ctypedef enum frnn_map_operation:
+        FRNN_MAP_ADD
+        FRNN_MAP_SUB
+        FRNN_MAP_MUL
+        FRNN_MAP_DIV
+        FRNN_MAP_CLAMP
+        FRNN_MAP_ELU
+        FRNN_MAP_GELU
+        FRNN_MAP_GELU_TANH
+        FRNN_MAP_LEAKY_RELU
+        FRNN_MAP_SILU
+        FRNN_MAP_SOFTPLUS
+
     ctypedef union frnn_number:
         double real
         int64_t whole

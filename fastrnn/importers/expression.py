@@ -20,7 +20,7 @@ from fastrnn.errors import message, printable, quote
 from fastrnn.importers.architecture import kind_of_module, module_paths
 from fastrnn.importers.parameters import take_prefix
 from fastrnn.importers.state_dict import StateDict
-from fastrnn.spec import GATES, LayerSpec
+from fastrnn.spec import LayerSpec
 
 WHERE = "layers"
 MAX_TEXT = 100_000
@@ -46,7 +46,7 @@ def read_layers(
     weighted : sequence of str
         The kinds that always have weights.
     defaults : mapping of str to object
-        Options of recurrent layers, for those that the text does not give: batch_first, nonlinearity.
+        Options of layers over time, for those that the text does not give: batch_first, nonlinearity.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def read_layers(
     if not specs:
         raise ValueError(message(WHERE, "at least one layer", "none", EXAMPLE))
     for name in defaults:
-        if not any(spec.kind in GATES and name in option_names[spec.kind] for spec in specs):
+        if not any(name in option_names[spec.kind] for spec in specs):
             raise ValueError(message(WHERE, f"a layer that takes {name}", "none"))
     return specs, reader.paths
 
@@ -208,12 +208,12 @@ class _Reader:
                 raise ValueError(message(WHERE, f"options of {kind} ({known})", quote([keyword.arg or "**"])))
         tensors = take_prefix(WHERE, self.state_dict, prefix) if takes_weights else {}
         self.paths |= {prefix.removesuffix(".")} if takes_weights else set()
-        if kind in GATES:
+        if "batch_first" in self.option_names[kind]:
             options = self._with_defaults(kind, options)
         return LayerSpec(kind, options, tensors)
 
     def _with_defaults(self, kind: str, options: dict[str, Any]) -> dict[str, Any]:
-        """Return the options of a recurrent layer: the text's and the defaults, which must not contradict."""
+        """Return the options of a layer over time: the text's and the defaults, which must not contradict."""
         for name in self.option_names[kind]:
             if name in self.defaults and options.setdefault(name, self.defaults[name]) != self.defaults[name]:
                 got = f"{kind} with {name}={options[name]!r}"

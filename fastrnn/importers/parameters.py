@@ -14,6 +14,9 @@ from fastrnn.errors import WeightError, literal, message, printable, quote, quot
 from fastrnn.importers.parametrizations import fold
 from fastrnn.spec import GATES, RecurrentSpec
 
+# The names of a learned initial state, in the order of the state.
+INITIAL = {"RNN": ("h_0",), "GRU": ("h_0",), "LSTM": ("h_0", "c_0")}
+
 # ---------------------------------------------------------------- keys and shapes
 
 
@@ -122,7 +125,8 @@ def read_recurrent(
     -------
     spec : RecurrentSpec
     tensors : dict of str to ndarray
-        By torch's names. Those of a cell (``weight_ih``) are named as a layer's (``weight_ih_l0``).
+        By torch's names. Those of a cell (``weight_ih``) are named as a layer's (``weight_ih_l0``). A learned
+        initial state that lies beside them is "h_0", and "c_0" of an LSTM.
 
     Raises
     ------
@@ -132,6 +136,7 @@ def read_recurrent(
     entries = take_prefix(where, state_dict, prefix)
     if "weight_ih" in entries or "weight_hh" in entries:
         entries = {f"{key}_l0" if _match_recurrent(key) else key: value for key, value in entries.items()}
+    states = {name: entries.pop(name) for name in INITIAL[kind] if name in entries}
     tensors = {key: _weights(where, key, value) for key, value in entries.items() if _match_recurrent(key)}
     spec = _spec_of(where, kind, tensors, prefix, nonlinearity, state_dict)
     shapes = spec.tensor_shapes()
@@ -147,7 +152,32 @@ def read_recurrent(
         hint = "" if prefix or not others else _prefix_hint(others, literal(others[0]))
         wanted = f"the tensors of {spec.describe()}"
         raise WeightError(message(where, wanted, "; ".join(problems), hint))
-    return spec, {key: tensors[key] for key in shapes}
+    return spec, {key: tensors[key] for key in shapes} | read_initial(where, spec, states)
+
+
+def read_initial(where: str, spec: RecurrentSpec, states: Mapping[str, Any]) -> dict[str, Array]:
+    """Return a learned initial state: arrays (L*D, columns) by the names of ``INITIAL``, all or none.
+
+    They may have an axis of one row, as parameters of modules often do.
+
+    Raises
+    ------
+    WeightError
+        An array is missing or has another shape.
+    """
+    if not states:
+        return {}
+    arrays = {}
+    for name, shape in zip(INITIAL[spec.kind], spec.state_shapes(None).values(), strict=True):
+        if name not in states:
+            raise WeightError(message(where, " and ".join(INITIAL[spec.kind]), f"no {name}"))
+        array = _weights(where, name, states[name])
+        if array.shape not in (shape, (shape[0], 1, shape[1])) and not (shape[0] == 1 == array.ndim):
+            raise WeightError(message(where, f"{name} of shape {shape}", f"{array.shape}"))
+        if array.shape[-1] != shape[1]:
+            raise WeightError(message(where, f"{name} of shape {shape}", f"{array.shape}"))
+        arrays[name] = array.reshape(shape)
+    return arrays
 
 
 def _other_recurrent(state_dict: Iterable[str], prefix: str) -> list[str]:

@@ -10,16 +10,24 @@ from fastrnn.errors import message
 from fastrnn.spec import LayerSpec
 
 RECURRENT = ("RNN", "GRU", "LSTM")
-CELLS = {"RNNCell": "RNN", "GRUCell": "GRU", "LSTMCell": "LSTM"}
-PLAIN = ("ReLU", "Tanh", "Sigmoid")
+CELLS = ("RNNCell", "GRUCell", "LSTMCell")
+PLAIN = ("ReLU", "Tanh", "Sigmoid", "SiLU")
+# Activations whose options have the names of the module's attributes.
+OPTIONS = {
+    "LeakyReLU": ("negative_slope",),
+    "ELU": ("alpha",),
+    "GELU": ("approximate",),
+    "Softplus": ("beta", "threshold"),
+    "Hardtanh": ("min_val", "max_val"),
+}
 DROPOUTS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
 KINDS = (
-    *RECURRENT, *CELLS, *PLAIN, *DROPOUTS, "Identity", "Linear", "Embedding", "LayerNorm", "Softmax",
-    "LogSoftmax",
+    *RECURRENT, *CELLS, *PLAIN, *OPTIONS, *DROPOUTS, "Identity", "Linear", "Embedding", "LayerNorm",
+    "BatchNorm1d", "Softmax", "LogSoftmax",
 )  # fmt: skip
 SUPPORTED = (
-    "RNN, GRU, LSTM and their cells, Linear, Embedding, LayerNorm, dropouts, Identity, ReLU, Tanh, "
-    "Sigmoid, Softmax, LogSoftmax and Sequential"
+    "RNN, GRU, LSTM and their cells, Linear, Embedding, LayerNorm, BatchNorm1d, dropouts, Identity, ReLU, "
+    "Tanh, Sigmoid, Softmax, LogSoftmax, LeakyReLU, ELU, GELU, SiLU, Softplus, Hardtanh and Sequential"
 )
 
 
@@ -106,6 +114,8 @@ def _refusal(module: object) -> str:
     kind = module if isinstance(module, type) else type(module)
     name = f"{kind.__module__}.{kind.__qualname__}{' (the class)' if kind is module else ''}"
     hint = "Convert its parts, or write the Sequential out with from_state_dict."
+    if kind.__qualname__ == "Conv1d":
+        hint = "It takes (B, channels, T), fastrnn.Conv1d.from_state_dict has channels last. export takes it."
     return message("from_torch", f"a torch.nn module ({SUPPORTED})", name, hint)
 
 
@@ -121,7 +131,7 @@ def _read_leaf(kind: str | None, module: Any, precision: str) -> LayerSpec:
         options = dict(weighted)
         if kind == "RNNCell":
             options["nonlinearity"] = module.nonlinearity
-        return LayerSpec(CELLS[kind], options, tensors)
+        return LayerSpec(kind, options, tensors)
     if kind == "Linear":
         return LayerSpec("Linear", weighted, tensors)
     if kind == "Embedding":
@@ -131,14 +141,20 @@ def _read_leaf(kind: str | None, module: Any, precision: str) -> LayerSpec:
     if kind == "LayerNorm":
         if len(module.normalized_shape) != 1:
             raise ValueError(message("from_torch", "a LayerNorm over the last axis", repr(module)))
-        options = {**weighted, "eps": module.eps}
         if not tensors:
-            options["normalized_shape"] = module.normalized_shape[0]
-        return LayerSpec("LayerNorm", options, tensors)
+            return LayerSpec(kind, {"normalized_shape": module.normalized_shape[0], "eps": module.eps})
+        return LayerSpec(kind, {**weighted, "eps": module.eps}, tensors)
+    if kind == "BatchNorm1d":
+        if module.running_mean is None:
+            got = "one that computes them of each batch"
+            raise ValueError(message("from_torch", "a BatchNorm1d with the statistics of training", got))
+        return LayerSpec(kind, {**weighted, "eps": module.eps, "channels_first": True}, tensors)
     if kind in ("Softmax", "LogSoftmax"):
         if module.dim is None:
             raise ValueError(message("from_torch", f"a {kind} with a dim", "dim=None"))
         return LayerSpec(kind, {"dim": module.dim})
+    if kind in OPTIONS:
+        return LayerSpec(kind, {name: getattr(module, name) for name in OPTIONS[kind]})
     if kind in PLAIN:
         return LayerSpec(kind)
     return LayerSpec("Dropout", {"p": getattr(module, "p", 0.0)})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from fastrnn.arrays import Array, Floats, as_plain
+from fastrnn.arrays import Array, Floats, State, StateLike, as_plain
 from fastrnn.errors import WeightError, message, quote
 from fastrnn.operators.operator import Operator
 from fastrnn.operators.signature import Signature, Trait
@@ -18,6 +18,10 @@ from fastrnn.streaming.stream import Stream
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
     from typing_extensions import Self
+
+
+# The dtypes of layers that compute in their input's.
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Layer:
@@ -79,6 +83,11 @@ class Layer:
         """Return the operator that computes the layer at a dtype. None: only a call of the layer does."""
         return None
 
+    def with_state(self, x: Any, state: StateLike, lengths: Any) -> tuple[Array, State]:
+        """Call a layer that has a state, and return its output and its state."""
+        result: tuple[Array, State] = self(x, state, lengths=lengths)
+        return result
+
     def stream(self, batch_size: int | None = None) -> Stream:
         """Return a `Stream` of this layer alone.
 
@@ -133,8 +142,8 @@ def time_major(array: Array, batch_first: bool) -> Array:
     return array.swapaxes(0, 1) if batch_first else array
 
 
-def shown(precision: str) -> str:
-    return "" if precision == "float32" else f", precision={precision!r}"
+def shown(precision: str | None) -> str:
+    return "" if precision in (None, "float32") else f", precision={precision!r}"
 
 
 def apply_rows(function: Operator, x: Floats) -> Floats:

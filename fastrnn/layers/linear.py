@@ -105,13 +105,15 @@ class Linear(Layer):
     def spec(self) -> LayerSpec:
         return LayerSpec("Linear", {"precision": self.precision}, self.tensors)
 
-    def __call__(self, x: ArrayLike) -> Floats:
+    def __call__(self, x: ArrayLike | None = None, *, input: ArrayLike | None = None) -> Floats:
         """Apply the layer.
 
         Parameters
         ----------
         x : array-like of real numbers, shape (..., in)
             Converted to the layer's dtype.
+        input
+            Another name of x: torch's.
 
         Returns
         -------
@@ -124,7 +126,7 @@ class Linear(Layer):
         TypeError
             ``x`` does not hold real numbers.
         """
-        x = check_last_axis("Linear", x, self.dtype, self.in_features)
+        x = check_last_axis("Linear", x if input is None else input, self.dtype, self.in_features)
         out = np.empty((*x.shape[:-1], self.out_features), self.dtype)
         if out.size:
             rows = as_plain(x.reshape(-1, self.in_features))

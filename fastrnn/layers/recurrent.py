@@ -20,8 +20,8 @@ from fastrnn.checks import (
 )
 from fastrnn.engine.backends import pick_backend
 from fastrnn.engine.packing import pack_recurrent
-from fastrnn.errors import message
-from fastrnn.importers.parameters import read_recurrent
+from fastrnn.errors import brief, message
+from fastrnn.importers.parameters import INITIAL, read_initial, read_recurrent
 from fastrnn.layers.base import Layer, no_weights, own, time_major
 from fastrnn.operators.recurrent import Recurrent
 from fastrnn.operators.runner import Runner
@@ -49,6 +49,8 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     tensors: dict[str, Floats]
     features_in: int
     features_out: int
+    # What states begin as, (L*D, columns) each, if that was learned. Else nothing: zeros.
+    initial: tuple[Floats, ...]
     _operator: Recurrent
     _runner: Runner
 
@@ -88,7 +90,8 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self._use(Recurrent(cells, shape.directions, picked.threads))
+        self.initial = tuple(self.tensors[name] for name in INITIAL[shape.kind] if name in self.tensors)
+        self._use(Recurrent(cells, shape.directions, picked.threads, initial=self.initial))
         return self
 
     def _use(self, operator: Recurrent) -> None:
@@ -109,6 +112,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         prefix: str = "",
         *,
         batch_first: bool = False,
+        initial_state: StateLike = None,
         precision: str = "float32",
         threads: int | None = None,
         backend: str = "auto",
@@ -126,6 +130,10 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             key under it must belong to the module.
         batch_first : bool
             Inputs and outputs have shape (B, T, ...) instead of (T, B, ...). States do not change.
+        initial_state : array-like or pair of them, optional
+            A learned initial state, where calls, streams and pools begin instead of zeros: h of shape
+            (L*D, P), or (h, c) of an LSTM, with or without an axis of one row. It is saved with the layer.
+            Arrays named ``h_0`` and ``c_0`` under ``prefix`` are taken for one too.
         precision : {"float32", "float64"}
             The dtype of weights, inputs, outputs and states.
         threads : int, optional
@@ -152,6 +160,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         Source: https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
         """
         shape, tensors = read_recurrent(cls.__name__, cls.__name__, state_dict, prefix)
+        tensors |= _initial(cls.__name__, shape, initial_state)
         return cls._make(shape, tensors, batch_first, precision, threads, backend)
 
     # The sizes, under torch's names.
@@ -183,7 +192,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             layer's dtype: float32 or float64, set by its ``precision``.
         state : array-like or pair of them, optional
             The initial state: h of shape (L*D, B, P). For an LSTM the pair (h, c), where c has shape
-            (L*D, B, H). Without the B axis if x is unbatched. Zeros if not given.
+            (L*D, B, H). Without the B axis if x is unbatched. If not given: zeros, or what was learned.
         lengths : B integers, optional
             The number of time steps of each row, from 1 to T, in any order. Outputs after a row's last
             step are 0. Its final state is the one after its own last step, and the reverse direction
@@ -263,7 +272,19 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         return cast(LayerState, tuple(states) if len(states) == 2 else states[0])
 
     def __repr__(self) -> str:
-        return self.shape.describe(batch_first=self.batch_first, precision=self.precision)
+        text = self.shape.describe(batch_first=self.batch_first, precision=self.precision)
+        return f"{text[:-1]}, initial_state=...)" if self.initial else text
+
+
+def _initial(where: str, shape: RecurrentSpec, state: StateLike) -> dict[str, Array]:
+    """Return a learned initial state as the tensors of a layer."""
+    if state is None:
+        return {}
+    names = INITIAL[shape.kind]
+    parts = (state,) if len(names) == 1 else state
+    if not isinstance(parts, (tuple, list)) or len(parts) != len(names):
+        raise ValueError(message(where, f"initial_state to be a pair ({', '.join(names)})", brief(state)))
+    return read_initial(where, shape, dict(zip(names, parts, strict=True)))
 
 
 class LSTM(RecurrentLayer[tuple[Floats, Floats]]):
@@ -304,6 +325,7 @@ class RNN(RecurrentLayer[Floats]):
         *,
         nonlinearity: str = "tanh",
         batch_first: bool = False,
+        initial_state: StateLike = None,
         precision: str = "float32",
         threads: int | None = None,
         backend: str = "auto",
@@ -331,6 +353,7 @@ class RNN(RecurrentLayer[Floats]):
         """
         check_choice("RNN", "nonlinearity", nonlinearity, ("tanh", "relu"))
         shape, tensors = read_recurrent("RNN", "RNN", state_dict, prefix, nonlinearity)
+        tensors |= _initial("RNN", shape, initial_state)
         return cls._make(shape, tensors, batch_first, precision, threads, backend)
 
     option_names = ("batch_first", "precision", "nonlinearity")

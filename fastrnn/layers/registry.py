@@ -5,12 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from fastrnn.layers.activations import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
+from fastrnn.layers.activations import (
+    ELU,
+    GELU,
+    Hardtanh,
+    LeakyReLU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from fastrnn.layers.affine import BatchNorm1d, Scale
 from fastrnn.layers.base import Layer
+from fastrnn.layers.cells import GRUCell, LSTMCell, RNNCell
+from fastrnn.layers.convolution import Conv1d
 from fastrnn.layers.dropout import Dropout
-from fastrnn.layers.last import Last
 from fastrnn.layers.linear import Linear
 from fastrnn.layers.normalisation import LayerNorm
+from fastrnn.layers.over_time import FinalState, Last, Max, Mean
 from fastrnn.layers.recurrent import GRU, LSTM, RNN
 from fastrnn.layers.tokens import Embedding, OneHot
 from fastrnn.spec import LayerSpec
@@ -18,8 +33,9 @@ from fastrnn.spec import LayerSpec
 LAYERS: dict[str, type[Layer]] = {
     cls.__name__: cls
     for cls in (
-        RNN, GRU, LSTM, Embedding, OneHot, Linear, LayerNorm, Last, Dropout, ReLU, Tanh, Sigmoid,
-        Softmax, LogSoftmax,
+        RNN, GRU, LSTM, RNNCell, GRUCell, LSTMCell, Embedding, OneHot, Linear, Conv1d, Scale, LayerNorm,
+        BatchNorm1d, Last, FinalState, Mean, Max, Dropout, ReLU, Tanh, Sigmoid, Softmax, LogSoftmax,
+        LeakyReLU, ELU, GELU, SiLU, Softplus, Hardtanh,
     )
 }  # fmt: skip
 

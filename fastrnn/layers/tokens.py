@@ -140,12 +140,14 @@ class Embedding(Layer):
     def spec(self) -> LayerSpec:
         return LayerSpec("Embedding", {"precision": self.precision}, {"weight": self.weight})
 
-    def __call__(self, tokens: ArrayLike) -> Floats:
+    def __call__(self, tokens: ArrayLike | None = None, *, input: ArrayLike | None = None) -> Floats:
         """Look up the row of each token.
 
         Parameters
         ----------
         tokens : array-like of integers from 0 to V - 1, shape (...)
+        input
+            Another name of tokens: torch's.
 
         Returns
         -------
@@ -158,7 +160,8 @@ class Embedding(Layer):
         TypeError
             ``tokens`` does not hold integers.
         """
-        tokens = check_tokens("Embedding", tokens, self.num_embeddings).astype(np.intp, copy=False)
+        given = tokens if input is None else input
+        tokens = check_tokens("Embedding", given, self.num_embeddings).astype(np.intp, copy=False)
         # NumPy, since both only copy, and the operator needs an output made beforehand.
         rows: Floats = self.weight.take(tokens, axis=0)
         return rows

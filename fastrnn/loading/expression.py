@@ -9,8 +9,9 @@ from fastrnn.importers import Source, StateDict
 from fastrnn.importers.architecture import module_paths
 from fastrnn.importers.expression import read_layers
 from fastrnn.layers import Last
+from fastrnn.layers.activations import Activation
+from fastrnn.layers.over_time import OverTime
 from fastrnn.layers.registry import LAYERS
-from fastrnn.program.self_test import ACTIVATIONS
 from fastrnn.program.sequential import Sequential, build
 from fastrnn.saving.model_file import is_saved
 from fastrnn.spec import GATES, GRANTED, LayerSpec
@@ -76,9 +77,12 @@ def _left_open(specs: Sequence[LayerSpec]) -> tuple[str, ...]:
     recurrent = [spec for spec in specs if spec.kind in GATES]
     kinds = {spec.kind for spec in specs}
     is_open = {
-        "time_first": any("batch_first" not in spec.options for spec in recurrent),
-        "every_step": bool(recurrent) and "Last" not in kinds,
-        "no_activations": not kinds & ACTIVATIONS.keys(),
+        "time_first": any(
+            "batch_first" in LAYERS[spec.kind].option_names and "batch_first" not in spec.options
+            for spec in specs
+        ),
+        "every_step": bool(recurrent) and not any(issubclass(LAYERS[kind], OverTime) for kind in kinds),
+        "no_activations": not any(issubclass(LAYERS[kind], Activation) for kind in kinds),
     }
     return tuple(name for name in GRANTED if is_open[name])
 

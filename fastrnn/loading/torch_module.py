@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastrnn.importers.torch_module import read_module
-from fastrnn.program.sequential import build
+from fastrnn.layers.registry import make_layers
+from fastrnn.program.sequential import Sequential
 
 
 def from_torch(
@@ -40,6 +41,5 @@ def from_torch(
     -----
     Source: https://docs.pytorch.org/docs/stable/nn.html
     """
-    specs = read_module(module)
-    model = build(specs, precision, threads, backend)
-    return model if type(module).__name__ == "Sequential" else model.layers[0]
+    layers = make_layers(read_module(module), precision, threads, backend)
+    return Sequential(*layers) if type(module).__name__ == "Sequential" else layers[0]

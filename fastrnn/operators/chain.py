@@ -35,6 +35,8 @@ class StatefulLike(LayerLike, Protocol):
 
     def pack_state(self, states: list[Floats]) -> State: ...
 
+    def with_state(self, x: Any, state: StateLike, lengths: Any) -> tuple[Array, State]: ...
+
     def run(
         self, x: Any, state: StateLike, out: Floats | None, lengths: Any, batch_first: bool
     ) -> tuple[Floats, State]: ...
@@ -98,8 +100,23 @@ class Chain:
         if not isinstance(state, (tuple, list)) or len(state) != count:
             got = f"{len(state)}" if isinstance(state, (tuple, list)) else type(state).__name__
             expected = f"a tuple of {count} states" if count else "no state"
-            raise ValueError(message(where, expected, got, "One for each recurrent layer, in order."))
+            raise ValueError(message(where, expected, got, "One for each layer with a state, in order."))
         return list(state)
+
+    def initial_arrays(self, batch_size: int | None) -> list[Floats]:
+        """Return the arrays (layers, B, columns) of the state in which calls and streams begin.
+
+        With ``batch_size`` None they are (layers, columns).
+        """
+        arrays: list[Floats] = []
+        for layer in self.stateful:
+            learned = getattr(layer, "initial", ())
+            for index, shape in enumerate(layer.signature.state_shapes(batch_size).values()):
+                array: Floats = np.zeros(shape, layer.dtype)
+                if learned:
+                    array[...] = learned[index] if batch_size is None else learned[index][:, None]
+                arrays.append(array)
+        return arrays
 
     def nest_state(self, arrays: Iterable[Floats]) -> State | None:
         """Return the state of the chain from its arrays in order."""
@@ -123,10 +140,12 @@ class Chain:
         before, after = iter(states), []
         for layer in self.layers:
             if layer.signature.states:
-                x, state = layer(x, next(before), lengths=lengths)
+                x, state = cast("StatefulLike", layer).with_state(x, next(before), lengths)
                 after.append(state)
-            elif layer.signature.trait is Trait.LAST:
+            elif layer.signature.gives_last:
                 x = layer(x, lengths=lengths, batch_first=batch_first)
+            elif lengths is not None and layer.signature.trait is Trait.WHOLE:
+                x = layer(x, lengths=lengths)
             else:
                 x = layer(x)
         return x, after
@@ -138,22 +157,33 @@ def join_state(states: Sequence[State]) -> State | None:
 
 
 def _check_layers(where: str, layers: Iterable[LayerLike]) -> tuple[LayerLike, ...]:
-    """Return the layers as a tuple. Only the first may take tokens, and none over time may follow Last."""
+    """Return the layers as a tuple. Only the first may take tokens, none over time may follow Last, and
+    FinalState follows a bidirectional layer."""
     if not isinstance(layers, Iterable):
         raise TypeError(message(where, "layers in a sequence", brief(layers)))
     layers = tuple(layers)
     if not layers:
         raise ValueError(message(where, "at least one layer", "none"))
-    is_over = False
+    is_over = has_both = False
+    before = ""
     for index, layer in enumerate(layers):
         if not isinstance(getattr(layer, "signature", None), Signature) or not callable(layer):
             raise TypeError(message(where, "layers of fastrnn", brief(layer)))
         at = f"{where}: layer {index}, {layer!r}"
         if layer.signature.takes_tokens and index:
             raise ValueError(message(at, "layers of tokens first", "one further on"))
-        if is_over and (layer.signature.states or layer.signature.trait is Trait.LAST):
-            raise ValueError(message(at, "an input with time steps", "what Last gives"))
-        is_over = is_over or layer.signature.gives_last
+        if is_over and (layer.signature.states or layer.signature.gives_last):
+            raise ValueError(message(at, "an input with time steps", f"what {before} gives"))
+        if getattr(layer, "after_both_directions", False) and not has_both:
+            raise ValueError(
+                message(at, "a bidirectional layer before it", "none", "Last takes the last step.")
+            )
+        if layer.signature.states:
+            has_both = getattr(layer, "bidirectional", False)
+        elif layer.signature.features_out is not None:
+            has_both = False
+        if layer.signature.gives_last:
+            is_over, before = True, type(layer).__name__
     return layers
 
 

@@ -67,6 +67,7 @@ cdef struct OperatorInfo:
     int threads                     # that it may use at most; whoever asks it something keeps to that
     int states                      # how many arrays its state has
     StateShape state[MOST_STATES]
+    const char *initial[MOST_STATES]  # (layers, columns): what the states of all rows begin as; NULL: zeros
     size_t use_bytes
 
 

@@ -18,6 +18,7 @@ class Recurrent(Operator):
         directions: int,
         threads: int = 1,
         division: str | None = None,
+        initial: Iterable[NDArray[Any]] = (),
     ) -> Self: ...
     def divided(self, division: str, threads: int) -> Recurrent: ...
     def plan(

@@ -36,9 +36,11 @@ cdef class Recurrent(Operator):
 
     cdef RecurrentData recurrent
 
-    def __cinit__(self, packed, Py_ssize_t directions, int threads=1, division=None):
+    def __cinit__(self, packed, Py_ssize_t directions, int threads=1, division=None, initial=()):
         """packed are L*D PackedCells, layer by layer, forward before reverse. Calls are divided among as many
-        threads at most; in the way that `division` names wherever that is possible, if it is given."""
+        threads at most; in the way that `division` names wherever that is possible, if it is given. initial:
+        what the states begin as, arrays (L*D, columns) that are C-contiguous, of the cells' dtype and never
+        change; none: zeros."""
         cdef Py_ssize_t i
         cdef Stack *stack = &self.recurrent.stack
         cdef const frnn_cell *first
@@ -52,7 +54,7 @@ cdef class Recurrent(Operator):
                 raise ValueError("Recurrent: expected cells of one backend, got several.")
         first = stack.cells[0]
         self.begin(&RECURRENT, frnn_arithmetic_name(first.arithmetic).decode(), threads)
-        self.owner = packed
+        self.owner = packed, tuple(initial)
         stack.backend = (<PackedCell>packed[0]).backend
         stack.itemsize = self.info.itemsize
         while <Py_ssize_t>1 << stack.item_shift < stack.itemsize:
@@ -76,6 +78,8 @@ cdef class Recurrent(Operator):
         self.info.state[0].layers = self.info.state[1].layers = len(packed)
         self.info.state[0].columns = stack.output_size
         self.info.state[1].columns = stack.hidden_size
+        for i, array in enumerate(initial):
+            self.info.initial[i] = cnp.PyArray_BYTES(array)
         for i in range(len(packed)):
             if not frnn_steps_take_x(stack.cells[i]):
                 stack.steps_take_x = False
@@ -89,7 +93,8 @@ cdef class Recurrent(Operator):
     def divided(self, str division, int threads):
         """The same stack, whose calls are divided in that way, wherever that is possible, among this many
         threads: for tests and measurements."""
-        return Recurrent(self.owner, self.recurrent.stack.D, threads, division)
+        packed, initial = self.owner
+        return Recurrent(packed, self.recurrent.stack.D, threads, division, initial)
 
     def plan(
         self, Py_ssize_t T, Py_ssize_t B, bint is_ragged, int threads, float phase_ns, float slowdown,

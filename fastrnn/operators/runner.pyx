@@ -81,9 +81,9 @@ cdef class Runner:
 
         x (T, B, features), (B, T, features) with batch_first, or (T, features); tokens without the last
         axis. It is C-contiguous, but before a recurrent operator only its last axis has to be. state: None
-        for zeros; h, or a pair (h, c), of the one operator that has a state; or a tuple of those. out:
-        None, or of the output's shape. lengths: None, or an array of intp (B,). All are C-contiguous. Gives
-        (output, state). For any other arguments it gives None and does nothing.
+        for the initial one; h, or a pair (h, c), of the one operator that has a state; or a tuple of those.
+        out: None, or of the output's shape. lengths: None, or an array of intp (B,). All are C-contiguous.
+        Gives (output, state). For any other arguments it gives None and does nothing.
         """
         cdef cnp.npy_intp shape[3]
         cdef Extent extent
@@ -180,8 +180,8 @@ cdef class Runner:
         return True
 
     cdef object new_state(self, state, int axes, Py_ssize_t B, bint is_new, Run *run):
-        """A copy of the given state, or zeros: None, that of the one operator that has a state, or a tuple of
-        them. The run finds its arrays there."""
+        """A copy of the given state, or the initial one: None, that of the one operator that has a state, or
+        a tuple of them. The run finds its arrays there."""
         cdef cnp.npy_intp shape[3]
         cdef const OperatorInfo *info
         cdef cnp.ndarray array, first = None
@@ -207,7 +207,7 @@ cdef class Runner:
                 arrays[0] = cnp.PyArray_BYTES(array)
                 arrays += 1
                 if given is None:
-                    memset(cnp.PyArray_DATA(array), 0, cnp.PyArray_NBYTES(array))
+                    begin(info, j, B, cnp.PyArray_BYTES(array))
                 else:
                     initial = given[j] if info.states > 1 else given
                     memcpy(cnp.PyArray_DATA(array), cnp.PyArray_DATA(initial), cnp.PyArray_NBYTES(array))
@@ -287,6 +287,16 @@ cdef class Runner:
                 T -= steps
         space.shrink()
         return 0
+
+
+cdef void begin(const OperatorInfo *info, int j, Py_ssize_t B, char *array) noexcept nogil:
+    """Let an array of a state, (layers, B, columns), be the initial one."""
+    cdef Py_ssize_t row = info.state[j].columns * info.itemsize, i
+    if info.initial[j] == NULL:
+        memset(array, 0, info.state[j].layers * B * row)
+    else:
+        for i in range(info.state[j].layers * B):
+            memcpy(array + i * row, info.initial[j] + i // B * row, row)
 
 
 cdef bint are_lengths(lengths, int axes, const Extent *extent) noexcept:

@@ -1,3 +1,4 @@
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -27,5 +28,22 @@ class RowFunction(Operator):
 class Dense(Operator):
     def __init__(self, packed: PackedCell, threads: int = 1) -> None: ...
 
+@disjoint_base
+class Map(Operator):
+    def __init__(
+        self,
+        dtype: str,
+        backend: CapsuleType,
+        kernels: CapsuleType,
+        program: Iterable[tuple[str, NDArray[Any] | None, Sequence[float]]],
+        features: int = 0,
+    ) -> None: ...
+
+@disjoint_base
 class LastStep(Operator):
-    def __init__(self, dtype: str) -> None: ...
+    def __init__(self, dtype: str, is_of_both: bool = False) -> None: ...
+
+@disjoint_base
+class OverSteps(Operator):
+    def __init__(self, name: str, dtype: str, backend: CapsuleType, kernels: CapsuleType) -> None: ...
+    def call(self, x: NDArray[Any], out: NDArray[Any], lengths: NDArray[Any] | None) -> None: ...

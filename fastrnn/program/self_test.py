@@ -14,6 +14,7 @@ import numpy as np
 
 from fastrnn.arrays import Array, Floats
 from fastrnn.errors import join
+from fastrnn.layers import Conv1d
 from fastrnn.reference import log_softmax_reference, relu, sigmoid, softmax_reference
 from fastrnn.saving.golden import ROWS, SEED, STEPS, Comparison, Example, compare, rounded, tolerance
 from fastrnn.spec import LayerSpec
@@ -38,8 +39,21 @@ Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], Sequential]"
 
 def golden_shape(model: Sequential) -> tuple[int, ...]:
     """Return the shape of the input of a model's self-test."""
-    shape = (ROWS, STEPS) if model.batch_first else (STEPS, ROWS)
+    steps = STEPS
+    while _steps_out(model, steps) < 1:  # a convolution without padding takes more
+        steps *= 2
+    shape: tuple[int, ...] = (ROWS, steps) if model.batch_first else (steps, ROWS)
+    if any(getattr(layer, "channels_first", False) for layer in model.layers) and not model.signature.states:
+        shape = (steps,)  # their third axis is no axis of features
     return shape if model.signature.takes_tokens else (*shape, model.features_in or 4)
+
+
+def _steps_out(model: Sequential, steps: int) -> int:
+    """Return how many steps this many become before what leaves one of them."""
+    for layer in model.layers:
+        if isinstance(layer, Conv1d) and steps > 0:
+            steps = layer.steps_out(steps)
+    return steps
 
 
 def golden_input(model: Sequential) -> Array:
@@ -56,9 +70,12 @@ def fits_golden(model: Sequential, x: Array | None, y: Array | None) -> bool:
     if x is None or y is None:
         return False
     example = golden_shape(model)
-    shape = [*example[:2], model.features_out or example[-1]]
+    leading = example if model.signature.takes_tokens else example[:-1]
+    shape = [*leading, model.features_out or example[-1]]
+    axis = 1 if model.batch_first and len(leading) > 1 else 0
+    shape[axis] = _steps_out(model, shape[axis])
     if model.signature.gives_last:
-        del shape[1 if model.batch_first else 0]
+        del shape[axis]
     return (
         x.shape == example
         and x.dtype == (np.int64 if model.signature.takes_tokens else np.float64)
@@ -109,16 +126,16 @@ def undecided(model: Sequential, example: Example, granted: Iterable[str], make:
     instance, agrees with both layouts.
     """
     others = {
-        "time_first": (True, False, [""]),
-        "every_step": (False, True, [""]),
-        "no_activations": (False, False, [name for name in ACTIVATIONS if name]),
+        "time_first": (True, "", [""]),
+        "every_step": (False, "Last", [""]),
+        "no_activations": (False, "", [name for name in ACTIVATIONS if name]),
     }
     return tuple(
         name
         for name in granted
         if any(
-            _agrees(model, example, make, other_layout, last_step, activation)
-            for other_layout, last_step, activations in [others[name]]
+            _agrees(model, example, make, other_layout, last, activation)
+            for other_layout, last, activations in [others[name]]
             for activation in activations
         )
     )
@@ -152,19 +169,24 @@ def _run(model: Sequential, example: Example) -> Floats | None:
 def _what_would_agree(model: Sequential, example: Example, make: Maker) -> str:
     """Search for a change that makes the example agree, and return a sentence that names it, or "".
 
-    The search tries what no file records: an RNN's nonlinearity, the layout, the last step alone, and an
-    activation at the end.
+    The search tries what no file records: an RNN's nonlinearity, the layout, the last step or the final state
+    alone, and an activation at the end.
     """
-    for nonlinearity, other_layout, last_step, activation in product(
-        ("", "relu", "tanh"), (False, True), (False, True), ACTIVATIONS
+    has_both = any(getattr(layer, "bidirectional", False) for layer in model.layers)
+    rows = ("", "Last", "FinalState") if has_both else ("", "Last")
+    for nonlinearity, other_layout, last, activation in product(
+        ("", "relu", "tanh"),
+        (False, True),
+        rows,
+        ACTIVATIONS,
     ):
         changed = _with_nonlinearity(model, nonlinearity, make) if nonlinearity else model
-        if changed is None or not (nonlinearity or other_layout or last_step or activation):
+        if changed is None or not (nonlinearity or other_layout or last or activation):
             continue
-        if _agrees(changed, example, make, other_layout, last_step, activation):
+        if _agrees(changed, example, make, other_layout, last, activation):
             words = [f'nonlinearity="{nonlinearity}"'] * bool(nonlinearity)
             words += [f"batch_first={not model.batch_first}"] * other_layout
-            words += ["Last()"] * last_step + [f"{activation}()"] * bool(activation)
+            words += [f"{name}()" for name in (last, activation) if name]
             return f"It agrees with {join(words)}."
     return ""
 
@@ -183,18 +205,18 @@ def _with_nonlinearity(model: Sequential, nonlinearity: str, make: Maker) -> Seq
 
 
 def _agrees(
-    model: Sequential, example: Example, make: Maker, other_layout: bool, last_step: bool, activation: str
+    model: Sequential, example: Example, make: Maker, other_layout: bool, last: str, activation: str
 ) -> bool:
     """Return whether an example agrees with the model after these changes.
 
-    The changes are the other layout, the last step alone, and an activation at the end.
+    The changes are the other layout, the last step or the final state alone, and an activation at the end.
     """
     batch_first = model.batch_first is not other_layout
     changed = _laid_out(model, batch_first, make) if other_layout else model
     output = _run(changed, example)
     if output is None:
         return False
-    output = ACTIVATIONS[activation](_last(output, batch_first, example) if last_step else output)
+    output = ACTIVATIONS[activation](_last(last, output, batch_first, example) if last else output)
     if _squeezed(output) != _squeezed(example.y):
         return False
     wanted = example.y.reshape(output.shape)
@@ -214,11 +236,14 @@ def _laid_out(model: Sequential, batch_first: bool, make: Maker) -> Sequential:
     return make(specs, None)
 
 
-def _last(output: Floats, batch_first: bool, example: Example) -> Floats:
-    """Return the last valid step of each row."""
+def _last(kind: str, output: Floats, batch_first: bool, example: Example) -> Floats:
+    """Return what Last or FinalState gives of an output."""
     steps: Floats = output.swapaxes(0, 1) if batch_first and output.ndim > 2 else output
     if example.lengths is None or output.ndim < 3:
-        last: Floats = steps[-1]
+        last: Floats = steps[-1].copy()
     else:
         last = steps[np.asarray(example.lengths) - 1, np.arange(steps.shape[1])]
+    if kind == "FinalState":
+        half = steps.shape[-1] // 2
+        last[..., half:] = steps[0, ..., half:]
     return last

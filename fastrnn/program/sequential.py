@@ -11,9 +11,8 @@ import numpy as np
 from fastrnn.arrays import Floats, State, StateLike
 from fastrnn.checks import check_array, check_lengths, check_number, check_path
 from fastrnn.errors import brief, message
-from fastrnn.layers import (
-    Layer,
-)
+from fastrnn.layers import Conv1d, Layer, RecurrentLayer
+from fastrnn.layers.cells import RecurrentCell
 from fastrnn.layers.registry import make_layers
 from fastrnn.operators.chain import Chain, join_state
 from fastrnn.program.self_test import compare_example, golden_input, undecided
@@ -31,7 +30,7 @@ class Sequential:
     """A whole model: layers that run one after the other.
 
     ``y, state = model(x, state, lengths=...)``. With one recurrent layer, the state is that layer's. With
-    several it is a tuple of their states, in order. With none it is None.
+    several it is a tuple of their states, in order. With none it is None. A causal `Conv1d` has a state too.
 
     Parameters
     ----------
@@ -57,9 +56,9 @@ class Sequential:
     Raises
     ------
     ValueError
-        There is no layer. Or a layer takes another number of features than the one before it gives. Or a
-        layer that takes tokens is not the first, a layer over time follows Last, or the recurrent layers
-        differ in ``batch_first``.
+        There is no layer, or a cell. Or a layer takes another number of features than the one before it
+        gives. Or a layer that takes tokens is not the first, a layer over time follows Last, or layers differ
+        in ``batch_first``.
     TypeError
         An argument is not a layer of fastrnn.
 
@@ -78,12 +77,15 @@ class Sequential:
         for layer in layers:
             if not isinstance(layer, (Layer, Sequential)):
                 raise TypeError(message("Sequential", "layers of fastrnn", brief(layer)))
+            if isinstance(layer, RecurrentCell):
+                hint = f"A Sequential runs whole sequences: fastrnn.{layer.kind} takes a cell's weights."
+                raise ValueError(message("Sequential", "layers over sequences", f"{layer!r}", hint))
             flat += layer.layers if isinstance(layer, Sequential) else [layer]
         self._chain = Chain("Sequential", flat)
         self.layers: tuple[Layer, ...] = tuple(flat)
         self.signature = self._chain.signature
         self.features_in, self.features_out = self.signature.features_in, self.signature.features_out
-        layouts = {layer.batch_first for layer in self._chain.stateful}
+        layouts = {layer.batch_first for layer in flat if isinstance(layer, (RecurrentLayer, Conv1d))}
         if len(layouts) > 1:
             got = "both"
             raise ValueError(message("Sequential", "one batch_first for all layers", got))
@@ -101,7 +103,7 @@ class Sequential:
             The input of the first layer, of shape (T, B, I), or (B, T, I) if the recurrent layers have
             ``batch_first``. (T, I) is one unbatched sequence. Tokens are integers and have no I axis.
         state : state or tuple of states, optional
-            The initial state, in the form that the call returns. Zeros if not given.
+            The initial state, in the form that the call returns. If not given: zeros, or what was learned.
         lengths : B integers, optional
             The number of time steps of each row, from 1 to T, as in the recurrent layers and Last.
 

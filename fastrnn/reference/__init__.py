@@ -5,10 +5,14 @@ Only programs need it, so it is not imported here. Nothing in this folder calls 
 """
 
 from fastrnn.reference.layers import STEPS as STEPS
+from fastrnn.reference.layers import activation as activation
+from fastrnn.reference.layers import affine as affine
+from fastrnn.reference.layers import convolution_reference as convolution_reference
 from fastrnn.reference.layers import gru_step as gru_step
 from fastrnn.reference.layers import layer_norm_reference as layer_norm_reference
 from fastrnn.reference.layers import log_softmax_reference as log_softmax_reference
 from fastrnn.reference.layers import lstm_step as lstm_step
+from fastrnn.reference.layers import over_steps as over_steps
 from fastrnn.reference.layers import recurrent_reference as recurrent_reference
 from fastrnn.reference.layers import relu as relu
 from fastrnn.reference.layers import rnn_step as rnn_step

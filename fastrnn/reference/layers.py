@@ -39,6 +39,26 @@ def relu(x: Array) -> Array:
     return result
 
 
+# The layers that ATen's operators define, by their names. Their options have ATen's names too.
+ATEN = {
+    "LeakyReLU": "leaky_relu",
+    "ELU": "elu",
+    "GELU": "gelu",
+    "SiLU": "silu",
+    "Softplus": "softplus",
+    "Hardtanh": "hardtanh",
+}
+
+
+def activation(kind: str, x: Array, options: Mapping[str, Any]) -> Array:
+    """Return what a layer of ``ATEN`` gives."""
+    from fastrnn.reference.operators import activations  # late: few models need it
+
+    with np.errstate(all="ignore"):
+        result: Array = getattr(activations, ATEN[kind])(x, **options)
+    return result
+
+
 def softmax_reference(x: Array, dim: int = -1) -> Array:
     """Return exp(x), divided by its sum along axis `dim`."""
     powers: Array = np.exp(x - x.max(axis=dim, keepdims=True))
@@ -63,6 +83,52 @@ def layer_norm_reference(
     if weight is not None:
         x = x * weight
     return x if bias is None else x + bias
+
+
+def affine(kind: str, x: Array, tensors: Mapping[str, Array], options: Mapping[str, Any]) -> Array:
+    """Return what Scale or BatchNorm1d gives for x (..., features)."""
+    if kind == "Scale":
+        result: Array = (x - tensors["mean"]) / tensors["scale"]
+        low, high = options.get("clip") or (None, None)
+        if low is not None:
+            result = np.maximum(result, low)
+        return result if high is None else np.minimum(result, high)
+    result = (x - tensors["running_mean"]) / np.sqrt(tensors["running_var"] + options["eps"])
+    if "weight" in tensors:
+        result = result * tensors["weight"]
+    return result + tensors.get("bias", 0.0)
+
+
+def over_steps(kind: str, x: Array, lengths: Sequence[int] | NDArray[np.integer[Any]] | None = None) -> Array:
+    """Return what Mean, Max or FinalState gives for x (T, B, features)."""
+    T, B = x.shape[:2]
+    rows = [x[: T if lengths is None else lengths[b], b] for b in range(B)]
+    if kind == "FinalState":
+        half = x.shape[-1] // 2
+        return np.stack([np.concatenate((row[-1, :half], row[0, half:])) for row in rows])
+    take = np.mean if kind == "Mean" else np.max
+    return np.stack([take(row, axis=0) for row in rows])
+
+
+def convolution_reference(x: Array, tensors: Mapping[str, Array], options: Mapping[str, Any]) -> Array:
+    """Return what Conv1d gives for x (T, B, channels)."""
+    weight, stride, dilation = tensors["weight"], options["stride"], options["dilation"]
+    outputs, columns, taps = weight.shape
+    reach = dilation * (taps - 1)
+    before, after = {"same": (reach // 2, reach - reach // 2), "valid": (0, 0)}.get(
+        options["padding"], (options["padding"],) * 2
+    )
+    if options["causal"]:
+        before, after = reach, 0
+    x = np.pad(x, ((before, after), (0, 0), (0, 0)))
+    y = np.zeros(((len(x) - reach - 1) // stride + 1, x.shape[1], outputs)) + tensors.get("bias", 0.0)
+    part = outputs // options["groups"]
+    for t in range(len(y)):
+        for o in range(outputs):
+            first = o // part * columns
+            for k in range(taps):
+                y[t, :, o] += x[t * stride + k * dilation, :, first : first + columns] @ weight[o, :, k]
+    return y
 
 
 # ---------------------------------------------------------------- recurrent layers
@@ -191,6 +257,9 @@ def _layer_reference(
         stack, tensors = read_recurrent("reference", kind, tensors, "", nonlinearity)
         steps = x.swapaxes(0, 1) if batch_first else x
         states = {name: np.zeros(shape) for name, shape in stack.state_shapes(steps.shape[1]).items()}
+        for name, state in states.items():
+            if f"{name}_0" in tensors:
+                state[...] = tensors[f"{name}_0"][:, None]
         y, _, _ = recurrent_reference(stack, tensors, steps, states["h"], states.get("c"))
         return y.swapaxes(0, 1) if batch_first else y
     if kind == "Embedding":
@@ -203,8 +272,19 @@ def _layer_reference(
         return x @ tensors["weight"].T + tensors.get("bias", 0.0)
     if kind == "LayerNorm":
         return layer_norm_reference(x, tensors.get("weight"), tensors.get("bias"), options["eps"])
+    if kind == "BatchNorm1d" and options.get("channels_first"):
+        return np.moveaxis(affine(kind, np.moveaxis(x, 1, -1), tensors, options), -1, 1)
+    if kind in ("BatchNorm1d", "Scale"):
+        return affine(kind, x, tensors, options)
+    if kind == "Conv1d":
+        y = convolution_reference(x.swapaxes(0, 1) if batch_first else x, tensors, options)
+        return y.swapaxes(0, 1) if batch_first else y
+    if kind in ("FinalState", "Mean", "Max"):
+        return over_steps(kind, x.swapaxes(0, 1) if batch_first else x)
     if kind == "Last":
         return x[:, -1] if batch_first else x[-1]
+    if kind in ATEN:
+        return activation(kind, x, options)
     simple: dict[str, Callable[[Array], Array]] = {
         "Dropout": lambda x: x,
         "ReLU": relu,

@@ -37,6 +37,10 @@ class LiveChain(Chain):
             if layer.signature.trait is Trait.WHOLE:
                 hint = "Its reverse direction begins at the end of the sequence: run it whole."
                 raise ValueError(message(where, "layers that run forward", f"{layer!r}", hint))
+        for other in self.layers:
+            if other.signature.trait is Trait.WHOLE:
+                hint = "It needs the whole sequence: call the model on it."
+                raise ValueError(message(where, "layers that need no later steps", f"{other!r}", hint))
         self.layers = tuple(
             _of_last_axis(layer, axes) for layer, axes in zip(self.layers, _axes(self.layers), strict=True)
         )
@@ -147,12 +151,15 @@ def _axes(layers: Sequence[LayerLike]) -> Iterator[int]:
 def _of_last_axis(layer: Any, axes: int) -> Any:
     """Return the layer, or raise if it works along an axis other than the last.
 
-    A softmax that names the last axis by its number is returned as one over axis -1: a stream has fewer axes.
+    A layer that names the last axis by its number is returned as one over axis -1: a stream has fewer axes.
     """
     dim = -1 if is_foreign(layer) else getattr(layer, "dim", -1)
     if dim == -1:
         return layer
     if dim != axes - 1:
         hint = "In a stream the axes before the last depend on how it is cut."
-        raise ValueError(message("Stream", f"dim=-1 or {axes - 1}", f"{layer!r}", hint))
-    return type(layer)(-1)
+        expected = f"dim=-1 or {axes - 1}"
+        if getattr(layer, "channels_first", False):
+            expected = "features on the last axis"
+        raise ValueError(message("Stream", expected, f"{layer!r}", hint))
+    return layer.over_last_axis()

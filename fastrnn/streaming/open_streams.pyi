@@ -17,6 +17,7 @@ class OpenStreams:
         runner: Runner | None = None,
         columns: list[tuple[int, int, np.dtype[Any]]] | None = None,
         capacity: int = 0,
+        initial: list[NDArray[Any]] | None = None,
     ) -> Self: ...
     @property
     def waiting(self) -> int: ...

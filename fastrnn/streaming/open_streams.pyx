@@ -51,16 +51,25 @@ cdef class OpenStreams:
     cdef Ids table
     cdef Records records
     cdef list spaces            # the RunSpace of each slice
+    cdef cnp.ndarray initial    # the record of a new stream; None: zeros
     cdef Batch batch            # the streams of a call
 
-    def __cinit__(self, Runner runner=None, list columns=None, Py_ssize_t capacity=0):
-        """Have room for this many streams. The columns are in the order of a runner's records."""
+    def __cinit__(
+        self, Runner runner=None, list columns=None, Py_ssize_t capacity=0, list initial=None,
+    ):
+        """Have room for this many streams. The columns are in the order of a runner's records. initial: the
+        arrays (L, columns) of a new stream's state, in that order; None: zeros."""
         if not open_queue(&self.queue):
             raise MemoryError
         if columns is None:
             return
         self.table.tag = tag_of(int.from_bytes(os.urandom(4), "little"))
         self.records.bytes = record_bytes(sum([L * width * dtype.itemsize for L, width, dtype in columns]))
+        if initial is not None:
+            self.initial = np.zeros(self.records.bytes, np.uint8)
+            content = b"".join([array.tobytes() for array in initial])
+            self.initial[:len(content)] = np.frombuffer(content, np.uint8)
+            self.records.initial = cnp.PyArray_BYTES(self.initial)
         if not self.grow(capacity):
             raise no_memory("StreamPool", f"room for {capacity} streams")
         if runner is not None:
@@ -134,7 +143,7 @@ cdef class OpenStreams:
         return numbers.tolist()
 
     def open(self, list arrays):
-        """Open a stream with this state, C-contiguous arrays (L, 1, columns), or zeros; give its id."""
+        """Open a stream with this state, C-contiguous arrays (L, 1, columns); None: the initial one."""
         cdef Py_ssize_t slot, more
         cdef int64_t number = -1
         self.take_turn("open")
@@ -182,7 +191,7 @@ cdef class OpenStreams:
         return arrays
 
     def reset(self, ids):
-        """Bring the states of these streams back to zeros."""
+        """Bring the states of these streams back to the initial one."""
         cdef cnp.ndarray numbers = as_ids("reset", ids)
         cdef Py_ssize_t i, index = 0
         cdef Fault fault

@@ -48,8 +48,8 @@ class StreamPool:
     Raises
     ------
     ValueError
-        A layer needs the whole sequence: it is bidirectional, or a Softmax over an axis other than the
-        last. Or ``capacity`` is below 1.
+        A layer needs the whole sequence: it is bidirectional, a mean over time, or a Softmax over an axis
+        other than the last. Or ``capacity`` is below 1.
     TypeError
         ``capacity`` is not an integer.
     MemoryError
@@ -72,7 +72,10 @@ class StreamPool:
         capacity = check_positive(where, "capacity", capacity)
         self._chain = LiveChain(where, layers)
         columns = [(L, columns, dtype) for (L, columns), dtype in self._chain.state_arrays(None)]
-        self._streams = OpenStreams(self._chain.runner, columns, capacity)
+        initial = None
+        if any(getattr(layer, "initial", ()) for layer in self._chain.stateful):
+            initial = self._chain.initial_arrays(None)
+        self._streams = OpenStreams(self._chain.runner, columns, capacity, initial)
 
     def __repr__(self) -> str:
         layers = ", ".join(map(repr, self._chain.layers))
@@ -107,7 +110,8 @@ class StreamPool:
         Parameters
         ----------
         state : array-like, pair or tuple of them, optional
-            The initial state, in the form of `Stream.state` without rows. Zeros if not given.
+            The initial state, in the form of `Stream.state` without rows. If not given: zeros, or
+            what was learned.
 
         Returns
         -------
@@ -152,7 +156,7 @@ class StreamPool:
         return self._pack(self._streams.read("state", [id], False))
 
     def reset(self, ids: Iterable[int]) -> None:
-        """Set the states of these streams back to zeros. They keep their ids.
+        """Set the states of these streams back to the initial ones. They keep their ids.
 
         Parameters
         ----------

@@ -19,11 +19,12 @@ cdef extern from "Python.h":
 
 
 cdef struct Records:
-    # Begins as zeros, but for `bytes`.
+    # Begins as zeros, but for `bytes` and `initial`.
     void *memory
     char *data                  # (capacity, bytes), at the beginning of a cache line
     Py_ssize_t bytes            # of a record
     Py_ssize_t capacity
+    const char *initial         # what a record begins as; NULL: zeros
 
 
 cdef inline Py_ssize_t record_bytes(Py_ssize_t size) noexcept nogil:
@@ -67,7 +68,10 @@ cdef inline char *record_of(const Records *records, Py_ssize_t slot) noexcept no
 
 
 cdef inline void clear_record(const Records *records, Py_ssize_t slot) noexcept nogil:
-    memset(record_of(records, slot), 0, records.bytes)
+    if records.initial == NULL:
+        memset(record_of(records, slot), 0, records.bytes)
+    else:
+        memcpy(record_of(records, slot), records.initial, records.bytes)
 
 
 cdef inline void read_records(

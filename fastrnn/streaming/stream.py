@@ -42,8 +42,8 @@ class Stream(StreamBase):
     Raises
     ------
     ValueError
-        A layer needs the whole sequence: it is bidirectional, or a Softmax over an axis other than the
-        last. Or ``batch_size`` is below 1.
+        A layer needs the whole sequence: it is bidirectional, a mean over time, or a Softmax over an axis
+        other than the last. Or ``batch_size`` is below 1.
     TypeError
         ``batch_size`` is not an integer.
     """
@@ -56,9 +56,7 @@ class Stream(StreamBase):
             batch_size = check_positive(where, "batch_size", batch_size)
         self._chain = LiveChain(where, layers)
         self.batch_size = batch_size
-        self._states: list[Floats] = [
-            np.zeros(shape, dtype) for shape, dtype in self._chain.state_arrays(batch_size)
-        ]
+        self._states: list[Floats] = self._chain.initial_arrays(batch_size)
         self._calls = CheckedCalls(self._chain, batch_size, self._states)
         self._bind(self._chain.runner, self._states, batch_size, self._calls)
 
@@ -102,11 +100,11 @@ class Stream(StreamBase):
     def state(self, state: StateLike) -> None:
         where = "Stream.state"
         if state is None:
-            raise ValueError(message(where, "a state", "None", "reset() goes back to zeros."))
+            raise ValueError(message(where, "a state", "None", "reset() goes back to the initial one."))
         self._assign("state", self._chain.check_state(where, state, self.batch_size))
 
     def reset(self, rows: ArrayLike | None = None) -> None:
-        """Set the state back to zeros, in place.
+        """Set the state back to the initial one, in place: zeros, or what was learned.
 
         Parameters
         ----------
@@ -130,8 +128,8 @@ class Stream(StreamBase):
             chosen = (slice(None), check_rows("Stream.reset", rows, self.batch_size))
         with Exclusive(self, "reset", sets_all=rows is None):
             changed = [array.copy() for array in self._states]
-            for array in changed:
-                array[chosen] = 0
+            for array, initial in zip(changed, self._chain.initial_arrays(self.batch_size), strict=True):
+                array[chosen] = initial[chosen]
             copy_arrays(changed, self._states)
 
     def _copies(self, method: str) -> list[Floats]:
