@@ -175,7 +175,7 @@ def cells_both(self: Any, x: Tensor) -> Any:
         b = self.back(x[:, -1 - t], b)
         ahead.append(a[0])
         back.append(b[0])
-    return torch.stack([torch.cat(pair, 1) for pair in zip(ahead, reversed(back))], 1)
+    return torch.stack([torch.cat(pair, 1) for pair in zip(ahead, reversed(back), strict=True)], 1)
 
 
 @forms(
@@ -213,7 +213,7 @@ def strided(self: Any, x: Tensor) -> Any:
 def zip_enumerate(self: Any, x: Tensor, mask: Tensor) -> Any:
     h = torch.zeros(x.size(1), 8)
     out = torch.zeros(len(x), x.size(1), 8)
-    for i, (step, keep) in enumerate(zip(x, mask)):
+    for i, (step, keep) in enumerate(zip(x, mask, strict=True)):
         h = keep * self.cell(step, h) + (1 - keep) * h
         out[i] = h
     return out, h

@@ -62,7 +62,7 @@ class PyanNet(nn.Module):
 
     def forward(self, waveforms: Tensor) -> Tensor:
         x = self.wave_norm(waveforms)
-        for index, (conv, pool, norm) in enumerate(zip(self.convs, self.pools, self.norms)):
+        for index, (conv, pool, norm) in enumerate(zip(self.convs, self.pools, self.norms, strict=True)):
             x = conv(x)
             if index == 0:
                 x = torch.abs(x)
@@ -603,7 +603,7 @@ class WaveRnn(nn.Module):
             aux = block(aux)
         aux = self.stretched(self.conv_out(aux).unsqueeze(1), 6).squeeze(1).transpose(1, 2)
         m = mels.unsqueeze(1)
-        for scale, conv in zip((2, 3), self.up):
+        for scale, conv in zip((2, 3), self.up, strict=True):
             m = conv(self.stretched(m, scale))
         m = m.squeeze(1)[:, :, 12:-12].transpose(1, 2)
         index = [4 * i for i in range(5)]

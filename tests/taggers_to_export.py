@@ -1,4 +1,4 @@
-"""Small versions of well-known recurrent models of text, series, music and control, as in models_to_export."""
+"""Small versions of well-known recurrent models of text, series, music and control."""
 
 from __future__ import annotations
 
@@ -152,14 +152,14 @@ class Elmo(nn.Module):
         x = self.project(self.highway(torch.cat(convs, dim=-1))).view(ids.size(0), ids.size(1), -1)
         ahead, back = x, x
         layers = [torch.cat([x, x], dim=-1)]
-        for index, (first, second) in enumerate(zip(self.forward_layers, self.backward_layers)):
+        for index, (first, second) in enumerate(zip(self.forward_layers, self.backward_layers, strict=True)):
             kept = ahead, back
             ahead, back = first(ahead)[0], second(back)[0]
             if index:
                 ahead, back = ahead + kept[0], back + kept[1]
             layers.append(torch.cat([ahead, back], dim=-1))
         weights = torch.split(F.softmax(torch.cat([p for p in self.mix]), dim=0), 1)
-        mixed = self.gamma * sum(w * layer for w, layer in zip(weights, layers))
+        mixed = self.gamma * sum(w * layer for w, layer in zip(weights, layers, strict=True))
         return {"mixed": mixed * mask.unsqueeze(-1).float(), "layers": layers, "mask": mask}
 
 

@@ -105,7 +105,7 @@ def leaves_of_axes(dynamic: Any) -> list[list[str]]:
 
 
 FOUND = (
-    "cells_append", "packed_total", "packed_list", "sb3", "deepar", "flair", "one_row", "rnnt_stream", "zip_enumerate",
+    "cells_append", "packed_total", "packed_list", "sb3", "flair", "one_row", "rnnt_stream", "zip_enumerate",
 )  # fmt: skip
 
 

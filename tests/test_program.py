@@ -331,7 +331,7 @@ def test_unknown_operators_are_named():
         ("expand", {"self": Value("x"), "size": (2, 9)}, "parts that lie inside"),
         ("zeros", {"size": (2**40, 2**40)}, "zeros: expected"),
         ("zeros", {"size": (-3,)}, "zeros"),
-        ("add", {"self": Value("x"), "other": Value("w")}, "add: expected arguments that fit together, got ValueError"),
+        ("add", {"self": Value("x"), "other": Value("w")}, "add: expected arguments that fit together"),
         ("add", {"self": Value("x"), "wrong": 1}, "arguments that fit together"),
         ("add", {"self": (), "other": {}}, "arguments that fit together"),
         ("view", {"self": Value("x"), "size": (7,)}, "elements"),
@@ -340,7 +340,11 @@ def test_unknown_operators_are_named():
         ("conv1d", {"input": Value("c"), "weight": Value("k"), "groups": 0}, "groups that divide"),
         ("conv1d", {"input": Value("c"), "weight": Value("k"), "bias": Value("w")}, "a bias of shape"),
         ("max_pool1d", {"self": Value("c"), "kernel_size": 1, "stride": -1}, "numbers of at least 1"),
-        ("im2col", {"self": Value("q"), "kernel_size": 2, "dilation": 9, "padding": 0, "stride": -1}, "im2col"),
+        (
+            "im2col",
+            {"self": Value("q"), "kernel_size": 2, "dilation": 9, "padding": 0, "stride": -1},
+            "im2col",
+        ),
         ("unfold", {"self": Value("x"), "dimension": 1, "size": 2, "step": -1}, "unfold: expected"),
     ),
 )  # fmt: skip
@@ -466,13 +470,37 @@ def test_a_program_can_be_printed(rng):
 def test_loops_in_loops_are_refused():
     program = counter()
     (node, *rest) = program.graph.nodes
-    outer = node._replace(body=node.body._replace(nodes=(Node("loop", {}, ("a", "b", "c"), "", node.body._replace(
-        carried=(("s2", "s", "twice2"), ("t2", "total", "sum2")), collected=("sum2",), last=("sum2", "twice2"),
-        nodes=tuple(
-            Node(n.operator, {"self": Value({"s": "s2", "total": "t2"}[n.arguments["self"].name]),
-                 "other": Value("twice2") if isinstance(n.arguments["other"], Value) else 2.0},
-                 (f"{n.outputs[0]}2",)) for n in node.body.nodes),
-    )), *node.body.nodes)))  # fmt: skip
+    outer = node._replace(
+        body=node.body._replace(
+            nodes=(
+                Node(
+                    "loop",
+                    {},
+                    ("a", "b", "c"),
+                    "",
+                    node.body._replace(
+                        carried=(("s2", "s", "twice2"), ("t2", "total", "sum2")),
+                        collected=("sum2",),
+                        last=("sum2", "twice2"),
+                        nodes=tuple(
+                            Node(
+                                n.operator,
+                                {
+                                    "self": Value({"s": "s2", "total": "t2"}[n.arguments["self"].name]),
+                                    "other": Value("twice2")
+                                    if isinstance(n.arguments["other"], Value)
+                                    else 2.0,
+                                },
+                                (f"{n.outputs[0]}2",),
+                            )
+                            for n in node.body.nodes
+                        ),
+                    ),
+                ),
+                *node.body.nodes,
+            )
+        )
+    )
     graph = program.graph._replace(nodes=(outer, *rest))
     with pytest.raises(ValueError, match="loops that are not nested"):
         fastrnn.Program(program.spec._replace(graph=graph))(np.ones((1, 3), FLOAT), np.ones((1, 3), FLOAT))

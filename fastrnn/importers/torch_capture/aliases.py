@@ -13,11 +13,11 @@ import torch
 
 
 class View(NamedTuple):
-    """How a tensor is a view of another one: the operator that gave it, its arguments, and which result it is."""
+    """How a tensor is a view of another one: its operator, with arguments, and which result it is."""
 
     operator: str
     arguments: dict[str, Any]
-    index: int
+    result: int
     source_shape: tuple[int, ...]
     shape: tuple[int, ...]
     dtype: str
@@ -32,7 +32,7 @@ class _Memory:
 
 
 class _Known:
-    """What is known of a tensor: its memory, the tensor that it is a view of and how, its value and since when."""
+    """A tensor: its memory, the tensor that it is a view of and how, its value and since when."""
 
     def __init__(self, memory: _Memory, source: _Known | None, view: View | None, value: Any) -> None:
         self.memory, self.source, self.view, self.value = memory, source, view, value
@@ -85,6 +85,7 @@ class Aliases:
             at = at.source
         whole = value
         for base, part in sources:
+            assert part.view is not None
             whole = self._put_back(base, whole, part.view)
         known.memory.value = whole
         known.memory.version += 1
@@ -102,7 +103,7 @@ class Aliases:
     def _viewed(self, value: Any, view: View) -> Any:
         name = next(iter(view.arguments))
         made = self._emit(view.operator, {**view.arguments, name: value}, view.shape, view.dtype)
-        return made._replace(result=view.index)
+        return made._replace(result=view.result)
 
     def _set(self, tensor: torch.Tensor, known: _Known) -> None:
         self._known[id(tensor)] = known

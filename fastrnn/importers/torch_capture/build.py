@@ -57,7 +57,9 @@ class Built:
         while True:
             # One step alone does not show what a loop carries from step to step.
             kept = [
-                k for k, items in enumerate(found) if all(i.count > 1 for i in items if isinstance(i, Repeat))
+                k
+                for k, items in enumerate(found)
+                if all(i.repetitions > 1 for i in items if isinstance(i, Repeat))
             ]
             if not kept:
                 raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
@@ -178,7 +180,7 @@ class _Builder:
     def part(self, name: str, parts: Sequence[Part], record: Record) -> Value:
         """What one step of a loop gave."""
         source = self.argument(name, [part.source for part in parts], record)
-        index = self.size([part.index for part in parts], "which step of a loop it takes", record.where)
+        index = self.size([part.number for part in parts], "which step of a loop it takes", record.where)
         self.nodes.append(Node("select", {"self": source, "dim": 0, "index": index}, (name,), record.where))
         return Value(name)
 
@@ -232,7 +234,7 @@ class _Builder:
         if stride < 0:
             value = add("flip", {"self": value, "dims": (0,)})
         firsts = [s.total - 1 - s.first if stride < 0 else s.first for s in samples]
-        ends = [first + abs(stride) * (s.count - 1) + 1 for first, s in zip(firsts, samples, strict=True)]
+        ends = [first + abs(stride) * (s.taken - 1) + 1 for first, s in zip(firsts, samples, strict=True)]
         if any(firsts) or abs(stride) > 1 or ends != [s.total for s in samples]:
             bounds = {
                 "start": self.size(firsts, "the first step that it takes", where),
@@ -250,13 +252,13 @@ class _Builder:
 
     def loop(self, items: Sequence[LoopItem]) -> None:
         first = items[0]
-        count = self.size([item.count for item in items], "the number of steps of a loop", first.where)
+        count = self.size([item.total for item in items], "the number of steps of a loop", first.where)
         if any((item.before.keys(), item.carried) != (first.before.keys(), first.carried) for item in items):
             raise Refused("what a loop carries depends on sizes", first.where)
         samples = [(k, step) for k, item in enumerate(items) for step, _ in item.steps]
         inner = Sizes()
         inner.add_size(tuple(step for _, step in samples), Size("step"))
-        inner.add_size(tuple(items[k].count for k, _ in samples), count)
+        inner.add_size(tuple(items[k].total for k, _ in samples), count)
         for vector, size in self.sizes.all():
             inner.add_size(tuple(vector[k] for k, _ in samples), size)
         body = _Builder(inner, self, count)
@@ -281,7 +283,7 @@ class _Builder:
         self.nodes.append(Node("loop", {}, outputs, first.where, loop))
 
     def numbers_of_steps(self, name: str, size: Any, where: str) -> Value:
-        """A number that each step of this body computes with, as an array: those of all steps, made before."""
+        """A number that each step computes with, as an array. Those of all steps are made before the loop."""
         assert self.outer is not None
         scale, offset = _line(size)
         whole = f"{name}.steps"
@@ -323,11 +325,11 @@ def _line(size: Any) -> tuple[Any, Any]:
         return 1, 0
     left, right = _line(size.left), _line(size.right)
     if size.operator in ("+", "-"):
-        return tuple(_combined(size.operator, a, b) for a, b in zip(left, right, strict=True))  # type: ignore[return-value]
+        return tuple(_combined(size.operator, a, b) for a, b in zip(left, right, strict=True))
     if size.operator == "*" and right[0] == 0:
-        return tuple(_combined("*", part, right[1]) for part in left)  # type: ignore[return-value]
+        return tuple(_combined("*", part, right[1]) for part in left)
     if size.operator == "*" and left[0] == 0:
-        return tuple(_combined("*", part, left[1]) for part in right)  # type: ignore[return-value]
+        return tuple(_combined("*", part, left[1]) for part in right)
     if left[0] == right[0] == 0:
         return 0, size
     raise LookupError(size)

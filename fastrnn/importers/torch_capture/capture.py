@@ -202,7 +202,7 @@ class _Capture:
     # ------------------------------------------------------------ sizes
 
     def _named_axes(self, dynamic: Any) -> Axes:
-        positional, named = self.arguments["tuple"]
+        positional, _ = self.arguments["tuple"]
         whole = (tuple(dynamic), {}) if isinstance(dynamic, (tuple, list)) else ((), dict(dynamic))
         args = (*whole[0], *[None] * (len(positional["tuple"]) - len(whole[0])))
         for index, parameter in enumerate(self.parameters):
@@ -257,7 +257,7 @@ class _Capture:
         return Captured(spec, [*(run.proof for run in runs), *proofs])
 
     def _built(self, runs: list[_Run]) -> tuple[Built, list[_Run]]:
-        """The nodes of the traces, and the runs that they are of: all, or all but a few that are unlike them."""
+        """The nodes of the traces, and their runs: all but a few that are unlike the others."""
         first: Refused | None = None
         for left_out in range(min(LEFT_OUT, max(len(runs) - 3, 0)) + 1):
             for kept in itertools.combinations(runs, len(runs) - left_out):

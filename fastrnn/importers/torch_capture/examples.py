@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+CHANGES = ((1, 1), (2, 0), (3, 0), (4, 0))  # a factor of a size, and what is added
 MOST_RELATED = 4  # the axes among which related ones are looked for
 # By how much sizes grow when another one grows by one: frames and samples, chunks and steps.
 RATIOS = (
@@ -57,16 +58,19 @@ def resized(
         return tensor.new_zeros(shape)
     picked = torch.randint(0, pool.numel(), (_count(shape),), generator=generator)
     drawn = pool[picked].reshape(shape)
-    if are_lengths and tensor.dim() == 1 and not tensor.is_floating_point() and tensor.dtype != torch.bool:
-        reached = next((name for name, size in old.items() if size == int(tensor.max())), None)
-        if reached is not None and drawn.numel():
+    is_count = not tensor.is_floating_point() and not tensor.is_complex() and tensor.dtype != torch.bool
+    if are_lengths and tensor.dim() == 1 and is_count and drawn.numel():
+        longest = int(tensor.max())
+        reached = next((name for name, size in old.items() if size == longest), None)
+        if reached is not None:
             drawn = torch.div(drawn * new[reached] + old[reached] - 1, old[reached], rounding_mode="floor")
-            drawn = drawn.clamp(1, new[reached])
-            if tensor[0] == tensor.max():
-                drawn = drawn.sort(descending=True).values
-            drawn[int(drawn.argmax())] = new[reached]
-            if seed % 4 == 3:
-                drawn = drawn.clamp(max=max(new[reached] - 1, 1))
+            longest = new[reached]
+            drawn = drawn.clamp(1, longest)
+        if bool((tensor.diff() <= 0).all()):
+            drawn = drawn.sort(descending=True).values
+        drawn[int(drawn.argmax())] = longest
+        if reached is not None and seed % 4 == 3:
+            drawn = drawn.clamp(max=max(longest - 1, 1))
     return drawn
 
 
@@ -80,7 +84,7 @@ def _count(shape: Sequence[int]) -> int:
 def size_candidates(base: dict[str, int]) -> Iterator[dict[str, int]]:
     """Yield sizes near those of the example.
 
-    First all change at once, each in its own way, which tells the most of how numbers depend on them. Then one
+    First all change at once, each in its own way, which tells most of how numbers depend on them. Then one
     name at a time, and multiples, for modules whose sizes have to fit each other.
     """
     names = list(base)
@@ -113,12 +117,14 @@ def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Te
 
     def works(group: Sequence[tuple[int, int]]) -> bool:
         tried = 0
-        for change in (lambda size: size + 1, lambda size: size * 2, lambda size: size * 3):
+        for factor, more in CHANGES:
             axes: list[dict[int, str]] = [{} for _ in tensors]
             size = tensors[group[0][0]].shape[group[0][1]]
             for i, axis in group:
                 axes[i][axis] = "size"
-            tried += any(map(runs, all_resized(tensors, axes, {"size": size}, {"size": change(size)}, 1)))
+            tried += any(
+                map(runs, all_resized(tensors, axes, {"size": size}, {"size": size * factor + more}, 1))
+            )
             if tried == 2:
                 return True
         return False
@@ -130,6 +136,19 @@ def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Te
             named[i][axis] = f"size{count}"
 
     taken: set[tuple[int, int]] = set()
+    # Lengths and kinds of rows belong to the rows, also where a module drops the rows that have none.
+    for i, tensor in enumerate(tensors):
+        if tensor.dim() != 1 or tensor.is_floating_point() or (i, 0) in taken:
+            continue
+        rows = [(k, axis) for k, axis in places if k != i and tensors[k].shape[axis] == tensor.shape[0]]
+        leading = [(k, axis) for k, axis in rows if axis == 0]
+        for joined in (
+            [[row] for row in rows] if len(rows) == 1 else [leading, rows, *([row] for row in rows)]
+        ):
+            if joined and not taken.intersection(joined) and works([(i, 0), *joined]):
+                name([(i, 0), *joined])
+                taken.update(((i, 0), *joined))
+                break
     for place in places:
         if place not in taken and works([place]):
             name([place])
@@ -170,7 +189,7 @@ def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Te
 def all_resized(
     tensors: Sequence[torch.Tensor], axes: Axes, old: dict[str, int], new: dict[str, int], seed: int
 ) -> Iterator[list[torch.Tensor]]:
-    """Yield examples of other sizes for all inputs: first as if there were lengths among them, then as if not."""
+    """Yield examples of other sizes for all inputs: as if there were lengths among them, then as if not."""
     first = [resized(t, a, old, new, seed) for t, a in zip(tensors, axes, strict=True)]
     yield first
     second = [resized(t, a, old, new, seed, False) for t, a in zip(tensors, axes, strict=True)]

@@ -17,21 +17,21 @@ LONGEST = 2000  # records of one step
 
 
 class Repeat(NamedTuple):
-    """Records of a trace that repeat: ``count`` times ``length`` of them, from ``start`` on.
+    """Records of a trace that repeat: ``repetitions`` times ``length`` of them, from ``start`` on.
 
     ``peeled`` steps before or after them are alike, and were made items of their own.
     """
 
     start: int
     length: int
-    count: int
+    repetitions: int
     peeled: int = 0
 
     def peel(self, is_last: bool) -> list[Any]:
         """The records of the first or the last step as items of their own, and the others."""
-        fewer = self._replace(count=self.count - 1, peeled=self.peeled + 1)
+        fewer = self._replace(repetitions=self.repetitions - 1, peeled=self.peeled + 1)
         if is_last:
-            end = self.start + self.length * self.count
+            end = self.start + self.length * self.repetitions
             return [fewer, *range(end - self.length, end)]
         rest = fewer._replace(start=self.start + self.length)
         return [*range(self.start, self.start + self.length), rest]

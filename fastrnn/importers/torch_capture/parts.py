@@ -1,4 +1,4 @@
-"""Operators that give several parts of a tensor, as many as a size says: as one operator for each part in use.
+"""Operators that give as many parts of a tensor as a size says: as one operator for each part in use.
 
 `x.unbind(1)` in a loop over its parts is then the same as `x[:, t]` in each step.
 """
@@ -14,7 +14,7 @@ APART = ("unbind", "split", "split_with_sizes", "chunk", "tensor_split", "unsafe
 
 
 def without_parts(traces: Sequence[Trace]) -> list[Trace]:
-    """Return the traces with a select or slice at the first use of each part, where their number depends on sizes."""
+    """Return the traces with an operator at the first use of each part whose number is a size."""
     counts: dict[tuple[str, str], set[int]] = {}
     for trace in traces:
         for record in trace.records:

@@ -1,8 +1,8 @@
 """What torch does in Python before its operators run, written down in a form that does not depend on sizes.
 
 Indexing leaves out slices that take a whole axis, and `contiguous` what is contiguous already, so that a
-trace would have other operators where a size happens to be reached. `PythonCalls` runs these as operators. It also sees when numbers leave tensors:
-`tolist` and `numpy`.
+trace would have other operators where a size happens to be reached. `PythonCalls` runs these as operators.
+It also sees when numbers leave tensors: `tolist` and `numpy`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAKE = {torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy}
 LEAVE = {torch.Tensor.tolist, torch.Tensor.numpy, torch.Tensor.__array__}
 
 
-class PythonCalls(TorchFunctionMode):
+class PythonCalls(TorchFunctionMode):  # type: ignore[misc]  # torch may be absent where types are checked
     """Runs Python calls of torch for a `Recorder`.
 
     ``recorder.read(tensor, numbers)`` is told of numbers that leave a tensor, and ``recorder.returned`` gives

@@ -79,13 +79,29 @@ SAME = {"detach", "alias", "lift_fresh", "lift", "_to_cpu", "resolve_conj", "res
 READS = {"item", "_local_scalar_dense", "is_nonzero", "equal", "allclose"}
 # Operators that draw numbers.
 RANDOM = {
-    "rand", "randn", "randint", "rand_like", "randn_like", "randint_like", "randperm", "bernoulli", "multinomial",
-    "normal", "uniform", "exponential", "geometric", "poisson", "log_normal", "cauchy", "random", "native_dropout",
-}  # fmt: skip
+    "rand",
+    "randn",
+    "randint",
+    "rand_like",
+    "randn_like",
+    "randint_like",
+    "randperm",
+    "bernoulli",
+    "multinomial",
+    "normal",
+    "uniform",
+    "exponential",
+    "geometric",
+    "poisson",
+    "log_normal",
+    "cauchy",
+    "random",
+    "native_dropout",
+}
 TORCH = os.path.dirname(torch.__file__)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
     """Writes down every operator that runs in its context."""
 
     def __init__(

@@ -20,19 +20,19 @@ class Part(NamedTuple):
     """What one step of a loop gave: an element of a value along its first axis."""
 
     source: Value
-    index: int
+    number: int
 
 
 class Steps(NamedTuple):
     """In a list of values: what steps of a loop gave, from the step ``first`` on, every ``stride``-th.
 
-    ``count`` of the loop's ``total`` steps.
+    ``taken`` of the loop's ``total`` steps.
     """
 
     source: Value
     first: int
     stride: int
-    count: int
+    taken: int
     total: int
 
 
@@ -58,7 +58,7 @@ class LoopItem(NamedTuple):
 
     name: str
     steps: list[tuple[int, list[Item]]]
-    count: int
+    total: int
     before: dict[str, Any]
     carried: dict[str, str]
     collected: list[str]
@@ -124,7 +124,7 @@ class _Roller:
         self.numbers = numbers
         for index, number in enumerate(numbers):
             if isinstance(number, Repeat):
-                for i in range(number.length * number.count):
+                for i in range(number.length * number.repetitions):
                     step, offset = divmod(i, number.length)
                     self.places[number.start + i] = _Place(f"v{index}.{offset}", number, step, offset)
             else:
@@ -165,7 +165,7 @@ class _Roller:
             own = result_name(place.name, value.result)
             if place.loop is None:
                 return Value(own)
-            if place.step == place.loop.count - 1:
+            if place.step == place.loop.repetitions - 1:
                 self.note(place.loop, self.last, own, value)
                 return Value(f"{own}.last")
             held = self.held_before(place, own)
@@ -179,14 +179,14 @@ class _Roller:
         return value
 
     def held_before(self, place: _Place, own: str) -> str | None:
-        """The name of a value of a step near the last one in the last step of its loop, if it is carried there."""
+        """The name in the last step of a value of a step shortly before, if it is carried there."""
         loop = place.loop
         assert loop is not None
         if loop not in self.rolled:
             self.rolled[loop] = _LoopRoller(self, self.numbers.index(loop), loop)
             self.rolled[loop].prepare()
         carried = self.rolled[loop].carried
-        for _ in range(loop.count - 1 - place.step):
+        for _ in range(loop.repetitions - 1 - place.step):
             found = next((name for name, after in carried.items() if after == own), None)
             if found is None:
                 return None
@@ -209,7 +209,8 @@ class _Roller:
             run = self.run(value[at:])
             if run > 1:
                 place, second = (self.places[ref.record] for ref in value[at : at + 2])
-                stride, total = second.step - place.step, place.loop.count
+                assert place.loop is not None
+                stride, total = second.step - place.step, place.loop.repetitions
                 parts.append(Steps(self.part(value[at]).source, place.step, stride, run, total))
                 at += run
             else:
@@ -237,7 +238,7 @@ class _Roller:
             kept[loop].append(own)
         shape = self.records[ref.record].results[ref.result][0]
         if kept is self.collected:
-            self.shapes[loop][f"{own}.all"] = (loop.count, *shape)
+            self.shapes[loop][f"{own}.all"] = (loop.repetitions, *shape)
         else:
             self.shapes[loop][f"{own}.last"] = shape
 
@@ -267,21 +268,21 @@ class _LoopRoller:
         """Find out how each step takes its values."""
         self.check_shapes()
         for path, _ in self.paths():
-            self.taken[path] = self.rule(path, [self.at(step, path) for step in range(self.loop.count)])
+            self.taken[path] = self.rule(path, [self.at(step, path) for step in range(self.loop.repetitions)])
 
     def item(self) -> LoopItem:
         loop = self.loop
-        kept = sorted({*range(min(loop.count, STEPS_KEPT - 1)), loop.count - 1})
+        kept = sorted({*range(min(loop.repetitions, STEPS_KEPT - 1)), loop.repetitions - 1})
         steps = [(step, [self.body_item(step, offset) for offset in range(loop.length)]) for step in kept]
         roller = self.roller
         return LoopItem(
-            self.name, steps, loop.count, self.before, self.carried, sorted(roller.collected[loop]),
+            self.name, steps, loop.repetitions, self.before, self.carried, sorted(roller.collected[loop]),
             sorted(roller.last[loop]), roller.shapes[loop], self.where,
         )  # fmt: skip
 
     def check_shapes(self) -> None:
         """Raise unless all steps give the same shapes."""
-        count = self.loop.count
+        count = self.loop.repetitions
         shapes = [[self.record(s, i).results for i in range(self.loop.length)] for s in range(count)]
         if all(step == shapes[0] for step in shapes):
             return
@@ -319,9 +320,9 @@ class _LoopRoller:
             if any(p is None or p.loop is not last.loop or p.offset != last.offset for p in places):
                 raise self.unlike(values)
             return roller.part
-        lag = loop.count - 1 - last.step
+        lag = loop.repetitions - 1 - last.step
         own = result_name(f"{self.name}.{last.offset}", values[-1].result)
-        for step in range(lag, loop.count):
+        for step in range(lag, loop.repetitions):
             place = roller.places.get(values[step].record) if isinstance(values[step], Ref) else None
             key = place is not None and (place.loop, place.step, place.offset, values[step].result)
             if key != (loop, step - lag, last.offset, values[-1].result):
@@ -351,7 +352,7 @@ class _LoopRoller:
 
     def unlike(self, values: Sequence[Any]) -> Exception:
         """The steps do not take the same: the first one may be different from the others."""
-        if self.loop.count > 2 and self.loop.peeled < 3:
+        if self.loop.repetitions > 2 and self.loop.peeled < 3:
             return Peel(self.index, False)
         return Refused("the steps of a loop take different values", self.where)
 

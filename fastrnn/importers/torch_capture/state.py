@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from fastrnn.errors import message
+from fastrnn.importers.torch_capture.structure import tensors_of, with_tensors
 
 OWN = {*vars(torch.nn.Module()), "_flat_weights", "_flat_weights_names", "_flat_weight_refs", "_all_weights"}
 PLAIN = (bool, int, float, complex, str, type(None))
@@ -32,7 +33,7 @@ class State:
         return found
 
     def plain(self) -> dict[str, Any]:
-        """Return what is kept beside tensors: numbers, texts and None by name, and how long containers are."""
+        """Return what is kept beside tensors: numbers, texts and None by name, and lengths of containers."""
         found: dict[str, Any] = {}
         for path, value in self._attributes():
             if isinstance(value, (list, deque, dict)):
@@ -50,6 +51,7 @@ class State:
         ValueError
             The module has other results with zeros than with what it has before its first call.
         """
+        self._separate()
         with self:
             first = run()
             after = self.tensors()
@@ -75,6 +77,19 @@ class State:
             raise ValueError(
                 message("export", f"{names} to be as zeros before the first call", "other results", hint)
             )
+
+    def _separate(self) -> None:
+        """Give places that hold one tensor at first, as `[zeros] * 2` does, tensors of their own."""
+        seen = {id(buffer) for buffer in self._module.buffers()}
+        for path, value in list(self._attributes()):
+            if isinstance(value, torch.nn.Parameter):
+                continue
+            own = [tensor for _, tensor in _tensors(path, value)]
+            if len({*map(id, own)} - seen) < len(own):
+                owner, _, attribute = path.rpartition(".")
+                copies = iter([tensor.detach().clone() for tensor in tensors_of(value)])
+                setattr(self._module.get_submodule(owner), attribute, with_tensors(value, copies))
+            seen.update(map(id, own))
 
     def _attributes(self) -> Iterator[tuple[str, Any]]:
         for prefix, part in self._module.named_modules():
@@ -141,6 +156,4 @@ def _copied(value: Any) -> Any:
 
 def _zeros(value: Any) -> Any:
     """A nested value with zeros for tensors."""
-    from fastrnn.importers.torch_capture.structure import tensors_of, with_tensors
-
     return with_tensors(value, iter([torch.zeros_like(t) for t in tensors_of(value)]))

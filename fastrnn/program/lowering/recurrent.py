@@ -55,7 +55,10 @@ def _check_layer(
     features = x.shape[-1]
     for i in range(cells):
         own = [array.shape for array in params[i * each : (i + 1) * each]]
-        wanted = [(rows, features if i < directions else directions * out), (rows, out)]
+        wanted: list[tuple[int, ...]] = [
+            (rows, features if i < directions else directions * out),
+            (rows, out),
+        ]
         wanted += [(rows,)] * 2 if has_biases else []
         wanted += [(out, units)] if each > names else []
         if own != wanted or rows != units * gates or (each == names and out != units):
