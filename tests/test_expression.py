@@ -140,7 +140,7 @@ def test_what_a_text_does_not_say_is_taken_for_granted(run, path, tmp_path):
             'a layer, or one of the modules "embedding", "fc.0", "fc.2", "norm" and "rnn", got "nothing"',
         ),
         ("fc", "a layer, or one of the modules"),
-        ("Conv1d(3)", 'one of "RNN", .* got "Conv1d"'),
+        ("Conv2d(3)", 'one of "RNN", .* got "Conv2d"'),
         ("GRU('rnn', colour=1)", r'options of GRU \("batch_first" and "precision"\), got "colour"'),
         ("GRU('rnn', True)", "GRU with options by their names"),
         ("GRU('rnn', **{})", "options of GRU"),
