@@ -1,7 +1,7 @@
 """The cost model: the nanoseconds that one core should take for a piece of work.
 
-What the products and the weights of a matrix take is in the table of its products (frnn_rates in
-backend.h). The constants here, like those rates, are those of a core from about 2020 on.
+What the multiply-adds and the weights of a matrix take is in the table of its products (frnn_rates in
+backend.h). The constants here are, as those rates, of a core from about 2020 on.
 """
 
 from fastrnn.engine.backend cimport frnn_format_bytes, frnn_matrix, frnn_rates
