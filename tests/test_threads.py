@@ -515,6 +515,7 @@ def test_an_interrupt_leaves_the_team_usable():
         LAYER
         + """
 import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 def interrupt(begun):
     begun.wait()
     os.kill(os.getpid(), signal.SIGINT)
