@@ -119,7 +119,8 @@ def check_array(where: str, name: str, value: Any, dtype: np.dtype[Any] | None =
 def check_floats(where: str, x: object, dtype: np.dtype[Any] | None = None) -> Floats:
     """Return x as an array of dtype. None: as a float64 array if it is one, else as a float32 array."""
     x = check_array(where, "x", x, dtype)
-    return x if x.dtype in (np.float32, np.float64) else x.astype(np.float32)
+    # Of the type, not of its byte order.
+    return x.astype(np.float64 if x.dtype.type is np.float64 else np.float32, copy=False)
 
 
 def check_last_axis(where: str, x: object, dtype: np.dtype[Any], features: int, hint: str = "") -> Array:

@@ -194,3 +194,10 @@ def test_what_follows_last_is_planned_for_its_own_rows(rng):
     for _ in range(20):
         model(x)
     assert team.jobs() == before
+
+
+def test_more_rows_than_any_memory_has_are_refused(rng):
+    """Rows of a broadcast array, which take no memory themselves."""
+    model = fastrnn.Sequential(random_layer(rng, "GRU", 1, 256, precision="float32"), fastrnn.Last())
+    with pytest.raises(MemoryError):
+        model(np.broadcast_to(np.zeros((1, 1), np.float32), (2**54, 1)))

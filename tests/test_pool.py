@@ -476,3 +476,53 @@ def test_a_soak_of_opens_steps_and_closes():
     result = subprocess.run([sys.executable, soak, "100000"], capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.endswith("wrong: none\n")
+
+
+class _Converted:
+    """A chunk whose conversion runs code of its own."""
+
+    def __init__(self, change, array):
+        self.change, self.array = change, array
+
+    def __array__(self, dtype=None, copy=None):
+        self.change()
+        return self.array
+
+
+class _Liar(np.ndarray):
+    def __len__(self):
+        return 100_000
+
+
+def test_ids_that_change_during_a_call_do_no_harm(rng):
+    pool = random_layer(rng, "GRU", 3, 5, precision="float32").pool()
+    chunk = np.ones((2, 3), np.float32)
+    ids = np.array([pool.open() for _ in range(4)])
+    chunks = [_Converted(lambda: ids.resize(1, refcheck=False), chunk), *[chunk] * 3]
+    assert len(pool.run(ids, chunks)) == 4
+    ids = np.array(pool.ids())
+    with pytest.raises(ValueError, match="expected ids that stay as they are"):
+        pool.step(ids, _Converted(lambda: ids.resize(1, refcheck=False), np.ones((4, 3), np.float32)))
+    with pytest.raises(ValueError, match="a chunk for each of 1 ids"):
+        pool.run(np.array([pool.open()]).view(_Liar), [chunk] * 100_000)
+
+
+class _Reused(fastrnn.layers.Layer):
+    """A layer from outside that gives the same array again and again."""
+
+    features_in = features_out = 5
+
+    def __init__(self):
+        self.array = np.empty((6, 1, 5), np.float32)
+
+    def __call__(self, x):
+        self.array[...] = x
+        return self.array
+
+
+def test_results_of_a_layer_that_uses_its_array_again_are_apart(rng):
+    layer = random_layer(rng, "LSTM", 3, 5, precision="float32")
+    pool = fastrnn.Sequential(layer, _Reused()).pool()
+    chunks = [rng.standard_normal((6, 3)).astype(np.float32) for _ in range(2)]
+    for y, chunk in zip(pool.run([pool.open(), pool.open()], chunks), chunks, strict=True):
+        np.testing.assert_array_equal(y, layer(chunk)[0])

@@ -259,3 +259,9 @@ def test_from_torch_refuses_statistics_of_each_batch():
     torch = pytest.importorskip("torch")
     with pytest.raises(ValueError, match="a BatchNorm1d with the statistics of training"):
         fastrnn.from_torch(torch.nn.BatchNorm1d(3, track_running_stats=False))
+
+
+@pytest.mark.parametrize("layer", (fastrnn.ReLU(), fastrnn.Softmax(), fastrnn.Last()))
+def test_the_order_of_bytes_does_not_change_the_type(layer):
+    assert layer(np.ones((2, 3), ">f8")).dtype == np.float64
+    assert layer(np.ones((2, 3), ">f4")).dtype == np.float32

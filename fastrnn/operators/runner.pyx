@@ -24,6 +24,9 @@ from fastrnn.operators.operator cimport (
 
 cnp.import_array()
 
+# What lies between operators is there twice: the sum of both is a size still.
+cdef Py_ssize_t MOST_BYTES = <Py_ssize_t>1 << 60
+
 # A step that reads no more bytes of weights is over in about a microsecond (a few of baseline).
 cdef Py_ssize_t SHORT_BYTES = 256 * 1024
 
@@ -406,7 +409,12 @@ cdef inline void go_on(const OperatorInfo *info, Extent *extent) noexcept nogil:
 
 
 cdef inline size_t between_bytes(const Path *path, const Extent *extent) noexcept nogil:
-    return aligned(extent.T * extent.B * path.widest) if path.count > 1 else 0
+    """What lies between two operators; for more than any memory has, a size that none has."""
+    if path.count < 2:
+        return 0
+    if extent.T > MOST_BYTES // path.widest // extent.B:
+        return MOST_BYTES
+    return aligned(extent.T * extent.B * path.widest)
 
 
 cdef void run_path(const Path *path, Run *run, const char *x, char *y) noexcept nogil:

@@ -36,6 +36,11 @@ def _torn(where: str, what: str, hint: str) -> RuntimeError:
 # ---------------------------------------------------------------- pools
 
 
+def changed_ids(where: str) -> ValueError:
+    """The array of ids has another size than when the arguments were checked."""
+    return ValueError(message(where, "ids that stay as they are during the call", "an array of another size"))
+
+
 def unmade_pool(where: str) -> RuntimeError:
     """A pool whose ``__init__`` was never called, or failed."""
     return RuntimeError(message(where, "a pool that is made", "one without layers"))

@@ -110,7 +110,7 @@ class LiveChain(Chain):
         """Return the dtype of the output for x. If no layer has one: float64 for float64, else float32."""
         if self._dtype is not None:
             return self._dtype
-        return x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+        return np.dtype(np.float64 if x.dtype.type is np.float64 else np.float32)
 
     def check_out(self, where: str, out: Floats, x: Array) -> Array:
         """Return out as a plain array, or raise if the output for x cannot be written to it."""

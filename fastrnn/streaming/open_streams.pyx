@@ -33,7 +33,7 @@ from fastrnn.streaming.state_records cimport (
 )
 from fastrnn.arrays import as_plain
 from fastrnn.streaming.errors import (
-    nested_turn, no_memory, torn_pool, unmade_pool, wrong_id, wrong_ids, wrong_states,
+    changed_ids, nested_turn, no_memory, torn_pool, unmade_pool, wrong_id, wrong_ids, wrong_states,
 )
 
 cnp.import_array()
@@ -329,6 +329,9 @@ cdef class OpenStreams:
         cdef Fault fault
         self.take_turn("step")
         try:
+            # While this call converted its arguments or waited, others may have changed the caller's arrays.
+            if not cnp.PyArray_SIZE(numbers) == cnp.PyArray_DIM(x, 0) == cnp.PyArray_DIM(y, 0):
+                raise changed_ids("StreamPool.step")
             fault = self.find(numbers, &index)
             if fault == NONE:
                 groups.n = cnp.PyArray_SIZE(numbers)
@@ -349,6 +352,8 @@ cdef class OpenStreams:
         cdef Fault fault
         self.take_turn("run")
         try:
+            if cnp.PyArray_SIZE(numbers) != n:
+                raise changed_ids("StreamPool.run")
             fault = self.find(numbers, &index)
             if fault == NONE:
                 for i in range(n):

@@ -237,6 +237,8 @@ class StreamPool:
         """
         where = "StreamPool.run"
         ids = _listed(where, ids)
+        if isinstance(ids, np.ndarray):
+            ids = np.array(ids)  # the conversion of a chunk may run code that changes the caller's array
         if not isinstance(chunks, Iterable) or isinstance(chunks, (set, frozenset, Mapping)):
             raise TypeError(message(where, "chunks in a sequence", type(chunks).__name__))
         chunks = list(chunks)
@@ -278,7 +280,7 @@ class StreamPool:
             for index, chunk in enumerate(chunks):
                 states = [np.ascontiguousarray(array[:, index : index + 1]) for array in arrays]
                 y = self._chain.run("StreamPool.run", chunk[:, None], states, None)
-                outputs.append(y[:, 0])
+                outputs.append(y[:, 0].copy())  # a layer from outside may use its array again
                 for array, state in zip(arrays, states, strict=True):
                     array[:, index : index + 1] = state
             return outputs
