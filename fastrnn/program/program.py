@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,10 @@ from fastrnn.program.toolbox import make_toolbox
 from fastrnn.saving.golden import Comparison
 from fastrnn.saving.program_file import GoldenPair, SavedProgram, write_program
 from fastrnn.structure import flatten, names_of, rebuild
+
+if TYPE_CHECKING:
+    from fastrnn.program.streaming.pool import ProgramPool
+    from fastrnn.program.streaming.stream import ProgramStream
 
 PLANS_KEPT = 16
 
@@ -90,6 +94,9 @@ class Program:
         self.golden_inputs: tuple[tuple[Array, ...], ...] = ()
         self.example: GoldenPair | None = None
         self._caller = Caller(spec.arguments, spec.results, self.inputs, self._hidden)
+        # How streams run it, by sizes, and which sizes may be time.
+        self._sessions: OrderedDict[Any, Any] = OrderedDict()
+        self._times: list[str] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program.
@@ -138,6 +145,45 @@ class Program:
             if not self._largest:
                 self._caller.keep(plan.compiled for plan in reversed(list(self._plans.values())))
         return plan
+
+    def stream(self, batch_size: int | None = None, time: str | None = None) -> ProgramStream:
+        """Return a live sequence that the program runs over chunk by chunk: see `ProgramStream`.
+
+        Parameters
+        ----------
+        batch_size : int, optional
+            How many rows the arrays have. If not given, as many as in the first call.
+        time : str, optional
+            The name of the size that is time. If not given, it is the one along which operators look at more
+            than one step.
+
+        Raises
+        ------
+        ValueError
+            An operator needs the whole sequence, or it is not known which size is time.
+        """
+        from fastrnn.program.streaming.stream import ProgramStream
+
+        return ProgramStream(self, batch_size, time)
+
+    def pool(self, capacity: int = 256, time: str | None = None) -> ProgramPool:
+        """Return room for many live sequences that are stepped as one batch: see `ProgramPool`.
+
+        Parameters
+        ----------
+        capacity : int
+            The number of streams that fit before the memory grows.
+        time : str, optional
+            As for `stream`.
+
+        Raises
+        ------
+        ValueError
+            An operator needs the whole sequence or mixes rows, or it is not known which size is time.
+        """
+        from fastrnn.program.streaming.pool import ProgramPool
+
+        return ProgramPool(self, capacity, time)
 
     def _largest_of(self, arrays: Sequence[Array]) -> dict[str, int]:
         """The largest numbers of values whose numbers are sizes."""
@@ -302,7 +348,7 @@ class Program:
         for name, structure in named["dict"].items():
             flatten("Program", structure, kwargs[name], name, leaves)
         sizes: dict[str, tuple[int, str]] = {}
-        return [_checked(form, leaf, sizes) for form, leaf in zip(self.inputs, leaves, strict=True)]
+        return [checked("Program", form, leaf, sizes) for form, leaf in zip(self.inputs, leaves, strict=True)]
 
     def __repr__(self) -> str:
         forms = ", ".join(f"{form.name} {_shape(form)}" for form in self.inputs)
@@ -349,12 +395,12 @@ def _shape(form: Input) -> str:
     return f"({', '.join(map(str, form.shape))}{',' if len(form.shape) == 1 else ''})"
 
 
-def _checked(form: Input, value: Any, sizes: dict[str, tuple[int, str]]) -> Array:
+def checked(where: str, form: Input, value: Any, sizes: dict[str, tuple[int, str]]) -> Array:
     """An argument as a plain array of the input's type, with the sizes that its shape gives."""
-    array = _as_array("Program", form.name, value)
+    array = _as_array(where, form.name, value)
     if array.dtype != form.dtype:
         if not np.can_cast(array.dtype, form.dtype, "same_kind") and not _is_safe(array, form.dtype):
-            raise TypeError(message("Program", f"{form.name} to hold {form.dtype}", f"{array.dtype}"))
+            raise TypeError(message(where, f"{form.name} to hold {form.dtype}", f"{array.dtype}"))
         array = array.astype(form.dtype)
     is_same = array.ndim == len(form.shape)
     if is_same:
@@ -365,13 +411,13 @@ def _checked(form: Input, value: Any, sizes: dict[str, tuple[int, str]]) -> Arra
                 first, name = sizes[wanted]
                 raise ValueError(
                     message(
-                        "Program",
+                        where,
                         f"{form.name} of shape {_shape(form)} with {wanted} = {first}, as in {name}",
                         f"{array.shape}",
                     )
                 )
     if not is_same:
-        raise ValueError(message("Program", f"{form.name} of shape {_shape(form)}", f"{array.shape}"))
+        raise ValueError(message(where, f"{form.name} of shape {_shape(form)}", f"{array.shape}"))
     return as_plain(array)
 
 
