@@ -16,14 +16,16 @@ import pytest
 torch = pytest.importorskip("torch")
 sys.path.insert(0, str(Path(__file__).parent))
 
+import attributes_to_export  # noqa: E402
 import loops_to_export  # noqa: E402
 import models_to_export  # noqa: E402
+import speech_to_export  # noqa: E402
 import taggers_to_export  # noqa: E402
 
 import fastrnn  # noqa: E402
 
 ZOO = Path(os.environ.get("FASTRNN_ZOO", Path(__file__).parents[2] / "shared" / "zoo")) / "zoo.py"
-SHARE = 1e-4  # of the largest value
+SHARE = 1e-5  # of the largest value
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
@@ -39,7 +41,8 @@ def zoo_cases() -> dict[str, Any]:
     return module.CASES
 
 
-OWN = {**models_to_export.CASES, **taggers_to_export.CASES, **loops_to_export.CASES}
+MODULES = (models_to_export, speech_to_export, taggers_to_export, loops_to_export, attributes_to_export)
+OWN = {name: case for module in MODULES for name, case in module.CASES.items()}
 CASES = {**OWN, **{f"zoo_{name}": case for name, case in zoo_cases().items()}}
 REFUSED = {name: case for name, case in OWN.items() if case.refused}
 

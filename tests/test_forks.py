@@ -1,12 +1,15 @@
 """The fork guard: what is called in the child of a fork, and what the team and the blas backend do then."""
 
+import multiprocessing
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from live import assert_same, random_model
 
 TESTS = Path(__file__).parent
 TIMEOUT = 120  # seconds; far more than any of this takes
@@ -129,3 +132,28 @@ is_over.set()
 print(*statuses)
 """
     assert child(script) == ["0"]
+
+
+def _steps_in_a_child(stream, pool, ids, x, results):
+    results.put((stream.step(x), pool.step(ids, np.stack([x] * len(ids)))))
+
+
+@pytest.mark.parametrize("method", ("fork", "spawn"))
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_streams_and_pools_go_on_in_another_process(rng, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    model = random_model(rng, hidden_size=200)
+    x = rng.standard_normal(5).astype(np.float32)
+    stream, pool = model.stream(), model.pool()
+    ids = [pool.open(), pool.open()]
+    stream.step(x)
+    pool.step(ids, np.stack([x, x]))
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    child = context.Process(target=_steps_in_a_child, args=(stream, pool, ids, x, results))
+    child.start()
+    got = results.get(timeout=60)
+    child.join()
+    assert_same(got[0], stream.step(x))
+    assert_same(got[1], pool.step(ids, np.stack([x, x])))

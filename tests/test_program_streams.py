@@ -393,7 +393,7 @@ REFUSED = {
 def test_an_operator_that_fixes_the_length_is_named():
     model = program(("B", "T", 4), [node("layer_norm", input=X, normalized_shape=(336, 4))])
     with pytest.raises(
-        ValueError, match="a program that runs at many sizes T, .* layer_norm: .*model.py:12: y = f"
+        ValueError, match=r"a program that runs at many sizes T, .* layer_norm: .*model.py:12: y = f"
     ):
         model.stream(time="T")
 

@@ -3,7 +3,6 @@
 import gc
 import inspect
 import itertools
-import multiprocessing
 import os
 import pickle
 import subprocess
@@ -580,28 +579,3 @@ def test_a_fork_while_threads_wait_for_their_turn_leaves_a_pool_that_answers(scr
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=250
     )
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-def _steps_in_a_child(stream, pool, ids, x, results):
-    results.put((stream.step(x), pool.step(ids, np.stack([x] * len(ids)))))
-
-
-@pytest.mark.parametrize("method", ("fork", "spawn"))
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
-def test_streams_and_pools_go_on_in_another_process(rng, method):
-    if method not in multiprocessing.get_all_start_methods():
-        pytest.skip(f"no {method} here")
-    model = random_model(rng, hidden_size=200)
-    x = rng.standard_normal(5).astype(np.float32)
-    stream, pool = model.stream(), model.pool()
-    ids = [pool.open(), pool.open()]
-    stream.step(x)
-    pool.step(ids, np.stack([x, x]))
-    context = multiprocessing.get_context(method)
-    results = context.Queue()
-    child = context.Process(target=_steps_in_a_child, args=(stream, pool, ids, x, results))
-    child.start()
-    got = results.get(timeout=60)
-    child.join()
-    assert_same(got[0], stream.step(x))
-    assert_same(got[1], pool.step(ids, np.stack([x, x])))
