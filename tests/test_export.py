@@ -177,3 +177,24 @@ def test_export_leaves_the_module_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     fastrnn.export(module, case.args(), dynamic=case.dynamic)
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+class Attending(torch.nn.Module):
+    """Fused attention gives no weights: its second result is None."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = torch.nn.GRU(6, 8, batch_first=True)
+        self.attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+        self.register_buffer("mask", torch.triu(torch.full((5, 5), -torch.inf), 1))
+
+    def forward(self, x: Any) -> Any:
+        y = self.gru(x)[0]
+        return y + self.attention(y, y, y, attn_mask=self.mask, need_weights=False)[0]
+
+
+def test_results_that_are_none_are_left_out() -> None:
+    module = Attending().eval()
+    program = fastrnn.export(module, (torch.randn(2, 5, 6),), dynamic=({0: "B"},))
+    x = torch.randn(3, 5, 6)
+    np.testing.assert_allclose(program(x.numpy()), module(x).detach().numpy(), atol=1e-5)

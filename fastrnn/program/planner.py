@@ -176,7 +176,7 @@ class Planner:
             results = fallback(self, node.operator, arguments)
         results = results if type(results) is list else [results]
         for name, result in zip(node.outputs, results, strict=False):
-            if name is None:
+            if name is None or result is None:
                 continue
             if isinstance(result, Chain) and self._uses.get(name, 0) > 1:
                 result = self.view(result)

@@ -31,16 +31,18 @@ def fallback(planner: Planner, operator: str, arguments: Mapping[str, Any]) -> A
         raise planner.error("arguments that fit together", str(error)) from error
     if _depends_on_numbers(function, arguments, views, given):
         raise planner.error("a result whose shape depends on sizes alone", "one that depends on numbers")
-    targets = [planner.new(array.dtype.name, array.shape) for array in given]
+    targets = [None if array is None else planner.new(array.dtype.name, array.shape) for array in given]
+    kept = [index for index, target in enumerate(targets) if target is not None]
+    views_of_results = [target for target in targets if target is not None]
     from fastrnn.program.executor import ReferenceStep
 
     step = ReferenceStep(
         operator,
-        lambda *arrays: function(**_filled(arguments, arrays)),
+        lambda *arrays: _listed(function(**_filled(arguments, arrays)), kept),
         [(view.dtype, view.shape, view.strides) for view in views],
-        [(view.dtype, view.shape, view.strides) for view in targets],
+        [(view.dtype, view.shape, view.strides) for view in views_of_results],
     )
-    planner.add(step, views, targets, is_needed=True)
+    planner.add(step, views, views_of_results, is_needed=True)
     return targets if isinstance(samples, (tuple, list)) else targets[0]
 
 
@@ -51,8 +53,15 @@ def _sample(
     with np.errstate(all="ignore"):
         samples = function(**_filled(arguments, [make(view.shape, view.dtype) for view in views]))
     return samples, [
-        np.asarray(array) for array in (samples if isinstance(samples, (tuple, list)) else [samples])
+        None if array is None else np.asarray(array)
+        for array in (samples if isinstance(samples, (tuple, list)) else [samples])
     ]
+
+
+def _listed(results: Any, kept: list[int]) -> list[Any]:
+    """Those of an operator's results that are arrays."""
+    results = results if isinstance(results, (tuple, list)) else [results]
+    return [results[index] for index in kept]
 
 
 def _depends_on_numbers(
@@ -63,7 +72,7 @@ def _depends_on_numbers(
         _, others = _sample(function, arguments, views, np.ones)
     except (ValueError, IndexError):  # they are no indices here
         return False
-    return [array.shape for array in given] != [array.shape for array in others]
+    return [np.shape(array) for array in given] != [np.shape(array) for array in others]
 
 
 def missing(graph: Any, operator: str) -> str:
@@ -113,4 +122,6 @@ def _fill(value: Any, arrays: Any) -> Any:
 
 
 def _each(results: Any, change: Any) -> Any:
-    return [change(part) for part in results] if isinstance(results, (tuple, list)) else change(results)
+    if isinstance(results, (tuple, list)):
+        return [None if part is None else change(part) for part in results]
+    return change(results)
