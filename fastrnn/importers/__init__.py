@@ -3,7 +3,7 @@
 Here lives everything that reads what others wrote: weights in files of every format, live torch modules, and
 layers written as text. What comes out is a `StateDict` of arrays or a list of `LayerSpec`s. Whatever a file
 says about itself is checked here, since files come from anyone. Nothing here ever runs code from a file,
-imports torch, makes a layer or writes a file. The modules, in the order of reading:
+makes a layer or writes a file, and only `torch_capture` imports torch. The modules, in the order of reading:
 
     source             a path, bytes or an open file, and reads that stay within its size
     unsupported        files of kinds that are not read, each with what to do
@@ -27,6 +27,7 @@ imports torch, makes a layer or writes a file. The modules, in the order of read
     architecture       the layers of a state dict, if they are plain
     expression         the layers of a text
     torch_module       the layers of a live torch module
+    torch_capture/     the graph of any live torch module
 
 A new format is one module here and a branch in `file_formats`.
 """

@@ -1,4 +1,20 @@
-"""Whole models: `Sequential`, how one is made from specifications, and the tests of a model.
+"""Whole models: `Sequential`, a chain of layers, and `Program`, a graph of operators.
 
-Files are read and written elsewhere (`saving`, `importers`), and layers are defined in `layers`.
+Graphs are data (`fastrnn.graph`). Here a graph becomes a plan for given sizes, and runs. Files are read and
+written elsewhere (`saving`, `importers`), and layers are defined in `layers`. In the order of reading:
+
+    sequential       chains of layers
+    self_test        the tests of a chain: seeded inputs, examples from torch
+    program          Program: what users call
+    pairs            its golden pairs
+    passes           what is done to a graph once: batch norms folded, idle nodes left out
+    planner          from a graph and sizes to steps, and where every value lies
+    views, types     slices and permutations that cost nothing; the types of results
+    lowering/        how each operator becomes views, chains of operations and steps
+    fusion           chains of element-wise operations, as one step
+    memory           which values share memory
+    plans, executor  plans that can be run, and what runs them
+    steps, product_steps, recurrent_step   what a plan runs, compiled
+    evaluate         a graph by the definitions of its operators, slowly
+    streaming/       programs that run chunk by chunk
 """
