@@ -1,6 +1,7 @@
 /* The simd backend: isa.inc.h included once for every instruction set, between target pragmas. So no build flag is
  * needed, and the rest of the file stays at the compiler's baseline.
  *
+ *   targets.h        what is needed of the compiler and the processor
  *   vectors.h        the words in which every formula is written
  *   functions.inc.h  exponentials, sigmoid, tanh
  *   row_functions.inc.h       what layers without products do
@@ -20,49 +21,10 @@
 
 #include "backend.h"
 
-#include <float.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
 #include "bundles.h"
+#include "targets.h"
 #include "tuning.h"
 
-#if defined(__x86_64__) && defined(__GNUC__)
-#define FRNN_X86 1
-#include <immintrin.h>
-#elif defined(__aarch64__) && defined(__GNUC__)
-#define FRNN_ARM 1
-#include <arm_neon.h>
-#endif
-
-#if defined(__GNUC__)
-#define FRNN_INLINE inline __attribute__((always_inline))
-#define FRNN_COLD __attribute__((cold)) /* small rather than fast */
-#define FRNN_PREFETCH(address) __builtin_prefetch(address, 0, FRNN_LOCALITY)
-#define FRNN_PRAGMA(x) _Pragma(#x)
-#if defined(__clang__)
-#define FRNN_TARGET(features) \
-    FRNN_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
-#define FRNN_END_TARGET FRNN_PRAGMA(clang attribute pop)
-#define FRNN_UNROLL FRNN_PRAGMA(unroll)
-#define FRNN_UNROLL_4 FRNN_PRAGMA(unroll(4))
-#else
-#define FRNN_TARGET(features) FRNN_PRAGMA(GCC push_options) FRNN_PRAGMA(GCC target(features))
-#define FRNN_END_TARGET FRNN_PRAGMA(GCC pop_options)
-#define FRNN_UNROLL FRNN_PRAGMA(GCC unroll 16)
-#define FRNN_UNROLL_4 FRNN_PRAGMA(GCC unroll 4)
-#endif
-#else
-#define FRNN_INLINE inline
-#define FRNN_COLD
-#define FRNN_PREFETCH(address)
-#define FRNN_UNROLL
-#define FRNN_UNROLL_4
-#endif
-
-#define FRNN_JOIN(dtype, name, isa) frnn_##dtype##_##name##__##isa
-#define FRNN_NAME(dtype, name, isa) FRNN_JOIN(dtype, name, isa)
 #define FRNN_JOIN_PRODUCTS(isa) frnn_products__##isa
 #define FRNN_PRODUCTS(isa) FRNN_JOIN_PRODUCTS(isa)
 
@@ -95,38 +57,6 @@ static void frnn_leave(uint64_t before)
 #else
     (void)before;
 #endif
-}
-
-/* v_to_exponent and v_div of vectors.h for one lane. A quotient that is no normal number is 0, as it is with the
- * other instruction sets, since not every processor flushes it, nor a compiler that folds constants. */
-static inline float frnn_to_exponent_f32(float a)
-{
-    uint32_t bits;
-    memcpy(&bits, &a, sizeof bits);
-    bits <<= 23;
-    memcpy(&a, &bits, sizeof a);
-    return a;
-}
-
-static inline float frnn_divide_f32(float a, float b)
-{
-    const float quotient = a / b;
-    return fabsf(quotient) < FLT_MIN ? copysignf(0, quotient) : quotient;
-}
-
-static inline double frnn_to_exponent_f64(double a)
-{
-    uint64_t bits;
-    memcpy(&bits, &a, sizeof bits);
-    bits <<= 52;
-    memcpy(&a, &bits, sizeof a);
-    return a;
-}
-
-static inline double frnn_divide_f64(double a, double b)
-{
-    const double quotient = a / b;
-    return fabs(quotient) < DBL_MIN ? copysign(0, quotient) : quotient;
 }
 
 /* ---------------------------------------------------------------- one block for each instruction set */
@@ -177,28 +107,6 @@ FRNN_END_TARGET
 #include "isa.inc.h"
 #undef FRNN_ISA_NEON
 
-#endif
-
-/* ---------------------------------------------------------------- what this processor has */
-
-static int frnn_always(void)
-{
-    return 1;
-}
-
-#if defined(FRNN_X86)
-static int frnn_has_avx2(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
-
-static int frnn_has_avx512(void)
-{
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
-        && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
 #endif
 
 #define FRNN_ENTRY(isa, test) {#isa, test, FRNN_PRODUCTS(isa)}

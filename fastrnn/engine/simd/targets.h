@@ -18,21 +18,28 @@
 #if defined(__GNUC__)
 #define FRNN_INLINE inline __attribute__((always_inline))
 #define FRNN_OUTLINE __attribute__((noinline)) /* what is called rarely, and would make its callers slow to begin */
+#define FRNN_COLD __attribute__((cold)) /* small rather than fast */
+#define FRNN_PREFETCH(address) __builtin_prefetch(address, 0, FRNN_LOCALITY)
 #define FRNN_PRAGMA(x) _Pragma(#x)
 #if defined(__clang__)
 #define FRNN_TARGET(features) \
     FRNN_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define FRNN_END_TARGET FRNN_PRAGMA(clang attribute pop)
 #define FRNN_UNROLL FRNN_PRAGMA(unroll)
+#define FRNN_UNROLL_4 FRNN_PRAGMA(unroll(4))
 #else
 #define FRNN_TARGET(features) FRNN_PRAGMA(GCC push_options) FRNN_PRAGMA(GCC target(features))
 #define FRNN_END_TARGET FRNN_PRAGMA(GCC pop_options)
 #define FRNN_UNROLL FRNN_PRAGMA(GCC unroll 16)
+#define FRNN_UNROLL_4 FRNN_PRAGMA(GCC unroll 4)
 #endif
 #else
 #define FRNN_INLINE inline
 #define FRNN_OUTLINE
+#define FRNN_COLD
+#define FRNN_PREFETCH(address)
 #define FRNN_UNROLL
+#define FRNN_UNROLL_4
 #endif
 
 #define FRNN_JOIN(dtype, name, isa) frnn_##dtype##_##name##__##isa
