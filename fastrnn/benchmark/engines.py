@@ -6,7 +6,7 @@ little Python around a call as the engine allows. In steps and blocks the state 
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -189,15 +189,18 @@ class OnnxRuntime(Engine):
 
     def session(self, work: Work) -> tuple[Any, dict[str, tuple[int, ...]]]:
         """A session for the work's model, and the shapes of its states."""
+        serialised, states = _onnx(work)
+        return self.open(serialised, work.threads), states
+
+    def open(self, serialised: bytes, threads: int) -> Any:
+        """A session for a model on this many threads."""
         import onnxruntime
 
-        serialised, states = _onnx(work)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = work.threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
-        return session, states
+        return onnxruntime.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
 
     def bind(
         self, session: Any, x: Array, states: dict[str, tuple[int, ...]], keeps_state: bool
@@ -236,14 +239,7 @@ class OpenVino(Engine):
         import openvino
 
         serialised, states = _onnx(work)
-        core = openvino.Core()
-        options = {
-            "INFERENCE_NUM_THREADS": work.threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        compiled = core.compile_model(core.read_model(serialised), "CPU", options)
+        compiled = self.compile(serialised, work.threads)
         x = openvino.Tensor(work.x())
         y = openvino.Tensor(np.zeros(tuple(compiled.output("y").shape), np.float32))
         calls = []
@@ -257,6 +253,24 @@ class OpenVino(Engine):
                 request.set_tensor(f"{name}_out", after[name])
             calls.append(partial(request.infer, share_outputs=True))
         return Job(map(_run, cycle(calls)).__next__, lambda: np.array(y.data))
+
+    def compile(
+        self, serialised: bytes, threads: int, shapes: Sequence[tuple[int, ...]] | None = None
+    ) -> Any:
+        """A model compiled for this many threads. With ``shapes``, its inputs get these fixed ones."""
+        import openvino
+
+        core = openvino.Core()
+        options = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        model = core.read_model(serialised)
+        if shapes is not None:
+            model.reshape(dict(zip(model.inputs, map(openvino.PartialShape, shapes), strict=True)))
+        return core.compile_model(model, "CPU", options)
 
 
 def _alternating(make: Callable[[Array], Any], states: dict[str, tuple[int, ...]]) -> Iterable[list[Any]]:

@@ -60,6 +60,7 @@ def measure(
     peers: Iterable[Engine] = PEERS,
     rounds: int = ROUNDS,
     round_seconds: float = ROUND_SECONDS,
+    ours: Engine = OURS,
 ) -> dict[str, dict[str, Any]]:
     """Time a unit of a work on this library and on the peers that are installed.
 
@@ -75,6 +76,8 @@ def measure(
         Fewer are made if they would take more than WORK_SECONDS.
     round_seconds : float
         How long a round takes, at least.
+    ours : Engine
+        This library. The outputs of the peers are compared with its own.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def measure(
         is the largest one from our output.
     """
     results: dict[str, dict[str, Any]] = {}
-    engines = [OURS, *(engine for engine in peers if engine.is_installed())]
+    engines = [ours, *(engine for engine in peers if engine.is_installed())]
     jobs: dict[Engine, Job] = {}
     wanted: Array | None = None
     for engine in engines:
@@ -94,7 +97,7 @@ def measure(
                 job = engine.build(work)
                 got = _first_outputs(job)
         except Exception as error:  # whatever a peer raises, it cannot do this work
-            if engine is OURS:
+            if engine is ours:
                 raise
             kind = "" if isinstance(error, LeftOut) else f"{type(error).__name__}: "
             results[engine.name] = {"left_out": f"{kind}{str(error)[:200]}"}
