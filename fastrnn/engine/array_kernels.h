@@ -223,7 +223,8 @@ typedef struct frnn_array_kernels {
     void (*pool)(const frnn_pool *pool, const char *x, char *y);
     /* Rows (taps, channels) of `count` output positions from `first` on, counted along the last axis first, for a
      * product: what the taps meet, zeros for padding. */
-    void (*gather_rows)(const frnn_window *window, ptrdiff_t first, ptrdiff_t count, const char *x, char *rows);
+    void (*gather_rows)(const frnn_window *window, ptrdiff_t first, ptrdiff_t count, const char *x, char *rows,
+                        ptrdiff_t ld);
 
     /* scratch: FRNN_MATMUL_BYTES, at a cache line */
     void (*matmul)(const frnn_matmul *matmul, const void *a, const void *b, void *c, char *scratch);

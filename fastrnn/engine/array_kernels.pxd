@@ -153,7 +153,7 @@ cdef extern from "array_kernels.h" nogil:
         void (*pool)(const frnn_pool *pool, const char *x, char *y) noexcept nogil
         void (*gather_rows)(
             const frnn_window *window, Py_ssize_t first, Py_ssize_t count, const char *x, char *rows,
-        ) noexcept nogil
+            Py_ssize_t ld) noexcept nogil
         void (*matmul)(
             const frnn_matmul *matmul, const void *a, const void *b, void *c, char *scratch) noexcept nogil
         void (*gather)(

@@ -27,9 +27,14 @@ cnp.import_array()
 cdef enum:
     BATCH_AXES = 4
 
-# Bytes of rows that a convolution brings together before they are multiplied.
+# Bytes of rows that a convolution brings together before they are multiplied. All weights are read for each of
+# these tiles, so it has at least as many rows as are multiplied together (FRNN_DENSE_ROWS).
 cdef Py_ssize_t GATHERED_BYTES = 64 * 1024
+cdef Py_ssize_t LEAST_GATHERED_ROWS = 48
 cdef Py_ssize_t MOST_GATHERED_ROWS = 192
+# Gathered rows at a distance of a multiple of CROWD bytes would share few sets of a cache (engine/simd/tuning.h).
+cdef Py_ssize_t CROWD = 2048
+cdef Py_ssize_t APART = 320
 cdef double PRODUCTS_PER_NS = 40
 
 
@@ -293,6 +298,7 @@ cdef struct Convolution:
     Py_ssize_t x_offset, out_offset  # bytes
     Py_ssize_t itemsize
     Py_ssize_t K                    # the columns of a row
+    Py_ssize_t ld                   # from one gathered row to the next
     bint is_overlapping             # a row's taps lie side by side: rows are products as they lie
     bint is_flat                    # so do all output positions
     Py_ssize_t tile_rows
@@ -389,7 +395,7 @@ cdef class ConvolutionStep(Step):
                     part.out_offset += group * (weights.channels_out // groups) * itemsize
                     arrange(part)
                     if not part.is_overlapping or part.window.before[1] > 0 or has_border(&part.window):
-                        most = max(most, part.tile_rows * part.K * itemsize)
+                        most = max(most, part.tile_rows * part.ld * itemsize)
                 work += <double>sizes[0] * sizes[1] * taps[0] * taps[1] * part.window.channels * (
                     weights.channels_out // groups)
                 index += 1
@@ -417,12 +423,14 @@ cdef void arrange(Convolution *part) noexcept:
         window.output[1] *= window.output[0]
         window.input[0] = window.output[0] = 1
     part.K = window.taps[0] * window.taps[1] * window.channels
+    part.ld = part.K if part.K * part.itemsize % CROWD else part.K + APART // part.itemsize
     part.is_overlapping = window.taps[0] == 1 and (
         window.taps[1] == 1 or window.dilation[1] * window.input_bytes[1] == row)
     part.is_flat = window.output[0] == 1 or (
         window.output_bytes[0] == window.output[1] * window.output_bytes[1])
     part.tile_rows = GATHERED_BYTES // (part.K * part.itemsize) // 12 * 12
-    part.tile_rows = min(max(part.tile_rows, 12), MOST_GATHERED_ROWS, window.output[0] * window.output[1])
+    part.tile_rows = min(
+        max(part.tile_rows, LEAST_GATHERED_ROWS), MOST_GATHERED_ROWS, window.output[0] * window.output[1])
 
 
 cdef bint has_border(const frnn_window *window) noexcept nogil:
@@ -468,9 +476,9 @@ cdef void multiply_gathered(
         count = min(part.tile_rows, last - first)
         if not part.is_flat:
             count = min(count, width - first % width)
-        kernels.gather_rows(window, first, count, x, scratch)
+        kernels.gather_rows(window, first, count, x, scratch, part.ld)
         part.cell.w_ih.products.dense(
-            &part.cell.w_ih, count, scratch, part.K, part.cell.bias,
+            &part.cell.w_ih, count, scratch, part.ld, part.cell.bias,
             out + first // width * window.output_bytes[0] + first % width * window.output_bytes[1],
             window.output_bytes[1] // part.itemsize)
         first += count

@@ -186,22 +186,25 @@ static FRNN_INLINE void WN(step_of)(const frnn_kind kind, const int gates, const
     }
 }
 
-/* There is no scratch to lay crowded rows apart: fewer of them are computed together, as many as a tile has. */
+/* The more rows are computed together, the fewer times all weights are read. Crowded ones lie apart meanwhile. */
 static void WN(dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptrdiff_t ldx, const void *bias, void *out,
                       ptrdiff_t ldo)
 {
-    enum { MOST = 4 * FRNN_TILE_ROWS, WIDTH = FRNN_DENSE_BUNDLE * FRNN_PANEL };
-    const ptrdiff_t most = FN(is_crowded)(n, ldx) ? FRNN_TILE_ROWS : MOST, outputs = matrix->rows;
+    enum { MOST = FRNN_DENSE_ROWS * (int)sizeof(float) / (int)sizeof(T), WIDTH = FRNN_DENSE_BUNDLE * FRNN_PANEL };
+    const ptrdiff_t outputs = matrix->rows;
+    const int is_far = n > FRNN_FEW && matrix->columns * outputs * (ptrdiff_t)sizeof(W) > FRNN_NEAR;
     const T zeros[WIDTH] = {0};
-    T acc[MOST * WIDTH];
+    T acc[MOST * WIDTH], apart[MOST * WN(apart_ld)];
     for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-        rows = n - m < most ? n - m : most;
+        rows = n - m < MOST ? n - m : MOST;
+        WN(operand) operand = WN(as_they_lie)((const T *)x + m * ldx, ldx);
+        if (FN(is_crowded)(rows, ldx))
+            operand.room = apart;
         for (ptrdiff_t first = 0; first < outputs; first += WIDTH) {
             const frnn_bundle bundle = frnn_bundle_of(outputs, 1, FRNN_DENSE_BUNDLE, first / WIDTH);
             const ptrdiff_t left = outputs - first < WIDTH ? outputs - first : WIDTH;
-            WN(product)(rows, matrix->columns, WN(as_they_lie)((const T *)x + m * ldx, ldx),
-                        WN(weights_of)(matrix, bundle), bundle.width,
-                        bias == NULL ? zeros : (const T *)bias + first, 0, acc, 0);
+            WN(product)(rows, matrix->columns, operand, WN(weights_of)(matrix, bundle), bundle.width,
+                        bias == NULL ? zeros : (const T *)bias + first, 0, acc, is_far);
             for (ptrdiff_t i = 0; i < rows; i++)
                 memcpy((T *)out + (m + i) * ldo + first, acc + i * bundle.width, left * sizeof(T));
         }

@@ -46,7 +46,7 @@ static void WN(interleave)(ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t l
 
 static inline WN(operand) WN(as_they_lie)(const T *a, ptrdiff_t ld)
 {
-    const WN(operand) rows = {a, ld, 0};
+    const WN(operand) rows = {a, ld, 0, NULL};
     return rows;
 }
 

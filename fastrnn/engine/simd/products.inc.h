@@ -40,12 +40,23 @@ static ptrdiff_t WN(strip_columns)(ptrdiff_t width)
 #define FRNN_PLACE(v, strip, K) ((v) / (strip) * (strip) * VL * (K) + (v) % (strip) * VL)
 
 /* Rows that products read: (n, K) with ld elements from row to row. Or interleaved: segment by segment, tile by tile,
- * k by k, the numbers of a tile's rows side by side. */
+ * k by k, the numbers of a tile's rows side by side. With room for a segment of all rows, each segment is copied there
+ * first: crowded rows then lie apart. */
 typedef struct WN(operand) {
     const T *at;
     ptrdiff_t ld;
     int is_interleaved;
+    T *room;
 } WN(operand);
+
+/* Elements from row to row of a segment that lies apart. */
+enum { WN(apart_ld) = FRNN_SEGMENT + FRNN_APART / (int)sizeof(T) };
+
+static void WN(lay_apart)(ptrdiff_t n, ptrdiff_t K, const T *a, ptrdiff_t lda, T *to)
+{
+    for (ptrdiff_t m = 0; m < n; m++)
+        memcpy(to + m * WN(apart_ld), a + m * lda, K * sizeof(T));
+}
 
 /* The weights of a bundle (K, width). */
 typedef struct WN(weights) {
@@ -244,17 +255,23 @@ static FRNN_INLINE void WN(lone_segment)(ptrdiff_t K, const T *a, const W *w, pt
 /* ---------------------------------------------------------------- any number of rows */
 
 static FRNN_INLINE void WN(segments)(const int is_far, const int is_interleaved, ptrdiff_t n, ptrdiff_t K_all,
-                                     const T *a, ptrdiff_t lda, const W *w, ptrdiff_t width, const T *from,
+                                     WN(operand) rows, const W *w, ptrdiff_t width, const T *from,
                                      ptrdiff_t ldfrom, T *acc)
 {
     const ptrdiff_t segment = FRNN_SEGMENT_OF(K_all);
     for (ptrdiff_t k = 0; k < K_all; k += segment) {
         const ptrdiff_t K = K_all - k < segment ? K_all - k : segment;
+        const T *a = rows.at + (is_interleaved ? k * n : k);
+        ptrdiff_t lda = rows.ld;
+        if (!is_interleaved && rows.room != NULL) {
+            WN(lay_apart)(n, K, a, lda, rows.room);
+            a = rows.room;
+            lda = WN(apart_ld);
+        }
         if (n == 1)
-            WN(lone_segment)(K, a + k, w + k * width, width, from, acc);
+            WN(lone_segment)(K, a, w + k * width, width, from, acc);
         else
-            WN(rows_segment)(is_far, is_interleaved, n, K, a + (is_interleaved ? k * n : k), lda, w + k * width,
-                             width, from, ldfrom, acc);
+            WN(rows_segment)(is_far, is_interleaved, n, K, a, lda, w + k * width, width, from, ldfrom, acc);
         from = acc;
         ldfrom = width;
     }
@@ -266,7 +283,7 @@ static void WN(product)(ptrdiff_t n, ptrdiff_t K, WN(operand) a, WN(weights) w, 
                         ptrdiff_t ldfrom, T *acc, int is_far)
 {
 #define FRNN_SEGMENTS(IS_FAR, IS_INTERLEAVED)                                                    \
-    WN(segments)(IS_FAR, IS_INTERLEAVED, n, K, a.at, a.ld, w.at, width, from, ldfrom, acc)
+    WN(segments)(IS_FAR, IS_INTERLEAVED, n, K, a, w.at, width, from, ldfrom, acc)
 #if FRNN_INTERLEAVED
     if (a.is_interleaved && is_far)
         FRNN_SEGMENTS(1, 1);

@@ -36,6 +36,9 @@
 #define FRNN_NEAR (1 << 20)
 #define FRNN_FEW 8
 
+/* The rows of float32 that a Linear layer or a convolution computes together. */
+#define FRNN_DENSE_ROWS 48
+
 /* A segment of a sum of K: a short sum is cut in short ones, so that their additions overlap. */
 #define FRNN_SEGMENT_OF(K) ((K) > 16 ? FRNN_SEGMENT : 8)
 

@@ -162,12 +162,13 @@ static inline void FN(gather_taps)(const frnn_window *window, FN(span) span, con
             memcpy(to, x, (size_t)bytes);
 }
 
-static void FN(gather_rows)(const frnn_window *window, ptrdiff_t first, ptrdiff_t count, const char *x, char *to)
+static void FN(gather_rows)(const frnn_window *window, ptrdiff_t first, ptrdiff_t count, const char *x, char *to,
+                            ptrdiff_t ld)
 {
     const ptrdiff_t width = window->taps[1] * window->channels;
     ptrdiff_t i = first / window->output[1], j = first % window->output[1];
-    T *row = (T *)to;
-    for (; count > 0; count--) {
+    for (; count > 0; count--, to += ld * (ptrdiff_t)sizeof(T)) {
+        T *row = (T *)to;
         const FN(span) rows = FN(span_of)(window, 0, i), columns = FN(span_of)(window, 1, j);
         for (ptrdiff_t k = 0; k < window->taps[0]; k++, row += width)
             if (k < rows.first || k >= rows.last || columns.first == columns.last)
