@@ -98,7 +98,9 @@ class GroupedGru(nn.Module):
         )
 
     def forward(self, x):
-        return torch.cat([gru(half)[0] for gru, half in zip(self.parts, x.chunk(2, dim=-1), strict=True)], dim=-1)
+        return torch.cat(
+            [gru(half)[0] for gru, half in zip(self.parts, x.chunk(2, dim=-1), strict=True)], dim=-1
+        )
 
 
 class DualPath(nn.Module):

@@ -131,7 +131,12 @@ class OnnxRuntime(engines.OnnxRuntime):
         for form, leaf in zip(session.get_inputs(), work.leaves, strict=True):
             binding.bind_ortvalue_input(form.name, make(leaf))
         names = [form.name for form in session.get_outputs()]
-        outputs = [make(y) for y in session.run(names, {f.name: a for f, a in zip(session.get_inputs(), work.leaves, strict=True)})]
+        outputs = [
+            make(y)
+            for y in session.run(
+                names, {f.name: a for f, a in zip(session.get_inputs(), work.leaves, strict=True)}
+            )
+        ]
         for name, y in zip(names, outputs, strict=True):
             binding.bind_ortvalue_output(name, y)
         return Job(partial(session.run_with_iobinding, binding), lambda: _flat([y.numpy() for y in outputs]))
@@ -175,6 +180,8 @@ def run(models=WHOLE_MODELS, rounds=ROUNDS, threads=1, report=lambda done, total
         times = measure(ModelWork(model, threads), PEERS, rounds, ours=OURS)
         best = best_peer(times)
         ratio = None if best is None else best[1] / times["fastrnn"]["microseconds"]
-        result["models"].append({"name": model.name, "target": model.target, "ratio": ratio, "engines": times})
+        result["models"].append(
+            {"name": model.name, "target": model.target, "ratio": ratio, "engines": times}
+        )
         report(index + 1, len(models))
     return result

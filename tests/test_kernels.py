@@ -4,6 +4,7 @@ Every instruction set that this processor has is tested, each against float64 or
 """
 
 import ctypes
+import gc
 import mmap
 import os
 import shlex
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 import fastrnn
 from fastrnn import reference
-from fastrnn.engine import packing
+from fastrnn.engine import packing, weight_memory
 from fastrnn.engine.backends import pick_isa
 from fastrnn.operators.stateless import RowFunction
 
@@ -106,20 +107,32 @@ def test_tails_write_their_own_numbers_only(rng, isa, name, dtype):
 # ---------------------------------------------------------------- packing
 
 
-@pytest.mark.parametrize("large_bytes", (0, 1 << 20))
-@pytest.mark.parametrize("size", (1, 64, 100_001))
-def test_reserved_memory_begins_at_a_cache_line(monkeypatch, size, large_bytes):
-    monkeypatch.setattr(packing, "LARGE_BYTES", large_bytes)
-    memory = packing.reserve(size)
-    assert memory.ctypes.data % 64 == 0 and memory.nbytes == size
-    memory[:] = 1
+SIZES = (1, 64, 100_001, weight_memory.LARGE_BYTES + 1)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_reserved_memory_begins_at_a_cache_line(size):
+    pieces = [weight_memory.reserve(size) for _ in range(3)]
+    for number, piece in enumerate(pieces):
+        assert piece.ctypes.data % 64 == 0 and piece.nbytes == size
+        piece[:] = number
+    assert [set(piece.tolist()) for piece in pieces] == [{0}, {1}, {2}]
+
+
+def test_pieces_share_large_pages_and_keep_them():
+    size = weight_memory.LARGE_PAGE // 3
+    pieces = [weight_memory.reserve(size) for _ in range(7)]
+    for number, piece in enumerate(pieces):
+        piece[:] = number
+    del pieces[0], pieces[3]
+    gc.collect()
+    assert [int(piece[0]) for piece in pieces] == [int(piece[-1]) for piece in pieces] == [1, 2, 3, 5, 6]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("large_bytes", (0, 1 << 20))
-def test_reserved_memory_is_the_process_own(monkeypatch, large_bytes):
-    monkeypatch.setattr(packing, "LARGE_BYTES", large_bytes)
-    memory = packing.reserve(40)
+@pytest.mark.parametrize("size", SIZES)
+def test_reserved_memory_is_the_process_own(size):
+    memory = weight_memory.reserve(size)
     memory[:] = 1
     pid = os.fork()
     if pid == 0:
@@ -129,14 +142,16 @@ def test_reserved_memory_is_the_process_own(monkeypatch, large_bytes):
     assert (memory == 1).all()
 
 
-def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch):
+@pytest.mark.parametrize("size", SIZES)
+def test_a_kernel_without_large_pages_gives_small_ones(monkeypatch, size):
     class Refusing(mmap.mmap):
         def madvise(self, *_):
             raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr(packing, "LARGE_BYTES", 0)
-    monkeypatch.setattr(packing.mmap, "mmap", Refusing)
-    assert packing.reserve(9).nbytes == 9
+    monkeypatch.setattr(weight_memory, "_shared", weight_memory._Shared())
+    monkeypatch.setattr(weight_memory.mmap, "mmap", Refusing)
+    memory = weight_memory.reserve(size)
+    assert memory.nbytes == size and memory.ctypes.data % 64 == 0
 
 
 def bundles_reference(weight, gates, bundle, lanes, registers, most):

@@ -4,10 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import CapsuleType, Self, disjoint_base
 
-LINE: int
-LARGE_PAGE: int
-LARGE_BYTES: int
-
 @disjoint_base
 class PackedCell:
     memory: NDArray[np.uint8] | None
@@ -23,7 +19,6 @@ class PackedCell:
     ) -> Self: ...
 
 def backend_of(products: CapsuleType) -> CapsuleType: ...
-def reserve(size: int) -> NDArray[np.uint8]: ...
 def pack_dense(products: CapsuleType, weight: NDArray[Any], bias: NDArray[Any] | None) -> PackedCell: ...
 def pack_recurrent(
     products: tuple[CapsuleType, ...],

@@ -1,19 +1,18 @@
 """Packed weights: those of one cell, laid out by a backend and never changed again.
 
-How they lie is the backend's matter. Here are the memory that they lie in, and the sums of biases.
+How they lie is the backend's matter. Here are the sums of biases.
 """
-
-import mmap
 
 cimport numpy as cnp
 import numpy as np
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 
 from fastrnn.engine.backend cimport (
-    FRNN_DENSE, FRNN_GATES_OF, FRNN_GRU, FRNN_LINE, FRNN_LSTM, FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_STORED_F32,
+    FRNN_DENSE, FRNN_GATES_OF, FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_STORED_F32,
     FRNN_STORED_F64, frnn_arithmetic_name, frnn_cell, frnn_matrix, frnn_products, frnn_source,
     frnn_storage,
 )
+from fastrnn.engine.weight_memory import reserve
 
 cnp.import_array()
 
@@ -27,12 +26,6 @@ cdef dict KINDS = {
 
 # The storages in which arrays may hold weights, by their dtypes.
 cdef dict STORAGES = {"float32": FRNN_STORED_F32, "float64": FRNN_STORED_F64}
-
-LINE = FRNN_LINE
-LARGE_PAGE = 2 * 1024 * 1024
-# Fewer bytes of weights than this would leave most of a large page unused.
-LARGE_BYTES = 1024 * 1024
-
 
 cdef class PackedCell:
     """The weights of one direction of one layer, laid out by a backend. Immutable.
@@ -145,26 +138,6 @@ def backend_of(products):
 
 cdef const void *data_of(object array):
     return NULL if array is None else cnp.PyArray_DATA(array)
-
-
-def reserve(size):
-    """Memory of this many bytes that begins at a cache line.
-
-    Where the system gives large pages, a large piece lies on them: a cache of the second level holds more
-    of it, since its addresses are spread evenly over the sets, and fewer translations are missed.
-    """
-    memory, page = None, LARGE_PAGE
-    if size >= LARGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-        mapped = mmap.mmap(-1, size + LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        try:
-            mapped.madvise(mmap.MADV_HUGEPAGE)
-            memory = np.frombuffer(mapped, np.uint8)
-        except OSError:  # a kernel without large pages
-            mapped.close()
-    if memory is None:
-        memory, page = np.empty(size + LINE, np.uint8), LINE
-    begin = -memory.ctypes.data % page
-    return memory[begin:begin + size]
 
 
 def pack_dense(products, weight, bias):

@@ -27,12 +27,14 @@ cnp.import_array()
 cdef enum:
     BATCH_AXES = 4
 
-# Bytes of rows that a convolution brings together before they are multiplied. All weights are read for each of
-# these tiles, so it has at least as many rows as are multiplied together (FRNN_DENSE_ROWS).
+# Bytes of rows that a convolution brings together before they are multiplied. All weights are read for each
+# such tile. So it has at least as many rows as are multiplied together (FRNN_DENSE_ROWS).
 cdef Py_ssize_t GATHERED_BYTES = 64 * 1024
 cdef Py_ssize_t LEAST_GATHERED_ROWS = 48
 cdef Py_ssize_t MOST_GATHERED_ROWS = 192
-# Gathered rows at a distance of a multiple of CROWD bytes would share few sets of a cache (engine/simd/tuning.h).
+cdef Py_ssize_t FEW_POSITIONS = 24
+# Gathered rows at a distance of a multiple of CROWD bytes would share few sets of a cache
+# (engine/simd/tuning.h).
 cdef Py_ssize_t CROWD = 2048
 cdef Py_ssize_t APART = 320
 cdef double PRODUCTS_PER_NS = 40
@@ -394,7 +396,7 @@ cdef class ConvolutionStep(Step):
                     part.x_offset += group * part.window.channels * itemsize
                     part.out_offset += group * (weights.channels_out // groups) * itemsize
                     arrange(part)
-                    if not part.is_overlapping or part.window.before[1] > 0 or has_border(&part.window):
+                    if not part.is_overlapping or has_border(&part.window):
                         most = max(most, part.tile_rows * part.ld * itemsize)
                 work += <double>sizes[0] * sizes[1] * taps[0] * taps[1] * part.window.channels * (
                     weights.channels_out // groups)
@@ -424,8 +426,12 @@ cdef void arrange(Convolution *part) noexcept:
         window.input[0] = window.output[0] = 1
     part.K = window.taps[0] * window.taps[1] * window.channels
     part.ld = part.K if part.K * part.itemsize % CROWD else part.K + APART // part.itemsize
-    part.is_overlapping = window.taps[0] == 1 and (
-        window.taps[1] == 1 or window.dilation[1] * window.input_bytes[1] == row)
+    # Rows at the borders are multiplied apart from the others. That does not pay for a few positions, since
+    # it reads all weights three times.
+    part.is_overlapping = (
+        window.taps[0] == 1
+        and (window.taps[1] == 1 or window.dilation[1] * window.input_bytes[1] == row)
+        and not (has_border(window) and window.output[1] < FEW_POSITIONS))
     part.is_flat = window.output[0] == 1 or (
         window.output_bytes[0] == window.output[1] * window.output_bytes[1])
     part.tile_rows = GATHERED_BYTES // (part.K * part.itemsize) // 12 * 12

@@ -20,7 +20,7 @@ from fastrnn.engine.array_kernels cimport (
 from fastrnn.engine.backend cimport (
     FRNN_LAYER_NORM, FRNN_LOG_SOFTMAX, FRNN_SOFTMAX, frnn_backend, frnn_rows,
 )
-from fastrnn.engine.packing import reserve
+from fastrnn.engine.weight_memory import aligned as aligned_memory
 from fastrnn.engine.simd.array_tables import INTEGER_OPERATIONS, MAP_OPERATIONS
 from fastrnn.program.map_program import DEFAULTS, SLOW, Scalar, collapse, plain_program
 
@@ -89,7 +89,7 @@ cdef class Step:
     def run(self, *arrays):
         """Run it over arrays that have the sizes, strides and types for which it was made: for tests."""
         cdef char *pointers[64]
-        cdef object scratch = reserve(max(self.info.scratch_bytes, 1))
+        cdef object scratch = aligned_memory(max(self.info.scratch_bytes, 1))
         cdef char *memory = cnp.PyArray_BYTES(scratch)
         cdef int i
         if len(arrays) != self.info.arrays:

@@ -11,6 +11,7 @@
 
 #define FRNN_PANEL 16
 #define FRNN_DENSE_BUNDLE 4 /* panels of a bundle where there are no gates: a Linear layer, a projection of h */
+#define FRNN_DENSE_WIDTH (FRNN_DENSE_BUNDLE * FRNN_PANEL)
 
 typedef struct frnn_bundle {
     ptrdiff_t panel;  /* its first one */

@@ -186,27 +186,41 @@ static FRNN_INLINE void WN(step_of)(const frnn_kind kind, const int gates, const
     }
 }
 
-/* The more rows are computed together, the fewer times all weights are read. Crowded ones lie apart meanwhile. */
+/* The rows of a bundle whose sums fit on the stack. */
+enum { WN(DENSE_ROWS) = FRNN_DENSE_ROWS * (int)sizeof(float) / (int)sizeof(T) };
+
+/* out (n, left) = bias + x W^T for at most DENSE_ROWS rows and a bundle of a matrix. */
+static void WN(dense_bundle)(const frnn_matrix *matrix, frnn_bundle bundle, ptrdiff_t left, ptrdiff_t n, const T *x,
+                             ptrdiff_t ldx, const T *bias, T *out, ptrdiff_t ldo, int is_far)
+{
+    T acc[WN(DENSE_ROWS) * FRNN_DENSE_WIDTH], apart[WN(DENSE_ROWS) * WN(apart_ld)];
+    WN(operand) rows = WN(as_they_lie)(x, ldx);
+    if (FN(is_crowded)(n, ldx))
+        rows.room = apart;
+    WN(product)(n, matrix->columns, rows, WN(weights_of)(matrix, bundle), bundle.width, bias, 0, acc, is_far);
+    for (ptrdiff_t m = 0; m < n; m++)
+        memcpy(out + m * ldo, acc + m * bundle.width, left * sizeof(T));
+}
+
+/* Each bundle of weights meets as many rows as stay near, so that far weights are read rarely. */
 static void WN(dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptrdiff_t ldx, const void *bias, void *out,
                       ptrdiff_t ldo)
 {
-    enum { MOST = FRNN_DENSE_ROWS * (int)sizeof(float) / (int)sizeof(T), WIDTH = FRNN_DENSE_BUNDLE * FRNN_PANEL };
-    const ptrdiff_t outputs = matrix->rows;
+    const T zeros[FRNN_DENSE_WIDTH] = {0};
+    const ptrdiff_t outputs = matrix->rows, near = FRNN_NEAR / ((matrix->columns + 1) * (ptrdiff_t)sizeof(T));
+    const ptrdiff_t most = near > WN(DENSE_ROWS) ? near / WN(DENSE_ROWS) * WN(DENSE_ROWS) : WN(DENSE_ROWS);
     const int is_far = n > FRNN_FEW && matrix->columns * outputs * (ptrdiff_t)sizeof(W) > FRNN_NEAR;
-    const T zeros[WIDTH] = {0};
-    T acc[MOST * WIDTH], apart[MOST * WN(apart_ld)];
-    for (ptrdiff_t m = 0, rows; m < n; m += rows) {
-        rows = n - m < MOST ? n - m : MOST;
-        WN(operand) operand = WN(as_they_lie)((const T *)x + m * ldx, ldx);
-        if (FN(is_crowded)(rows, ldx))
-            operand.room = apart;
-        for (ptrdiff_t first = 0; first < outputs; first += WIDTH) {
-            const frnn_bundle bundle = frnn_bundle_of(outputs, 1, FRNN_DENSE_BUNDLE, first / WIDTH);
-            const ptrdiff_t left = outputs - first < WIDTH ? outputs - first : WIDTH;
-            WN(product)(rows, matrix->columns, operand, WN(weights_of)(matrix, bundle), bundle.width,
-                        bias == NULL ? zeros : (const T *)bias + first, 0, acc, is_far);
-            for (ptrdiff_t i = 0; i < rows; i++)
-                memcpy((T *)out + (m + i) * ldo + first, acc + i * bundle.width, left * sizeof(T));
+    for (ptrdiff_t begin = 0; begin < n; begin += most) {
+        const ptrdiff_t end = n - begin < most ? n : begin + most;
+        for (ptrdiff_t first = 0; first < outputs; first += FRNN_DENSE_WIDTH) {
+            const frnn_bundle bundle = frnn_bundle_of(outputs, 1, FRNN_DENSE_BUNDLE, first / FRNN_DENSE_WIDTH);
+            const ptrdiff_t left = outputs - first < FRNN_DENSE_WIDTH ? outputs - first : FRNN_DENSE_WIDTH;
+            const T *from = bias == NULL ? zeros : (const T *)bias + first;
+            for (ptrdiff_t m = begin, rows; m < end; m += rows) {
+                rows = end - m < WN(DENSE_ROWS) ? end - m : WN(DENSE_ROWS);
+                WN(dense_bundle)(matrix, bundle, left, rows, (const T *)x + m * ldx, ldx, from,
+                                 (T *)out + m * ldo + first, ldo, is_far);
+            }
         }
     }
 }
