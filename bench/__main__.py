@@ -43,6 +43,8 @@ def _parser():
     for name in ("before", "after"):
         builds.add_argument(name, metavar=name.upper(), help="a folder with fastrnn/ or src/fastrnn/ in it")
     _add_amount(builds)
+    models = add("models", _models, "Measure whole models next to every other engine that is installed.")
+    _add_amount(models)
     bits = add("bits", _bits, "Record the bits of all outputs, or compare them with a record.")
     target = bits.add_mutually_exclusive_group(required=True)
     target.add_argument("-o", "--output", metavar="FILE", help="write the record here (.json)")
@@ -112,6 +114,22 @@ def _builds(options):
     return 0 if is_clean(result) else 1
 
 
+def _models(options):
+    from fastrnn.benchmark.engines import limit_threads
+
+    limit_threads(options.threads)
+    from bench.models import WHOLE_MODELS
+    from bench.programs import print_result, run
+    from fastrnn.terminal import progress
+
+    rounds, threads = _amount(options)
+    models = _pick(WHOLE_MODELS, options.only)
+    with progress("bench") as report:
+        result = run(models, rounds, threads=threads, report=report)
+    _write(result, options.output)
+    print_result(result)
+
+
 def _amount(options):
     """The rounds and the threads, checked; so is the place of the result, before anything is measured."""
     from fastrnn.benchmark.measure import ROUNDS
@@ -130,9 +148,14 @@ def _pick(grid, text, or_none=False):
 
     cases = [case for case in grid if text in case.name]
     if not cases and not or_none:
-        hint = f"The cases are {grid[0].name!r} to {grid[-1].name!r}; bench/cases.py has them all."
+        hint = f"The cases are {grid[0].name!r} to {grid[-1].name!r}; {_file_of(grid)} has them all."
         raise ValueError(message("bench", "a text that is in the name of a case", repr(text), hint))
     return cases
+
+
+def _file_of(grid):
+    """Where the cases of a grid are declared."""
+    return f"{type(grid[0]).__module__.replace('.', '/')}.py"
 
 
 def _write(result, path):

@@ -1,7 +1,7 @@
 """Whole models with a recurrent core, at the sizes of the public ones that they follow, with random weights.
 
-Each is written from torch's layers after the inference code of a public model, which its docstring names. None
-of their code or weights is here.
+Each is written from torch's layers after the inference code of a public model, which its docstring names.
+None of their code or weights is here.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class Silero(nn.Module):
 
 
 class RecurrentPolicy(nn.Module):
-    """A step of an agent: two layers of 64, an LSTM of 256, two heads (as in Stable-Baselines3's RecurrentPPO)."""
+    """A step of an agent: two layers of 64, an LSTM of 256, two heads (as in RecurrentPPO of sb3-contrib)."""
 
     def __init__(self):
         super().__init__()
@@ -222,7 +222,7 @@ class DeepSpeech2(nn.Module):
 
 
 class Tacotron2Decoder(nn.Module):
-    """A step of speech synthesis: two LSTMCells of 1024, attention that sees where it was (NVIDIA/tacotron2)."""
+    """A step of speech synthesis: two LSTMCells of 1024, attention over the text (NVIDIA/tacotron2)."""
 
     def __init__(self):
         super().__init__()
@@ -320,7 +320,7 @@ class SpeakerEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class WholeModel:
-    """A model, how to make it and its inputs, and the ratio that is wanted: the fastest peer's time over ours."""
+    """A model, how to make it and its inputs; and the wanted ratio of the fastest peer's time to ours."""
 
     name: str
     module: Callable[[], nn.Module]
@@ -343,6 +343,9 @@ def _states(*sizes, layers=()):
 
 
 MEMORY_STEPS = 100  # the characters of a sentence, for Tacotron 2
+
+# The wanted geometric mean of the ratios.
+GEOMETRIC_MEAN = 1.5
 
 WHOLE_MODELS = (
     WholeModel("silero, a chunk", Silero, lambda: (torch.randn(1, 576) * 0.1, torch.zeros(2, 1, 128)), 2.0),

@@ -1,25 +1,29 @@
 """The engines with whole models: a program of this library beside torch, ONNX Runtime and OpenVINO.
 
-Every engine has the module as its users export it, at fixed sizes, with inputs and outputs bound beforehand where
-it can. A model that keeps a state gets the same state in every call.
+Every engine has the module as its users export it, at fixed sizes, with inputs and outputs bound beforehand
+where it can. A model that keeps a state gets the same state in every call.
 """
 
 import io
 import logging
+import os
+import sys
 import time
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 import fastrnn
-from bench.models import WHOLE_MODELS
+from bench.models import GEOMETRIC_MEAN, WHOLE_MODELS
+from bench.run import geometric_mean
 from fastrnn.benchmark import engines
 from fastrnn.benchmark.engines import Job, LeftOut
 from fastrnn.benchmark.measure import ROUNDS, machine, measure
-from fastrnn.benchmark.table import best_peer
+from fastrnn.benchmark.table import left_out_notes, ratio_to_best, time_cell, versions
+from fastrnn.terminal import print_table
 
 RESULT_VERSION = 1
 OPSET = 17
@@ -62,20 +66,25 @@ class ModelWork:
         return files
 
 
-class _silence:
-    """Nothing that torch's exporters print is shown."""
-
-    def __enter__(self):
-        self.level = logging.root.manager.disable
-        logging.disable(logging.CRITICAL)
-        self.streams = redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO())
-        for stream in self.streams:
-            stream.__enter__()
-
-    def __exit__(self, *error):
-        for stream in reversed(self.streams):
-            stream.__exit__(*error)
-        logging.disable(self.level)
+@contextmanager
+def _silence():
+    """Show nothing that torch's exporters print, in Python or beneath it."""
+    sys.stdout.flush()
+    level = logging.root.manager.disable
+    kept = [os.dup(number) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    logging.disable(logging.CRITICAL)
+    try:
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        sys.stdout.flush()
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+        logging.disable(level)
 
 
 def _flat(leaves):
@@ -178,10 +187,32 @@ def run(models=WHOLE_MODELS, rounds=ROUNDS, threads=1, report=lambda done, total
     }
     for index, model in enumerate(models):
         times = measure(ModelWork(model, threads), PEERS, rounds, ours=OURS)
-        best = best_peer(times)
-        ratio = None if best is None else best[1] / times["fastrnn"]["microseconds"]
-        result["models"].append(
-            {"name": model.name, "target": model.target, "ratio": ratio, "engines": times}
-        )
+        ratio = ratio_to_best(times)
+        entry = {"name": model.name, "target": model.target, "ratio": ratio, "engines": times}
+        result["models"].append(entry)
         report(index + 1, len(models))
+    result["geometric_mean"] = geometric_mean(
+        [entry["ratio"] for entry in result["models"] if entry["ratio"]]
+    )
     return result
+
+
+def print_result(result):
+    """Print the table of a result."""
+    names = list(result["engines"])
+    rows = [
+        [
+            entry["name"],
+            *(time_cell(entry["engines"].get(name)) for name in names),
+            "-" if entry["ratio"] is None else f"{entry['ratio']:.2f}",
+            f"{entry['target']:.2f}",
+        ]
+        for entry in result["models"]
+    ]
+    threads = "1 thread" if result["threads"] == 1 else f"{result['threads']} threads"
+    print(f"{result['date']}, {result['processor']}, {threads}; {versions(result)}\n")
+    print_table(["model", *names, "ratio", "wanted"], rows, width=None)
+    for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["models"]}):
+        print(line)
+    if result["geometric_mean"]:
+        print(f"\ngeometric mean {result['geometric_mean']:.2f} (wanted {GEOMETRIC_MEAN})")

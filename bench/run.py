@@ -158,17 +158,18 @@ def _judge_pool(entry, entries):
             entry["pool_missed"].append(SHUFFLED.name)
 
 
-def _geometric_mean(ratios):
+def geometric_mean(ratios):
+    """The geometric mean of numbers. None of none."""
     return math.exp(sum(map(math.log, ratios)) / len(ratios)) if ratios else None
 
 
 def _means(name, wanted, entries):
     """The geometric mean of the ratios, and of the ratios at the machine's limits."""
     return {
-        name: _geometric_mean([entry["ratio"] for entry in entries]),
+        name: geometric_mean([entry["ratio"] for entry in entries]),
         f"{name}_of": len(entries),
         f"{name}_wanted": wanted,
-        f"{name}_at_limit": _geometric_mean([e["limit"]["ratio"] for e in entries if e["limit"]]),
+        f"{name}_at_limit": geometric_mean([e["limit"]["ratio"] for e in entries if e["limit"]]),
     }
 
 

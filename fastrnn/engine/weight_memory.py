@@ -1,7 +1,7 @@
 """The memory that packed weights lie in: large pages, where the system gives them.
 
-A cache of the second level holds more of a large page, since its addresses are spread evenly over the sets, and
-fewer translations are missed. Pieces share pages, so that all weights of a small model lie on one.
+A cache of the second level holds more of a large page, since its addresses are spread evenly over the sets.
+Fewer translations are missed, too. Pieces share pages, so that all weights of a small model lie on one.
 """
 
 from __future__ import annotations

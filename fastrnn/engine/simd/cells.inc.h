@@ -208,8 +208,10 @@ static void WN(dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptr
 {
     const T zeros[FRNN_DENSE_WIDTH] = {0};
     const ptrdiff_t outputs = matrix->rows, near = FRNN_NEAR / ((matrix->columns + 1) * (ptrdiff_t)sizeof(T));
-    const ptrdiff_t most = near > WN(DENSE_ROWS) ? near / WN(DENSE_ROWS) * WN(DENSE_ROWS) : WN(DENSE_ROWS);
     const int is_far = n > FRNN_FEW && matrix->columns * outputs * (ptrdiff_t)sizeof(W) > FRNN_NEAR;
+    ptrdiff_t most = near > WN(DENSE_ROWS) ? near / WN(DENSE_ROWS) * WN(DENSE_ROWS) : WN(DENSE_ROWS);
+    if (!is_far && FN(is_crowded)(n, ldx))  /* near weights are read again sooner than crowded rows are copied */
+        most = FRNN_TILE_ROWS;
     for (ptrdiff_t begin = 0; begin < n; begin += most) {
         const ptrdiff_t end = n - begin < most ? n : begin + most;
         for (ptrdiff_t first = 0; first < outputs; first += FRNN_DENSE_WIDTH) {
