@@ -23,7 +23,7 @@ INITIAL = {"RNN": ("h_0",), "GRU": ("h_0",), "LSTM": ("h_0", "c_0")}
 def _match_recurrent(name: str) -> re.Match[str] | None:
     """Match one of torch's names for a recurrent tensor."""
     return re.fullmatch(
-        r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d{1,6})(_reverse)?)?", name
+        r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>[0-9]{1,6})(_reverse)?)?", name
     )
 
 
