@@ -149,7 +149,7 @@ def read_recurrent(
     ]
     if problems:
         others = _other_recurrent(state_dict, prefix)
-        hint = "" if prefix or not others else _prefix_hint(others, literal(others[0]))
+        hint = "" if prefix or not others else _prefix_hint(others)
         wanted = f"the tensors of {spec.describe()}"
         raise WeightError(message(where, wanted, "; ".join(problems), hint))
     return spec, {key: tensors[key] for key in shapes} | read_initial(where, spec, states)
@@ -185,8 +185,8 @@ def _other_recurrent(state_dict: Iterable[str], prefix: str) -> list[str]:
     return [path for path in recurrent_prefixes(state_dict) if path != prefix.removesuffix(".")]
 
 
-def _prefix_hint(paths: list[str], example: str = "") -> str:
-    return f"Recurrent modules here: {quote(paths)}. Name one with prefix={example}."
+def _prefix_hint(paths: list[str]) -> str:
+    return f"Recurrent modules here: {quote(paths)}. Name one with prefix={literal(paths[0])}."
 
 
 def _spec_of(
