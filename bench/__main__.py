@@ -11,7 +11,7 @@ def main(arguments=None):
     try:
         return options.command(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"python -m bench: {error}", file=sys.stderr)
+        print(f"python -m bench: {str(error).removeprefix('bench: ')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("python -m bench: interrupted", file=sys.stderr)

@@ -15,7 +15,8 @@ def print_report(result):
     for line in missing_notes(result):
         print(line)
     if result["cases"]:
-        print("Medians. ratio: the time of the fastest other engine, or of the one named, divided by ours.\n")
+        print("Medians over rounds of calls in a row; p50 and p99 are those of single calls.")
+        print("ratio: the time of the fastest other engine, or of the one named, divided by ours.\n")
         print_table(*case_table(result, result["cases"]), width=None)
         print()
         for line in left_out_notes({entry["name"]: entry["engines"] for entry in result["cases"]}):
@@ -55,29 +56,31 @@ def markdown(result, has_all=False):
 
 
 def case_table(result, entries):
-    """Columns and rows with everything: times, p99 of steps, ratio, target, share of the machine's limit, and
-    the ratio at that limit.
+    """Columns and rows with everything.
+
+    That is times, quantiles of steps, ratio, target, share of the machine's limit, and the ratio at that
+    limit.
     """
     engines = [name for name in result["engines"] if name != "fastrnn"]
     if any(RTNEURAL in entry["engines"] for entry in entries):
         engines.append(RTNEURAL)
     has_steps = any("p99" in entry["engines"]["fastrnn"] for entry in entries)
-    p99_column = ("its p99",) if has_steps else ()
+    quantiles = ("p50", "p99") if has_steps else ()
+    quantile_columns = (f"its {name}" for name in quantiles)
     has_threads = result["threads"] > 1
     threads_columns = ("one thread", "scaling") if has_threads else ()
     limit_columns = () if result["limits"] is None else ("share of the limit", "ratio at the limit")
     columns = (
-        "case", "fastrnn", *p99_column, *engines, "ratio", "wanted", *threads_columns, *limit_columns,
+        "case", "fastrnn", *quantile_columns, *engines, "ratio", "wanted", *threads_columns, *limit_columns,
     )  # fmt: skip
     rows = []
     for entry in entries:
         times = entry["engines"]
-        p99 = times["fastrnn"].get("p99")
         is_missed = entry["ratio"] is not None and entry["ratio"] < entry["target"]
         rows.append((
             entry["name"],
             time_cell(times["fastrnn"]),
-            *([duration(p99) if p99 else ""] if has_steps else []),
+            *(duration(times["fastrnn"][name]) if name in times["fastrnn"] else "" for name in quantiles),
             *(_cell(times.get(name)) for name in engines),
             _ratio(entry["ratio"]),
             f"{entry['target']:.2f}{' MISSED' if is_missed else ''}",
@@ -150,7 +153,9 @@ def summary_lines(summary):
             most = summary[f"{key}_at_limit"]
             there = "" if most is None else f"; {most:.2f} at the machine's limits"
             wanted = summary[f"{key}_wanted"]
-            yield f"{words} {summary[key]:.2f} of {summary[f'{key}_of']}, wanted {wanted:.2f}{there}"
+            count = summary[f"{key}_of"]
+            cases = f"{count} case{'s' * (count != 1)}"
+            yield f"{words} over {cases}: {summary[key]:.2f}, wanted {wanted:.2f}{there}"
     if summary["minimum"] is not None:
         yield (
             f"lowest {summary['minimum']:.2f} ({summary['minimum_case']}), "
@@ -165,8 +170,8 @@ def summary_lines(summary):
         ("below_limit", "cases below the wanted share of the limit"),
     ):
         names = summary[key]
-        if names is None:
-            continue  # the limits are not known
+        if names is None or (key == "missed_within_limit" and not summary["missed"]):
+            continue  # the limits are not known, or there are none of which to say it
         yield f"{words}: {len(names)}{': ' if names else ''}{'; '.join(names)}"
 
 

@@ -28,16 +28,28 @@ BACKENDS = ("auto", "simd", "blas")
 # ---------------------------------------------------------------- options
 
 
-def check_choice(where: str, name: str, value: object, choices: Collection[str]) -> str:
+def check_choice(where: str, name: str, value: object, choices: Collection[str], hint: str = "") -> str:
     """Return value if it is one of the choices, which are strings."""
     if not isinstance(value, str) or value not in choices:
-        raise ValueError(message(where, f"{name} to be one of {quote(choices)}", brief(value)))
+        raise ValueError(message(where, f"{name} to be one of {quote(choices)}", brief(value), hint))
     return value
 
 
 def check_precision(where: str, precision: object) -> np.dtype[np.floating[Any]]:
     """Return the dtype of inputs, outputs and states at this precision."""
-    return np.dtype(PRECISIONS[check_choice(where, "precision", precision, PRECISIONS)])
+    hint = _precision_hint(precision)
+    return np.dtype(PRECISIONS[check_choice(where, "precision", precision, PRECISIONS, hint)])
+
+
+def _precision_hint(value: object) -> str:
+    """Return which precision to write for a dtype of NumPy or torch, "" for anything else."""
+    if isinstance(value, str):
+        return ""
+    is_numpy = isinstance(value, (type, np.dtype))
+    for name, kind in PRECISIONS.items():
+        if (is_numpy and value in (kind, np.dtype(kind))) or repr(value) == f"torch.{name}":
+            return f'Write precision="{name}".'
+    return ""
 
 
 def check_positive(where: str, name: str, value: object) -> int:
@@ -65,6 +77,14 @@ def check_number(where: str, name: str, value: Any) -> float:
         raise TypeError(message(where, f"{name} to be a number", brief(value))) from None
     if not np.isfinite(number):
         raise ValueError(message(where, f"{name} to be finite", brief(value)))
+    return number
+
+
+def check_tolerance(where: str, value: Any) -> float:
+    """Return a tolerance as a float if it is finite and at least 0."""
+    number = check_number(where, "tolerance", value)
+    if number < 0:
+        raise ValueError(message(where, "tolerance to be at least 0", brief(value)))
     return number
 
 
@@ -200,7 +220,8 @@ def check_out(
     """Return out as a plain ndarray if it is writable, C-contiguous and overlaps none of `apart_from`."""
     expected = f"out to be a C-contiguous {dtype} array of shape {shape}"
     if not isinstance(out, np.ndarray):
-        raise TypeError(message(where, expected, brief(out)))
+        hint = "It is written in place, which only a NumPy array can be."
+        raise TypeError(message(where, expected, brief(out), hint))
     # A subclass may report any shape or dtype, and index in its own way.
     out = np.ndarray.view(out, np.ndarray)
     if out.shape != shape or out.dtype != dtype:

@@ -45,7 +45,11 @@ def brief(value: object, limit: int = 60) -> str:
     ):
         text = repr(value[:limit] if isinstance(value, str) else value)
         return text if len(text) <= limit else f"{text[:limit]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__[:limit]}"
     name = type(value).__name__
+    if name.lower().endswith("dtype"):
+        return f"the dtype {value!s:.{limit}}"
     shape = getattr(value, "shape", None)
     return f"{name} of shape {shape}" if isinstance(shape, tuple) else name
 

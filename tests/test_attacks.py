@@ -200,6 +200,18 @@ def test_a_name_of_a_great_many_wrappers_is_a_name():
 # ---------------------------------------------------------------- names in messages
 
 
+def test_digits_of_names_are_those_of_ascii(stack, tmp_path):
+    """Python takes digits of other scripts for numbers too."""
+    for digit in ("\uff11", "\u0661", "\u00b9"):
+        renamed = {name.replace("_l1", f"_l{digit}"): array for name, array in stack.items()}
+        with pytest.raises(fastrnn.WeightError, match="is not one of its keys"):
+            fastrnn.LSTM.from_state_dict(renamed)
+        np.savez(tmp_path / "a.npz", **{f"{digit}.{name}": array for name, array in stack.items()})
+        assert repr(fastrnn.load(tmp_path / "a.npz")) == "Sequential(LSTM(3, 4, num_layers=2))"
+        np.savez(tmp_path / f"w-0000{digit}-of-00002.npz", **stack)
+        fastrnn.load(tmp_path / f"w-0000{digit}-of-00002.npz")  # no part of a model
+
+
 def test_names_do_not_make_lines():
     """No name from a file begins a line of a message, which could pass for the program's own words."""
     tensors = {f"a\nb: fine{end}": ONE for end in (".weight_ih_l0", ".weight_hh_l0")}

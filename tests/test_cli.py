@@ -111,6 +111,19 @@ def test_reader_that_goes_away_is_no_error():
         assert (process.wait(), error) == (0, b"")
 
 
+def test_help_says_which_state_is_meant(capsys):
+    """The state that an example began in, or the one that a run ends in. --state is either, by command."""
+    for command, long, other in (
+        ("convert", "--initial-state S, --state S", "--final-state"),
+        ("verify", "--initial-state S, --state S", "--final-state"),
+        ("run", "--final-state FILE, --state FILE", "--initial-state"),
+    ):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        assert long in text and other not in text
+
+
 def test_unknown_command_is_status_2():
     with pytest.raises(SystemExit) as caught:
         main(["dance"])
@@ -265,7 +278,12 @@ def test_the_streams_of_the_caller_stay_as_they_were(run, capsys):
 def test_weights_that_are_no_numbers_are_named(run, tmp_path):
     np.savez(tmp_path / "nan.npz", weight_ih_l0=np.ones((4, 3)), weight_hh_l0=np.full((4, 1), np.nan))
     status, _, err = run("convert", tmp_path / "nan.npz", tmp_path / "model.safetensors")
-    assert status == 0 and err == "nan.npz: weight_hh_l0 holds NaN or infinity.\n"
+    words = "weight_hh_l0 holds NaN or infinity at 4 of 4 places, first at (0, 0).\n"
+    assert status == 0 and err == f"nan.npz: {words}"
+    assert run("info", tmp_path / "nan.npz")[2] == f"nan.npz: {words}"
+    for command in ("info", "verify"):
+        status, _, err = run(command, tmp_path / "model.safetensors")
+        assert status == 0 and err == f"model.safetensors: layers.0.{words}"
     np.save(tmp_path / "x.npy", np.ones((5, 3)))
     status, _, err = run("run", tmp_path / "model.safetensors", tmp_path / "x.npy", "-o", tmp_path / "y.npy")
-    assert status == 0 and err.startswith("model.safetensors: layers.0.weight_hh_l0 holds NaN or infinity.\n")
+    assert status == 0 and err.startswith(f"model.safetensors: layers.0.{words}")

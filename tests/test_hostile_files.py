@@ -322,7 +322,7 @@ def test_npz_header_cannot_claim_more_than_there_is(tmp_path):
         (entry("(1000000000000,)"), "4000000000000 bytes in 'a.npy', got 0"),
         (entry("(2,)", data=bytes(4)), "8 bytes in"),
         (entry("(-2,)", data=bytes(4)), "a whole array"),
-        (entry("(1,)", "'|O'", bytes(8)), "pickled objects"),
+        (entry("(1,)", "'|O'", bytes(8)), "an array of Python objects. Only pickle"),
         (entry("(1,)", "'<U4'", bytes(16)), "not of real numbers"),
         (entry("(-1,-1)"), "a whole array"),
         (entry("(0," + "9" * 30 + ")"), "a whole array"),

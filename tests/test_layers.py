@@ -123,7 +123,9 @@ def test_state_dict_must_be_a_mapping_of_numbers(weights):
     "options, error, words",
     (
         ({"precision": "int8"}, ValueError, 'precision to be one of "float32" and "float64", got \'int8\''),
-        ({"precision": np.float32}, ValueError, "precision to be one of"),
+        ({"precision": np.float32}, ValueError, 'got the class float32. Write precision="float32".'),
+        ({"precision": np.dtype("f8")}, ValueError, 'got the dtype float64. Write precision="float64".'),
+        ({"precision": int}, ValueError, "got the class int."),
         ({"backend": "cuda"}, ValueError, 'backend to be one of "auto", "simd" and "blas"'),
         ({"threads": 0}, ValueError, "threads to be at least 1, got 0"),
         ({"threads": 1.5}, TypeError, "threads to be a whole number"),
@@ -180,7 +182,7 @@ def test_wrong_arguments_are_refused(rng, arguments, words):
         ({"x": [["a"]]}, "x to hold real numbers"),
         ({"x": None}, "x to hold real numbers"),
         ({"lengths": [1.0, 2.0]}, "lengths to be whole numbers"),
-        ({"out": [1.0]}, "out to be a C-contiguous"),
+        ({"out": [1.0]}, "got list. It is written in place, which only a NumPy array can be."),
     ),
 )
 def test_arguments_of_a_wrong_type_are_refused(rng, arguments, words):

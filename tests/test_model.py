@@ -288,7 +288,7 @@ def test_model_that_takes_no_input_is_the_files_fault(tmp_path, layer):
     }
     golden = {"golden.input": np.ones((12, 2, 4)), "golden.output": np.ones((12, 2, 4))}
     save_file(golden, tmp_path / "m", {"fastrnn": json.dumps(description)})
-    with pytest.raises(fastrnn.FormatError, match="a model that takes its self-test"):
+    with pytest.raises(fastrnn.FormatError, match="a model that takes the inputs of its tests"):
         verify(tmp_path / "m")
 
 

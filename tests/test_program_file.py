@@ -224,6 +224,17 @@ def test_an_example_is_kept_and_compared(tagged):
     assert verify(path)["example"]["tolerance"] == 1.5
 
 
+def test_an_example_of_another_precision_is_dropped_by_name(tagged):
+    _, path, args = tagged
+    wide = fastrnn.load(path, precision="float64")
+    wide.save(path, (args, wide(*args)), tolerance=1e-12)
+    assert verify(path)["example"]["passed"]
+    narrow = fastrnn.load(path, precision="float32")
+    with pytest.warns(UserWarning, match="in float32, within 1e-12, .* does not hold the example from torch"):
+        narrow.save(path)
+    assert verify(path)["passed"] and verify(path)["example"] is None
+
+
 @pytest.mark.parametrize("example", (3, (1,), {"args": ()}, {"args": (), "results": 1, "x": 2}))
 def test_other_examples_are_refused(rng, path, example):
     with pytest.raises(TypeError, match=r"example to be \(args, results\)"):
@@ -296,7 +307,7 @@ def test_run_takes_one_array_for_one_input(run, tmp_path):
         (("run", "P", "-", "-o", "o.npz"), "one input and one output that are files"),
         (("run", "P", "in.npz", "-o", "P"), "another file than the input"),
         (("run", "P", "in.npz", "-o", "o.npz", "--rows", "1:"), "--rows: expected a model of layers"),
-        (("run", "P", "in.npz", "-o", "o.npz", "--state", "s.npz"), "--state: expected a model of layers"),
+        (("run", "P", "in.npz", "-o", "o.npz", "--state", "s.npz"), "--final-state: expected a model of"),
         (("run", "P", "in.npz", "-o", "o.npz", "--batch-first"), "--batch-first: expected a model of layers"),
         (("bench", "P", "--steps", "3"), "--steps: expected a model of layers"),
         (("bench", "P", "--block", "3", "--rate", "9"), "--block: expected a model of layers"),

@@ -41,10 +41,10 @@ def test_run_names_a_wrong_token_where_it_is(run, rng, tmp_path):
     )
     model.save(tmp_path / "model.safetensors")
     for x, words in (
-        ([[4, 8, 15], [1, 2, 3]], "input: expected tokens from 0 to 8, got 15 at index (0, 2)."),
+        ([[4, 8, 15], [1, 2, 3]], "x.npy: expected tokens from 0 to 8, got 15 at index (0, 2)."),
         (
             np.ones((2, 3, 4), int).tolist(),
-            "input: expected an array of shape (T,) or (B, T), got (2, 3, 4).",
+            "x.npy: expected an array of shape (T,) or (B, T), got (2, 3, 4).",
         ),
     ):
         np.save(tmp_path / "x.npy", x)
@@ -189,7 +189,7 @@ def test_a_message_names_the_command_once(run, model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("x.npy", np.ones(5))
     _, _, err = run("run", "model.safetensors", "x.npy", "-o", "y.npy")
-    assert err == "fastrnn run: input: expected an array of shape (T, I) or (T, B, I), got (5,).\n"
+    assert err == "fastrnn run: x.npy: expected an array of shape (T, I) or (T, B, I), got (5,).\n"
 
 
 def test_json_stays_json_where_stderr_is_closed(run, golden, tmp_path, monkeypatch):
@@ -279,8 +279,9 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("empty.npy -o y.npy", "expected what a .npy file holds, got an empty file."),
         ("wrong.npy -o y.npy", "expected 3 features in its last axis"),
         ("flat.npy -o y.npy", "shape (T, I) or (T, B, I), got (5,)"),
-        ("objects.npy -o y.npy", "a whole .npy file"),
-        ("words.npy -o y.npy", "input: expected an array of real numbers, got one of <U4."),
+        ("objects.npy -o y.npy", "objects.npy: expected an array of real numbers, got an array of Python "
+         "objects. Only pickle can read objects"),
+        ("words.npy -o y.npy", "words.npy: expected an array of real numbers, got one of <U4."),
         ("wrong.npy -o wrong.npy", "another file than the input"),
         ("wrong.npy -o model.safetensors", "another file than the input"),
         ("wrong.npy -o y.npy --state wrong.npy", "another file"),
@@ -289,7 +290,7 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("header.npy -o y.npy", "a whole .npy file"),
         ("right.npy -o .", "A folder cannot be replaced by a file: '.'"),
         ("right.npy -o y.npy --state=", "Not a valid file name"),
-        ("right.npy -o y.npy --state s.npy", "--state: expected a name that ends in .npz, got s.npy"),
+        ("right.npy -o y.npy --state s.npy", "--final-state: expected a name that ends in .npz, got s.npy"),
         ("right.npy -o " + "y" * 999, "File name too long"),
         ("lens.npz -o y.npy", 'lens.npz: expected no arrays but x, lengths, state0 and state1, '
          'got "lens" as well.'),
@@ -298,10 +299,10 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("state.npz -o y.npy", 'expected an array x, got the arrays "state0".'),
         ("half.npz -o y.npy", 'expected all of "state0" and "state1", or none, got "state0".'),
         ("third.npz -o y.npy", 'got "state2" as well.'),
-        ("shape.npz -o y.npy", "input: expected state1 of shape (1, 2, 6), got (1, 3, 6)."),
-        ("right.npy -o y.npy --rows 1:3", "input: expected at least one of the rows 0:2, got 1:3."),
-        ("right.npy -o y.npy --rows=-3:", "input: expected at least one of the rows 0:2, got -3:."),
-        ("right.npy -o y.npy --rows 1:1", "input: expected at least one of the rows 0:2, got 1:1."),
+        ("shape.npz -o y.npy", "shape.npz: expected state1 of shape (1, 2, 6), got (1, 3, 6)."),
+        ("right.npy -o y.npy --rows 2:3", "right.npy: expected at least one of the rows 0:2, got 2:3."),
+        ("right.npy -o y.npy --rows=:-3", "right.npy: expected at least one of the rows 0:2, got :-3."),
+        ("right.npy -o y.npy --rows 1:1", "right.npy: expected at least one of the rows 0:2, got 1:1."),
         ("steps.npy -o y.npy --rows 9:", "expected at least one of the time steps 0:5, got 9:."),
         ("right.npy -o y.npy --columns a", "expected a .parquet file with --columns, got a .npy"),
         ("right.npy -o y.npy --raw", "--raw: expected -o -, got right.npy -o y.npy. The option "
@@ -312,7 +313,7 @@ def test_run_does_not_wait_at_a_pipe(run, model, tmp_path):
         ("right.npy - -o out", 'expected files where there are several inputs, got "-" (stdin)'),
         ("right.npy in/right.npy -o out", 'expected inputs of different names, got "right.npy" twice.'),
         ("right.npy steps.npy -o text.txt", "-o: expected a folder where there are several inputs, got t"),
-        ("right.npy steps.npy -o out --state text.txt", "--state: expected a folder where there"),
+        ("right.npy steps.npy -o out --state text.txt", "--final-state: expected a folder where there"),
         ("right.npy steps.npy -o .", "another file than the input"),
         ("right.npy wrong.npy -o out", "wrong.npy: expected 3 features in its last axis, got (5, 2, 9)"),
     ),
@@ -362,7 +363,7 @@ def test_what_run_refuses_leaves_nothing(run, model, tmp_path, monkeypatch, argu
 @pytest.mark.parametrize(
     "option, words",
     (
-        (["--state", "s.npz"], "--state: expected a model that has a state, got"),
+        (["--state", "s.npz"], "--final-state: expected a model that has a state, got"),
         (["--threads", "2"], "--threads: expected layers with weights, got"),
         (["--precision", "float64"], "--precision: expected layers that have a precision, got"),
     ),
@@ -375,7 +376,7 @@ def test_options_without_effect_are_refused(run, tmp_path, monkeypatch, option, 
     assert status == 2 and words in err and not os.path.exists("y.npy")
     np.savez("x.npz", x=np.ones((4, 2, 3)), lengths=np.array([4, 2]))
     status, _, err = run("run", "m.safetensors", "x.npz", "-o", "y.npy")
-    assert status == 2 and "input: expected no lengths for this model, got lengths." in err
+    assert status == 2 and "x.npz: expected no lengths for this model, got lengths." in err
 
 
 @pytest.mark.parametrize("text", ("5", "a:b", "1:2:3", "1.5:"))
@@ -390,7 +391,7 @@ def test_bounds_that_are_none_are_refused(capsys, text):
 def test_a_state_that_was_written_is_where_the_next_part_begins(
     run, model, rng, tmp_path, monkeypatch, is_batched, name
 ):
-    """And an output as .npz holds the states as --state writes them."""
+    """And an output as .npz holds the states as --final-state writes them."""
     monkeypatch.chdir(tmp_path)
     x = rng.standard_normal((50, 4, 3) if is_batched else (50, 3)).astype(np.float32)
     np.save("first.npy", x[:20])
@@ -433,12 +434,11 @@ def test_rows_without_an_axis_of_rows_are_steps(run, model, rng, tmp_path, monke
 
 
 @given(n=st.integers(1, 6), begin=st.none() | st.integers(-8, 8), end=st.none() | st.integers(-8, 8))
-def test_bounds_are_those_of_a_slice_or_out_of_range(n, begin, end):
+def test_bounds_are_those_of_a_slice(n, begin, end):
     model = fastrnn.Sequential(fastrnn.ReLU())
     x = np.arange(2.0 * n).reshape(n, 2)
     wanted = x[begin:end]
-    is_in_range = len(wanted) and all(bound is None or -n <= bound <= n for bound in (begin, end))
-    if is_in_range:
+    if len(wanted):
         cut, layout = check_recording("input", model, Recording(x), slice(begin, end))
         assert np.array_equal(cut.x, wanted) and layout.T == len(wanted)
     else:
@@ -578,4 +578,6 @@ def test_without_pyarrow_a_table_says_how_to_get_it(run, model, tmp_path, monkey
     ):
         status, _, err = run("run", "model.safetensors", *files)
         assert status == 2 and "expected pyarrow, which reads and writes .parquet files, got none." in err
-        assert err.endswith("pip install pyarrow\n") and not {"y.npy", "y.parquet", "o"} & {*os.listdir()}
+        assert err.endswith("pip install pyarrow brings it.\n") and not {"y.npy", "y.parquet", "o"} & {
+            *os.listdir()
+        }

@@ -130,9 +130,9 @@ def test_a_raw_stream_that_ends_within_a_step_says_so_after_the_whole_ones(model
         (npy_bytes(np.ones((8, 3)))[:-100], "8 items of 24 bytes, as its header says, got 3 and 20 bytes of"),
         (npy_bytes(np.ones((8, 3))) + b"!", "stdin: expected the end after the array, got more bytes."),
         (npy_bytes(np.ones((8, 2))), "stdin: expected 3 features in its last axis, got (8, 2)."),
-        (npy_bytes(np.array(["x"])), "stdin: expected real numbers, got <U1."),
+        (npy_bytes(np.array(["x"])), "stdin: expected an array of real numbers, got an array of <U1."),
         (b"\x93NUMPY\x01\x00\x76\x00{'descr': '|O', 'fortran_order': False, 'shape': (1, 3), }".ljust(127)
-         + b"\n", "stdin: expected real numbers, got pickled objects."),
+         + b"\n", "stdin: expected an array of real numbers, got an array of Python objects."),
     ),
 )  # fmt: skip
 def test_streams_that_are_none_are_refused(model, here, data, words):

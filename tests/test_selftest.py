@@ -1,6 +1,8 @@
 """Comparing a model with torch's module: examples, what would agree, and what was never compared."""
 
+import copy
 import json
+import pickle
 import warnings
 
 import numpy as np
@@ -131,8 +133,157 @@ def test_an_example_that_is_none_is_refused(rng):
             model.save("never", example=example)
     with pytest.raises(ValueError, match="x and y together, got no x"):
         model.verify(y=x)
-    result = model.verify(np.ones((5, 7)), x)
-    assert not result["passed"] and "does not take this input" in result["hint"]
+
+
+def test_what_no_layout_of_a_model_takes_is_an_error(rng):
+    model = fastrnn.Sequential(random_layer(rng, "LSTM", 3, 4))
+    x, y = np.ones((5, 2, 3)), np.ones((5, 2, 4))
+    h = np.zeros((1, 5, 4))
+    for arguments, words in (
+        ((np.ones((5, 7)), y), r"LSTM: expected x of shape \(T, B, 3\)"),
+        ((x, y, (1, 2)), r"LSTM: expected h of shape \(1, 2, 4\), got \(\)"),
+        ((x, y, (h[:, :3], h[:, :3])), r"LSTM: expected h of shape \(1, 2, 4\), got \(1, 3, 4\)"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.verify(*arguments)
+        with pytest.raises(ValueError, match=words):
+            model.save("never", example=arguments)
+    # A state of the other layout is for the hint to name, if it makes the outputs agree.
+    other = fastrnn.Sequential(fastrnn.LSTM.from_state_dict(model.layers[0].tensors, batch_first=True))
+    result = model.verify(x, other(x, (h, h))[0], (h, h))
+    assert not result["passed"] and result["hint"].endswith("It agrees with batch_first=True.")
+
+
+def test_a_tolerance_is_at_least_0(rng, tmp_path):
+    model = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4, precision="float32"))
+    x = np.ones((5, 2, 3), np.float32)
+    y, _ = model(x)
+    assert model.verify(x, y, tolerance=0)["passed"]
+    for tolerance in (-1, np.nan, np.inf):
+        for call in (
+            lambda t=tolerance: model.verify(x, y, tolerance=t),
+            lambda t=tolerance: model.save("never", example=(x, y), tolerance=t),
+            lambda t=tolerance: model.save("never", tolerance=t),
+        ):
+            with pytest.raises(ValueError, match=r"expected tolerance to be (at least 0|finite), got"):
+                call()
+    model.save(tmp_path / "m", example=(x, y), tolerance=0.5)
+    content = (
+        (tmp_path / "m").read_bytes().replace(b'example_tolerance\\": 0.5', b'example_tolerance\\": -.5')
+    )
+    with pytest.raises(fastrnn.FormatError):
+        fastrnn.load(content)
+
+
+def test_places_that_are_not_finite_are_named(rng, run, tmp_path):
+    model = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4, precision="float32"))
+    model.save(tmp_path / "m")
+    x = rng.standard_normal((5, 2, 3)).astype(np.float32)
+    y, _ = model(x)
+    y[1, 0, 2], y[3, 1, 0] = np.nan, np.inf
+    result = model.verify(x, y)
+    words = "The expected output has NaN at 1 and infinity at 1 of 40 places, first at (1, 0, 2)."
+    assert not result["passed"] and np.isnan(result["largest_error"]) and result["hint"] == words
+    with pytest.raises(
+        ValueError, match=r"save: expected the example's output, got another one\. The expected"
+    ):
+        model.save("never", example=(x, y))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    command = ("verify", tmp_path / "m", "--input", tmp_path / "x.npy", "--expect", tmp_path / "y.npy")
+    status, out, _ = run(*command)
+    assert status == 1 and "largest error NaN" in out and words in out
+    found = json.loads(run(*command, "--json")[1], parse_constant=pytest.fail)
+    assert found["largest_error"] is None and found["hint"] == words
+    x[0, 0, 0] = np.nan  # the same in both outputs
+    assert model.verify(x, model(x)[0])["passed"]
+    result = model.verify(x, np.zeros((5, 2, 4), np.float32))
+    assert result["hint"] == "The computed output has NaN at 20 of 40 places, first at (0, 0, 0)."
+
+
+# ---------------------------------------------------------------- files that are saved again
+
+
+def test_an_example_stays_with_a_model_that_is_saved_again(rng, run, tmp_path):
+    _, lstm, fc = tagger(rng, precision="float64")
+    model = fastrnn.Sequential(lstm, fc)
+    x, (h, c) = rng.standard_normal((4, 9, 3)), rng.standard_normal((2, 1, 4, 6))
+    lengths = [9, 1, 5, 2]
+    y, _ = model(x, (h, c), lengths=lengths)
+    model.save(tmp_path / "m", example=(x, y, (h, c), lengths))
+    fastrnn.load(tmp_path / "m").save(tmp_path / "n")
+    assert (tmp_path / "n").read_bytes() == (tmp_path / "m").read_bytes()
+    assert run("convert", tmp_path / "m", tmp_path / "n")[0] == 0
+    assert (tmp_path / "n").read_bytes() == (tmp_path / "m").read_bytes()
+    copy.deepcopy(pickle.loads(pickle.dumps(fastrnn.load(tmp_path / "m")))).save(tmp_path / "n")
+    assert (tmp_path / "n").read_bytes() == (tmp_path / "m").read_bytes()
+    # At another precision it stays if it still agrees: the tolerance is then that of the precision.
+    fastrnn.load(tmp_path / "m", precision="float32").save(tmp_path / "n")
+    assert verify(tmp_path / "n")["example"]["passed"]
+
+
+def test_an_example_that_a_new_file_cannot_hold_is_named(rng, run, tmp_path):
+    _, lstm, fc = tagger(rng, precision="float64")
+    model = fastrnn.Sequential(lstm, fc)
+    x = rng.standard_normal((4, 9, 3))
+    model.save(tmp_path / "m", example=(x, model(x)[0]), tolerance=1e-12)
+    narrow = fastrnn.load(tmp_path / "m", precision="float32")
+    words = "The new file does not hold the example from torch."
+    with pytest.warns(
+        UserWarning, match=f"^save: expected the example's output in float32, within .*{words}"
+    ):
+        narrow.save(tmp_path / "n")
+    assert verify(tmp_path / "n")["example"] is None
+    status, _, err = run("convert", tmp_path / "m", tmp_path / "n", "--precision", "float32")
+    assert status == 0 and err.startswith("save: expected") and err.endswith(f"{words}\n")
+    status, _, err = run("convert", tmp_path / "m", tmp_path / "n", "--last")
+    assert status == 0 and err == "m: its example is not kept: it is of another output.\n"
+    # A file's own model has to agree with it.
+    change_tensors(tmp_path / "m", lambda tensors: tensors.update({"example.output": np.ones((4, 9, 2))}))
+    with pytest.raises(ValueError, match="save: expected the example's output within 1e-12"):
+        fastrnn.load(tmp_path / "m").save(tmp_path / "n")
+
+
+def test_a_state_that_does_not_fit_an_example_is_damage(rng, tmp_path):
+    model = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4))
+    x, h = rng.standard_normal((5, 2, 3)), np.zeros((1, 2, 4))
+    model.save(tmp_path / "m", example=(x, model(x, h)[0], h))
+    change_tensors(tmp_path / "m", lambda tensors: tensors.update({"example.state1": h}))
+    with pytest.raises(fastrnn.FormatError, match="m: expected an example of this model, got another"):
+        fastrnn.load(tmp_path / "m")
+
+
+# ---------------------------------------------------------------- what no file can hold
+
+
+@pytest.mark.parametrize("dim", (7, -9, 2**64))
+@pytest.mark.parametrize("cls", (fastrnn.Softmax, fastrnn.LogSoftmax))
+def test_an_axis_that_is_not_there_is_a_value_error(rng, cls, dim):
+    model = fastrnn.Sequential(random_layer(rng, "GRU", 3, 4), cls(dim))
+    x = np.ones((5, 2, 3))
+    for call in (model.verify, lambda: model.verify(x, x), lambda: model.save("never")):
+        with pytest.raises(ValueError, match=f"{cls.__name__}: expected x with an axis {dim}, got shape"):
+            call()
+
+
+def test_a_subclass_of_a_layer_runs_but_has_no_file(rng):
+    class Mine(fastrnn.LSTM):
+        pass
+
+    class Other(fastrnn.ReLU):
+        pass
+
+    x = np.ones((5, 2, 3))
+    lstm = Mine.from_state_dict(random_layer(rng, "LSTM", 3, 4).tensors)
+    for layers, words in (([lstm], "Mine, a subclass of LSTM"), ([Other()], "Other, a subclass of ReLU")):
+        model = fastrnn.Sequential(*layers)
+        y, _ = model(x)
+        for name, call in (("verify", model.verify), ("save", lambda m=model: m.save("never")),
+                           ("verify", lambda m=model, y=y: m.verify(x, y))):  # fmt: skip
+            with pytest.raises(
+                TypeError, match=f"{name}: expected layers of fastrnn's own classes, got {words}"
+            ):
+                call()
 
 
 def test_without_an_example_a_model_is_tested_beside_the_reference(rng):

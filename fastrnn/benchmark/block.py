@@ -60,8 +60,9 @@ def print_block(result: dict[str, Any]) -> None:
     print(headline(result))
     steps, rate = result["block"], result["rate"]
     print(f"\nblocks of {steps} at {rate:g} a second: {duration(budget)} each, the budget")
-    print(f"{ours['rounds']} rounds; in each {ours['calls'] // ours['rounds']} blocks of fastrnn are timed,")
-    print(f"and {ours['warm_up']} before them warm up and are not counted\n")
+    rounds = ours["rounds"]
+    print(f"{rounds} round{'s' * (rounds > 1)}; each times {ours['calls'] // rounds} blocks of fastrnn,")
+    print(f"after {ours['warm_up']} that warm up and are not counted\n")
     print_table(
         ("engine", *QUANTILES),
         [(name, *(time_cell(record, key) for key in QUANTILES)) for name, record in times.items()],
@@ -76,7 +77,7 @@ def print_block(result: dict[str, Any]) -> None:
     )
     for name, record in times.items():
         found = record["histogram"]
-        print(f"\n{name}: blocks that took from ... on")
+        print(f"\n{name}: blocks by the time that they took")
         for line in histogram_lines(found["edges"], found["counts"], budget):
             print(line)
     notes = left_out_notes({work["name"]: work["engines"]}) + missing_notes(result)

@@ -63,6 +63,8 @@ def print_result(result: dict[str, Any]) -> None:
     for work in result["works"]:
         print(f"\n{work['name']}")
         print_table(*_table(work["engines"]))
+        if "p99" in work["engines"]["fastrnn"]:
+            print("mean: of calls in a row; p50 and p99: of single calls")
     notes = left_out_notes({work["name"]: work["engines"] for work in result["works"]})
     notes += missing_notes(result)
     if notes:
@@ -71,12 +73,14 @@ def print_result(result: dict[str, Any]) -> None:
 
 def _table(times: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Columns and rows of a work's table, with a row for each engine."""
-    has_p99 = "p99" in times["fastrnn"]
+    has_quantiles = "p99" in times["fastrnn"]
     ours = times["fastrnn"]["microseconds"]
     rows = []
     for name, record in times.items():
         is_timed = name != "fastrnn" and "microseconds" in record
         ratio = f"{record['microseconds'] / ours:.2f}" if is_timed else "-"
-        p99 = [time_cell(record, "p99")] if has_p99 else []
-        rows.append([name, time_cell(record), *p99, ratio])
-    return ["engine", "median", *(["p99"] if has_p99 else []), "time / fastrnn's"], rows
+        quantiles = [time_cell(record, key) for key in ("p50", "p99")] if has_quantiles else []
+        rows.append([name, time_cell(record), *quantiles, ratio])
+    # The time of calls in a row is not a quantile of single calls: it may be above their p99.
+    times_of = ["mean", "p50", "p99"] if has_quantiles else ["median"]
+    return ["engine", *times_of, "time / fastrnn's"], rows

@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             send_nowhere(sys.stdout)
             return 0
         except (ValueError, TypeError, ArithmeticError, OSError, MemoryError, RuntimeError) as error:
-            remark(f"fastrnn {options.name}: {str(error) or type(error).__name__}")
+            text = str(error) or type(error).__name__
+            remark(f"fastrnn {options.name}: {text.removeprefix(f'{options.name}: ')}")
             return 2
         except KeyboardInterrupt:
             remark(f"fastrnn {options.name}: interrupted")

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from typing import Any
 
 from fastrnn.cli import programs
@@ -18,14 +20,13 @@ from fastrnn.cli.options import (
 from fastrnn.cli.verify import as_json, print_verification
 from fastrnn.loading.expression import with_last
 from fastrnn.loading.verify import verify
-from fastrnn.terminal import print_lines
+from fastrnn.terminal import print_lines, remark
 
 LAYERS_HELP = """\
 the layers in order, if the file alone does not tell them: paths of modules, and layers without weights, such
 as "embedding, lstm, Last, fc, Sigmoid". Put a path with a number in quotes: "'fc.0'". Options go in
 parentheses: "LSTM('lstm', batch_first=True), Softmax(dim=-1)". Or paste the Sequential that `fastrnn info`
-shows. Use - to read
-the layers from stdin and @FILE to read them from a file. They are never executed"""
+shows. Use - to read the layers from stdin and @FILE to read them from a file. They are never executed"""
 
 
 def add_to(commands: Commands) -> None:
@@ -68,9 +69,17 @@ def _convert(options: argparse.Namespace) -> int:
     else:
         model, _ = load_model(options.input, options)
         if options.last:
+            if model.example is not None:
+                remark(
+                    f"{os.path.basename(options.input)}: its example is not kept: it is of another output."
+                )
             model = with_last(model)
         example = read_example(options, model)
-    model.save(options.output, example, tolerance=options.tolerance)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", UserWarning)
+        model.save(options.output, example, tolerance=options.tolerance)
+    for warning in told:
+        remark(str(warning.message))
     result = verify(options.output)
     if options.json:
         print(json.dumps({"model": repr(model), **as_json(result)}))

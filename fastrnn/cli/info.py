@@ -10,7 +10,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn.cli import programs
-from fastrnn.cli.options import KEY_HELP, Commands, add_command
+from fastrnn.cli.options import KEY_HELP, Commands, add_command, tell_not_finite
 from fastrnn.errors import printable, quote
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.architecture import suggestion
@@ -46,6 +46,7 @@ def _info(options: argparse.Namespace) -> None:
         return
     state_dict = fastrnn.load_state_dict(source, options.key)
     model = make_model(source, state_dict) if is_saved(state_dict) else None
+    tell_not_finite(source, state_dict)
     if options.json:
         print(json.dumps(_as_json(state_dict, model)))
         return

@@ -56,11 +56,12 @@ def add_example(command: argparse.ArgumentParser, title: str) -> None:
     """Add the files of an example from torch."""
     group = command.add_argument_group(title)
     for option, name, meaning in (
-        ("--input", "X", "the module's input (.npy, or .npz with x and optionally lengths)"),
-        ("--expect", "Y", "its output in eval() (.npy or .npz)"),
-        ("--state", "S", "its initial state: h, or h and c (.npz or .npy)"),
+        (("--input",), "X", "the module's input (.npy, or .npz with x and optionally lengths)"),
+        (("--expect",), "Y", "its output in eval() (.npy or .npz)"),
+        (("--initial-state", "--state"), "S", "the state that it began in: h, or h and c (.npz or .npy)"),
     ):
-        group.add_argument(option, dest=f"example_{option[2:]}", metavar=name, help=meaning)
+        dest = f"example_{option[0][2:].replace('-', '_')}"
+        group.add_argument(*option, dest=dest, metavar=name, help=meaning)
     group.add_argument(
         "--tolerance",
         type=above_0,
@@ -73,8 +74,8 @@ def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict
     """The example that the options name, as `Sequential.save` takes it. None if they name none."""
     files = [options.example_input, options.example_expect]
     if files == [None, None]:
-        if options.example_state is not None:
-            raise ValueError(message("--state", "--input and --expect as well", "neither"))
+        if options.example_initial_state is not None:
+            raise ValueError(message("--initial-state", "--input and --expect as well", "neither"))
         if options.tolerance is not None:
             raise ValueError(message("--tolerance", "--input and --expect as well", "neither"))
         return None
@@ -85,8 +86,8 @@ def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict
     x = _only_array(files[0], inputs, "x")
     y = _only_array(files[1], read_arrays(Source(files[1])), "y")
     state = None
-    if options.example_state is not None:
-        state = nest_state(model, _in_order(options.example_state))
+    if options.example_initial_state is not None:
+        state = nest_state(model, _in_order(options.example_initial_state))
     return {"x": x, "y": y, "state": state, "lengths": lengths}
 
 
@@ -178,14 +179,22 @@ def _key(options: argparse.Namespace) -> str | None:
 
 def tell_of_weights(source: Source, state_dict: StateDict) -> None:
     """Say which weights are not finite, and what in a state dict is not used."""
-    for name, array in state_dict.items():
-        is_weight = array.dtype.kind == "f" and not name.startswith(("golden.", "example."))
-        if is_weight and not np.isfinite(array).all():
-            remark(f"{source.where}: {printable(name)} holds NaN or infinity.")
+    tell_not_finite(source, state_dict)
     if state_dict.left_out:
         names = list(map(printable, state_dict.left_out))
         more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
         remark(f"{source.where}: not used: {', '.join(names[:MAX_NAMED])}{more} (fastrnn info shows them).")
+
+
+def tell_not_finite(source: Source, state_dict: StateDict) -> None:
+    """Say which weights are not finite, how many of their numbers, and where the first one is."""
+    for name, array in state_dict.items():
+        is_weight = array.dtype.kind in "fc" and not name.startswith(("golden.", "example."))
+        if is_weight and not (finite := np.isfinite(array)).all():
+            places = np.argwhere(~finite)
+            first = f", first at {tuple(map(int, places[0]))}" if array.ndim else ""
+            count = f"{len(places)} of {array.size} places{first}"
+            remark(f"{source.where}: {printable(name)} holds NaN or infinity at {count}.")
 
 
 def check_outputs(outputs: Iterable[str | None], inputs: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 import fastrnn
 from fastrnn.arrays import Array
-from fastrnn.cli.options import check_outputs, tell_of_weights
+from fastrnn.cli.options import check_outputs, tell_not_finite, tell_of_weights
 from fastrnn.errors import join, message, quote
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.numpy_file import read_arrays
@@ -74,9 +74,14 @@ def refuse(options: argparse.Namespace, *names: str, **defaults: Any) -> None:
     for name in (*names, *defaults):
         value = getattr(options, name, None)
         if value not in (None, False) and value != defaults.get(name):
-            option = f"--{name.removeprefix('example_').replace('_', '-')}"
+            option = "--final-state" if name == "state" else option_of(name)
             hint = "The option has no meaning for a program."
             raise ValueError(message(option, "a model of layers", "a program", hint))
+
+
+def option_of(name: str) -> str:
+    """What the option is called that the parser keeps under this name."""
+    return f"--{name.removeprefix('example_').replace('_', '-')}"
 
 
 # ---------------------------------------------------------------- info
@@ -84,7 +89,9 @@ def refuse(options: argparse.Namespace, *names: str, **defaults: Any) -> None:
 
 def info(state_dict: StateDict, path: str, as_json: bool) -> None:
     """Show what is in the file of a program."""
-    program = make_program(Source(path), state_dict)
+    source = Source(path)
+    program = make_program(source, state_dict)
+    tell_not_finite(source, state_dict)
     graph = program.graph
     counts = Counter(node.operator for node in _all_nodes(graph.nodes))
     arrays = {id(array): array for array in graph.constants.values()}
@@ -142,7 +149,9 @@ def run(state_dict: StateDict, options: argparse.Namespace) -> None:
     refuse(options, "state", "rows", "columns", "raw", "restart")
     if len(options.input) > 1 or "-" in (options.input[0], options.output):
         got = f"{' '.join(options.input)} -o {options.output}"
-        raise ValueError(message("run", "one input and one output that are files", got, "This is a program."))
+        where = os.path.basename(options.model)
+        expected = "one input and one output that are files, since it is a program"
+        raise ValueError(message(where, expected, got))
     path, output = options.input[0], options.output
     check_outputs([output], [options.model, path])
     program = load_program(options.model, state_dict, options)
@@ -223,7 +232,7 @@ def write_results(path: str, arrays: Mapping[str, Array]) -> None:
 
 def read_example(options: argparse.Namespace, program: Program) -> dict[str, Any] | None:
     """The example that the options name, as `Program.save` takes it. None if they name none."""
-    refuse(options, "example_state")
+    refuse(options, "example_initial_state")
     files = [options.example_input, options.example_expect]
     if files == [None, None]:
         if options.tolerance is not None:

@@ -75,13 +75,20 @@ def add_to(commands: Commands) -> None:
         required=True,
         help="the output: .npy, .npz, .parquet, or - for stdout; a folder if there are several inputs",
     )
-    command.add_argument("--state", help="save the final states (.npz); a folder for several inputs")
+    command.add_argument(
+        "--final-state",
+        "--state",
+        dest="state",
+        metavar="FILE",
+        help="save the final states here (.npz); a folder for several inputs. Initial states are arrays of "
+        "an .npz input",
+    )
     command.add_argument(
         "--rows",
         type=_bounds,
         metavar="A:B",
-        help="run only these rows, or time steps if there is no axis of rows; bounds as in a Python slice "
-        "(write a negative one as --rows=-9:)",
+        help="run only these rows, or time steps if there is no axis of rows. A and B are those of a Python "
+        "slice: what is beyond the end is left out, and negative ones count from the end (write --rows=-9:)",
     )
     command.add_argument(
         "--columns", type=_names, metavar="A,B,C", help="run only these columns of a .parquet, in this order"
@@ -137,7 +144,7 @@ def _run_one(options: argparse.Namespace, began: float) -> None:
     kind_of(output)
     _check_state_name(options.state)
     check_input(path)
-    task = _prepare(options)(path, output, options.state, "input")
+    task = _prepare(options)(path, output, options.state, _name(path))
     with _watched(os.path.basename(path)) as (report, say):
         outcome = run_file(task, report, say, restart=options.restart)
     _print_one(options, outcome, began, sys.stdout)
@@ -157,7 +164,7 @@ def _run_stream(options: argparse.Namespace, began: float) -> None:
     if not is_out:
         kind_of(output)
     _check_state_name(options.state)
-    task = _prepare(options)(path, output, options.state, "input")
+    task = _prepare(options)(path, output, options.state, _name(path))
     with _stdout() if is_out else contextlib.nullcontext() as file:
         if is_in:
             stream_in = InputStream(_stdin(), task.model)
@@ -201,6 +208,11 @@ def _run_several(options: argparse.Namespace, began: float) -> None:
     _print_several(options, names, outcomes, began)
 
 
+def _name(path: str) -> str:
+    """What messages call an input."""
+    return "stdin" if path == STDIO else os.path.basename(path)
+
+
 def _prepare(options: argparse.Namespace) -> Callable[..., Task]:
     """Load the model. Returns a function (input, output, state, where) that makes a Task."""
     model, state_dict = load_model(options.model, options)
@@ -230,7 +242,7 @@ def _check_unused(options: argparse.Namespace, wanted: dict[str, str]) -> None:
 def _check_effects(options: argparse.Namespace, model: fastrnn.Sequential) -> None:
     """Refuse options that would have no effect on a model."""
     effects = {
-        "--state": (options.state, bool(state_names(model)), "a model that has a state"),
+        "--final-state": (options.state, bool(state_names(model)), "a model that has a state"),
         "--threads": (
             options.threads,
             any(layer.has_backend for layer in model.layers),
@@ -249,7 +261,7 @@ def _check_effects(options: argparse.Namespace, model: fastrnn.Sequential) -> No
 
 def _check_state_name(path: str | None) -> None:
     if path is not None and os.path.splitext(path)[1].lower() != NPZ:
-        raise ValueError(message("--state", f"a name that ends in {NPZ}", path))
+        raise ValueError(message("--final-state", f"a name that ends in {NPZ}", path))
 
 
 @contextlib.contextmanager
@@ -257,7 +269,7 @@ def _folders(options: argparse.Namespace) -> Iterator[None]:
     """Make the folders of several outputs and states. New ones that stay empty are removed again."""
     made: list[str] = []
     try:
-        for option, path in (("-o", options.output), ("--state", options.state)):
+        for option, path in (("-o", options.output), ("--final-state", options.state)):
             if path is not None:
                 made += make_folder(option, path)
         yield

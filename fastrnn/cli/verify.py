@@ -15,12 +15,15 @@ from fastrnn.cli.options import (
     add_loading,
     load_model,
     read_example,
+    tell_not_finite,
 )
 from fastrnn.errors import message
+from fastrnn.importers import Source
 from fastrnn.loading.load import what_is_open
-from fastrnn.loading.verify import Verification, verify
+from fastrnn.loading.verify import Verification, verify_read
 from fastrnn.saving.golden import Comparison
 from fastrnn.saving.model_file import is_saved
+from fastrnn.saving.program_file import is_program
 from fastrnn.terminal import print_lines
 
 
@@ -45,15 +48,25 @@ def add_to(commands: Commands) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     if options.example_input is None and options.example_expect is None:
-        for name in ("example_state", "tolerance", "keep", "key", "batch_first", "nonlinearity", "precision"):
+        for name in (
+            "example_initial_state",
+            "tolerance",
+            "keep",
+            "key",
+            "batch_first",
+            "nonlinearity",
+            "precision",
+        ):
             if getattr(options, name):
-                option = f"--{name.removeprefix('example_').replace('_', '-')}"
-                raise ValueError(message(option, "--input and --expect as well", "neither"))
-        result = verify(options.model)
+                raise ValueError(message(programs.option_of(name), "--input and --expect as well", "neither"))
+        source = Source(options.model)
+        read = fastrnn.load_state_dict(source)
+        result = verify_read(source.where, read)
+        tell_not_finite(source, read)
         if options.json:
             print(json.dumps(as_json(result)))
         else:
-            print_verification(options.model, result, programs.holds_program(options.model))
+            print_verification(options.model, result, is_program(read))
         return 0 if result["passed"] else 1
     model: fastrnn.Sequential | fastrnn.Program
     saved = programs.open_program(options, options.model)
@@ -101,14 +114,15 @@ def _told(result: Comparison) -> str:
 
 def _numbers(result: Comparison) -> str:
     hint = f". {result['hint']}" if result["hint"] else ""
+    error = result["largest_error"]
     return (
-        f"{result['values']} values, largest error {result['largest_error']:.2g}, "
+        f"{result['values']} values, largest error {'NaN' if math.isnan(error) else f'{error:.2g}'}, "
         f"allowed {result['tolerance']:.2g}{hint}"
     )
 
 
 def as_json(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result for JSON, which has no NaN: such an error is null."""
+    """The result for JSON, which has neither NaN nor infinity: such an error is null."""
     error = result["largest_error"]
     inner = result.get("example")
     more = {} if "example" not in result else {"example": None if inner is None else as_json(inner)}

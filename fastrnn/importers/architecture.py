@@ -22,7 +22,7 @@ Tensors: TypeAlias = Mapping[str, Array]
 # "emb", "embed" and the like, but not the "emb" of "ensemble".
 _EMBEDDING = r"[Ee]mb(?![a-z])|[Ee]mbed|EMB"
 # A module of an nn.Sequential, whose names are numbers.
-_NUMBERED = r"(?s)(?:(?P<parent>.*)\.)?(?P<number>\d{1,6})"
+_NUMBERED = r"(?s)(?:(?P<parent>.*)\.)?(?P<number>[0-9]{1,6})"
 
 
 class _Modules(dict[str, dict[str, Array]]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_HEADER = 16 * 1024
+# What messages say of an array that NumPy can only read by unpickling it, and what to do.
+OBJECTS = (
+    "an array of Python objects. Only pickle can read objects, and it is never run here. "
+    "Save numbers, as with x.astype(np.float32)"
+)
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -71,13 +76,26 @@ def only_real(arrays: Mapping[str, Array | Unread], where: str) -> dict[str, Arr
     return {name: array for name, array in arrays.items() if not isinstance(array, Unread)}
 
 
+def holds_objects(head: bytes) -> bool:
+    """Whether the array of a .npy file holds Python objects, given the first MAX_HEADER bytes of the file."""
+    try:
+        return _read_header(io.BytesIO(head))[2].hasobject
+    except Exception:  # any damage, as in `_read_entry`
+        return False
+
+
+def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return the shape, whether the order is Fortran's, and the dtype. What NumPy raises is raised."""
+    version = npy.read_magic(file)
+    if version not in _HEADERS:
+        raise ValueError(f"version {version}")
+    return _HEADERS[version](file)
+
+
 def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array | Unread:
     file = io.BytesIO(data[:MAX_HEADER].tobytes())
     try:
-        version = npy.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(f"version {version}")
-        shape, is_fortran, dtype = _HEADERS[version](file)
+        shape, is_fortran, dtype = _read_header(file)
         if not is_shape(shape):
             raise ValueError(f"a shape {brief(str(shape))}")
     # NumPy parses the header as Python source, which fails in many ways (TokenError, MemoryError, ...).
@@ -85,9 +103,7 @@ def _read_entry(data: NDArray[np.uint8], where: str, name: str) -> Array | Unrea
         got = f"a damaged one ({brief_error(error)})"
         raise FormatError(message(where, f"a whole array {brief(name)}", got)) from error
     if dtype.kind not in "fiub":
-        return Unread(
-            "an array of pickled objects" if dtype.hasobject else f"an array of {dtype}, not of real numbers"
-        )
+        return Unread(OBJECTS if dtype.hasobject else f"an array of {dtype}, not of real numbers")
     size = prod(shape) * dtype.itemsize
     there = len(data) - file.tell()
     if size != there:

@@ -23,7 +23,7 @@ INITIAL = {"RNN": ("h_0",), "GRU": ("h_0",), "LSTM": ("h_0", "c_0")}
 def _match_recurrent(name: str) -> re.Match[str] | None:
     """Match one of torch's names for a recurrent tensor."""
     return re.fullmatch(
-        r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>\d{1,6})(_reverse)?)?", name
+        r"(weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)(_l(?P<layer>[0-9]{1,6})(_reverse)?)?", name
     )
 
 
@@ -149,7 +149,7 @@ def read_recurrent(
     ]
     if problems:
         others = _other_recurrent(state_dict, prefix)
-        hint = "" if prefix or not others else _prefix_hint(others, literal(others[0]))
+        hint = "" if prefix or not others else _prefix_hint(others)
         wanted = f"the tensors of {spec.describe()}"
         raise WeightError(message(where, wanted, "; ".join(problems), hint))
     return spec, {key: tensors[key] for key in shapes} | read_initial(where, spec, states)
@@ -185,8 +185,8 @@ def _other_recurrent(state_dict: Iterable[str], prefix: str) -> list[str]:
     return [path for path in recurrent_prefixes(state_dict) if path != prefix.removesuffix(".")]
 
 
-def _prefix_hint(paths: list[str], example: str = "") -> str:
-    return f"Recurrent modules here: {quote(paths)}. Name one with prefix={example}."
+def _prefix_hint(paths: list[str]) -> str:
+    return f"Recurrent modules here: {quote(paths)}. Name one with prefix={literal(paths[0])}."
 
 
 def _spec_of(

@@ -21,7 +21,7 @@ from fastrnn.checks import check_array
 from fastrnn.errors import WeightError, printable
 
 # Patterns are compiled by `re` when they are first used: one takes 0.1 ms, and most models match none.
-PARAMETER = r"(?:weight|bias|(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l\d{1,6}(?:_reverse)?)?)"
+PARAMETER = r"(?:weight|bias|(?:weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)(?:_l[0-9]{1,6}(?:_reverse)?)?)"
 # Forms may be nested: pruning the weight_v of weight norm leaves weight_v_orig and weight_v_mask.
 _OLD = rf"(?s)(?P<path>(?:.*\.)?)(?P<name>{PARAMETER}(?:_(?:g|v|orig))*)_(?P<part>g|v|u|orig|mask|raw)"
 _NEW = r"(?s)(?P<path>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)"

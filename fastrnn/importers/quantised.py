@@ -15,7 +15,7 @@ from typing import Any
 from fastrnn.importers.tensors import TensorView, Unread
 from fastrnn.importers.values import Foreign
 
-_STACK = r"(?s)(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>\d{1,6})\.param"
+_STACK = r"(?s)(?P<path>(?:.*\.)?)_all_weight_values\.(?P<index>[0-9]{1,6})\.param"
 _LINEAR = r"(?s)(?P<path>(?:.*\.)?)_packed_params\._packed_params"
 _CELL = r"(?s)(?P<path>(?:.*\.)?)_packed_weight_(?P<part>ih|hh)"
 # Every name that matches one of these patterns contains one of the marks.

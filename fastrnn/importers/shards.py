@@ -20,7 +20,9 @@ from fastrnn.importers.unsupported import DCP
 
 MAX_INDEX = 64 * 2**20
 MAX_SHARDS = 10_000
-_SHARD = re.compile(r"(?P<stem>.*?)[-._]?(?P<number>\d{4,6})-of-(?P<count>\d{4,6})(?P<end>\..*)?", re.DOTALL)
+_SHARD = re.compile(
+    r"(?P<stem>.*?)[-._]?(?P<number>[0-9]{4,6})-of-(?P<count>[0-9]{4,6})(?P<end>\..*)?", re.DOTALL
+)
 # What training scripts save beside the weights.
 _OTHER_FILES = r"(?s)(training_args|optimizer|scheduler|scaler|rng_state|trainer_state).*"
 # Endings of weight files. A folder may hold one model in several formats; the first of these is taken.

@@ -26,7 +26,7 @@ from fastrnn.layers.base import Layer, no_weights, own, time_major
 from fastrnn.operators.recurrent import Recurrent
 from fastrnn.operators.runner import Runner
 from fastrnn.operators.signature import Signature, Trait
-from fastrnn.spec import LayerSpec, RecurrentSpec
+from fastrnn.spec import GATES, LayerSpec, RecurrentSpec
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -159,7 +159,8 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         -----
         Source: https://docs.pytorch.org/docs/stable/nn.html#recurrent-layers
         """
-        shape, tensors = read_recurrent(cls.__name__, cls.__name__, state_dict, prefix)
+        kind = next(base.__name__ for base in cls.__mro__ if base.__name__ in GATES)
+        shape, tensors = read_recurrent(cls.__name__, kind, state_dict, prefix)
         tensors |= _initial(cls.__name__, shape, initial_state)
         return cls._make(shape, tensors, batch_first, precision, threads, backend)
 

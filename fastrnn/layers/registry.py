@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fastrnn.errors import message
 from fastrnn.layers.activations import (
     ELU,
     GELU,
@@ -38,6 +39,20 @@ LAYERS: dict[str, type[Layer]] = {
         LeakyReLU, ELU, GELU, SiLU, Softplus, Hardtanh,
     )
 }  # fmt: skip
+
+
+def specs_of(where: str, layers: Iterable[Layer]) -> list[LayerSpec]:
+    """Return the specifications of layers. Raise TypeError if one is of a class that is not of fastrnn."""
+    specs = []
+    for layer in layers:
+        cls = type(layer)
+        if LAYERS.get(cls.__name__) is not cls:
+            bases = [base.__name__ for base in cls.__mro__[1:] if LAYERS.get(base.__name__) is base]
+            got = f"{cls.__name__}, a subclass of {bases[0] if bases else 'Layer'}"
+            hint = "What a subclass computes is in its code, which no file holds and no reference knows."
+            raise TypeError(message(where, "layers of fastrnn's own classes", got, hint))
+        specs.append(layer.spec())
+    return specs
 
 
 def make_layers(

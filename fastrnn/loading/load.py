@@ -14,7 +14,7 @@ from fastrnn.engine.backends import pick_backend
 from fastrnn.errors import FormatError, brief_error, join, message
 from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
 from fastrnn.layers.registry import LAYERS
-from fastrnn.program.sequential import Sequential, build
+from fastrnn.program.sequential import Sequential, build, nest_state
 from fastrnn.saving.model_file import SavedModel, is_saved, read_model
 from fastrnn.spec import GRANTED
 
@@ -144,7 +144,7 @@ def build_program(
     backend: str = "auto",
 ) -> Program:
     """Make the program that a file holds, and no plan of it. Raise FormatError if it cannot be made."""
-    from fastrnn.program.program import Program
+    from fastrnn.program.program import Program, precision_of
 
     try:
         program = Program(saved.spec, precision=precision, threads=threads, backend=backend)
@@ -153,6 +153,7 @@ def build_program(
         raise FormatError(message(where, "a program that can be made", got)) from error
     program.golden_inputs = tuple(pair.inputs for pair in saved.golden)
     program.example = saved.example
+    program._is_recast = precision is not None and precision != precision_of(saved.spec.graph)
     return program
 
 
@@ -180,9 +181,7 @@ def make_model(
                 got = f"{name}={value!r}"
                 raise ValueError(message(where, "no options that the saved model holds", got))
         saved = read_saved(where, state_dict)
-        model = build_saved(where, saved, precision, threads, backend)
-        model.taken_for_granted = saved.taken_for_granted
-        return model
+        return build_saved(where, saved, precision, threads, backend)
     from fastrnn.importers.architecture import read_architecture, taken_for_granted
 
     specs = read_architecture(source, state_dict, bool(batch_first), nonlinearity)
@@ -207,9 +206,19 @@ def build_saved(
     # Raise first what is wrong with the caller's options or the environment. That is not the file's fault.
     pick_backend("load", backend, np.float32, threads)
     try:
-        return build(saved.specs, precision, threads, backend)
+        model = build(saved.specs, precision, threads, backend)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
+    model.taken_for_granted = saved.taken_for_granted
+    written = {spec.options.get("precision", precision) for spec in saved.specs}
+    model._is_recast = precision is not None and written != {precision}
+    if saved.example is not None:
+        try:
+            state = None if saved.example.state is None else nest_state(model, saved.example.state)
+        except ValueError as error:
+            raise FormatError(message(where, "an example of this model", f"another ({error})")) from error
+        model.example = saved.example._replace(state=state)
+    return model
 
 
 def what_is_open(granted: Iterable[str] | None, has_example: bool) -> str:

@@ -6,7 +6,7 @@ from fastrnn.errors import FormatError, message
 from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
 from fastrnn.loading.load import build_program, build_saved, read_saved, read_saved_program
 from fastrnn.program.self_test import compare_example, fits_golden
-from fastrnn.program.sequential import build, nest_state
+from fastrnn.program.sequential import build
 from fastrnn.saving.golden import Comparison, compare
 from fastrnn.saving.model_file import is_saved
 from fastrnn.saving.program_file import is_program
@@ -52,8 +52,11 @@ def verify(file: FileLike) -> Verification:
         The file does not exist or cannot be read.
     """
     source = Source(file)
-    where = source.where
-    state_dict = load_state_dict(source)
+    return verify_read(source.where, load_state_dict(source))
+
+
+def verify_read(where: str, state_dict: StateDict) -> Verification:
+    """Run the tests of a file of this name that is read already. The errors are those of `verify`."""
     if not is_saved(state_dict):
         hint = "fastrnn convert makes one from a state dict."
         raise FormatError(message(where, "a model that fastrnn saved", state_dict.file_format, hint))
@@ -67,12 +70,11 @@ def verify(file: FileLike) -> Verification:
     try:
         result = compare(model(x)[0], y, saved.tolerance)
         example = None
-        if saved.example is not None:
-            state = None if saved.example.state is None else nest_state(model, saved.example.state)
-            example = compare_example(model, saved.example._replace(state=state), build)
+        if model.example is not None:
+            example = compare_example(model, model.example, build)
     except ValueError as error:  # a layer refuses the input, such as a softmax over a missing axis
         raise FormatError(
-            message(where, "a model that takes its self-test", f"one that does not ({error})")
+            message(where, "a model that takes the inputs of its tests", f"one that does not ({error})")
         ) from error
     return {
         **result,
@@ -96,7 +98,7 @@ def _verify_program(where: str, state_dict: StateDict) -> Verification:
         example = None if saved.example is None else compare_pair(program, saved.example)
     except ValueError as error:
         got = f"one that does not ({error})"
-        raise FormatError(message(where, "a program that takes its self-test", got)) from error
+        raise FormatError(message(where, "a program that takes the inputs of its tests", got)) from error
     return {
         **result,
         "passed": result["passed"] and (example is None or example["passed"]),

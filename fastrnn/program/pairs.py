@@ -128,6 +128,8 @@ def compare_outputs(
 
 def _excess(one: Comparison) -> tuple[bool, float]:
     error, most = one["largest_error"], one["tolerance"]
+    if np.isnan(error):
+        error = np.inf
     return not one["passed"], error / most if most else error
 
 
@@ -145,9 +147,10 @@ def _compare(output: Array, wanted: Array, most: float) -> Comparison:
     if output.dtype.kind != "f":
         output = output.astype(np.float64)
     one = compare(output, wanted, most)
-    one["hint"] = f"{one['largest_error']:.3g} away, allowed {most:.3g}"
-    if not one["passed"] and one["largest_error"] <= most:
-        one["hint"] = "not finite at the same places"
+    if one["hint"]:
+        one["hint"] = f"not finite at the same places ({one['hint'].removesuffix('.')})"
+    else:
+        one["hint"] = f"{one['largest_error']:.3g} away, allowed {most:.3g}"
     return one
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.arrays import Array, as_plain
-from fastrnn.checks import check_number, check_path, check_precision, check_threads
+from fastrnn.checks import check_path, check_precision, check_threads, check_tolerance
 from fastrnn.errors import brief, join, message
 from fastrnn.graph import Graph, Input, ProgramSpec, Size, map_argument
 from fastrnn.program.executor import Caller
@@ -18,7 +18,7 @@ from fastrnn.program.passes import at_precision, prepared
 from fastrnn.program.planner import Toolbox
 from fastrnn.program.plans import Plan, make_plan
 from fastrnn.program.toolbox import make_toolbox
-from fastrnn.saving.golden import Comparison
+from fastrnn.saving.golden import Comparison, disagreement, warn_of_dropped
 from fastrnn.saving.program_file import GoldenPair, SavedProgram, write_program
 from fastrnn.structure import flatten, names_of, rebuild
 
@@ -47,7 +47,7 @@ class Program:
         The inputs of its self-test, at one or two sizes. `fastrnn.export` and files bring them. If there are
         none, `save` and `verify` make some.
     example : GoldenPair or None
-        Arguments and the results of torch's module, if `save` was given them or the file had them.
+        The arguments and results of torch's module in the file that the program was loaded from.
 
     Raises
     ------
@@ -78,7 +78,7 @@ class Program:
             check_precision("Program", precision)
             graph = at_precision(graph, precision)
         self.graph = graph
-        self.precision = _precision(graph)
+        self.precision = precision_of(graph)
         hidden = {link.input for link in graph.states if link.initial is not None}
         self.inputs: tuple[Input, ...] = tuple(form for form in graph.inputs if form.name not in hidden)
         self._hidden = [
@@ -93,6 +93,8 @@ class Program:
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self.golden_inputs: tuple[tuple[Array, ...], ...] = ()
         self.example: GoldenPair | None = None
+        # The precision is not that of the example's file, so that the example may not agree any more.
+        self._is_recast = False
         self._caller = Caller(spec.arguments, spec.results, self.inputs, self._hidden)
         # How streams run it, by sizes, and which sizes may be time.
         self._sessions: OrderedDict[Any, Any] = OrderedDict()
@@ -224,10 +226,17 @@ class Program:
             The largest absolute difference allowed from the example's results, as in `verify`. The file
             keeps it.
 
+        Warns
+        -----
+        UserWarning
+            The program was loaded at another precision than its file's, and its results there differ from the
+            example of the file, which is not kept then.
+
         Raises
         ------
         ValueError
-            The program's results differ from the example's. The message names those that do.
+            The program's results differ from the example's. The message names those that do. Or ``tolerance``
+            does not fit.
         RuntimeError
             The engine and the definitions disagree on this machine.
         TypeError
@@ -238,13 +247,16 @@ class Program:
         from fastrnn.program.pairs import compare_pair, golden_pair, make_inputs
 
         path = check_path("save", path)
+        if tolerance is not None:
+            tolerance = check_tolerance("save", tolerance)
         kept = self.example if example is None else self._example("save", example, tolerance)
         if kept is not None:
             found = compare_pair(self, kept)
-            if not found["passed"]:
-                expected = f"the example's results within {found['tolerance']:.3g}"
-                got = f"one {found['largest_error']:.3g} away"
-                raise ValueError(message("save", expected, got, found["hint"]))
+            if not found["passed"] and example is None and self._is_recast:
+                warn_of_dropped(found, self.precision)
+                kept = None
+            elif not found["passed"]:
+                raise disagreement(found, "results")
         golden = [golden_pair(self, inputs) for inputs in self.golden_inputs or make_inputs(self)]
         for pair in golden:
             test = compare_pair(self, pair)
@@ -323,7 +335,7 @@ class Program:
         ]
         if tolerance is None:
             return GoldenPair(tuple(inputs), tuple(outputs), allowed(self, inputs))
-        most = check_number(where, "tolerance", tolerance)
+        most = check_tolerance(where, tolerance)
         return GoldenPair(tuple(inputs), tuple(outputs), (most,) * len(outputs))
 
     # ------------------------------------------------------------ arguments
@@ -356,7 +368,8 @@ class Program:
 
     def __reduce__(self) -> tuple[Any, ...]:
         spec = self.spec._replace(graph=self.graph)
-        return _restore, (spec, self.threads, self.backend, self.golden_inputs, self.example)
+        kept = self.golden_inputs, self.example, self._is_recast
+        return _restore, (spec, self.threads, self.backend, *kept)
 
     def __copy__(self) -> Program:
         """Return the program itself, which never changes."""
@@ -372,9 +385,10 @@ def _restore(
     backend: str,
     golden_inputs: tuple[tuple[Array, ...], ...],
     example: GoldenPair | None,
+    is_recast: bool = False,
 ) -> Program:
     program = Program(spec, threads=threads, backend=backend)
-    program.golden_inputs, program.example = golden_inputs, example
+    program.golden_inputs, program.example, program._is_recast = golden_inputs, example, is_recast
     return program
 
 
@@ -386,7 +400,8 @@ def known_operators() -> set[str]:
     return {*LOWERINGS, *OPERATORS}
 
 
-def _precision(graph: Graph) -> str:
+def precision_of(graph: Graph) -> str:
+    """The type of a graph's real numbers."""
     dtypes = {form.dtype for form in graph.inputs} | {array.dtype.name for array in graph.constants.values()}
     return "float64" if "float64" in dtypes and "float32" not in dtypes else "float32"
 

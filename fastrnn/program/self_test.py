@@ -100,8 +100,20 @@ def compare_example(model: Sequential, example: Example, make: Maker) -> Compari
     Returns
     -------
     Comparison
+
+    Raises
+    ------
+    ValueError
+        The model does not take the input, and would not take it in the other layout either.
     """
-    output = _run(model, example)
+    output: Floats | None
+    try:
+        output, _ = model(example.x, example.state, lengths=example.lengths)
+    except ValueError:
+        # A state of the other layout does not fit, which is for the hint to say.
+        if _run(_laid_out(model, not model.batch_first, make), example) is None:
+            raise
+        output = None
     if output is None or _squeezed(output) != _squeezed(example.y):
         gives = "does not take this input" if output is None else f"gives an output of shape {output.shape}"
         hint = f"The model {gives}. The example's output is of shape {example.y.shape}."
@@ -115,7 +127,7 @@ def compare_example(model: Sequential, example: Example, make: Maker) -> Compari
         return failed
     result = compare(output, example.y.reshape(output.shape), _allowed(model, output, example, make))
     if not result["passed"]:
-        result["hint"] = _what_would_agree(model, example, make)
+        result["hint"] = f"{result['hint']} {_what_would_agree(model, example, make)}".strip()
     return result
 
 

@@ -9,14 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.arrays import Floats, State, StateLike
-from fastrnn.checks import check_array, check_lengths, check_number, check_path
+from fastrnn.checks import check_array, check_lengths, check_path, check_tolerance
 from fastrnn.errors import brief, message
 from fastrnn.layers import Conv1d, Layer, RecurrentLayer
 from fastrnn.layers.cells import RecurrentCell
-from fastrnn.layers.registry import make_layers
+from fastrnn.layers.registry import make_layers, specs_of
 from fastrnn.operators.chain import Chain, join_state
 from fastrnn.program.self_test import compare_example, golden_input, undecided
-from fastrnn.saving.golden import Comparison, Example, compare, golden_output
+from fastrnn.saving.golden import (
+    Comparison,
+    Example,
+    compare,
+    disagreement,
+    golden_output,
+    warn_of_dropped,
+)
 from fastrnn.saving.model_file import SavedModel, write_model
 from fastrnn.spec import LayerSpec
 from fastrnn.streaming.pool import StreamPool
@@ -52,6 +59,8 @@ class Sequential:
         The assumptions of a model that was made from a state dict alone and not yet compared with torch's
         output: "time_first", "every_step", "no_activations". No state dict records them. `save` keeps
         them in the file. None: the layers were written out, or the model was compared.
+    example : Example or None
+        The example from torch in the file that the model was loaded from. `save` keeps it.
 
     Raises
     ------
@@ -91,6 +100,9 @@ class Sequential:
             raise ValueError(message("Sequential", "one batch_first for all layers", got))
         self.batch_first = layouts == {True}
         self.taken_for_granted: tuple[str, ...] | None = None
+        self.example: Example | None = None
+        # The precision is not that of the example's file, so that the example may not agree any more.
+        self._is_recast = False
 
     def __call__(
         self, x: ArrayLike, state: StateLike = None, *, lengths: ArrayLike | None = None
@@ -173,43 +185,53 @@ class Sequential:
             The file to write.
         example : (x, y), (x, y, state), (x, y, state, lengths), or a dict with those names, optional
             An input, and the output of torch's module in ``eval()`` for it, as in `verify`. The file keeps
-            them.
+            them. If not given, it keeps the example of the file that the model was loaded from.
         tolerance : float, optional
             The largest absolute difference allowed from the example's output, as in `verify`. The file
             keeps it.
+
+        Warns
+        -----
+        UserWarning
+            The model was loaded at another precision than its file's, and the output there differs from the
+            example of the file, which is not kept then.
 
         Raises
         ------
         ValueError
             The model's output differs from the example's. The message names a change that would make
-            them agree, if one was found.
+            them agree, if one was found. Or a layer does not take the input, or ``tolerance`` does not fit.
         RuntimeError
             The engine and the reference disagree on this machine.
         TypeError
-            ``example`` has none of these forms, or does not hold real numbers.
+            ``example`` has none of these forms, or does not hold real numbers. Or a layer is of a subclass,
+            which no file can hold.
         OSError
             The file cannot be written.
         """
         path = check_path("save", path)
-        kept = None if example is None else self._example(example, tolerance)
+        specs = specs_of("save", self.layers)
+        if tolerance is not None:
+            tolerance = check_tolerance("save", tolerance)
+        kept = self.example if example is None else self._example(example, tolerance)
         granted = self.taken_for_granted
         if kept is not None:
             result = compare_example(self, kept, build)
-            if not result["passed"]:
-                error = result["largest_error"]
-                expected = f"the example's output within {result['tolerance']:.3g}"
-                got = f"one {error:.3g} away"
-                if not np.isfinite(error):
-                    expected, got = "an output of the example's shape", "another one"
-                raise ValueError(message("save", expected, got, result["hint"]))
+            if not result["passed"] and example is None and self._is_recast:
+                warn_of_dropped(result, self._precision)
+                kept = None
+            elif not result["passed"]:
+                raise disagreement(result, "output")
+        if kept is not None and example is not None:
             granted = undecided(self, kept, granted or (), build) or None
-        specs = [layer.spec() for layer in self.layers]
         x = golden_input(self)
+        output = self(x)[0]  # first, since layers have messages and the reference has none
         wanted, tolerance = golden_output(specs, x, self.batch_first, self._precision)
-        test = compare(self(x)[0], wanted, tolerance)
+        test = compare(output, wanted, tolerance)
         if not test["passed"]:
             expected = f"the reference's output within {test['tolerance']:.3g}"
-            raise RuntimeError(message("save", expected, f"one {test['largest_error']:.3g} away"))
+            got = f"one {test['largest_error']:.3g} away"
+            raise RuntimeError(message("save", expected, got, test["hint"]))
         write_model(path, SavedModel(specs, x, wanted, tolerance, kept, granted))
 
     def verify(
@@ -243,22 +265,25 @@ class Sequential:
         Returns
         -------
         dict
-            ``passed`` : bool. ``largest_error`` and ``tolerance`` : float, absolute. ``values`` : int, the
-            number of values compared. ``hint`` : str, a change that would make the outputs agree (another
-            layout, ``Last``, an activation), or "" if they agree or none was found.
+            ``passed`` : bool. ``largest_error`` and ``tolerance`` : float, absolute; the error is NaN if one
+            output has a number where the other has NaN or infinity. ``values`` : int, the number of values
+            compared. ``hint`` : str, where outputs are not finite, and a change that would make them agree
+            (another layout, ``Last``, an activation), or "" if they agree or nothing was found.
 
         Raises
         ------
         ValueError
-            Only one of x and y is given, or ``lengths``, ``state`` or ``tolerance`` does not fit.
+            Only one of x and y is given, or x, ``lengths``, ``state`` or ``tolerance`` does not fit.
         TypeError
-            An argument does not hold real numbers.
+            An argument does not hold real numbers, or a layer is of a subclass, of which no reference is
+            known.
         """
+        specs = specs_of("verify", self.layers)
         if x is None and y is None:
-            specs = [layer.spec() for layer in self.layers]
             golden = golden_input(self)
+            output = self(golden)[0]  # first, since layers have messages and the reference has none
             wanted, allowed = golden_output(specs, golden, self.batch_first, self._precision)
-            return compare(self(golden)[0], wanted, allowed)
+            return compare(output, wanted, allowed)
         return compare_example(self, self._example((x, y, state, lengths), tolerance), build)
 
     @property
@@ -282,19 +307,24 @@ class Sequential:
         if state is not None:
             self._chain.split_state("Sequential", state)
         if tolerance is not None:
-            tolerance = check_number("Sequential", "tolerance", tolerance)
+            tolerance = check_tolerance("Sequential", tolerance)
         return Example(x, y, state, lengths, tolerance)
 
     def __repr__(self) -> str:
         return f"Sequential({', '.join(map(repr, self.layers))})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restore, (self.layers, self.taken_for_granted)
+        return _restore, (self.layers, self.taken_for_granted, self.example, self._is_recast)
 
 
-def _restore(layers: tuple[Layer, ...], granted: tuple[str, ...] | None) -> Sequential:
+def _restore(
+    layers: tuple[Layer, ...],
+    granted: tuple[str, ...] | None,
+    example: Example | None = None,
+    is_recast: bool = False,
+) -> Sequential:
     model = Sequential(*layers)
-    model.taken_for_granted = granted
+    model.taken_for_granted, model.example, model._is_recast = granted, example, is_recast
     return model
 
 

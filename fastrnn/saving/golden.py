@@ -9,12 +9,14 @@ Models are unknown here. `program.self_test` runs them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
 
 from fastrnn.arrays import Array, Floats
+from fastrnn.errors import join, message
 from fastrnn.reference import sequential_reference
 from fastrnn.spec import LayerSpec
 
@@ -37,11 +39,12 @@ class Comparison(TypedDict):
     ----------
     passed : bool
     largest_error, tolerance : float
-        Absolute.
+        Absolute. The error is NaN if one output has a number where the other has NaN or infinity.
     values : int
         The number of values that were compared.
     hint : str
-        A change that would make the output agree; "" if it agrees or none was found.
+        Where outputs are not finite, and a change that would make them agree. "" if they agree or nothing was
+        found.
     """
 
     passed: bool
@@ -70,6 +73,23 @@ class Example(NamedTuple):
     state: Any = None
     lengths: Array | None = None
     tolerance: float | None = None
+
+
+def disagreement(result: Comparison, what: str) -> ValueError:
+    """Return the error for a model that is not saved since it does not agree with its example."""
+    expected, got = f"the example's {what}", "another one"
+    if np.isfinite(result["largest_error"]):
+        expected = f"{expected} within {result['tolerance']:.3g}"
+        got = f"one {result['largest_error']:.3g} away"
+    return ValueError(message("save", expected, got, result["hint"]))
+
+
+def warn_of_dropped(result: Comparison, precision: str) -> None:
+    """Warn that a new file does not hold the example of the old one, with which it does not agree."""
+    expected = f"the example's output in {precision}, within {result['tolerance']:.3g}"
+    got = f"one {result['largest_error']:.3g} away"
+    hint = "The new file does not hold the example from torch."
+    warnings.warn(message("save", expected, got, hint), stacklevel=3)
 
 
 def golden_output(
@@ -113,11 +133,25 @@ def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:
         wanted = wanted.astype(output.dtype).astype(np.float64)
     finite = np.isfinite(wanted)
     same = np.array_equal(output[~finite], wanted[~finite], equal_nan=True)
-    error = np.abs(output[finite] - wanted[finite]).max(initial=0.0)
+    error = np.abs(output[finite] - wanted[finite]).max(initial=0.0) if same else np.nan
     return {
         "passed": bool(same and error <= tolerance),
         "largest_error": float(error),
         "tolerance": tolerance,
         "values": int(wanted.size),
-        "hint": "",
+        "hint": _what_is_not_finite(output, wanted) if not (same and np.isfinite(error)) else "",
     }
+
+
+def _what_is_not_finite(output: Floats, wanted: Array) -> str:
+    """Say how many numbers are NaN or infinite in one output and not in the other, and where the first is."""
+    differs = ~((output == wanted) | (np.isnan(output) & np.isnan(wanted)))
+    found = []
+    for name, array in (("The expected output", wanted), ("The computed output", output)):
+        counts = {"NaN": np.isnan(array) & differs, "infinity": np.isinf(array) & differs}
+        places = np.argwhere(counts["NaN"] | counts["infinity"])
+        if len(places):
+            what = join(f"{word} at {where.sum()}" for word, where in counts.items() if where.any())
+            first = f", first at {tuple(map(int, places[0]))}" if array.ndim else ""
+            found.append(f"{name} has {what} of {array.size} places{first}.")
+    return " ".join(found)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastrnn.arrays import Array, flat_state
-from fastrnn.checks import check_number
+from fastrnn.checks import check_tolerance
 from fastrnn.errors import FormatError, brief, join, message
 from fastrnn.importers import StateDict
 from fastrnn.importers.parameters import unread_error
@@ -117,7 +117,7 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
     try:
         description = json.loads(state_dict.metadata["fastrnn"])
         version, entries = description["version"], description["layers"]
-        tolerance = check_number(where, "tolerance", description["tolerance"])
+        tolerance = check_tolerance(where, description["tolerance"])
         granted = description.get("taken_for_granted")
         if version != FILE_VERSION:
             hint = "It was written by another release of fastrnn."
@@ -168,5 +168,5 @@ def _read_example(arrays: Mapping[str, Array], tolerance: Any) -> Example | None
     if unknown:
         raise ValueError(f"an example with {join(sorted(unknown))}")
     if tolerance is not None:
-        tolerance = check_number("example", "tolerance", tolerance)
+        tolerance = check_tolerance("example", tolerance)
     return Example(arrays["input"], arrays["output"], tuple(states) or None, arrays.get("lengths"), tolerance)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.checks import check_number
+from fastrnn.checks import check_tolerance
 from fastrnn.errors import FormatError, brief, brief_error, message
 from fastrnn.graph import DTYPES, ProgramSpec
 from fastrnn.importers import StateDict
@@ -21,7 +21,7 @@ from fastrnn.saving.graph_file import describe_spec, read_spec
 from fastrnn.saving.model_file import FILE_VERSION, write_tensors
 
 KIND = "program"
-# Bytes of the description: readers of safetensors files take headers of so many, names of tensors included.
+# Bytes of the description. Readers of safetensors files limit the header, of which it is a part.
 MOST_DESCRIPTION = 12 * 2**20
 
 
@@ -101,7 +101,7 @@ def write_program(path: str, program: SavedProgram, operators: Collection[str]) 
     }
     text = json.dumps(description, separators=(",", ":"))
     if len(text) > MOST_DESCRIPTION:
-        raise ValueError(message("save", f"a graph of at most {MOST_DESCRIPTION} letters", f"{len(text)}"))
+        raise ValueError(message("save", f"a graph of at most {MOST_DESCRIPTION} characters", f"{len(text)}"))
     read_spec(json.loads(text), program.spec.graph.constants, operators)
     write_tensors(path, {name: _real(array) for name, array in tensors.items()}, text)
 
@@ -223,4 +223,4 @@ def _tolerances(numbers: Iterable[Any]) -> Iterable[float]:
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, (int, float)):
             raise TypeError(f"a tolerance is {brief(number)}")
-        yield check_number("program", "tolerance", number)
+        yield check_tolerance("program", number)

@@ -33,6 +33,7 @@ from fastrnn.cli.running.recording import (
     with_features,
 )
 from fastrnn.errors import FormatError, message
+from fastrnn.importers.numpy_file import OBJECTS
 
 if TYPE_CHECKING:
     import fastrnn
@@ -181,8 +182,8 @@ class InputStream:
             got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
             raise FormatError(message(WHERE, "a whole .npy stream", got)) from error
         if dtype.kind not in "fiub":
-            got = "pickled objects" if dtype.hasobject else f"{dtype}"
-            raise FormatError(message(WHERE, "real numbers", got))
+            got = OBJECTS if dtype.hasobject else f"an array of {dtype}"
+            raise FormatError(message(WHERE, "an array of real numbers", got))
         self._pop(size)
         return Header(with_features(self.model, shape), dtype, is_fortran and len(shape) > 1, False)
 

@@ -1,6 +1,7 @@
 """Files to recordings. Nothing in a file is executed: arrays of objects are refused."""
 
 import os
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,13 @@ from fastrnn.cli.running.recording import Recording, describe_names, state_names
 from fastrnn.cli.running.table import read_table
 from fastrnn.errors import FormatError, message, quote
 from fastrnn.importers.archive import Archive
-from fastrnn.importers.numpy_file import only_real, read_npz
+from fastrnn.importers.numpy_file import (
+    MAX_HEADER,
+    OBJECTS,
+    holds_objects,
+    only_real,
+    read_npz,
+)
 
 if TYPE_CHECKING:
     import fastrnn
@@ -60,6 +67,9 @@ def _map_npy(where: str, path: str) -> Array:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     # NumPy parses the header as Python text, which fails in many ways.
     except Exception as error:
+        with open(path, "rb") as file:
+            if holds_objects(file.read(MAX_HEADER)):
+                raise FormatError(message(where, "an array of real numbers", OBJECTS)) from error
         got = f"a damaged one ({type(error).__name__}: {str(error)[:200]})"
         raise FormatError(message(where, "a whole .npy file", got)) from error
     return array
@@ -88,4 +98,4 @@ def sort_arrays(where: str, arrays: dict[str, Array], model: "fastrnn.Sequential
 
 
 def _is_state(name: str) -> bool:
-    return name.removeprefix("state").isdigit() and name.startswith("state")
+    return re.fullmatch("state[0-9]+", name) is not None

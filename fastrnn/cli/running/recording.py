@@ -100,8 +100,8 @@ def check_recording(
     model : Sequential
     recording : Recording
     rows : slice, optional
-        Which rows to keep, or which time steps if there is no axis of rows. Negative bounds count from the
-        end.
+        Which rows to keep, or which time steps if there is no axis of rows. Bounds are those of a Python
+        slice: negative ones count from the end, and what is beyond the end is cut off.
 
     Raises
     ------
@@ -154,9 +154,8 @@ def _cut(
     where: str, rows: slice, layout: Layout, x: Array, lengths: Array | None, state: tuple[Array, ...]
 ) -> tuple[Array, Array | None, tuple[Array, ...]]:
     n = layout.count
-    begin = 0 if rows.start is None else rows.start + n * (rows.start < 0)
-    end = n if rows.stop is None else rows.stop + n * (rows.stop < 0)
-    if not 0 <= begin < end <= n:
+    begin, end, _ = rows.indices(n)
+    if begin >= end:
         got = ":".join("" if bound is None else str(bound) for bound in (rows.start, rows.stop))
         raise ValueError(message(where, f"at least one of the {layout.unit} 0:{n}", got))
     chosen = slice(begin, end)

@@ -24,7 +24,7 @@ def import_pyarrow(where: str) -> tuple[Any, Any]:
         import pyarrow.parquet
     except ImportError:
         expected = "pyarrow, which reads and writes .parquet files"
-        raise RuntimeError(message(where, expected, "none", "pip install pyarrow")) from None
+        raise RuntimeError(message(where, expected, "none", "pip install pyarrow brings it.")) from None
     return pyarrow, pyarrow.parquet
 
 
