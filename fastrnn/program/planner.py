@@ -16,7 +16,7 @@ import numpy as np
 from fastrnn.errors import brief_error, message
 from fastrnn.graph import Graph, Node, Size, Value
 from fastrnn.program.fusion import Chain
-from fastrnn.program.views import Kind, StepNumber, Storage, View, dense_strides
+from fastrnn.program.views import Kind, Patches, StepNumber, Storage, View, dense_strides
 
 # What a file may ask for at most; memory says what there is.
 MOST_BYTES = 2**48
@@ -87,6 +87,8 @@ class Planner:
     ----------
     values : dict of str to View or Chain
     items : list of PlannedStep and PlannedLoop
+    patches : dict of Storage to Patches
+        The arrays (B, channels * taps, count) that patches were copied to.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Planner:
         self.graph, self.tools, self._largest = graph, tools, largest
         self.values: dict[str, Any] = {}
         self.items: list[Any] = []
+        self.patches: dict[Storage, Patches] = {}
         self._steps: list[PlannedStep] = self.items
         self._repeats = 1
         self._uses: dict[str, int] = {}
@@ -142,6 +145,7 @@ class Planner:
             else:
                 view = self.copied(view, Storage(Kind.OUTPUT, view.size * view.itemsize, index))
             results.append(view)
+        self.items = _without_unread(self.items)
         return results
 
     def lower(self, node: Node) -> None:
@@ -310,6 +314,20 @@ class Planner:
         body()
         steps, self._steps, self._repeats = self._steps, outer, 1
         self.items.append(PlannedLoop(steps, count))
+
+
+def _without_unread(items: Sequence[Any]) -> list[Any]:
+    """The items but for steps whose outputs nothing reads."""
+    read: set[int] = set()
+    kept: list[Any] = []
+    for item in reversed(items):
+        steps = item.steps if isinstance(item, PlannedLoop) else [item]
+        written = [place.storage for step in steps for place in step.outputs]
+        is_read = not written or any(s.kind is not Kind.WORK or id(s) in read for s in written)
+        if is_read or isinstance(item, PlannedLoop):
+            read.update(id(place.storage) for step in steps for place in step.inputs)
+            kept.append(item)
+    return kept[::-1]
 
 
 def operand(view: View) -> Operand:

@@ -173,6 +173,25 @@ class View:
         return None if strides is None else self.replace(shape=tuple(shape), strides=strides)
 
 
+class Patches(NamedTuple):
+    """What an array of patches is made of: a convolution of patches is one of the array itself.
+
+    Attributes
+    ----------
+    source : View
+        (B, channels, height, width), without padding.
+    taps, stride, padding, dilation, count : tuple of int
+        Of both axes of positions; count is that of the patches.
+    """
+
+    source: View
+    taps: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    count: tuple[int, ...]
+
+
 def dense_strides(shape: Sequence[int], itemsize: int, order: Sequence[int] | None = None) -> tuple[int, ...]:
     """The strides of an array without gaps. order: its axes from the outermost to the innermost."""
     strides = [0] * len(shape)

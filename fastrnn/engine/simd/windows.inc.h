@@ -73,9 +73,10 @@ static void FN(depthwise)(const frnn_window *window, const void *weights, const 
 {
     const T *weight = weights, *bias = biases;
     const ptrdiff_t channels = window->channels;
-    for (ptrdiff_t i = 0; i < window->output[0]; i++)
+    for (ptrdiff_t i = 0; i < window->output[0]; i++) {
+        const FN(span) rows = FN(span_of)(window, 0, i);
         for (ptrdiff_t j = 0; j < window->output[1]; j++) {
-            const FN(span) rows = FN(span_of)(window, 0, i), columns = FN(span_of)(window, 1, j);
+            const FN(span) columns = FN(span_of)(window, 1, j);
             T *out = (T *)(y + i * window->output_bytes[0] + j * window->output_bytes[1]);
             ptrdiff_t c = 0;
             if (window->multiplier > 1) {
@@ -93,6 +94,7 @@ static void FN(depthwise)(const frnn_window *window, const void *weights, const 
                 FRNN_PART(1, channels - c);
 #undef FRNN_PART
         }
+    }
 }
 
 /* ---------------------------------------------------------------- pools */
@@ -146,20 +148,32 @@ static void FN(pool)(const frnn_pool *pool, const char *x, char *y)
 
 /* ---------------------------------------------------------------- rows for a product */
 
+/* Copy the channels of a position: a few, for which memcpy takes long to begin. */
+static FRNN_INLINE void FN(copy_channels)(T *to, const T *from, ptrdiff_t channels)
+{
+    ptrdiff_t c = 0;
+    for (; channels - c >= VL; c += VL)
+        v_store(to + c, v_load(from + c));
+    if (c < channels)
+        v_store_some(to + c, v_load_some(from + c, channels - c), channels - c);
+}
+
 /* The taps of one row of the window, (taps[1], channels). */
 static inline void FN(gather_taps)(const frnn_window *window, FN(span) span, const char *x, T *to)
 {
     const ptrdiff_t channels = window->channels, bytes = channels * (ptrdiff_t)sizeof(T);
     const ptrdiff_t step = window->dilation[1] * window->input_bytes[1], count = span.last - span.first;
-    memset(to, 0, (size_t)(span.first * bytes));
-    memset(to + span.last * channels, 0, (size_t)((window->taps[1] - span.last) * bytes));
+    if (count < window->taps[1]) {
+        memset(to, 0, (size_t)(span.first * bytes));
+        memset(to + span.last * channels, 0, (size_t)((window->taps[1] - span.last) * bytes));
+    }
     x += span.start * window->input_bytes[1] + span.first * step;
     to += span.first * channels;
     if (step == bytes)
         memcpy(to, x, (size_t)(count * bytes));
     else
         for (ptrdiff_t l = 0; l < count; l++, x += step, to += channels)
-            memcpy(to, x, (size_t)bytes);
+            FN(copy_channels)(to, (const T *)x, channels);
 }
 
 static void FN(gather_rows)(const frnn_window *window, ptrdiff_t first, ptrdiff_t count, const char *x, char *to,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.lowering import lowers
-from fastrnn.program.views import View
+from fastrnn.program.views import Patches, View
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
@@ -77,6 +77,15 @@ def _convolve(
     before, after = _padding(padding, taps, dilation, axes)
     if before is None:
         return NotImplemented
+    is_point = {*taps, *stride} == {1} and not any((*before, *after, *_each(output_padding, axes)))
+    patches = planner.patches.get(view.storage) if is_batch and is_point and groups == 1 else None
+    if patches is not None and view.is_whole and view.is_contiguous and view.shape[2:] == patches.count:
+        turned = weight.permute([1, 0, 2, 3]) if is_transposed else weight
+        if turned.shape[1] == view.shape[1]:
+            turned = turned.reshape((turned.shape[0], patches.source.shape[1], *patches.taps))
+            return _convolve(
+                planner, patches.source, turned, bias, patches.stride, patches.padding, patches.dilation, 1, 2
+            )
     sizes = view.shape[2:]
     _check_numbers(planner, axes, 1, taps, stride, dilation)
     _check_numbers(planner, axes, 0, before, after)
@@ -105,6 +114,8 @@ def _convolve(
     key = (
         "convolution",
         id(weight.storage.array),
+        weight.shape,
+        weight.strides,
         None if bias is None else id(bias.storage.array),
         groups,
         stride,
@@ -316,6 +327,7 @@ def im2col(planner: Planner, self: Any, kernel_size: Any, dilation: Any, padding
     view = planner.view(self)
     is_batch = view.ndim == 4
     view = view if is_batch else view.unsqueeze(0)
+    source = view
     taps, gaps, pads, moves = (_each(v, 2) for v in (kernel_size, dilation, padding, stride))
     if any(pads):
         view = constant_pad(planner, view, (pads[1], pads[1], pads[0], pads[0]))
@@ -331,4 +343,6 @@ def im2col(planner: Planner, self: Any, kernel_size: Any, dilation: Any, padding
     )
     shape = (view.shape[0], view.shape[1] * taps[0] * taps[1], count[0] * count[1])
     result = reshaped(planner, patches, shape)
+    if result.storage is not view.storage:
+        planner.patches[result.storage] = Patches(source, taps, moves, pads, gaps, tuple(count))
     return result if is_batch else result.select(0, 0)
