@@ -41,12 +41,20 @@ class PlannedStep(NamedTuple):
     inputs, outputs : list of Operand
     in_place : tuple of int
         The inputs in whose place the first output may lie.
+    updated : tuple of int
+        The inputs that it changes, such as states.
     """
 
     step: Any
     inputs: list[Operand]
     outputs: list[Operand]
     in_place: tuple[int, ...] = ()
+    updated: tuple[int, ...] = ()
+
+    @property
+    def written(self) -> list[Storage]:
+        """The storages that it writes into."""
+        return [place.storage for place in (*self.outputs, *(self.inputs[i] for i in self.updated))]
 
 
 class PlannedLoop(NamedTuple):
@@ -277,16 +285,21 @@ class Planner:
         outputs: Sequence[View],
         in_place: Sequence[int] = (),
         is_needed: bool = False,
+        updated: Sequence[int] = (),
     ) -> None:
         """Add a step. in_place: the inputs at whose place the first output may lie. is_needed: even if an
-        output is empty."""
+        output is empty. updated: the inputs that it changes."""
         if not is_needed and any(view.size == 0 for view in outputs):
             return
         for view in (*inputs, *outputs):
             self._check_inside(view)
         self._steps.append(
             PlannedStep(
-                step, [operand(view) for view in inputs], [operand(view) for view in outputs], tuple(in_place)
+                step,
+                [operand(view) for view in inputs],
+                [operand(view) for view in outputs],
+                tuple(in_place),
+                tuple(updated),
             )
         )
 
@@ -318,14 +331,14 @@ class Planner:
 
 def _without_unread(items: Sequence[Any]) -> list[Any]:
     """The items but for steps whose outputs nothing reads."""
-    read: set[int] = set()
+    read: set[Storage] = set()
     kept: list[Any] = []
     for item in reversed(items):
         steps = item.steps if isinstance(item, PlannedLoop) else [item]
-        written = [place.storage for step in steps for place in step.outputs]
-        is_read = not written or any(s.kind is not Kind.WORK or id(s) in read for s in written)
-        if is_read or isinstance(item, PlannedLoop):
-            read.update(id(place.storage) for step in steps for place in step.inputs)
+        written = [storage for step in steps for storage in step.written]
+        is_read = any(storage.kind is not Kind.WORK or storage in read for storage in written)
+        if is_read or not written or isinstance(item, PlannedLoop):
+            read.update(place.storage for step in steps for place in step.inputs)
             kept.append(item)
     return kept[::-1]
 

@@ -180,8 +180,8 @@ class Patches(NamedTuple):
     ----------
     source : View
         (B, channels, height, width), without padding.
-    taps, stride, padding, dilation, count : tuple of int
-        Of both axes of positions; count is that of the patches.
+    taps, stride, padding, dilation, positions : tuple of int
+        For both axes; positions are those of the patches.
     """
 
     source: View
@@ -189,7 +189,7 @@ class Patches(NamedTuple):
     stride: tuple[int, ...]
     padding: tuple[int, ...]
     dilation: tuple[int, ...]
-    count: tuple[int, ...]
+    positions: tuple[int, ...]
 
 
 def dense_strides(shape: Sequence[int], itemsize: int, order: Sequence[int] | None = None) -> tuple[int, ...]:

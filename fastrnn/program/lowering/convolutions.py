@@ -79,7 +79,7 @@ def _convolve(
         return NotImplemented
     is_point = {*taps, *stride} == {1} and not any((*before, *after, *_each(output_padding, axes)))
     patches = planner.patches.get(view.storage) if is_batch and is_point and groups == 1 else None
-    if patches is not None and view.is_whole and view.is_contiguous and view.shape[2:] == patches.count:
+    if patches is not None and view.is_whole and view.is_contiguous and view.shape[2:] == patches.positions:
         turned = weight.permute([1, 0, 2, 3]) if is_transposed else weight
         if turned.shape[1] == view.shape[1]:
             turned = turned.reshape((turned.shape[0], patches.source.shape[1], *patches.taps))

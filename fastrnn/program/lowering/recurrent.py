@@ -126,7 +126,7 @@ def _layer(
         given.append(planner.contiguous(lengths, "int64"))
         check_range(planner, "lengths", given[-1], 1, T)
     step = RecurrentStep(operator, T, B, x_step, x_row, is_row_major, lengths is not None)
-    planner.add(step, given, [y])
+    planner.add(step, given, [y], updated=range(1, 1 + len(after)))
     if not is_batch:
         y = y.select(1 - steps_axis, 0)
         after = [state.select(1, 0) for state in after]
