@@ -198,3 +198,32 @@ def test_results_that_are_none_are_left_out() -> None:
     program = fastrnn.export(module, (torch.randn(2, 5, 6),), dynamic=({0: "B"},))
     x = torch.randn(3, 5, 6)
     np.testing.assert_allclose(program(x.numpy()), module(x).detach().numpy(), atol=1e-5)
+
+
+class Bytes(torch.nn.Module):
+    """Bytes that become real numbers by what is done to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.out = torch.nn.GRU(8, 6, batch_first=True), torch.nn.Linear(6, 2)
+
+    def forward(self, image: Any) -> Any:
+        y, _ = self.gru((image / 255 - 0.5) / 0.5)
+        seen = torch.where(image > 99, image, 0.5)
+        return self.out(y + seen[..., :6]) * (image < 99).sum().sqrt()
+
+
+def test_whole_numbers_become_reals_of_the_programs_precision(tmp_path: Path) -> None:
+    module = Bytes().eval()
+    image = torch.randint(0, 256, (2, 5, 8), dtype=torch.uint8)
+    program = fastrnn.export(module, (image,), dynamic=({0: "B", 1: "T"},), path=tmp_path / "bytes")
+    assert program.verify()["passed"]
+    more = torch.randint(0, 256, (3, 7, 8), dtype=torch.uint8)
+    torch.set_default_dtype(torch.float64)  # as whole numbers become reals there
+    try:
+        wanted = module.double()(more).detach().numpy()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.abs(program(more) - wanted).max() < 1e-5 * np.abs(wanted).max()
+    wide = fastrnn.load(tmp_path / "bytes", precision="float64")(more)
+    assert wide.dtype == np.float64 and np.abs(wide - wanted).max() < 1e-11 * np.abs(wanted).max()
