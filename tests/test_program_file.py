@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -13,7 +14,7 @@ from graphs import counter, make_program, small, tagger
 from hostile_programs import at, file_of, mutated_bytes, mutated_json, parts_of
 
 import fastrnn
-from fastrnn.graph import StateLink, Value
+from fastrnn.graph import Loop, Node, Size, StateLink, Value, encode
 from fastrnn.loading.verify import verify
 
 FLOAT = "float32"
@@ -533,3 +534,51 @@ print("done")
         command = [sys.executable, "-c", script, str(Path(__file__).parent), str(path), seed]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.stdout.strip() == "done", (seed, result.stderr)
+
+
+@pytest.mark.parametrize(
+    "node, words",
+    (
+        (("add", {"self": Value("x"), "other": Size("dim", "x", 7)}, ("y",), "m.py:3"), "IndexError"),
+        (("linear", {"input": "x", "weight": Value("x")}, ("y",), "m.py:3"), "m.py:3"),
+        (("add", {"self": (1, 2), "other": Value("x")}, ("y",), "m.py:3"), "m.py:3"),
+        (("add", {"self": Value("x"), "other": 1}, ("z", "y"), "m.py:3"), "a node that gives y, got none"),
+        (("zeros", {"size": (Size("largest", "y"),)}, ("y",), "m.py:3"), "names of values that are there"),
+        (("long", {"self": Value("x")}, ("y",)), "operators that fastrnn has, got 'long'"),
+    ),
+)  # fmt: skip
+def test_nodes_that_do_not_fit_are_one_clear_error(path, node, words):
+    """In a call, and by the definitions."""
+    small().save(path)
+    header, description, data = parts_of(path.read_bytes())
+    header.pop("__metadata__")
+    operator, arguments, outputs, *where = node
+    name = description["inputs"][0][0]
+    encoded = json.loads(json.dumps({key: encode(value) for key, value in arguments.items()}))
+    encoded = json.loads(json.dumps(encoded).replace('"x"', json.dumps(name)))
+    description["nodes"].append([operator, encoded, list(outputs), *(where or [""])])
+    description["outputs"][0] = "y"
+    content = file_of(header, description, data)
+    if "fastrnn has" in words or "are there" in words:
+        refuse(content, words)
+        return
+    program = fastrnn.load(content)
+    x = np.ones([4 if isinstance(n, str) else n for n in program.inputs[0].shape], FLOAT)
+    for call in (lambda: program(x), program.verify):
+        with pytest.raises(ValueError, match=re.escape(words)) as caught:
+            call()
+        assert ": expected " in str(caught.value)
+
+
+def test_a_loops_last_step_gives_what_it_was_handed():
+    """A carried value among the last ones is that of the last step, before the next takes its place."""
+    step = (Node("add", {"self": Value("h"), "other": Value("x")}, ("next",)),)
+    loop = Loop(step, 3, (("h", "x", "next"),), ("h",), ("h", "next"))
+    nodes = [Node("loop", {}, ("all", "before", "after"), "", loop)]
+    program = make_program({"x": (FLOAT, (2,))}, nodes, ("all", "before", "after"))
+    assert [array.tolist() for array in program(np.ones(2, FLOAT))] == [
+        [[1, 1], [2, 2], [3, 3]],
+        [3, 3],
+        [4, 4],
+    ]
+    assert program.verify()["passed"]

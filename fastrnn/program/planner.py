@@ -135,6 +135,8 @@ class Planner:
         claimed: dict[int, View] = {}
         results = []
         for index, name in enumerate(wanted):
+            if name not in self.values:
+                raise ValueError(message("program", f"a node that gives {name}", "none"))
             view = self.view(self.values[name])
             if view.storage.kind is Kind.WORK and view.is_whole and id(view.storage) not in claimed:
                 view.storage.kind, view.storage.index = Kind.OUTPUT, index
