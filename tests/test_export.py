@@ -83,11 +83,17 @@ def check_same(program: fastrnn.Program, case: Any, sizes: dict[str, int]) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
-def test_export_holds_at_other_sizes(name: str) -> None:
+def test_export_holds_at_other_sizes(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    program = fastrnn.export(
-        case.build(), case.args(), getattr(case, "keywords", {}), dynamic=case.dynamic, state=case.state
+    fastrnn.export(
+        case.build(),
+        case.args(),
+        getattr(case, "keywords", {}),
+        dynamic=case.dynamic,
+        state=case.state,
+        path=tmp_path / "program",
     )
+    program = fastrnn.load(tmp_path / "program")
     check_same(program, case, case.sizes)
     named = {size for part in leaves_of_axes(case.dynamic) for size in part}
     if name not in FIXED:
@@ -227,3 +233,11 @@ def test_whole_numbers_become_reals_of_the_programs_precision(tmp_path: Path) ->
     assert np.abs(program(more) - wanted).max() < 1e-5 * np.abs(wanted).max()
     wide = fastrnn.load(tmp_path / "bytes", precision="float64")(more)
     assert wide.dtype == np.float64 and np.abs(wide - wanted).max() < 1e-11 * np.abs(wanted).max()
+
+
+def test_export_refuses_what_is_no_module_in_python() -> None:
+    x = torch.randn(2, 5, 6)
+    script = torch.jit.trace(torch.nn.Linear(6, 6), x)
+    for given, words in ((script, "got a TorchScript module"), (3, "expected a torch.nn.Module, got 3")):
+        with pytest.raises(TypeError, match=words):
+            fastrnn.export(given, (x,))
