@@ -545,6 +545,9 @@ print("done")
         (("add", {"self": Value("x"), "other": 1}, ("z", "y"), "m.py:3"), "a node that gives y, got none"),
         (("zeros", {"size": (Size("largest", "y"),)}, ("y",), "m.py:3"), "names of values that are there"),
         (("long", {"self": Value("x")}, ("y",)), "operators that fastrnn has, got 'long'"),
+        (("mm", {"self": Value("x")}, ("y",)), "mm: "),
+        (("movedim", {"self": Value("x"), "source": (0, 0), "destination": (0, 1)}, ("y",)), "movedim: "),
+        (("select", {"self": Value("x"), "dim": 0, "index": Size("/", 1, 1)}, ("y",)), "select: "),
     ),
 )  # fmt: skip
 def test_nodes_that_do_not_fit_are_one_clear_error(path, node, words):

@@ -11,6 +11,11 @@ from fastrnn.arrays import Array
 from fastrnn.errors import brief_error, message
 from fastrnn.graph import Graph, Loop, Node, Size, Value
 
+# What operators raise for arguments that do not fit. Files may hold arguments of any kind.
+UNFIT = (
+    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, StopIteration,
+)  # fmt: skip
+
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array], wanted: Sequence[str]) -> list[Array]:
     """Return the values of these names. Nodes that none of them needs do not run.
@@ -57,7 +62,7 @@ def _run(nodes: Iterable[Node], values: dict[str, Any], operators: Mapping[str, 
             else:
                 arguments = {name: resolved(argument) for name, argument in node.arguments.items()}
                 results = operators[node.operator](**arguments)
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        except UNFIT as error:
             if isinstance(error, ValueError) and ": expected " in str(error):
                 raise
             hint = f"At {node.where}" if node.where else ""
