@@ -181,6 +181,31 @@ def mutated_graph(random, content):
     return file_of(header, description, data)
 
 
+def mutated_nodes(random, content, operators):
+    """A file that can be read, of a graph with other operators, and arguments of any kind."""
+    header, description, data = parts_of(content)
+    header.pop("__metadata__")
+    nodes = list(_all_nodes(description["nodes"]))
+    names = [form[0] for form in description["inputs"]]
+    names += [name.removeprefix("constants.") for name in header if name.startswith("constants.")]
+    values = [{"value": name} for name in names]
+    values += [{"size": ["//", ["dim", name, int(random.integers(-3, 4))], 1]} for name in names]
+    values += [-1, 0, 7, 2**40, 0.5, True, None, "float32", "x", [], [1, -1], [{"value": names[0]}]]
+    for _ in range(1 + random.integers(3)):
+        node = nodes[random.integers(len(nodes))]
+        kind, keys = random.integers(4), list(node[1])
+        if kind == 0 and len(node) == 4:
+            node[0] = operators[random.integers(len(operators))]
+        elif kind == 1 and keys:
+            del node[1][keys[random.integers(len(keys))]]
+        elif kind == 2:
+            node[2].append(f"more{len(node[2])}")
+            description["outputs"][0] = str(random.choice([node[2][-1], description["outputs"][0]]))
+        elif keys:
+            node[1][keys[random.integers(len(keys))]] = copy.deepcopy(values[random.integers(len(values))])
+    return file_of(header, description, data)
+
+
 def _all_nodes(nodes):
     for node in nodes:
         yield node

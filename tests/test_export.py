@@ -83,11 +83,17 @@ def check_same(program: fastrnn.Program, case: Any, sizes: dict[str, int]) -> No
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in REFUSED])
-def test_export_holds_at_other_sizes(name: str) -> None:
+def test_export_holds_at_other_sizes(name: str, tmp_path: Path) -> None:
     case = CASES[name]
-    program = fastrnn.export(
-        case.build(), case.args(), getattr(case, "keywords", {}), dynamic=case.dynamic, state=case.state
+    fastrnn.export(
+        case.build(),
+        case.args(),
+        getattr(case, "keywords", {}),
+        dynamic=case.dynamic,
+        state=case.state,
+        path=tmp_path / "program",
     )
+    program = fastrnn.load(tmp_path / "program")
     check_same(program, case, case.sizes)
     named = {size for part in leaves_of_axes(case.dynamic) for size in part}
     if name not in FIXED:
@@ -198,3 +204,40 @@ def test_results_that_are_none_are_left_out() -> None:
     program = fastrnn.export(module, (torch.randn(2, 5, 6),), dynamic=({0: "B"},))
     x = torch.randn(3, 5, 6)
     np.testing.assert_allclose(program(x.numpy()), module(x).detach().numpy(), atol=1e-5)
+
+
+class Bytes(torch.nn.Module):
+    """Bytes that become real numbers by what is done to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru, self.out = torch.nn.GRU(8, 6, batch_first=True), torch.nn.Linear(6, 2)
+
+    def forward(self, image: Any) -> Any:
+        y, _ = self.gru((image / 255 - 0.5) / 0.5)
+        seen = torch.where(image > 99, image, 0.5)
+        return self.out(y + seen[..., :6]) * (image < 99).sum().sqrt()
+
+
+def test_whole_numbers_become_reals_of_the_programs_precision(tmp_path: Path) -> None:
+    module = Bytes().eval()
+    image = torch.randint(0, 256, (2, 5, 8), dtype=torch.uint8)
+    program = fastrnn.export(module, (image,), dynamic=({0: "B", 1: "T"},), path=tmp_path / "bytes")
+    assert program.verify()["passed"]
+    more = torch.randint(0, 256, (3, 7, 8), dtype=torch.uint8)
+    torch.set_default_dtype(torch.float64)  # as whole numbers become reals there
+    try:
+        wanted = module.double()(more).detach().numpy()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert np.abs(program(more) - wanted).max() < 1e-5 * np.abs(wanted).max()
+    wide = fastrnn.load(tmp_path / "bytes", precision="float64")(more)
+    assert wide.dtype == np.float64 and np.abs(wide - wanted).max() < 1e-11 * np.abs(wanted).max()
+
+
+def test_export_refuses_what_is_no_module_in_python() -> None:
+    x = torch.randn(2, 5, 6)
+    script = torch.jit.trace(torch.nn.Linear(6, 6), x)
+    for given, words in ((script, "got a TorchScript module"), (3, "expected a torch.nn.Module, got 3")):
+        with pytest.raises(TypeError, match=words):
+            fastrnn.export(given, (x,))

@@ -7,6 +7,7 @@ import threading
 
 import numpy as np
 import pytest
+from graphs import make_program
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -475,3 +476,14 @@ def test_a_hidden_state_begins_as_the_module_has_it(rng):
     stream.step(x)
     stream.reset()
     np.testing.assert_array_equal(stream.step(x), (initial + x) * 2)
+
+
+def test_layers_that_take_steps_where_they_cannot_are_refused(rng):
+    """A file may say anything: here the dropout is an array with a row for each step."""
+    constants = {"w": rng.standard_normal((12, 3), "float32"), "u": rng.standard_normal((12, 4), "float32")}
+    gru = {"input": Value("x"), "hx": Value("h0"), "params": (Value("w"), Value("u")), "has_biases": False}
+    gru |= {"num_layers": 1, "dropout": Value("x"), "train": False, "bidirectional": False}
+    nodes = [("zeros", {"size": (1, 2, 4), "dtype": "float32"}, ("h0",)), ("gru", gru, ("y", None))]
+    program = make_program({"x": ("float32", ("T", 2, 3))}, nodes, ("y",), constants)
+    with pytest.raises(ValueError, match="gru with a weight or a first state for each step"):
+        program.stream()

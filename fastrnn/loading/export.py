@@ -60,7 +60,8 @@ def export(
         Python, draws random numbers, or runs an operator that is missing. The message names the line. Or the
         program and the module disagree.
     TypeError
-        An argument is no tensor and no plain value, or ``dynamic`` is nested in another way.
+        An argument is no tensor and no plain value, or ``dynamic`` is nested in another way. Or the module
+        is none, or TorchScript.
     """
     from fastrnn.importers.torch_capture.capture import RUNS
 

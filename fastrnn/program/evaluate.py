@@ -8,11 +8,24 @@ from typing import Any
 import numpy as np
 
 from fastrnn.arrays import Array
+from fastrnn.errors import brief_error, message
 from fastrnn.graph import Graph, Loop, Node, Size, Value
+
+# What operators raise for arguments that do not fit. Files may hold arguments of any kind.
+UNFIT = (
+    TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, StopIteration,
+)  # fmt: skip
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Array], wanted: Sequence[str]) -> list[Array]:
-    """Return the values of these names. Nodes that none of them needs do not run."""
+    """Return the values of these names. Nodes that none of them needs do not run.
+
+    Raises
+    ------
+    ValueError
+        The arguments of an operator do not fit, in whatever way: a graph may come from a file that anyone
+        wrote.
+    """
     from fastrnn.reference.operators import OPERATORS
 
     values: dict[str, Any] = {**graph.constants, **inputs}
@@ -23,6 +36,9 @@ def evaluate(graph: Graph, inputs: Mapping[str, Array], wanted: Sequence[str]) -
     nodes = [node for node in graph.nodes if needed.intersection(node.outputs)]
     with np.errstate(all="ignore"):
         _run(nodes, values, OPERATORS, 0)
+    for name in wanted:
+        if name not in values:
+            raise ValueError(message("program", f"a node that gives {name}", "none"))
     return [values[name] for name in wanted]
 
 
@@ -40,11 +56,18 @@ def _run(nodes: Iterable[Node], values: dict[str, Any], operators: Mapping[str, 
         return tuple(map(resolved, argument)) if isinstance(argument, tuple) else argument
 
     for node in nodes:
-        if node.body is not None:
-            results = _loop(node.body, resolved(node.body.count), values, operators)
-        else:
-            arguments = {name: resolved(argument) for name, argument in node.arguments.items()}
-            results = operators[node.operator](**arguments)
+        try:
+            if node.body is not None:
+                results: Any = _loop(node.body, resolved(node.body.count), values, operators)
+            else:
+                arguments = {name: resolved(argument) for name, argument in node.arguments.items()}
+                results = operators[node.operator](**arguments)
+        except UNFIT as error:
+            if isinstance(error, ValueError) and ": expected " in str(error):
+                raise
+            hint = f"At {node.where}" if node.where else ""
+            got = brief_error(error)
+            raise ValueError(message(node.operator, "arguments that fit together", got, hint)) from error
         given = results if isinstance(results, (tuple, list)) else [results]
         values.update((n, r) for n, r in zip(node.outputs, given, strict=False) if n is not None)
 
@@ -54,10 +77,12 @@ def _loop(loop: Loop, count: int, values: Mapping[str, Any], operators: Mapping[
     for name, before, _ in loop.carried:
         inner[name] = values[before]
     collected: dict[str, list[Any]] = {name: [] for name in loop.collected}
+    last: list[Any] = []
     for step in range(count):
         _run(loop.nodes, inner, operators, step)
         for name, parts in collected.items():
             parts.append(inner[name])
+        last = [inner[name] for name in loop.last]
         following = [inner[after] for _, _, after in loop.carried]
         inner.update((name, value) for (name, _, _), value in zip(loop.carried, following, strict=True))
     if count == 0:
@@ -67,4 +92,4 @@ def _loop(loop: Loop, count: int, values: Mapping[str, Any], operators: Mapping[
         _run(loop.nodes, shown, operators, 0)
         empty = [np.empty((0, *np.shape(shown[name])), np.asarray(shown[name]).dtype) for name in collected]
         return empty + [inner[name] for name in loop.last]
-    return [np.stack(parts) for parts in collected.values()] + [inner[name] for name in loop.last]
+    return [np.stack(parts) for parts in collected.values()] + last

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastrnn.errors import brief_error, message
+from fastrnn.errors import brief, brief_error, message
 from fastrnn.graph import Graph, Node, Size, Value
+from fastrnn.program.evaluate import UNFIT
 from fastrnn.program.fusion import Chain
 from fastrnn.program.views import Kind, Patches, StepNumber, Storage, View, dense_strides
 
@@ -146,7 +147,12 @@ class Planner:
         claimed: dict[int, View] = {}
         results = []
         for index, name in enumerate(wanted):
-            view = self.view(self.values[name])
+            value = self.values.get(name)
+            if not isinstance(value, (View, Chain)):
+                got = "none" if value is None else brief(value)
+                raise ValueError(message("program", f"a node that gives {name}", got))
+            view = self.view(value)
+            self._check_inside(view)
             if view.storage.kind is Kind.WORK and view.is_whole and id(view.storage) not in claimed:
                 view.storage.kind, view.storage.index = Kind.OUTPUT, index
                 claimed[id(view.storage)] = view
@@ -167,7 +173,7 @@ class Planner:
         self.node = node
         try:
             self._lower(node)
-        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        except UNFIT as error:
             if isinstance(error, ValueError) and ": expected " in str(error):
                 raise
             raise self.error("arguments that fit together", brief_error(error)) from error
@@ -310,6 +316,8 @@ class Planner:
 
     def _check_inside(self, view: View) -> None:
         """Refuse a view that leaves its storage: no graph, wherever it comes from, reads other memory."""
+        if not all(isinstance(n, (int, np.integer)) for n in (view.offset, *view.shape, *view.strides)):
+            raise self.error("whole numbers for places in an array", f"{view.offset}, {view.shape}"[:80])
         if 0 in view.shape:
             return
         reaches = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]

@@ -93,7 +93,7 @@ class Built:
             name: builder.value(f"{name}.next", [trace.changed[name] for trace in rolled], "")
             for name in rolled[0].changed
         }
-        self.nodes = builder.nodes
+        self.nodes = _in_order(builder.nodes)
 
 
 class _Builder:
@@ -294,6 +294,25 @@ class _Builder:
             Node("select", {"self": Value(whole), "dim": 0, "index": Size("step")}, (name,), where)
         )
         return Value(name)
+
+
+def _in_order(nodes: Sequence[Node]) -> list[Node]:
+    """Nodes in an order in which each finds its values. A size may be the number in a later value."""
+    makers = {name: index for index, node in enumerate(nodes) for name in node.outputs if name is not None}
+    placed: dict[int, Node] = {}
+    for first in range(len(nodes)):
+        stack, open_nodes = [first], set()
+        while stack:
+            index = stack[-1]
+            needed = {makers[name] for name in nodes[index].values() if name in makers} - placed.keys()
+            if index in placed or not needed - {index}:
+                placed.setdefault(index, nodes[stack.pop()])
+                continue
+            if index in open_nodes:
+                raise Refused("a size depends on what it is a size of", nodes[index].where)
+            open_nodes.add(index)
+            stack += sorted(needed, reverse=True)
+    return list(placed.values())
 
 
 def _lengths(rolled: Sequence[RolledTrace]) -> Iterator[tuple[Value, tuple[int, ...]]]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastrnn.errors import message
+from fastrnn.errors import brief, message
 from fastrnn.graph import Graph, Input, Node, ProgramSpec, StateLink
 from fastrnn.importers.torch_capture.build import Built
 from fastrnn.importers.torch_capture.examples import (
@@ -73,6 +73,7 @@ def capture(
 
 class _Capture:
     def __init__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], wanted: int) -> None:
+        _check_module(module)
         self.module, self.given, self.wanted = module, (args, kwargs), wanted
         self.name = type(module).__name__
         if any(part.training for part in module.modules()):
@@ -307,6 +308,15 @@ def _check_constants(traces: Sequence[Trace]) -> None:
                 raise Refused(
                     "a tensor made of numbers that depend on sizes or on the numbers of other tensors", ""
                 )
+
+
+def _check_module(module: Any) -> None:
+    """Refuse what is no module, and modules whose calls torch does not show."""
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(message("export", "a torch.nn.Module", brief(module)))
+    if isinstance(module, torch.jit.ScriptModule):
+        hint = "Write the module in Python, give it the state_dict() of this one, and export it."
+        raise TypeError(message("export", "a module that runs in Python", "a TorchScript module", hint))
 
 
 def _parameters(module: Any, count: int) -> tuple[str, ...]:

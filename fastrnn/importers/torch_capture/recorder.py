@@ -98,6 +98,9 @@ RANDOM = {
     "random",
     "native_dropout",
 }
+# What operators compute with. Their other tensors are masks and places.
+OPERANDS = {"self", "other", "input", "exponent"}
+DEFAULT = "float32"  # what whole numbers become beside real ones
 TORCH = os.path.dirname(torch.__file__)
 
 
@@ -152,6 +155,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
             # What gives its argument at some sizes gives a new tensor at others.
             result = torch.ops.aten.alias.default(result)
             tensors = [result]
+        if _makes_reals(arguments, tensors):
+            plain |= {key: self._as_reals(arguments[key]) for key in OPERANDS & arguments.keys()}
         self.records.append(Record(name, plain, [_form(t) for t in tensors], at))
         number = len(self.records) - 1
         sources = [value for value in _tensors(list(arguments.values()))]
@@ -187,6 +192,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
         for tensor in results:
             if tensor is not target:
                 self.aliases.share(tensor, target)
+
+    def _as_reals(self, operand: Any) -> Any:
+        """An operand of an operator that makes its whole numbers real ones, which is written down as a step.
+
+        So the type of the real numbers is in the graph, where another precision changes it.
+        """
+        if not isinstance(operand, torch.Tensor):
+            return self._plain(operand)
+        arguments = {"self": self.value_of(operand), "dtype": DEFAULT}
+        return self._emit("_to_copy", arguments, tuple(operand.shape), DEFAULT)
 
     def _emit(self, operator: str, arguments: dict[str, Any], shape: tuple[int, ...], dtype: str) -> Ref:
         """Write down an operator that did not run, for `aliases`."""
@@ -271,6 +286,17 @@ def _only_number(tensor: torch.Tensor) -> Any:
 
 def _is_idle(name: str, arguments: dict[str, Any]) -> bool:
     return name == "native_dropout" and not arguments.get("train")
+
+
+def _makes_reals(arguments: dict[str, Any], results: list[torch.Tensor]) -> bool:
+    """Whether an operator gives real numbers for whole ones, without a type that is named."""
+    operands = [value for value in arguments.values() if isinstance(value, torch.Tensor)]
+    return (
+        bool(operands)
+        and arguments.get("dtype") is None
+        and any(_form(result)[1] == DEFAULT for result in results)
+        and not any(operand.is_floating_point() or operand.is_complex() for operand in operands)
+    )
 
 
 def _tensors(values: Any) -> Any:

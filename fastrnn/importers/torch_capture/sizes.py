@@ -15,6 +15,7 @@ from fastrnn.graph import ARITHMETIC, Size
 
 Vector = tuple[Any, ...]  # a number in each run
 MOST_PAIRED = 40  # the sizes of which pairs are tried
+MOST_DIVISOR = 1024
 
 
 class Sizes:
@@ -82,7 +83,7 @@ class Sizes:
                 if a != b and 0 not in b and vector == tuple(x // y for x, y in zip(a, b, strict=True)):
                     yield Size("//", first, second)
         for a, size in known:
-            for n in range(2, 1025):
+            for n in range(2, MOST_DIVISOR + 1):
                 if vector == tuple(x % n for x in a):
                     yield Size("%", size, n)
                 if vector == tuple(-x % n for x in a):
@@ -110,9 +111,11 @@ class Sizes:
     def _quotients(vector: Vector, known: Sequence[tuple[Vector, Any]]) -> Iterator[Size]:
         for a, size in known:
             for n in _divisors(vector, a):
-                for m in (0, *(m for k in range(1, n + 1) for m in (k, -k))):
-                    if vector == tuple((x + m) // n for x in a):
-                        yield Size("//", _sum([(1, size)], m), n)
+                # All m with n * v <= x + m < n * (v + 1) in each run.
+                low = max(n * v - x for v, x in zip(vector, a, strict=True))
+                high = min(n * v + n - 1 - x for v, x in zip(vector, a, strict=True))
+                for m in sorted(range(max(low, -n), min(high, n) + 1), key=lambda m: (abs(m), m < 0)):
+                    yield Size("//", _sum([(1, size)], m), n)
 
     def _triples(self, vector: Vector) -> Iterator[Size]:
         """a * b * c, (n * a + m) * b, a // n * b, all times a number"""
@@ -211,6 +214,5 @@ def _divisors(vector: Vector, known: Vector) -> Iterator[int]:
     run = max(known) - min(known)
     if rise <= 0:
         return
-    for n in range(max(2, run // (rise + 1)), run // max(1, rise - 1) + 2 if rise > 1 else run + 2):
-        if n <= 1024:
-            yield n
+    most = run // max(1, rise - 1) + 1 if rise > 1 else run + 1
+    yield from range(max(2, run // (rise + 1)), min(most, MOST_DIVISOR) + 1)

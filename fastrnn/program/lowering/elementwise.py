@@ -439,11 +439,8 @@ def glu(planner: Planner, self: Any, dim: int = -1) -> Any:
     )
 
 
-@lowers("to", "_to_copy", "type_as", "float", "double", "long", "int", "bool")
+@lowers("to", "_to_copy", "type_as")
 def to(planner: Planner, self: Any, dtype: Any = None, other: Any = None, **_: Any) -> Any:
-    names = {"float": "float32", "double": "float64", "long": "int64", "int": "int32", "bool": "bool"}
-    if planner.operator in names:
-        dtype = names[planner.operator]
-    elif other is not None:
+    if other is not None:
         dtype = other.dtype
     return self if dtype is None else to_type(planner, self, dtype)

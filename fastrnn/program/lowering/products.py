@@ -133,7 +133,9 @@ def baddbmm(planner: Planner, self: Any, batch1: Any, batch2: Any, beta: Any = 1
 def matmul(
     planner: Planner, self: Any, other: Any = None, mat2: Any = None, vec: Any = None, tensor: Any = None
 ) -> Any:
-    other = next(array for array in (other, mat2, vec, tensor) if array is not None)
+    other = next((array for array in (other, mat2, vec, tensor) if array is not None), None)
+    if other is None:
+        return NotImplemented
     if self.dtype != other.dtype or self.dtype not in FLOATS:
         return NotImplemented
     a, b = planner.view(self), planner.view(other)

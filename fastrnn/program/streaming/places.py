@@ -80,7 +80,7 @@ def reshaped(
         return None
     outer = math.prod(old[0][: place.axis]) * place.before
     passed = math.prod(new[0][:axis])
-    if outer % passed:
+    if not outer or not passed or outer % passed:
         return None
     before = outer // passed
     found = set()
@@ -89,6 +89,8 @@ def reshaped(
         if now[axis] % before:
             return None
         size = now[axis] // before
+        if not size or not steps:
+            return None
         if size % steps == 0:
             found.add((size // steps, 1))
         elif steps % size == 0 and before == 1:

@@ -55,7 +55,8 @@ def layer(f: Followed, node: Node) -> Any:
     steps_axis = 1 if ndim == 3 and node.arguments.get("batch_first", False) else 0
     if node.arguments.get("lengths") is not None:
         f.refuse(node, f"{node.operator} over rows of several lengths")
-    if place is None or any(f.place(p) is not None for p in node.arguments["params"]):
+    others = {name: argument for name, argument in node.arguments.items() if name not in ("input", "hx")}
+    if place is None or any(name in f.places for name in arrays_of(node._replace(arguments=others))):
         f.refuse(node, f"{node.operator} with a weight or a first state for each step")
     if place.axis == steps_axis:
         if node.arguments.get("bidirectional", False):
