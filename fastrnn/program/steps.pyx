@@ -22,7 +22,7 @@ from fastrnn.engine.backend cimport (
 )
 from fastrnn.engine.weight_memory import aligned as aligned_memory
 from fastrnn.engine.simd.array_tables import INTEGER_OPERATIONS, MAP_OPERATIONS
-from fastrnn.program.map_program import DEFAULTS, SLOW, Scalar, collapse, plain_program
+from fastrnn.program.map_program import DEFAULTS, SLOW, Scalar, collapse, plain_program, turned_axis
 
 cnp.import_array()
 
@@ -174,6 +174,10 @@ cdef class MapStep(Step):
             [shape[axis] for axis in order], [[strides[axis] for axis in order] for _, strides in arrays])
         if len(sizes) > FRNN_AXES:
             raise ValueError(f"MapStep: expected at most {FRNN_AXES} axes, got {len(sizes)}.")
+        axis = turned_axis(strides)
+        if axis is not None:
+            for numbers in (sizes, *strides):
+                numbers.insert(len(numbers) - 2, numbers.pop(axis))
         map.axes = len(sizes)
         map.inputs = len(inputs)
         map.outputs = len(outputs)
