@@ -33,8 +33,8 @@ cdef Py_ssize_t GATHERED_BYTES = 64 * 1024
 cdef Py_ssize_t LEAST_GATHERED_ROWS = 48
 cdef Py_ssize_t MOST_GATHERED_ROWS = 192
 cdef Py_ssize_t FEW_POSITIONS = 24
-# Rows at a distance of a multiple of CROWD bytes share few sets of a cache (engine/simd/tuning.h). They are laid
-# APART bytes further apart.
+# Rows at a distance of a multiple of CROWD bytes share few sets of a cache (engine/simd/tuning.h). They are
+# laid APART bytes further apart.
 cdef Py_ssize_t CROWD = 2048
 cdef Py_ssize_t APART = 320
 cdef double PRODUCTS_PER_NS = 40

@@ -88,14 +88,17 @@ cdef class Step:
 
     def run(self, *arrays):
         """Run it over arrays that have the sizes, strides and types for which it was made: for tests."""
-        cdef char *pointers[64]
+        cdef char *pointers[65]
         cdef object scratch = aligned_memory(max(self.info.scratch_bytes, 1))
+        cdef object own = aligned_memory(max(self.info.own_bytes, 1))
         cdef char *memory = cnp.PyArray_BYTES(scratch)
         cdef int i
+        own[:] = 0
         if len(arrays) != self.info.arrays:
             raise ValueError(f"Step.run: expected {self.info.arrays} arrays, got {len(arrays)}.")
         for i in range(len(arrays)):
             pointers[i] = cnp.PyArray_BYTES(arrays[i])
+        pointers[self.info.arrays] = cnp.PyArray_BYTES(own)
         with nogil:
             self.info.run(self.info.data, pointers, memory)
 
