@@ -69,29 +69,88 @@ static void FN(multiplied)(const frnn_window *window, FN(span) rows, FN(span) co
     }
 }
 
+/* `count` channels, at most VL, of RUN positions side by side, whose taps along the axis are all in the input: each
+ * weight is read once for all of them, and their sums do not wait for each other. */
+enum { FN(RUN) = 4 };
+
+static FRNN_INLINE void FN(depthwise_run)(ptrdiff_t count, const frnn_window *window, FN(span) rows, FN(span) columns,
+                                          const T *weight, const T *bias, const char *base, char *y)
+{
+    const ptrdiff_t outputs = window->channels, apart = window->stride[1] * window->input_bytes[1];
+    V sums[FN(RUN)];
+    FRNN_UNROLL
+    for (int p = 0; p < FN(RUN); p++)
+        sums[p] = bias == NULL ? v_set(0) : count < VL ? v_load_some(bias, count) : v_load(bias);
+    FRNN_EACH_TAP(base)
+        const T *at = weight + tap * outputs;
+        const V w = count < VL ? v_load_some(at, count) : v_load(at);
+        FRNN_UNROLL
+        for (int p = 0; p < FN(RUN); p++) {
+            const T *x_p = (const T *)((const char *)x + p * apart);
+            sums[p] = v_fma(count < VL ? v_load_some(x_p, count) : v_load(x_p), w, sums[p]);
+        }
+    }
+    FRNN_UNROLL
+    for (int p = 0; p < FN(RUN); p++) {
+        T *to = (T *)(y + p * window->output_bytes[1]);
+        if (count < VL)
+            v_store_some(to, sums[p], count);
+        else
+            v_store(to, sums[p]);
+    }
+}
+
+/* All channels of one position. */
+static void FN(depthwise_position)(const frnn_window *window, FN(span) rows, FN(span) columns, const T *weight,
+                                   const T *bias, const char *x, T *out)
+{
+    const ptrdiff_t channels = window->channels;
+    ptrdiff_t c = 0;
+    if (window->multiplier > 1) {
+        FN(multiplied)(window, rows, columns, weight, bias, x, out);
+        return;
+    }
+#define FRNN_PART(N, COUNT)                                                                      \
+    FN(depthwise_part)(N, COUNT, window, rows, columns, weight + c, bias == NULL ? NULL : bias + c,            \
+                       x + c * (ptrdiff_t)sizeof(T), out + c)
+    for (; channels - c >= 4 * VL; c += 4 * VL)
+        FRNN_PART(4, VL);
+    for (; channels - c >= VL; c += VL)
+        FRNN_PART(1, VL);
+    if (c < channels)
+        FRNN_PART(1, channels - c);
+#undef FRNN_PART
+}
+
+/* Whether the taps of a run of positions from this one on are all in the input. */
+static inline int FN(is_run)(const frnn_window *window, ptrdiff_t position, ptrdiff_t start)
+{
+    const ptrdiff_t last = start + (FN(RUN) - 1) * window->stride[1] + (window->taps[1] - 1) * window->dilation[1];
+    return window->multiplier == 1 && position + FN(RUN) <= window->output[1] && start >= 0 && last < window->input[1];
+}
+
 static void FN(depthwise)(const frnn_window *window, const void *weights, const void *biases, const char *x, char *y)
 {
     const T *weight = weights, *bias = biases;
     const ptrdiff_t channels = window->channels;
     for (ptrdiff_t i = 0; i < window->output[0]; i++) {
         const FN(span) rows = FN(span_of)(window, 0, i);
-        for (ptrdiff_t j = 0; j < window->output[1]; j++) {
+        for (ptrdiff_t j = 0, count; j < window->output[1]; j += count) {
             const FN(span) columns = FN(span_of)(window, 1, j);
-            T *out = (T *)(y + i * window->output_bytes[0] + j * window->output_bytes[1]);
-            ptrdiff_t c = 0;
-            if (window->multiplier > 1) {
-                FN(multiplied)(window, rows, columns, weight, bias, x, out);
+            char *out = y + i * window->output_bytes[0] + j * window->output_bytes[1];
+            count = FN(is_run)(window, j, columns.start) ? FN(RUN) : 1;
+            if (count == 1) {
+                FN(depthwise_position)(window, rows, columns, weight, bias, x, (T *)out);
                 continue;
             }
-#define FRNN_PART(N, COUNT)                                                                      \
-    FN(depthwise_part)(N, COUNT, window, rows, columns, weight + c, bias == NULL ? NULL : bias + c,            \
-                       x + c * (ptrdiff_t)sizeof(T), out + c)
-            for (; channels - c >= 4 * VL; c += 4 * VL)
-                FRNN_PART(4, VL);
+            ptrdiff_t c = 0;
+#define FRNN_PART(COUNT)                                                                         \
+    FN(depthwise_run)(COUNT, window, rows, columns, weight + c, bias == NULL ? NULL : bias + c,  \
+                      x + c * (ptrdiff_t)sizeof(T), out + c * (ptrdiff_t)sizeof(T))
             for (; channels - c >= VL; c += VL)
-                FRNN_PART(1, VL);
+                FRNN_PART(VL);
             if (c < channels)
-                FRNN_PART(1, channels - c);
+                FRNN_PART(channels - c);
 #undef FRNN_PART
         }
     }
