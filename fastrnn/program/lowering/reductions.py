@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastrnn.program.axes import axes_of
 from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, to_type
@@ -15,13 +16,6 @@ if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
 MOST_AXES = 6
-
-
-def _axes(dim: Any, ndim: int) -> list[int]:
-    """The axes of a dim argument: all for None and ()."""
-    if dim is None or dim == () or not ndim:
-        return list(range(ndim))
-    return sorted({d % ndim for d in (dim if isinstance(dim, tuple) else (dim,))})
 
 
 def reduce(
@@ -85,31 +79,31 @@ def sum_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dt
         self = to_type(planner, self, wanted)
         if self is NotImplemented:
             return NotImplemented
-    return reduce(planner, "sum", self, _axes(dim, self.ndim), keepdim, wanted)
+    return reduce(planner, "sum", self, axes_of(dim, self.ndim), keepdim, wanted)
 
 
 @lowers("mean")
 def mean(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if dtype not in (None, self.dtype) or self.dtype in WHOLE:
         return NotImplemented
-    return reduce(planner, "mean", self, _axes(dim, self.ndim), keepdim, self.dtype)
+    return reduce(planner, "mean", self, axes_of(dim, self.ndim), keepdim, self.dtype)
 
 
 @lowers("prod")
 def prod(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if dtype is not None:
         return NotImplemented
-    return reduce(planner, "prod", self, _axes(dim, self.ndim), keepdim, _sum_type(self.dtype, None))
+    return reduce(planner, "prod", self, axes_of(dim, self.ndim), keepdim, _sum_type(self.dtype, None))
 
 
 @lowers("amax")
 def amax(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return reduce(planner, "max", self, _axes(dim, self.ndim), keepdim, self.dtype)
+    return reduce(planner, "max", self, axes_of(dim, self.ndim), keepdim, self.dtype)
 
 
 @lowers("amin")
 def amin(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return reduce(planner, "min", self, _axes(dim, self.ndim), keepdim, self.dtype)
+    return reduce(planner, "min", self, axes_of(dim, self.ndim), keepdim, self.dtype)
 
 
 @lowers("max")
@@ -128,9 +122,9 @@ def _extreme(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool, ot
 
         return same_type(planner, f"{name}imum", self, other)
     if dim is None:
-        return reduce(planner, name, self, _axes(None, self.ndim), False, self.dtype)
+        return reduce(planner, name, self, axes_of(None, self.ndim), False, self.dtype)
     self = planner.view(self)
-    axes = _axes(dim, self.ndim)
+    axes = axes_of(dim, self.ndim)
     values = reduce(planner, name, self, axes, keepdim, self.dtype)
     indices = reduce(planner, f"arg{name}", self, axes, keepdim, "int64")
     return NotImplemented if values is NotImplemented else [values, indices]
@@ -147,17 +141,17 @@ def argmin(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) 
 
 
 def _arg(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool) -> Any:
-    return reduce(planner, name, self, _axes(dim, self.ndim), keepdim, "int64")
+    return reduce(planner, name, self, axes_of(dim, self.ndim), keepdim, "int64")
 
 
 @lowers("any")
 def any_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return reduce(planner, "any", self, _axes(dim, self.ndim), keepdim, "bool")
+    return reduce(planner, "any", self, axes_of(dim, self.ndim), keepdim, "bool")
 
 
 @lowers("all")
 def all_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return reduce(planner, "all", self, _axes(dim, self.ndim), keepdim, "bool")
+    return reduce(planner, "all", self, axes_of(dim, self.ndim), keepdim, "bool")
 
 
 @lowers("var")
@@ -174,7 +168,7 @@ def var(
     if self.dtype in WHOLE:
         return NotImplemented
     correction = (1 if unbiased in (None, True) else 0) if correction is None else correction
-    return reduce(planner, "var", self, _axes(dim, self.ndim), keepdim, self.dtype, float(correction))
+    return reduce(planner, "var", self, axes_of(dim, self.ndim), keepdim, self.dtype, float(correction))
 
 
 @lowers("std")
@@ -196,7 +190,7 @@ def vector_norm(
 ) -> Any:
     if dtype is not None or self.dtype in WHOLE:
         return NotImplemented
-    axes = _axes(dim, self.ndim)
+    axes = axes_of(dim, self.ndim)
     if ord == 2:
         squares = reduce(planner, "sum_squares", self, axes, keepdim, self.dtype)
         return NotImplemented if squares is NotImplemented else real(planner, "sqrt", squares)

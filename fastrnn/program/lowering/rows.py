@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.program.axes import axis_of
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import real, same_type, to_type
 from fastrnn.program.lowering.reductions import reduce
@@ -45,7 +46,7 @@ def row_function(
 
 
 def _along_last(planner: Planner, name: str, value: Any, dim: int) -> Any:
-    axis = dim % max(value.ndim, 1)
+    axis = axis_of(dim, value.ndim)
     if value.ndim == 0:
         return NotImplemented
     axes = [a for a in range(value.ndim) if a != axis] + [axis]
@@ -94,13 +95,6 @@ def layer_norm(
         None if a is None else np.ascontiguousarray(a.array().reshape(-1)) for a in (weight, bias)
     )
     return row_function(planner, "layer_norm", input, len(normalized_shape), weight, bias, eps)
-
-
-@lowers("native_layer_norm")
-def native_layer_norm(
-    planner: Planner, input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float
-) -> Any:
-    return NotImplemented
 
 
 @lowers("batch_norm")

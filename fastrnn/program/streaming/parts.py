@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastrnn.graph import Node, Value
+from fastrnn.program.axes import slice_bounds
 from fastrnn.program.streaming.follow import Followed, follows
 from fastrnn.program.streaming.places import Place
 
@@ -262,15 +263,12 @@ def _bounds(f: Followed, node: Node, index: int) -> tuple[int, int, int, int]:
     """The first step, that after the last one, the size and the stride of a slice."""
     source, axis = node.arguments["self"].name, f.places[node.arguments["self"].name].axis
     size = f.shapes(source)[index][axis]
-    first = f.pair(node.arguments.get("start"))[index]
-    first = 0 if first is None else first
+    start = f.pair(node.arguments.get("start"))[index]
     if node.operator.startswith("narrow"):
-        first = first + size if first < 0 else first
+        first = start + size if start < 0 else start
         return first, first + f.pair(node.arguments["length"])[index], size, 1
-    end = f.pair(node.arguments.get("end"))[index]
-    end = size if end is None else end
-    first, end = (min(max(n + size if n < 0 else n, 0), size) for n in (first, end))
-    return first, max(end, first), size, f.number(node, "step", 1)
+    first, end = slice_bounds(start, f.pair(node.arguments.get("end"))[index], size)
+    return first, end, size, f.number(node, "step", 1)
 
 
 def _same_part(f: Followed, node: Node, place: Place) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastrnn.graph import Node, Value
+from fastrnn.program.axes import axes_of
 from fastrnn.program.streaming.follow import Followed, Rows, arrays_of, follows
 from fastrnn.program.streaming.places import Place
 
@@ -100,12 +101,6 @@ ALONG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _axes(dim: Any, ndim: int) -> list[int]:
-    if dim is None or dim == ():
-        return list(range(ndim))
-    return [axis % ndim for axis in (dim if isinstance(dim, tuple) else (dim,))]
-
-
 def _checked(f: Followed, node: Node, dim: Any) -> tuple[Place, list[int]]:
     """The place of a node's array and the axes along which it goes."""
     array = next(iter(node.arguments.values()))
@@ -114,7 +109,7 @@ def _checked(f: Followed, node: Node, dim: Any) -> tuple[Place, list[int]]:
         f.refuse(node, f"{node.operator} with a number for each step")
     if isinstance(dim, bool):
         dim = None
-    axes = _axes(dim, len(f.shape(array)))
+    axes = axes_of(dim, len(f.shape(array)))
     if place.axis in axes:
         f.refuse(node, f"{node.operator} over {'rows' if f.only_rows else 'time'}")
     return place, axes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastrnn.graph import Node, Value
+from fastrnn.program.axes import moved, swapped
 from fastrnn.program.streaming.follow import Fixed, Followed, Rows, arrays_of, follows
 from fastrnn.program.streaming.parts import joined_steps, part_of_steps
 from fastrnn.program.streaming.places import Place, changed_axis, reshaped
@@ -106,29 +107,19 @@ def permute(f: Followed, node: Node) -> Rows:
 @follows("transpose", "transpose_copy", "swapdims", "swapaxes", "t", "t_copy", "numpy_T", "mT")
 def transpose(f: Followed, node: Node) -> Rows:
     ndim = len(f.shape(node.arguments["self"]))
-    axes = list(range(ndim))
     if node.operator in ("t", "t_copy", "numpy_T"):
-        return _moved(f, node, axes[::-1])
+        return _moved(f, node, list(range(ndim))[::-1])
     first, second = (
-        f.number(node, name, f.number(node, other, default)) % ndim
+        f.number(node, name, f.number(node, other, default))
         for name, other, default in (("dim0", "axis0", -2), ("dim1", "axis1", -1))
     )
-    axes[first], axes[second] = axes[second], axes[first]
-    return _moved(f, node, axes)
+    return _moved(f, node, swapped(ndim, first, second))
 
 
 @follows("movedim", "moveaxis")
 def movedim(f: Followed, node: Node) -> Rows:
     ndim = len(f.shape(node.arguments["self"]))
-
-    def listed(name: str) -> list[int]:
-        axes = f.number(node, name)
-        return [axis % ndim for axis in (axes if isinstance(axes, tuple) else (axes,))]
-
-    sources, targets = listed("source"), listed("destination")
-    rest = iter([axis for axis in range(ndim) if axis not in sources])
-    places = dict(zip(targets, sources, strict=True))
-    return _moved(f, node, [places[a] if a in places else next(rest) for a in range(ndim)])
+    return _moved(f, node, moved(ndim, f.number(node, "source"), f.number(node, "destination")))
 
 
 @follows("view_as_real", "view_as_real_copy", "view_as_complex", "view_as_complex_copy")
