@@ -170,7 +170,7 @@ def pad(f: Followed, node: Node) -> Any:
         return f.rows(f.fixed(node), [place])
     mode = node.operator.split("_")[0] if "pad" != node.operator else node.arguments.get("mode", "constant")
     if mode != "constant":
-        f.refuse(node, f"{mode} padding over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"{mode} padding over {f.axis_word}")
     if place.is_same or place.before > 1:
         f.refuse(node, "padding of an axis in which there is more than steps")
     value = node.arguments.get("value", 0)
@@ -217,7 +217,7 @@ def part_of_steps(f: Followed, node: Node, place: Place) -> Any:
     source, name = node.arguments["self"].name, node.outputs[0]
     assert name is not None
     if f.only_rows or place.before > 1:
-        f.refuse(node, f"{node.operator} of some {'rows' if f.only_rows else 'steps'}")
+        f.refuse(node, f"{node.operator} of some {f.steps_word}")
     if place.is_same:
         return _same_part(f, node, place)
     if node.operator.startswith("select"):

@@ -47,7 +47,7 @@ def _reshape(f: Followed, node: Node) -> Any:
         f.refuse(node, f"{node.operator} of an array that is made for all steps at once")
     moved = reshaped(place, f.shapes(source.name), f.shapes(result))
     if moved is None:
-        f.refuse(node, f"{node.operator} that mixes {'rows' if f.only_rows else 'steps'}")
+        f.refuse(node, f"{node.operator} that mixes {f.steps_word}")
     shape = list(f.first[result].shape)
     shape[moved.place.axis] = -1
     made = Node("reshape", {"self": source, "shape": tuple(shape)}, node.outputs, node.where)
@@ -155,7 +155,7 @@ def part(f: Followed, node: Node) -> Any:
 def parts(f: Followed, node: Node) -> Rows:
     place, axis = _axis(f, node)
     if place is None or axis == place.axis:
-        f.refuse(node, f"{node.operator} over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"{node.operator} over {f.axis_word}")
     is_one = node.operator.startswith("unbind")
     return f.rows(f.fixed(node), [place.at(place.axis - (is_one and axis < place.axis))] * len(node.outputs))
 

@@ -133,7 +133,7 @@ def _source(f: Followed, node: Node, argument: Any, axes: int) -> tuple[Place, i
     first = len(f.shape(argument)) - axes
     position = place.axis - first
     if position < 0 and (first == 1 or place.axis == 1):
-        f.refuse(node, f"{node.operator} with {'rows' if f.only_rows else 'steps'} as channels")
+        f.refuse(node, f"{node.operator} with {f.steps_word} as channels")
     if position >= 0 and (place.is_same or place.before > 1):
         f.refuse(node, f"{node.operator} over an axis in which there is more than steps")
     return place, position
