@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fastrnn.program.axes import axes_of
 from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
-from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, to_type
+from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, same_type, to_type
 from fastrnn.program.views import View
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _sum_type(dtype: str, given: Any) -> str:
 @lowers("sum")
 def sum_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     wanted = _sum_type(self.dtype, dtype)
-    if wanted != self.dtype and wanted not in ("int64",):
+    if wanted != self.dtype and wanted != "int64":
         self = to_type(planner, self, wanted)
         if self is NotImplemented:
             return NotImplemented
@@ -96,30 +96,17 @@ def prod(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dt
     return reduce(planner, "prod", self, axes_of(dim, self.ndim), keepdim, _sum_type(self.dtype, None))
 
 
-@lowers("amax")
-def amax(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return reduce(planner, "max", self, axes_of(dim, self.ndim), keepdim, self.dtype)
+@lowers("amax", "amin")
+def extreme(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    return reduce(planner, planner.operator[1:], self, axes_of(dim, self.ndim), keepdim, self.dtype)
 
 
-@lowers("amin")
-def amin(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return reduce(planner, "min", self, axes_of(dim, self.ndim), keepdim, self.dtype)
-
-
-@lowers("max")
-def max_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
-    return _extreme(planner, "max", self, dim, keepdim, other)
-
-
-@lowers("min")
-def min_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
-    return _extreme(planner, "min", self, dim, keepdim, other)
-
-
-def _extreme(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool, other: Any) -> Any:
+@lowers("max", "min")
+def extreme_and_place(
+    planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None
+) -> Any:
+    name = planner.operator
     if other is not None:
-        from fastrnn.program.lowering.elementwise import same_type
-
         return same_type(planner, f"{name}imum", self, other)
     if dim is None:
         return reduce(planner, name, self, axes_of(None, self.ndim), False, self.dtype)
@@ -130,28 +117,14 @@ def _extreme(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool, ot
     return NotImplemented if values is NotImplemented else [values, indices]
 
 
-@lowers("argmax")
-def argmax(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return _arg(planner, "argmax", self, dim, keepdim)
+@lowers("argmax", "argmin")
+def place_of_extreme(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce(planner, planner.operator, self, axes_of(dim, self.ndim), keepdim, "int64")
 
 
-@lowers("argmin")
-def argmin(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return _arg(planner, "argmin", self, dim, keepdim)
-
-
-def _arg(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool) -> Any:
-    return reduce(planner, name, self, axes_of(dim, self.ndim), keepdim, "int64")
-
-
-@lowers("any")
-def any_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return reduce(planner, "any", self, axes_of(dim, self.ndim), keepdim, "bool")
-
-
-@lowers("all")
-def all_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return reduce(planner, "all", self, axes_of(dim, self.ndim), keepdim, "bool")
+@lowers("any", "all")
+def truth_along(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce(planner, planner.operator, self, axes_of(dim, self.ndim), keepdim, "bool")
 
 
 @lowers("var")

@@ -58,20 +58,13 @@ def _along_last(planner: Planner, name: str, value: Any, dim: int) -> Any:
     )
 
 
-@lowers("softmax", "_softmax")
+@lowers("softmax", "_softmax", "log_softmax", "_log_softmax")
 def softmax(planner: Planner, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
-    return _softmax(planner, "softmax", self, dim, dtype)
-
-
-@lowers("log_softmax", "_log_softmax")
-def log_softmax(planner: Planner, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
-    return _softmax(planner, "log_softmax", self, dim, dtype)
-
-
-def _softmax(planner: Planner, name: str, self: Any, dim: int, dtype: Any) -> Any:
     if dtype is not None:
         self = to_type(planner, self, dtype)
-    return NotImplemented if self is NotImplemented else _along_last(planner, name, self, dim)
+    if self is NotImplemented:
+        return NotImplemented
+    return _along_last(planner, planner.operator.removeprefix("_"), self, dim)
 
 
 @lowers("layer_norm")
