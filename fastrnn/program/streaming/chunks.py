@@ -406,10 +406,10 @@ class Chunk:
 
     def joined(self, stretches: Iterable[Stretch]) -> Stretch:
         """Steps after each other."""
-        parts = [stretch for stretch in stretches if stretch.steps]
-        stretches = list(stretches)
+        given = list(stretches)
+        parts = [stretch for stretch in given if stretch.steps]
         if len(parts) < 2:
-            return parts[0] if parts else stretches[0]
+            return parts[0] if parts else given[0]
         place, count = parts[0].place, sum(part.steps for part in parts)
         if place.before == 1:
             return self._cat(parts, place.axis, count)
