@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from fastrnn.program.axes import for_each
 from fastrnn.program.lowering import lowers
-from fastrnn.program.views import Patches, View
+from fastrnn.program.views import FLOATS, Patches, View, is_constant
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
-
-FLOATS = ("float32", "float64")
 
 
 def channels_last(planner: Planner, value: Any) -> View:
@@ -60,7 +58,7 @@ def _convolve(
     constants = [array for array in (weight, bias) if array is not None]
     if x.dtype not in FLOATS or axes > 2:
         return NotImplemented
-    if not all(isinstance(a, View) and a.is_constant and a.dtype == x.dtype for a in constants):
+    if not all(is_constant(a) and a.dtype == x.dtype for a in constants):
         return NotImplemented
     is_batch = x.ndim == axes + 2
     view = planner.view(x)

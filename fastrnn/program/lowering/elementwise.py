@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from fastrnn.program.fusion import Chain, chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.types import float_type, result_type
-from fastrnn.program.views import StepNumber, View
+from fastrnn.program.views import FLOATS, StepNumber, View
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
 WHOLE = ("bool", "int32", "int64")
-TYPES = (*WHOLE, "float32", "float64")
+TYPES = (*WHOLE, *FLOATS)
 
 
 def _is_array(value: Any) -> bool:

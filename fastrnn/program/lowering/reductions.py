@@ -10,7 +10,7 @@ from fastrnn.program.axes import axes_of
 from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, same_type, to_type
-from fastrnn.program.views import View
+from fastrnn.program.views import FLOATS, View
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
@@ -36,9 +36,9 @@ def reduce(
     arithmetic = (
         "int64"
         if view.dtype in WHOLE and name not in ("mean", "var", "sum_squares", "sum_abs")
-        else (view.dtype if view.dtype in ("float32", "float64") else dtype)
+        else (view.dtype if view.dtype in FLOATS else dtype)
     )
-    if arithmetic not in ("int64", "float32", "float64"):
+    if arithmetic not in ("int64", *FLOATS):
         return NotImplemented
     kept = [axis for axis in range(view.ndim) if axis not in axes]
     shape = [view.shape[axis] for axis in kept]

@@ -12,12 +12,10 @@ from fastrnn.program.axes import axis_of
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import real, same_type, to_type
 from fastrnn.program.lowering.reductions import reduce
-from fastrnn.program.views import View
+from fastrnn.program.views import FLOATS, is_constant
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
-
-FLOATS = ("float32", "float64")
 
 
 def row_function(
@@ -78,9 +76,7 @@ def layer_norm(
     cudnn_enable: bool = True,
 ) -> Any:
     given = [array for array in (weight, bias) if array is not None]
-    if not all(
-        isinstance(array, View) and array.is_constant and array.dtype == input.dtype for array in given
-    ):
+    if not all(is_constant(array) and array.dtype == input.dtype for array in given):
         return NotImplemented
     if tuple(normalized_shape) != input.shape[max(input.ndim - len(normalized_shape), 0) :]:
         raise planner.error(f"last axes of shape {normalized_shape}", f"an array of shape {input.shape}")
@@ -106,7 +102,7 @@ def batch_norm(
     given = [array for array in (weight, bias, running_mean, running_var) if array is not None]
     if training or running_mean is None or running_var is None or input.dtype not in FLOATS:
         return NotImplemented
-    if not all(isinstance(array, View) and array.is_constant for array in given):
+    if not all(map(is_constant, given)):
         return NotImplemented
     mean, variance = running_mean.array().astype(np.float64), running_var.array().astype(np.float64)
     scale = 1 / np.sqrt(variance + eps)

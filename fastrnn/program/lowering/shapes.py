@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fastrnn.program.axes import axis_of, listed, moved, slice_bounds, swapped
 from fastrnn.program.lowering import lowers
 from fastrnn.program.types import result_type
@@ -301,14 +303,8 @@ def constant_pad(planner: Planner, self: Any, pad: Any, mode: str = "constant", 
 
 def fill(planner: Planner, target: View, value: Any) -> None:
     """Set all elements of a view."""
-    source = planner.constant(_scalar(value, target.dtype)).expand(target.shape)
+    source = planner.constant(np.asarray(value).astype(target.dtype)).expand(target.shape)
     planner.copy(source, target)
-
-
-def _scalar(value: Any, dtype: str) -> Any:
-    import numpy as np
-
-    return np.asarray(value).astype(dtype)
 
 
 def padded_otherwise(planner: Planner, self: Any, pad: Any, mode: str) -> Any:

@@ -15,7 +15,7 @@ from fastrnn.program.streaming.places import Place
 
 
 class Part(NamedTuple):
-    """The steps from one on, every so many of them, to some before the last: a slice.
+    """A slice: every stride-th step, from one on to some before the last.
 
     Attributes
     ----------

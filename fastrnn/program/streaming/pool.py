@@ -528,7 +528,7 @@ class ProgramPool:
 
 
 def batch_size(count: int) -> int:
-    """The number of rows with which so many streams are stepped: at most an eighth more than they are."""
+    """How many rows are stepped for this many streams: at most an eighth more."""
     if count <= 8:
         return count
     unit = 1 << (count.bit_length() - 4)
