@@ -10,7 +10,7 @@ name, and its arguments have the names of ATen's schema. `reference.OPERATORS` d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from fastrnn.errors import FormatError, brief, message
@@ -233,6 +233,17 @@ def all_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
         yield node
         if node.body is not None:
             yield from all_nodes(node.body.nodes)
+
+
+def live(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
+    """Return the nodes that the wanted values depend on."""
+    needed = set(wanted)
+    kept = []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(node.values())
+    return kept[::-1]
 
 
 def values_of(argument: Argument) -> Iterator[str]:
