@@ -15,7 +15,7 @@ from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memset
 
 from fastrnn.engine.backend cimport frnn_backend
 from fastrnn.engine.workspace cimport Workspace, aligned
@@ -109,7 +109,7 @@ cdef class CompiledPlan:
     cdef Result *results
     cdef cnp.npy_intp *sizes            # of all inputs, one after the other
     cdef int count, inputs, outputs, axes
-    cdef size_t work_bytes, scratch_bytes, pointer_bytes
+    cdef size_t work_bytes, own_bytes, scratch_bytes, pointer_bytes
     cdef const frnn_backend *entered    # sets how this thread computes
     cdef const frnn_backend *begun      # is told of the beginning and the end of a call
     cdef tuple dtypes
@@ -139,7 +139,7 @@ cdef class CompiledPlan:
         self.owners = [owners, items]
         self.spaces = []
         self.items = <Item *>PyMem_RawCalloc(max(self.count, 1), sizeof(Item))
-        total = sum([len(pair[1]) for _, _, pair in flat if pair is not None])
+        total = sum([len(pair[1]) + 1 for _, _, pair in flat if pair is not None])
         self.places = <Place *>PyMem_RawCalloc(max(total, 1), sizeof(Place))
         self.results = <Result *>PyMem_RawCalloc(max(self.outputs, 1), sizeof(Result))
         self.sizes = <cnp.npy_intp *>PyMem_RawCalloc(max(self.axes, 1), sizeof(cnp.npy_intp))
@@ -183,6 +183,11 @@ cdef class CompiledPlan:
             for base, offset, advance in pair[1]:
                 self.places[at] = Place(base, offset, advance)
                 at += 1
+            if step.info.own_bytes:
+                item.arrays += 1
+                self.places[at] = Place(1, self.work_bytes + self.own_bytes, 0)
+                self.own_bytes += aligned(step.info.own_bytes)
+                at += 1
         for capsule in tables:
             if capsule is None:
                 continue
@@ -215,7 +220,7 @@ cdef class CompiledPlan:
         bases = <char **>workspace.data
         bases[0] = NULL
         bases[1] = workspace.data + self.pointer_bytes
-        scratch = bases[1] + self.work_bytes + aligned(sizeof(Report))
+        scratch = bases[1] + self.work_bytes + self.own_bytes + aligned(sizeof(Report))
         report = report_of(scratch)
         report.error = NULL
         report.ranges = NULL
@@ -257,7 +262,9 @@ cdef class CompiledPlan:
         except IndexError:
             workspace = Workspace()
             workspace.reserve(
-                self.pointer_bytes + self.work_bytes + aligned(sizeof(Report)) + self.scratch_bytes + 64)
+                self.pointer_bytes + self.work_bytes + self.own_bytes + aligned(sizeof(Report))
+                + self.scratch_bytes + 64)
+            memset(workspace.data + self.pointer_bytes + self.work_bytes, 0, self.own_bytes)
             return workspace
 
     cdef void run_items(self, char **bases, char *scratch) noexcept nogil:
@@ -291,7 +298,7 @@ cdef class CompiledPlan:
 
 
 cdef inline void run_item(const Item *item, char **bases, Py_ssize_t step, char *scratch) noexcept nogil:
-    cdef char *arrays[MOST_ARRAYS]
+    cdef char *arrays[MOST_ARRAYS + 1]
     cdef const Place *place
     cdef int i
     for i in range(item.arrays):

@@ -131,3 +131,15 @@ def collapse(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> tuple[li
     if not merged:
         return [1], [[0] for _ in strides]
     return merged, lines
+
+
+def turned_axis(strides: Sequence[Sequence[int]]) -> int | None:
+    """The axis along which an array lies that does not lie along the last one. Both are taken together, in
+    blocks. None if all arrays lie along the last axis."""
+    near = [
+        (abs(own[axis]), axis)
+        for own in strides
+        for axis in range(len(own) - 1)
+        if 0 < abs(own[axis]) < abs(own[-1])
+    ]
+    return min(near)[1] if near else None

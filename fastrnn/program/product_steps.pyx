@@ -11,7 +11,7 @@ cimport numpy as cnp
 import numpy as np
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastrnn.engine.array_kernels cimport (
     FRNN_MATMUL_BYTES, FRNN_POOL_AVERAGE, FRNN_POOL_MAX, frnn_array_kernels, frnn_matmul, frnn_pool,
@@ -33,8 +33,8 @@ cdef Py_ssize_t GATHERED_BYTES = 64 * 1024
 cdef Py_ssize_t LEAST_GATHERED_ROWS = 48
 cdef Py_ssize_t MOST_GATHERED_ROWS = 192
 cdef Py_ssize_t FEW_POSITIONS = 24
-# Gathered rows at a distance of a multiple of CROWD bytes would share few sets of a cache
-# (engine/simd/tuning.h).
+# Rows at a distance of a multiple of CROWD bytes share few sets of a cache (engine/simd/tuning.h). They are
+# laid APART bytes further apart.
 cdef Py_ssize_t CROWD = 2048
 cdef Py_ssize_t APART = 320
 cdef double PRODUCTS_PER_NS = 40
@@ -50,6 +50,8 @@ cdef struct DenseData:
     Py_ssize_t batch
     Py_ssize_t x_batch
     Py_ssize_t out_batch
+    Py_ssize_t itemsize
+    Py_ssize_t apart    # the distance at which rows are laid apart first, or 0
 
 
 cdef class DenseStep(Step):
@@ -80,10 +82,19 @@ cdef class DenseStep(Step):
         self.data.batch = batch
         self.data.x_batch = x_batch
         self.data.out_batch = out_batch
+        self.data.itemsize = np.dtype(frnn_arithmetic_name(packed.cell.arithmetic).decode()).itemsize
+        if n > FEW_POSITIONS and ldx * self.data.itemsize % CROWD == 0:
+            self.data.apart = ldx_apart(packed.cell.input_size, self.data.itemsize)
+            self.info.scratch_bytes = n * self.data.apart * self.data.itemsize
         self.info.run = run_dense
         self.info.data = &self.data
         self.info.arrays = 2
         self.info.cost = 20 + products_ns(n * batch, packed.cell.input_size * packed.cell.hidden_size)
+
+
+cdef Py_ssize_t ldx_apart(Py_ssize_t columns, Py_ssize_t itemsize) noexcept:
+    """The elements from row to row at which rows of this many columns are not crowded."""
+    return columns if columns * itemsize % CROWD else columns + APART // itemsize
 
 
 cdef double products_ns(double n, double weights) noexcept:
@@ -92,11 +103,18 @@ cdef double products_ns(double n, double weights) noexcept:
 
 cdef void run_dense(const void *data, char *const *arrays, char *scratch) noexcept nogil:
     cdef const DenseData *self = <const DenseData *>data
-    cdef Py_ssize_t b
+    cdef Py_ssize_t b, m, ldx = self.ldx
+    cdef const char *x
     for b in range(self.batch):
+        x = arrays[0] + b * self.x_batch
+        if self.apart:
+            for m in range(self.n):
+                memcpy(
+                    scratch + m * self.apart * self.itemsize, x + m * self.ldx * self.itemsize,
+                    self.cell.input_size * self.itemsize)
+            x, ldx = scratch, self.apart
         self.cell.w_ih.products.dense(
-            &self.cell.w_ih, self.n, arrays[0] + b * self.x_batch, self.ldx, self.cell.bias,
-            arrays[1] + b * self.out_batch, self.ldo)
+            &self.cell.w_ih, self.n, x, ldx, self.cell.bias, arrays[1] + b * self.out_batch, self.ldo)
 
 
 # ---------------------------------------------------------------- products of two arrays
@@ -425,7 +443,7 @@ cdef void arrange(Convolution *part) noexcept:
         window.output[1] *= window.output[0]
         window.input[0] = window.output[0] = 1
     part.K = window.taps[0] * window.taps[1] * window.channels
-    part.ld = part.K if part.K * part.itemsize % CROWD else part.K + APART // part.itemsize
+    part.ld = ldx_apart(part.K, part.itemsize)
     # Rows at the borders are multiplied apart from the others. That does not pay for a few positions, since
     # it reads all weights three times.
     part.is_overlapping = (

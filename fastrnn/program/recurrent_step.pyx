@@ -16,6 +16,11 @@ cdef struct RecurrentData:
     size_t room
 
 
+cdef struct Own:
+    # The step's own memory begins so; what the operator uses comes after it.
+    bint is_planned
+
+
 cdef class RecurrentStep(Step):
     """Whole sequences through an operator with a state.
 
@@ -59,7 +64,8 @@ cdef class RecurrentStep(Step):
         self.info.run = run_recurrent
         self.info.data = data
         self.info.arrays = 2 + data.info.states + is_ragged
-        self.info.scratch_bytes = aligned(data.info.use_bytes) + aligned(data.room)
+        self.info.own_bytes = aligned(sizeof(Own)) + aligned(data.info.use_bytes)
+        self.info.scratch_bytes = aligned(data.room)
         if is_ragged:
             self.info.scratch_bytes += order_bytes(B)
 
@@ -69,22 +75,27 @@ cdef void run_recurrent(const void *data, char *const *arrays, char *scratch) no
     cdef Extent extent = self.extent
     cdef States states[MOST_STATES]
     cdef Order order
-    cdef char *use = scratch
-    cdef int i, threads = self.info.threads
-    scratch += aligned(self.info.use_bytes)
+    cdef Own *own = <Own *>arrays[2 + self.info.states + self.is_ragged]
+    cdef char *use = <char *>own + aligned(sizeof(Own))
+    cdef char *memory = scratch
+    cdef int i
     if self.is_ragged:
         lay_out_order(&order, extent.B, scratch)
-        scratch += order_bytes(extent.B)
+        memory += order_bytes(extent.B)
         sort_rows(&order, extent.T, extent.B, <const Py_ssize_t *>arrays[1 + self.info.states])
         extent.order = &order
-    memset(use, 0, self.info.use_bytes)
     for i in range(self.info.states):
         states[i].data = arrays[1 + i]
         states[i].row = self.info.state[i].columns * self.info.itemsize
         states[i].layer = extent.B * states[i].row
         states[i].order = NULL
-    if self.info.can.plan(&self.info, use, &extent, threads) > self.room:
-        self.info.can.plan(&self.info, use, &extent, 1)
+    # Rows of other lengths need another plan. Else it is kept with the use, as a stream keeps its own: the next
+    # run takes the weights in the other order, and finds those that came last still near.
+    if self.is_ragged or not own.is_planned:
+        memset(use, 0, self.info.use_bytes)
+        if self.info.can.plan(&self.info, use, &extent, self.info.threads) > self.room:
+            self.info.can.plan(&self.info, use, &extent, 1)
+        own.is_planned = True
     self.info.can.place(&self.info, use, states)
-    self.info.can.lay_out(&self.info, use, scratch)
+    self.info.can.lay_out(&self.info, use, memory)
     self.info.can.run(&self.info, use, &extent, arrays[0], arrays[1 + self.info.states + self.is_ragged])

@@ -7,11 +7,12 @@ ctypedef void (*RunStep)(const void *data, char *const *arrays, char *scratch) n
 
 
 cdef struct StepInfo:
-    # arrays: the addresses of the first elements of the inputs, then of the outputs. scratch begins at a
-    # cache line; NULL where scratch_bytes is 0.
+    # arrays: the addresses of the first elements of the inputs, then of the outputs; after them that of the
+    # step's own memory, if it has any. scratch begins at a cache line; NULL where scratch_bytes is 0.
     RunStep run
     const void *data
     size_t scratch_bytes
+    size_t own_bytes            # zeros at first, kept from run to run; each workspace has its own
     int arrays
     double cost                 # ns on one core, about
 

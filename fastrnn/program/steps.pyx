@@ -22,7 +22,7 @@ from fastrnn.engine.backend cimport (
 )
 from fastrnn.engine.weight_memory import aligned as aligned_memory
 from fastrnn.engine.simd.array_tables import INTEGER_OPERATIONS, MAP_OPERATIONS
-from fastrnn.program.map_program import DEFAULTS, SLOW, Scalar, collapse, plain_program
+from fastrnn.program.map_program import DEFAULTS, SLOW, Scalar, collapse, plain_program, turned_axis
 
 cnp.import_array()
 
@@ -88,14 +88,17 @@ cdef class Step:
 
     def run(self, *arrays):
         """Run it over arrays that have the sizes, strides and types for which it was made: for tests."""
-        cdef char *pointers[64]
+        cdef char *pointers[65]
         cdef object scratch = aligned_memory(max(self.info.scratch_bytes, 1))
+        cdef object own = aligned_memory(max(self.info.own_bytes, 1))
         cdef char *memory = cnp.PyArray_BYTES(scratch)
         cdef int i
+        own[:] = 0
         if len(arrays) != self.info.arrays:
             raise ValueError(f"Step.run: expected {self.info.arrays} arrays, got {len(arrays)}.")
         for i in range(len(arrays)):
             pointers[i] = cnp.PyArray_BYTES(arrays[i])
+        pointers[self.info.arrays] = cnp.PyArray_BYTES(own)
         with nogil:
             self.info.run(self.info.data, pointers, memory)
 
@@ -174,6 +177,10 @@ cdef class MapStep(Step):
             [shape[axis] for axis in order], [[strides[axis] for axis in order] for _, strides in arrays])
         if len(sizes) > FRNN_AXES:
             raise ValueError(f"MapStep: expected at most {FRNN_AXES} axes, got {len(sizes)}.")
+        axis = turned_axis(strides)
+        if axis is not None:
+            for numbers in (sizes, *strides):
+                numbers.insert(len(numbers) - 2, numbers.pop(axis))
         map.axes = len(sizes)
         map.inputs = len(inputs)
         map.outputs = len(outputs)
