@@ -89,8 +89,8 @@ cdef void run_recurrent(const void *data, char *const *arrays, char *scratch) no
         states[i].row = self.info.state[i].columns * self.info.itemsize
         states[i].layer = extent.B * states[i].row
         states[i].order = NULL
-    # Rows of other lengths need another plan. Else it is kept with the use, as a stream keeps its own: the next
-    # run takes the weights in the other order, and finds those that came last still near.
+    # Rows of other lengths need another plan. Else it is kept with the use, as a stream keeps its own: the
+    # next run takes the weights in the other order, and finds those that came last still near.
     if self.is_ragged or not own.is_planned:
         memset(use, 0, self.info.use_bytes)
         if self.info.can.plan(&self.info, use, &extent, self.info.threads) > self.room:
