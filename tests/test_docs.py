@@ -81,11 +81,14 @@ def training(tmp_path, monkeypatch):
 
 def test_programs_of_the_readme_run(training, rng):
     fastrnn.Sequential(random_layer(rng, "GRU", 64, 5, precision="float32")).save("model.safetensors")
-    first, training_program, *others = PYTHON.findall(read("README.md"))
+    first, training_program, layers, compared, exporting, pool = PYTHON.findall(read("README.md"))
     exec(first, {})
     exec(training_program, training)
+    exec(exporting, training)
+    program = fastrnn.load("model.safetensors")
+    assert program.verify(np.load("x.npy"), np.load("y.npy"))["passed"]
     names = {}
-    for program in others:
+    for program in (layers, compared, pool):
         exec(program, names)
     assert names["model"].verify(names["x"], names["y"])["passed"] and names["Y"].shape == (2, 1)
     assert fastrnn.load("sentiment.safetensors").example is not None
