@@ -11,6 +11,7 @@ The modules, in the order in which to read them:
     pools           what pools are compared with
     startup         cold start and installed size
     run             a whole run, and how its result is judged
+    programs        whole models, declared in models, next to other engines
     report          a result as tables
     plot            a result as pictures
     compare         two results: what became slower

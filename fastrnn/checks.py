@@ -214,6 +214,16 @@ def check_rows(where: str, rows: object, B: int) -> NDArray[np.intp]:
     return rows.astype(np.intp)
 
 
+def check_chunks(where: str, chunks: object, count: int) -> list[Any]:
+    """Return chunks as a list, if there is one for each of `count` ids, in an order."""
+    if not isinstance(chunks, Iterable) or isinstance(chunks, (set, frozenset, Mapping)):
+        raise TypeError(message(where, "chunks in a sequence", type(chunks).__name__))
+    listed = list(chunks)
+    if len(listed) != count:
+        raise ValueError(message(where, f"a chunk for each of {count} ids", f"{len(listed)}"))
+    return listed
+
+
 def check_out(
     where: str, out: object, shape: tuple[int, ...], dtype: np.dtype[Any] | None, apart_from: Iterable[Array]
 ) -> Array:

@@ -10,7 +10,7 @@ name, and its arguments have the names of ATen's schema. `reference.OPERATORS` d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from fastrnn.errors import FormatError, brief, message
@@ -225,6 +225,25 @@ class ProgramSpec(NamedTuple):
     arguments: Any
     results: Any
     parameters: tuple[str, ...]
+
+
+def all_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
+    """Yield nodes, and after each loop those of its body."""
+    for node in nodes:
+        yield node
+        if node.body is not None:
+            yield from all_nodes(node.body.nodes)
+
+
+def live(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:
+    """Return the nodes that the wanted values depend on."""
+    needed = set(wanted)
+    kept = []
+    for node in reversed(nodes):
+        if needed.intersection(node.outputs):
+            kept.append(node)
+            needed.update(node.values())
+    return kept[::-1]
 
 
 def values_of(argument: Argument) -> Iterator[str]:

@@ -125,21 +125,28 @@ def op_db():
     return common_methods_invocations.op_db
 
 
-def main():
-    """Check the first samples of every operator in torch's table, and print how many calls agree."""
+def call_operators(recorder, dtypes, count, names=()):
+    """Call every operator in torch's table, or those of these names, with its first samples of each dtype."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    recorder = Recorder()
     for operator in op_db():
         if LEFT_OUT.search(operator.name) or operator.aten_name not in OPERATORS:
             continue
-        for dtype in (torch.float32, torch.int64, torch.bool, torch.complex64):
+        if names and operator.name not in names:
+            continue
+        for dtype in dtypes:
             if dtype in operator.dtypes:
                 torch.manual_seed(0)
                 samples = operator.sample_inputs("cpu", dtype, requires_grad=False)
-                for sample in itertools.islice(samples, 5):
+                for sample in itertools.islice(samples, count):
                     with torch.inference_mode(), recorder:
                         operator(sample.input, *sample.args, **sample.kwargs)
+
+
+def main():
+    """Check the first samples of every operator in torch's table, and print how many calls agree."""
+    recorder = Recorder()
+    call_operators(recorder, (torch.float32, torch.int64, torch.bool, torch.complex64), 5)
     if recorder.differences:
         sys.exit("\n".join(recorder.differences[:20]))
     print(sum(recorder.agreed.values()))

@@ -1,12 +1,10 @@
 """Operators of torch and those of a program, with the same arguments."""
 
 import collections
-import itertools
 import sys
-import warnings
 
 import numpy as np
-from aten import LEFT_OUT, OPERATORS, Recorder, difference, op_db, torch
+from aten import Recorder, call_operators, difference, torch
 
 from fastrnn.graph import DTYPES, Graph, Input, Node, Value
 from fastrnn.program.plans import make_plan
@@ -71,23 +69,9 @@ class Lowered(Recorder):
 
 
 def main():
-    """Check the first samples of every operator in torch's table, and print how many calls agree."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
+    """Check every operator in torch's table, or those that are named, and print how many calls agree."""
     recorder = Lowered()
-    names = set(sys.argv[1:])
-    for operator in op_db():
-        if LEFT_OUT.search(operator.name) or operator.aten_name not in OPERATORS:
-            continue
-        if names and operator.name not in names:
-            continue
-        for dtype in (torch.float32, torch.float64, torch.int64, torch.bool):
-            if dtype in operator.dtypes:
-                torch.manual_seed(0)
-                samples = operator.sample_inputs("cpu", dtype, requires_grad=False)
-                for sample in itertools.islice(samples, 4):
-                    with torch.inference_mode(), recorder:
-                        operator(sample.input, *sample.args, **sample.kwargs)
+    call_operators(recorder, (torch.float32, torch.float64, torch.int64, torch.bool), 4, sys.argv[1:])
     if recorder.differences:
         counts = collections.Counter(line.split(":")[0] for line in recorder.differences)
         sys.exit("\n".join([str(counts), *recorder.differences[:60]]))

@@ -30,7 +30,6 @@ class Case(NamedTuple):
 
 
 CASES: dict[str, Case] = {}
-CHANNELS_FIRST = ({0: "B", 2: "T"},)
 BATCH_FIRST = ({0: "B", 1: "T"},)
 
 

@@ -196,8 +196,6 @@ def torch_unary():
         "hardshrink": f.hardshrink,
         "relu6": f.relu6,
         "selu": f.selu,
-        "celu": f.celu,
-        "hardtanh": f.hardtanh,
         "copy": lambda x: x,
     }
 

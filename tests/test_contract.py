@@ -114,6 +114,29 @@ def test_the_table_runs_from_the_bottom_up():
     assert [(a, b) for a in order for b in LAYERING[a] if order.index(b) >= order.index(a)] == []
 
 
+def test_stubtest_is_given_every_stub():
+    """The command in the first line of its allowlist."""
+    command = (Path(__file__).parent / "stubtest-allowlist.txt").read_text().splitlines()[0]
+    stubs = [path.relative_to(SOURCES.parent).with_suffix("") for path in SOURCES.rglob("*.pyi")]
+    assert re.findall(r"fastrnn\.\S+", command) == sorted(".".join(path.parts) for path in stubs)
+
+
+def test_every_compiled_module_that_python_imports_has_a_stub():
+    compiled = {path for path in SOURCES.rglob("*.pyx") if not path.with_suffix(".pyi").exists()}
+    names = {".".join(path.relative_to(SOURCES).with_suffix("").parts) for path in compiled}
+    for path in SOURCES.rglob("*.py"):
+        assert not names & {*imports_of(path)}, f"{path.relative_to(SOURCES)} imports one without a stub"
+
+
+def test_packages_that_list_their_modules_list_all():
+    for path in SOURCES.rglob("__init__.py"):
+        text = re.match(r'"""(.*?)"""', path.read_text(), re.S)[1]
+        if "order of reading" in text or "order in which to read" in text:
+            files = [file for file in path.parent.iterdir() if file.suffix in (".py", ".pyx", ".pxd")]
+            listed = {*re.findall(r"\w+", text), "__init__", "__main__"}
+            assert {file.stem for file in files} <= listed, path.parent
+
+
 def test_a_source_tree_that_is_not_built_says_what_to_type(tmp_path):
     shutil.copytree(
         SOURCES, tmp_path / "fastrnn", ignore=shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")

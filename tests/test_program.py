@@ -50,6 +50,19 @@ def test_a_program_gives_what_the_definitions_give(rng, backend):
         assert_close(got, wanted, 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    (("int32", "int64"), ("float32", "float64"), ("bool", "int32"), ("int64", "float32")),
+)
+def test_sums_of_0d_arrays_have_the_type_of_the_definition(one, other):
+    nodes = [("add", {"self": Value("a"), "other": Value("b")}, ("y",))]
+    program = make_program({"a": (one, ()), "b": (other, ())}, nodes, ("y",))
+    a, b = np.array(1, one), np.array(3, other)
+    (wanted,) = defined(program, a, b)
+    found = program(a, b)
+    assert found.dtype == wanted.dtype and found == wanted
+
+
 def test_loops_and_states(rng):
     program = counter()
     x, state = rng.standard_normal((2, 4, 3)).astype(FLOAT)

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import fastrnn
 from fastrnn.arrays import Array
 from fastrnn.cli.options import check_outputs, tell_not_finite, tell_of_weights
 from fastrnn.errors import join, message, quote
+from fastrnn.graph import all_nodes
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.numpy_file import read_arrays
 from fastrnn.importers.safetensors_file import MAX_HEADER
@@ -93,7 +94,7 @@ def info(state_dict: StateDict, path: str, as_json: bool) -> None:
     program = make_program(source, state_dict)
     tell_not_finite(source, state_dict)
     graph = program.graph
-    counts = Counter(node.operator for node in _all_nodes(graph.nodes))
+    counts = Counter(node.operator for node in all_nodes(graph.nodes))
     arrays = {id(array): array for array in graph.constants.values()}
     parameters = sum(array.size for array in arrays.values())
     names = result_names(program)
@@ -131,13 +132,6 @@ def info(state_dict: StateDict, path: str, as_json: bool) -> None:
         print_lines(f"States, which a call takes and returns: {', '.join(states)}")
     if program.example is not None:
         print_lines("The file holds an example from torch, which `fastrnn verify` compares with.")
-
-
-def _all_nodes(nodes: Sequence[Any]) -> Iterator[Any]:
-    for node in nodes:
-        yield node
-        if node.body is not None:
-            yield from _all_nodes(node.body.nodes)
 
 
 # ---------------------------------------------------------------- run

@@ -4,9 +4,10 @@ Nothing here checks an argument, knows the name of a layer's parameter, reads a 
 between calls. In the order of reading:
 
     backend.h, backend   the contract between drivers and backends; how to add to it
+    array_kernels        the contract of the kernels of arrays, which programs and row functions use
     simd/, blas/         the backends: our kernels, and SciPy's BLAS
     backends             which backend runs a layer; `show_config`
-    packing              lays out a layer's weights for a backend, once
+    packing              lays out a layer's weights for a backend, once; weight_memory: where they lie
     layer_stack          the packed cells of a recurrent layer
     blocks               how many steps and rows a call has, and how time is cut
     cost                 the cost model

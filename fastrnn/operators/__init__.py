@@ -7,6 +7,7 @@ knows a layer or a model. In the order of reading:
     operator             the contract that every operator has
     stateless            tokens, functions of rows, products, the last step
     recurrent            RNN, GRU and LSTM
+    convolution          Conv1d, causal or not
     runner               takes rows through several operators; whole calls
     chain                layers that follow one another: whether they fit, and how they run
 """

@@ -9,12 +9,14 @@ written elsewhere (`saving`, `importers`), and layers are defined in `layers`. I
     pairs            its golden pairs
     passes           what is done to a graph once: batch norms folded, idle nodes left out
     planner          from a graph and sizes to steps, and where every value lies
+    toolbox          what plans make their steps of
     views, types     slices and permutations that cost nothing; the types of results
+    axes             what arguments say of axes and sizes
     lowering/        how each operator becomes views, chains of operations and steps
     fusion           chains of element-wise operations, as one step
     memory           which values share memory
     plans, executor  plans that can be run, and what runs them
-    steps, product_steps, recurrent_step   what a plan runs, compiled
+    steps, product_steps, recurrent_step   what a plan runs, compiled; map_program: what a map is, in Python
     evaluate         a graph by the definitions of its operators, slowly
     streaming/       programs that run chunk by chunk
 """

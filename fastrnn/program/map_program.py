@@ -95,15 +95,10 @@ def emit_plain(
     """Emit an operation as what kernels have. Return the number of its value."""
     if name == "relu6":
         return emit("clamp", operands, (0.0, 6.0))
-    if name == "hardtanh":
-        return emit("clamp", operands, parameters or (-1.0, 1.0))
     if name == "selu":
         return emit(
             "elu", operands, (1.6732632423543772848170429916717, 1.0507009873554804934193349852946, 1.0)
         )
-    if name == "celu":
-        alpha = parameters[0] if parameters else 1.0
-        return emit("elu", operands, (alpha, 1.0, 1.0 / alpha))
     if name == "pow" and isinstance(operands[1], Scalar) and isinstance(operands[1].value, float):
         # As torch does: products and roots.
         x, power = operands[0], operands[1].value

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.errors import join, message
-from fastrnn.graph import Graph, Node, Value
+from fastrnn.graph import Graph, Value, all_nodes
 from fastrnn.program.evaluate import evaluate
 from fastrnn.program.passes import at_precision
 from fastrnn.saving.golden import ROUNDINGS, SEED, Comparison, compare, tolerance
@@ -246,7 +246,7 @@ def _ranges(graph: Graph) -> dict[str, tuple[int, int]]:
     smallest size.
     """
     ranges: dict[str, tuple[int, int]] = {}
-    for node in _all_nodes(graph.nodes):
+    for node in all_nodes(graph.nodes):
         lengths = node.arguments.get("lengths")
         if isinstance(lengths, Value):
             ranges[lengths.name] = (1, 0)
@@ -258,13 +258,6 @@ def _ranges(graph: Graph) -> dict[str, tuple[int, int]]:
                 size = array.shape[axis]
                 ranges[index.name] = (0, max(min(size, ranges.get(index.name, (0, size))[1]), 1))
     return ranges
-
-
-def _all_nodes(nodes: Sequence[Node]) -> Iterator[Node]:
-    for node in nodes:
-        yield node
-        if node.body is not None:
-            yield from _all_nodes(node.body.nodes)
 
 
 def smallest(candidates: Sequence[Sequence[Array]]) -> tuple[tuple[Array, ...], ...]:

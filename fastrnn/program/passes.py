@@ -128,17 +128,11 @@ def _constant(graph: Graph, argument: Any) -> Array | None:
     return graph.constants.get(argument.name) if isinstance(argument, Value) else None
 
 
+@np.errstate(all="ignore")
 def _fold(
     product: Node, weight: Array, bias: Array | None, norm: list[Array | None], eps: float
 ) -> tuple[Array, Array]:
     """The weight and bias of a product with a norm after it, worked out in float64."""
-    with np.errstate(all="ignore"):
-        return _folded(product, weight, bias, norm, eps)
-
-
-def _folded(
-    product: Node, weight: Array, bias: Array | None, norm: list[Array | None], eps: float
-) -> tuple[Array, Array]:
     scale, shift, mean, variance = norm
     assert mean is not None and variance is not None
     factor = 1 / np.sqrt(variance.astype(np.float64) + eps)

@@ -12,7 +12,7 @@ import numpy as np
 from fastrnn.arrays import Array, as_plain
 from fastrnn.checks import check_path, check_precision, check_threads, check_tolerance
 from fastrnn.errors import brief, join, message
-from fastrnn.graph import Graph, Input, ProgramSpec, Size, map_argument
+from fastrnn.graph import Graph, Input, ProgramSpec, Size, all_nodes, map_argument
 from fastrnn.program.executor import Caller
 from fastrnn.program.passes import at_precision, prepared
 from fastrnn.program.planner import Toolbox
@@ -467,10 +467,9 @@ def _largest_values(graph: Graph) -> Iterator[str]:
                         stack += [size.left, size.right]
         return part
 
-    for node in graph.nodes:
+    for node in all_nodes(graph.nodes):
         if node.body is not None:
             look(node.body.count)
-        for inner in (node, *(node.body.nodes if node.body is not None else ())):
-            for argument in inner.arguments.values():
-                map_argument(argument, look)
+        for argument in node.arguments.values():
+            map_argument(argument, look)
     yield from found

@@ -1,6 +1,10 @@
-from fastrnn.operators.operator import Operator
+from typing_extensions import disjoint_base
 
-class RecurrentStep:
+from fastrnn.operators.operator import Operator
+from fastrnn.program.steps import Step
+
+@disjoint_base
+class RecurrentStep(Step):
     def __init__(
         self,
         operator: Operator,

@@ -127,7 +127,7 @@ cdef class MapStep(Step):
     program : list of (operation, operands, parameters)
         Values are numbered: first the inputs, then the results of the program, one after the other. An
         operand is the number of a value, or a ``Scalar``. Operations are those of ``MAP_OPERATIONS`` (or
-        ``INTEGER_OPERATIONS``), and "relu6", "celu", "selu", "hardtanh".
+        ``INTEGER_OPERATIONS``), and "relu6" and "selu".
     outputs : list of (dtype, strides, operand)
         An output may lie exactly where an input lies, and shares no memory with inputs otherwise.
     """

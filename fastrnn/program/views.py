@@ -42,6 +42,10 @@ class Storage:
         self.kind, self.bytes, self.index, self.array = kind, size, index, array
 
 
+# The types of real numbers that kernels compute in.
+FLOATS = ("float32", "float64")
+
+
 class StepNumber(NamedTuple):
     """A number that grows with the steps of a loop."""
 
@@ -235,3 +239,8 @@ def _reshaped(
         if filled == groups[group][0]:
             group, filled = group - 1, 1
     return tuple(result)
+
+
+def is_constant(value: Any) -> bool:
+    """Whether a value is an array that never changes."""
+    return isinstance(value, View) and value.is_constant

@@ -94,6 +94,28 @@ def write_tensors(path: str, tensors: dict[str, Any], description: str) -> None:
             raise OSError(message("save", "a file that can be written", str(error))) from error
 
 
+def read_description(where: str, state_dict: StateDict) -> Any:
+    """Return the JSON of a saved file, of which only the version is checked.
+
+    Raises
+    ------
+    FormatError
+        A tensor cannot be read, or the file is of another version.
+    KeyError, TypeError, ValueError, RecursionError
+        It is no such file, or a damaged one.
+    """
+    import json
+
+    for name, why in state_dict.unread.items():
+        raise FormatError(str(unread_error(where, name, why)))
+    description = json.loads(state_dict.metadata["fastrnn"])
+    version = description["version"]
+    if version != FILE_VERSION:
+        hint = "It was written by another release of fastrnn."
+        raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
+    return description
+
+
 def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Sequence[str]]) -> SavedModel:
     """Read a model from the arrays and metadata of its file.
 
@@ -110,18 +132,11 @@ def read_model(where: str, state_dict: StateDict, option_names: Mapping[str, Seq
     FormatError
         The file is damaged, or of another version.
     """
-    import json
-
-    for name, why in state_dict.unread.items():
-        raise FormatError(str(unread_error(where, name, why)))
     try:
-        description = json.loads(state_dict.metadata["fastrnn"])
-        version, entries = description["version"], description["layers"]
+        description = read_description(where, state_dict)
+        entries = description["layers"]
         tolerance = check_tolerance(where, description["tolerance"])
         granted = description.get("taken_for_granted")
-        if version != FILE_VERSION:
-            hint = "It was written by another release of fastrnn."
-            raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
         if granted is not None and not (isinstance(granted, list) and set(granted) <= GRANTED.keys()):
             raise TypeError(f"taken_for_granted is {brief(granted)}")
         tensors: dict[str, dict[str, Array]] = {

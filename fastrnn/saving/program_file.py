@@ -16,9 +16,8 @@ from fastrnn.checks import check_tolerance
 from fastrnn.errors import FormatError, brief, brief_error, message
 from fastrnn.graph import DTYPES, ProgramSpec
 from fastrnn.importers import StateDict
-from fastrnn.importers.parameters import unread_error
 from fastrnn.saving.graph_file import describe_spec, read_spec
-from fastrnn.saving.model_file import FILE_VERSION, write_tensors
+from fastrnn.saving.model_file import FILE_VERSION, read_description, write_tensors
 
 KIND = "program"
 # Bytes of the description. Readers of safetensors files limit the header, of which it is a part.
@@ -155,17 +154,8 @@ def read_program(where: str, state_dict: StateDict, operators: Collection[str]) 
     FormatError
         The file is damaged, or of another version.
     """
-    import json
-
-    for name, why in state_dict.unread.items():
-        raise FormatError(str(unread_error(where, name, why)))
     try:
-        description = json.loads(state_dict.metadata["fastrnn"])
-        version = description["version"]
-        if version != FILE_VERSION:
-            hint = "It was written by another release of fastrnn."
-            raise FormatError(message(where, f"version {FILE_VERSION}", brief(version), hint))
-        return _read(where, state_dict, description, operators)
+        return _read(where, state_dict, read_description(where, state_dict), operators)
     except FormatError as error:
         text = str(error)
         raise error if text.startswith(where) else FormatError(f"{where}: {text}") from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from fastrnn.arrays import Array, Floats, State, StateLike
-from fastrnn.checks import check_positive
-from fastrnn.errors import message
+from fastrnn.checks import check_chunks, check_positive
 from fastrnn.operators.chain import LayerLike
 from fastrnn.streaming.errors import bound_twice, wrong_ids
 from fastrnn.streaming.live_chain import LiveChain
@@ -239,14 +238,9 @@ class StreamPool:
         ids = _listed(where, ids)
         if isinstance(ids, np.ndarray):
             ids = np.array(ids)  # the conversion of a chunk may run code that changes the caller's array
-        if not isinstance(chunks, Iterable) or isinstance(chunks, (set, frozenset, Mapping)):
-            raise TypeError(message(where, "chunks in a sequence", type(chunks).__name__))
-        chunks = list(chunks)
-        if len(chunks) != len(ids):
-            raise ValueError(message(where, f"a chunk for each of {len(ids)} ids", f"{len(chunks)}"))
         checked = [
             self._chain.check_steps(where, f"chunk {index}", chunk, ("T",))
-            for index, chunk in enumerate(chunks)
+            for index, chunk in enumerate(check_chunks(where, chunks, len(ids)))
         ]
         if self._chain.runner is None:
             return self._run_layers(ids, checked)

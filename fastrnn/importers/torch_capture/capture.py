@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fastrnn.errors import brief, message
-from fastrnn.graph import Graph, Input, Node, ProgramSpec, StateLink
+from fastrnn.graph import Graph, Input, Node, ProgramSpec, StateLink, live
 from fastrnn.importers.torch_capture.build import Built
 from fastrnn.importers.torch_capture.examples import (
     Axes,
@@ -285,17 +285,6 @@ class _Capture:
                 constants[f"{name}.initial"] = constants.pop(name)
                 links.append(StateLink(name, value, f"{name}.initial"))
         return links
-
-
-def live(nodes: Sequence[Node], wanted: Sequence[str]) -> list[Node]:
-    """Return the nodes that the wanted values depend on."""
-    needed = set(wanted)
-    kept = []
-    for node in reversed(nodes):
-        if needed.intersection(node.outputs):
-            kept.append(node)
-            needed.update(node.values())
-    return kept[::-1]
 
 
 def _check_constants(traces: Sequence[Trace]) -> None:

@@ -27,7 +27,6 @@ def without_parts(traces: Sequence[Trace]) -> list[Trace]:
 class _Rewritten:
     def __init__(self, trace: Trace, varied: set[tuple[str, str]]) -> None:
         self._old = trace.records
-        self._varied = varied
         self._new: list[Record] = []
         self._places: dict[Ref, Ref] = {}
         for number, record in enumerate(trace.records):

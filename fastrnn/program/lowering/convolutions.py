@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastrnn.program.axes import for_each
 from fastrnn.program.lowering import lowers
-from fastrnn.program.views import Patches, View
+from fastrnn.program.views import FLOATS, Patches, View, is_constant
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
-
-FLOATS = ("float32", "float64")
 
 
 def channels_last(planner: Planner, value: Any) -> View:
@@ -32,12 +31,6 @@ def channels_last(planner: Planner, value: Any) -> View:
 def channels_second(view: View) -> View:
     """The reverse: (B, channels, positions...)."""
     return view.permute([0, view.ndim - 1, *range(1, view.ndim - 1)])
-
-
-def _each(value: Any, axes: int) -> tuple[int, ...]:
-    """A number for each axis of positions."""
-    value = value if isinstance(value, tuple) else (value,)
-    return tuple(value) * axes if len(value) == 1 else tuple(value)
 
 
 def _check_numbers(planner: Planner, axes: int, least: int, *numbers: Any) -> None:
@@ -65,7 +58,7 @@ def _convolve(
     constants = [array for array in (weight, bias) if array is not None]
     if x.dtype not in FLOATS or axes > 2:
         return NotImplemented
-    if not all(isinstance(a, View) and a.is_constant and a.dtype == x.dtype for a in constants):
+    if not all(is_constant(a) and a.dtype == x.dtype for a in constants):
         return NotImplemented
     is_batch = x.ndim == axes + 2
     view = planner.view(x)
@@ -73,11 +66,11 @@ def _convolve(
     if view.size == 0:
         return NotImplemented
     taps = weight.shape[2:]
-    stride, dilation = _each(stride, axes), _each(dilation, axes)
+    stride, dilation = for_each(stride, axes), for_each(dilation, axes)
     before, after = _padding(padding, taps, dilation, axes)
     if before is None:
         return NotImplemented
-    is_point = {*taps, *stride} == {1} and not any((*before, *after, *_each(output_padding, axes)))
+    is_point = {*taps, *stride} == {1} and not any((*before, *after, *for_each(output_padding, axes)))
     patches = planner.patches.get(view.storage) if is_batch and is_point and groups == 1 else None
     if patches is not None and view.is_whole and view.is_contiguous and view.shape[2:] == patches.positions:
         turned = weight.permute([1, 0, 2, 3]) if is_transposed else weight
@@ -98,7 +91,7 @@ def _convolve(
     if bias is not None and bias.shape != (channels,):
         raise planner.error(f"a bias of shape ({channels},)", f"{bias.shape}")
     if is_transposed:
-        more = _each(output_padding, axes)
+        more = for_each(output_padding, axes)
         _check_numbers(planner, axes, 0, more)
         output = tuple(
             (n - 1) * s - b - a + d * (k - 1) + m + 1
@@ -163,7 +156,7 @@ def _padding(padding: Any, taps: Sequence[int], dilation: Sequence[int], axes: i
         return tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
     if isinstance(padding, str):
         return None, None
-    return _each(padding, axes), _each(padding, axes)
+    return for_each(padding, axes), for_each(padding, axes)
 
 
 @lowers("conv1d", "conv2d")
@@ -221,9 +214,9 @@ def _pool(
     is_batch = x.ndim == axes + 2
     view = planner.view(x)
     view = view if is_batch else view.unsqueeze(0)
-    taps = _each(taps, axes)
-    stride = taps if stride in (None, ()) else _each(stride, axes)
-    before, dilation = _each(padding, axes), _each(dilation, axes)
+    taps = for_each(taps, axes)
+    stride = taps if stride in (None, ()) else for_each(stride, axes)
+    before, dilation = for_each(padding, axes), for_each(dilation, axes)
     sizes = view.shape[2:]
     _check_numbers(planner, axes, 1, taps, stride, dilation)
     _check_numbers(planner, axes, 0, before)
@@ -307,7 +300,7 @@ def adaptive_avg_pool(planner: Planner, self: Any, output_size: Any) -> Any:
     from fastrnn.program.lowering.reductions import reduce
 
     axes = _pool_axes(planner)
-    wanted = _each(output_size, axes)
+    wanted = for_each(output_size, axes)
     view = planner.view(self)
     sizes = view.shape[view.ndim - axes :]
     wanted = tuple(n if w is None else w for w, n in zip(wanted, sizes, strict=True))
@@ -328,7 +321,7 @@ def im2col(planner: Planner, self: Any, kernel_size: Any, dilation: Any, padding
     is_batch = view.ndim == 4
     view = view if is_batch else view.unsqueeze(0)
     source = view
-    taps, gaps, pads, moves = (_each(v, 2) for v in (kernel_size, dilation, padding, stride))
+    taps, gaps, pads, moves = (for_each(v, 2) for v in (kernel_size, dilation, padding, stride))
     if any(pads):
         view = constant_pad(planner, view, (pads[1], pads[1], pads[0], pads[0]))
     count = [

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from fastrnn.program.fusion import Chain, chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.types import float_type, result_type
-from fastrnn.program.views import StepNumber, View
+from fastrnn.program.views import FLOATS, StepNumber, View
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
 WHOLE = ("bool", "int32", "int64")
-TYPES = (*WHOLE, "float32", "float64")
+TYPES = (*WHOLE, *FLOATS)
 
 
 def _is_array(value: Any) -> bool:
@@ -84,72 +84,32 @@ def to_type(planner: Planner, value: Any, dtype: str) -> Any:
 
 # ---------------------------------------------------------------- of one array
 
-REAL = {
-    "sqrt": "sqrt",
-    "rsqrt": "rsqrt",
-    "exp": "exp",
-    "exp2": "exp2",
-    "expm1": "expm1",
-    "log": "log",
-    "log2": "log2",
-    "log10": "log10",
-    "log1p": "log1p",
-    "sin": "sin",
-    "cos": "cos",
-    "tan": "tan",
-    "asin": "asin",
-    "acos": "acos",
-    "atan": "atan",
-    "arctan": "atan",
-    "sinh": "sinh",
-    "cosh": "cosh",
-    "tanh": "tanh",
-    "sigmoid": "sigmoid",
-    "erf": "erf",
-    "special_erf": "erf",
-    "reciprocal": "reciprocal",
-    "silu": "silu",
-    "mish": "mish",
-    "log_sigmoid": "logsigmoid",
-    "tanhshrink": "tanhshrink",
-    "softsign": "softsign",
-}
-SAME = {"neg": "neg", "negative": "neg", "abs": "abs", "absolute": "abs", "sign": "sign", "relu": "relu"}
-FLOATS_ONLY = {
-    "floor": "floor",
-    "ceil": "ceil",
-    "trunc": "trunc",
-    "fix": "trunc",
-    "frac": "frac",
-    "hardsigmoid": "hardsigmoid",
-    "hardswish": "hardswish",
-    "relu6": "relu6",
-    "selu": "selu",
-}
-BINARY = {
-    "mul": "mul",
-    "multiply": "mul",
-    "maximum": "maximum",
-    "minimum": "minimum",
-    "remainder": "remainder",
-    "fmod": "fmod",
-}
-COMPARISONS = {
-    "eq": "eq",
-    "ne": "ne",
-    "lt": "lt",
-    "le": "le",
-    "gt": "gt",
-    "ge": "ge",
-    "not_equal": "ne",
-    "less": "lt",
-    "less_equal": "le",
-    "greater": "gt",
-    "greater_equal": "ge",
-    "logical_and": "logical_and",
-    "logical_or": "logical_or",
-    "logical_xor": "logical_xor",
-}
+
+def _operations(names: str, **others: str) -> dict[str, str]:
+    """Operations by operator: most have its name, others another one."""
+    return {name: name for name in names.split()} | others
+
+
+REAL = _operations(
+    """
+    sqrt rsqrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh sigmoid erf
+    reciprocal silu mish tanhshrink softsign
+    """,
+    arctan="atan",
+    log_sigmoid="logsigmoid",
+    special_erf="erf",
+)
+SAME = _operations("neg abs sign relu", negative="neg", absolute="abs")
+FLOATS_ONLY = _operations("floor ceil trunc frac hardsigmoid hardswish relu6 selu", fix="trunc")
+BINARY = _operations("mul maximum minimum remainder fmod", multiply="mul")
+COMPARISONS = _operations(
+    "eq ne lt le gt ge logical_and logical_or logical_xor",
+    not_equal="ne",
+    less="lt",
+    less_equal="le",
+    greater="gt",
+    greater_equal="ge",
+)
 
 
 def _register() -> None:
@@ -203,17 +163,9 @@ def bitwise_not(planner: Planner, self: Any) -> Any:
     return truth(planner, "logical_not", self) if self.dtype == "bool" else NotImplemented
 
 
-@lowers("bitwise_and", "__and__")
-def bitwise_and(planner: Planner, self: Any, other: Any) -> Any:
-    return _bitwise(planner, "and", self, other)
-
-
-@lowers("bitwise_or", "__or__")
-def bitwise_or(planner: Planner, self: Any, other: Any) -> Any:
-    return _bitwise(planner, "or", self, other)
-
-
-def _bitwise(planner: Planner, name: str, self: Any, other: Any) -> Any:
+@lowers("bitwise_and", "__and__", "bitwise_or", "__or__")
+def bitwise(planner: Planner, self: Any, other: Any) -> Any:
+    name = planner.operator.removeprefix("bitwise_").strip("_")
     if not _fits(self, other):
         return NotImplemented
     dtype = result_type((self, other))

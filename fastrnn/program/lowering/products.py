@@ -10,12 +10,11 @@ import numpy as np
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import same_type
 from fastrnn.program.lowering.shapes import reshaped
-from fastrnn.program.views import View
+from fastrnn.program.views import FLOATS, View, is_constant
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
-FLOATS = ("float32", "float64")
 MOST_BATCH_AXES = 4
 
 
@@ -88,15 +87,11 @@ def _rows(view: View) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _constant(value: Any) -> bool:
-    return isinstance(value, View) and value.is_constant
-
-
 @lowers("linear")
 def linear(planner: Planner, input: Any, weight: Any, bias: Any = None) -> Any:
     if input.dtype not in FLOATS or input.ndim < 1 or weight.ndim != 2 or weight.dtype != input.dtype:
         return NotImplemented
-    if not _constant(weight) or not (bias is None or _constant(bias)):
+    if not is_constant(weight) or not (bias is None or is_constant(bias)):
         product = matmul(planner, input, planner.view(weight).permute([1, 0]))
         return (
             product if bias is None or product is NotImplemented else same_type(planner, "add", product, bias)
@@ -109,7 +104,7 @@ def linear(planner: Planner, input: Any, weight: Any, bias: Any = None) -> Any:
 def addmm(planner: Planner, self: Any, mat1: Any, mat2: Any, beta: Any = 1, alpha: Any = 1) -> Any:
     if beta != 1 or alpha != 1:
         return NotImplemented
-    if _constant(mat2) and _constant(self) and self.ndim == 1 and self.shape[0] == mat2.shape[1]:
+    if is_constant(mat2) and is_constant(self) and self.ndim == 1 and self.shape[0] == mat2.shape[1]:
         return linear(planner, mat1, mat2.permute([1, 0]), self)
     product = matmul(planner, mat1, mat2)
     return NotImplemented if product is NotImplemented else same_type(planner, "add", product, self)

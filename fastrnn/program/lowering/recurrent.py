@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.indexing import check_range
-from fastrnn.program.lowering.shapes import fill
-from fastrnn.program.views import View
+from fastrnn.program.lowering.shapes import constant_pad, fill
+from fastrnn.program.views import FLOATS, View, is_constant
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
-FLOATS = ("float32", "float64")
 GATES = {"rnn_tanh": 1, "rnn_relu": 1, "gru": 3, "lstm": 4}
 
 
@@ -89,8 +91,12 @@ def _layer(
     from fastrnn.program.recurrent_step import RecurrentStep
 
     states = [planner.view(state) for state in (hx if isinstance(hx, tuple) else (hx,))]
-    constant = all(isinstance(p, View) and p.is_constant for p in params)
-    if not constant or x.dtype not in FLOATS or any(s.dtype != x.dtype for s in states) or x.size == 0:
+    if (
+        not all(map(is_constant, params))
+        or x.dtype not in FLOATS
+        or any(s.dtype != x.dtype for s in states)
+        or x.size == 0
+    ):
         return NotImplemented
     directions = 2 if bidirectional else 1
     _check_layer(planner, kind, x, states, params, has_biases, layers, directions, batch_first, lengths)
@@ -177,15 +183,10 @@ def pad_steps(
     planner: Planner, self: Any, lengths: Any, batch_first: bool, padding_value: float, total_length: int
 ) -> Any:
     """Steps after a row's last one as padding, and as many steps as the total."""
-    from fastrnn.program.fusion import chain
-    from fastrnn.program.lowering.shapes import constant_pad
-
     view = planner.view(self)
     axis = 1 if batch_first else 0
     steps = min(view.shape[axis], total_length)
     view = view.slice(axis, 0, steps)
-    import numpy as np
-
     numbers = planner.constant(np.arange(steps)).unsqueeze(0 if batch_first else 1)
     rows = planner.view(lengths).unsqueeze(1 if batch_first else 0)
     running = planner.view(chain(planner, "lt", (numbers, rows), "int64", "bool"))

@@ -6,22 +6,16 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fastrnn.program.axes import axes_of
 from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
-from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, to_type
-from fastrnn.program.views import View
+from fastrnn.program.lowering.elementwise import TYPES, WHOLE, real, same_type, to_type
+from fastrnn.program.views import FLOATS, View
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
 
 MOST_AXES = 6
-
-
-def _axes(dim: Any, ndim: int) -> list[int]:
-    """The axes of a dim argument: all for None and ()."""
-    if dim is None or dim == () or not ndim:
-        return list(range(ndim))
-    return sorted({d % ndim for d in (dim if isinstance(dim, tuple) else (dim,))})
 
 
 def reduce(
@@ -42,9 +36,9 @@ def reduce(
     arithmetic = (
         "int64"
         if view.dtype in WHOLE and name not in ("mean", "var", "sum_squares", "sum_abs")
-        else (view.dtype if view.dtype in ("float32", "float64") else dtype)
+        else (view.dtype if view.dtype in FLOATS else dtype)
     )
-    if arithmetic not in ("int64", "float32", "float64"):
+    if arithmetic not in ("int64", *FLOATS):
         return NotImplemented
     kept = [axis for axis in range(view.ndim) if axis not in axes]
     shape = [view.shape[axis] for axis in kept]
@@ -81,83 +75,56 @@ def _sum_type(dtype: str, given: Any) -> str:
 @lowers("sum")
 def sum_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     wanted = _sum_type(self.dtype, dtype)
-    if wanted != self.dtype and wanted not in ("int64",):
+    if wanted != self.dtype and wanted != "int64":
         self = to_type(planner, self, wanted)
         if self is NotImplemented:
             return NotImplemented
-    return reduce(planner, "sum", self, _axes(dim, self.ndim), keepdim, wanted)
+    return reduce(planner, "sum", self, axes_of(dim, self.ndim), keepdim, wanted)
 
 
 @lowers("mean")
 def mean(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if dtype not in (None, self.dtype) or self.dtype in WHOLE:
         return NotImplemented
-    return reduce(planner, "mean", self, _axes(dim, self.ndim), keepdim, self.dtype)
+    return reduce(planner, "mean", self, axes_of(dim, self.ndim), keepdim, self.dtype)
 
 
 @lowers("prod")
 def prod(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Any:
     if dtype is not None:
         return NotImplemented
-    return reduce(planner, "prod", self, _axes(dim, self.ndim), keepdim, _sum_type(self.dtype, None))
+    return reduce(planner, "prod", self, axes_of(dim, self.ndim), keepdim, _sum_type(self.dtype, None))
 
 
-@lowers("amax")
-def amax(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return reduce(planner, "max", self, _axes(dim, self.ndim), keepdim, self.dtype)
+@lowers("amax", "amin")
+def extreme(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
+    return reduce(planner, planner.operator[1:], self, axes_of(dim, self.ndim), keepdim, self.dtype)
 
 
-@lowers("amin")
-def amin(planner: Planner, self: Any, dim: Any = (), keepdim: bool = False) -> Any:
-    return reduce(planner, "min", self, _axes(dim, self.ndim), keepdim, self.dtype)
-
-
-@lowers("max")
-def max_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
-    return _extreme(planner, "max", self, dim, keepdim, other)
-
-
-@lowers("min")
-def min_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None) -> Any:
-    return _extreme(planner, "min", self, dim, keepdim, other)
-
-
-def _extreme(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool, other: Any) -> Any:
+@lowers("max", "min")
+def extreme_and_place(
+    planner: Planner, self: Any, dim: Any = None, keepdim: bool = False, other: Any = None
+) -> Any:
+    name = planner.operator
     if other is not None:
-        from fastrnn.program.lowering.elementwise import same_type
-
         return same_type(planner, f"{name}imum", self, other)
     if dim is None:
-        return reduce(planner, name, self, _axes(None, self.ndim), False, self.dtype)
+        return reduce(planner, name, self, axes_of(None, self.ndim), False, self.dtype)
     self = planner.view(self)
-    axes = _axes(dim, self.ndim)
+    axes = axes_of(dim, self.ndim)
     values = reduce(planner, name, self, axes, keepdim, self.dtype)
     indices = reduce(planner, f"arg{name}", self, axes, keepdim, "int64")
     return NotImplemented if values is NotImplemented else [values, indices]
 
 
-@lowers("argmax")
-def argmax(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return _arg(planner, "argmax", self, dim, keepdim)
+@lowers("argmax", "argmin")
+def place_of_extreme(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce(planner, planner.operator, self, axes_of(dim, self.ndim), keepdim, "int64")
 
 
-@lowers("argmin")
-def argmin(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return _arg(planner, "argmin", self, dim, keepdim)
-
-
-def _arg(planner: Planner, name: str, self: Any, dim: Any, keepdim: bool) -> Any:
-    return reduce(planner, name, self, _axes(dim, self.ndim), keepdim, "int64")
-
-
-@lowers("any")
-def any_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return reduce(planner, "any", self, _axes(dim, self.ndim), keepdim, "bool")
-
-
-@lowers("all")
-def all_(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
-    return reduce(planner, "all", self, _axes(dim, self.ndim), keepdim, "bool")
+@lowers("any", "all")
+def truth_along(planner: Planner, self: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    return reduce(planner, planner.operator, self, axes_of(dim, self.ndim), keepdim, "bool")
 
 
 @lowers("var")
@@ -174,7 +141,7 @@ def var(
     if self.dtype in WHOLE:
         return NotImplemented
     correction = (1 if unbiased in (None, True) else 0) if correction is None else correction
-    return reduce(planner, "var", self, _axes(dim, self.ndim), keepdim, self.dtype, float(correction))
+    return reduce(planner, "var", self, axes_of(dim, self.ndim), keepdim, self.dtype, float(correction))
 
 
 @lowers("std")
@@ -196,7 +163,7 @@ def vector_norm(
 ) -> Any:
     if dtype is not None or self.dtype in WHOLE:
         return NotImplemented
-    axes = _axes(dim, self.ndim)
+    axes = axes_of(dim, self.ndim)
     if ord == 2:
         squares = reduce(planner, "sum_squares", self, axes, keepdim, self.dtype)
         return NotImplemented if squares is NotImplemented else real(planner, "sqrt", squares)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.errors import message
+from fastrnn.graph import all_nodes
 from fastrnn.program.fusion import Chain
 from fastrnn.program.views import StepNumber, View
 
@@ -77,18 +78,11 @@ def _depends_on_numbers(
 
 def missing(graph: Any, operator: str) -> str:
     """The message for an operator that there is not."""
-    uses = [node.where for node in _all_nodes(graph.nodes) if node.operator == operator]
+    uses = [node.where for node in all_nodes(graph.nodes) if node.operator == operator]
     places = [where for where in dict.fromkeys(uses) if where]
     times = "once" if len(uses) == 1 else f"{len(uses)} times"
     hint = f"It is used {times}{', first at ' + places[0] if places else ''}."
     return message("program", "operators that fastrnn has", operator, hint)
-
-
-def _all_nodes(nodes: Any) -> Any:
-    for node in nodes:
-        yield node
-        if node.body is not None:
-            yield from _all_nodes(node.body.nodes)
 
 
 class _At:

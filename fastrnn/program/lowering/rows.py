@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.program.axes import axis_of
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import real, same_type, to_type
 from fastrnn.program.lowering.reductions import reduce
-from fastrnn.program.views import View
+from fastrnn.program.views import FLOATS, is_constant
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
-
-FLOATS = ("float32", "float64")
 
 
 def row_function(
@@ -45,7 +44,7 @@ def row_function(
 
 
 def _along_last(planner: Planner, name: str, value: Any, dim: int) -> Any:
-    axis = dim % max(value.ndim, 1)
+    axis = axis_of(dim, value.ndim)
     if value.ndim == 0:
         return NotImplemented
     axes = [a for a in range(value.ndim) if a != axis] + [axis]
@@ -57,20 +56,13 @@ def _along_last(planner: Planner, name: str, value: Any, dim: int) -> Any:
     )
 
 
-@lowers("softmax", "_softmax")
+@lowers("softmax", "_softmax", "log_softmax", "_log_softmax")
 def softmax(planner: Planner, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
-    return _softmax(planner, "softmax", self, dim, dtype)
-
-
-@lowers("log_softmax", "_log_softmax")
-def log_softmax(planner: Planner, self: Any, dim: int, half_to_float: bool = False, dtype: Any = None) -> Any:
-    return _softmax(planner, "log_softmax", self, dim, dtype)
-
-
-def _softmax(planner: Planner, name: str, self: Any, dim: int, dtype: Any) -> Any:
     if dtype is not None:
         self = to_type(planner, self, dtype)
-    return NotImplemented if self is NotImplemented else _along_last(planner, name, self, dim)
+    if self is NotImplemented:
+        return NotImplemented
+    return _along_last(planner, planner.operator.removeprefix("_"), self, dim)
 
 
 @lowers("layer_norm")
@@ -84,9 +76,7 @@ def layer_norm(
     cudnn_enable: bool = True,
 ) -> Any:
     given = [array for array in (weight, bias) if array is not None]
-    if not all(
-        isinstance(array, View) and array.is_constant and array.dtype == input.dtype for array in given
-    ):
+    if not all(is_constant(array) and array.dtype == input.dtype for array in given):
         return NotImplemented
     if tuple(normalized_shape) != input.shape[max(input.ndim - len(normalized_shape), 0) :]:
         raise planner.error(f"last axes of shape {normalized_shape}", f"an array of shape {input.shape}")
@@ -94,13 +84,6 @@ def layer_norm(
         None if a is None else np.ascontiguousarray(a.array().reshape(-1)) for a in (weight, bias)
     )
     return row_function(planner, "layer_norm", input, len(normalized_shape), weight, bias, eps)
-
-
-@lowers("native_layer_norm")
-def native_layer_norm(
-    planner: Planner, input: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float
-) -> Any:
-    return NotImplemented
 
 
 @lowers("batch_norm")
@@ -119,7 +102,7 @@ def batch_norm(
     given = [array for array in (weight, bias, running_mean, running_var) if array is not None]
     if training or running_mean is None or running_var is None or input.dtype not in FLOATS:
         return NotImplemented
-    if not all(isinstance(array, View) and array.is_constant for array in given):
+    if not all(map(is_constant, given)):
         return NotImplemented
     mean, variance = running_mean.array().astype(np.float64), running_var.array().astype(np.float64)
     scale = 1 / np.sqrt(variance + eps)

@@ -6,18 +6,15 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fastrnn.program.axes import axis_of, listed, moved, slice_bounds, swapped
 from fastrnn.program.lowering import lowers
 from fastrnn.program.types import result_type
 from fastrnn.program.views import StepNumber, View
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
-
-LAST = 2**63 - 1
-
-
-def _axis(dim: int, ndim: int) -> int:
-    return dim % max(ndim, 1)
 
 
 def reshaped(planner: Planner, value: Any, shape: Sequence[int]) -> View:
@@ -51,7 +48,7 @@ def reshape_as(planner: Planner, self: Any, other: Any) -> Any:
 def flatten(planner: Planner, self: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
     if self.ndim == 0:
         return reshaped(planner, self, (1,))
-    start, end = _axis(start_dim, self.ndim), _axis(end_dim, self.ndim)
+    start, end = axis_of(start_dim, self.ndim), axis_of(end_dim, self.ndim)
     shape = self.shape
     return reshaped(planner, self, (*shape[:start], math.prod(shape[start : end + 1]), *shape[end + 1 :]))
 
@@ -63,7 +60,7 @@ def ravel(planner: Planner, self: Any) -> Any:
 
 @lowers("unflatten")
 def unflatten(planner: Planner, self: Any, dim: int, sizes: Any) -> Any:
-    axis = _axis(dim, self.ndim)
+    axis = axis_of(dim, self.ndim)
     sizes = list(sizes)
     if -1 in sizes:
         known = math.prod(size for size in sizes if size != -1)
@@ -73,21 +70,15 @@ def unflatten(planner: Planner, self: Any, dim: int, sizes: Any) -> Any:
 
 @lowers("permute")
 def permute(planner: Planner, self: Any, dims: Any) -> Any:
-    return planner.view(self).permute([_axis(dim, self.ndim) for dim in dims])
+    return planner.view(self).permute([axis_of(dim, self.ndim) for dim in dims])
 
 
 @lowers("transpose", "swapaxes", "swapdims")
 def transpose(
     planner: Planner, self: Any, dim0: int = 0, dim1: int = 0, axis0: Any = None, axis1: Any = None
 ) -> Any:
-    axes = list(range(self.ndim))
-    first, second = (
-        _axis(dim0 if axis0 is None else axis0, self.ndim),
-        _axis(dim1 if axis1 is None else axis1, self.ndim),
-    )
-    if axes:
-        axes[first], axes[second] = axes[second], axes[first]
-    return planner.view(self).permute(axes)
+    first, second = dim0 if axis0 is None else axis0, dim1 if axis1 is None else axis1
+    return planner.view(self).permute(swapped(self.ndim, first, second))
 
 
 @lowers("t", "numpy_T", "mT")
@@ -102,24 +93,13 @@ def turned(planner: Planner, self: Any) -> Any:
 
 @lowers("movedim", "moveaxis")
 def movedim(planner: Planner, self: Any, source: Any, destination: Any) -> Any:
-    sources = [_axis(d, self.ndim) for d in (source if isinstance(source, tuple) else (source,))]
-    targets = [
-        _axis(d, self.ndim) for d in (destination if isinstance(destination, tuple) else (destination,))
-    ]
-    rest = iter([axis for axis in range(self.ndim) if axis not in sources])
-    places = dict(zip(targets, sources, strict=True))
-    return planner.view(self).permute(
-        [places[axis] if axis in places else next(rest) for axis in range(self.ndim)]
-    )
+    return planner.view(self).permute(moved(self.ndim, source, destination))
 
 
 @lowers("squeeze")
 def squeeze(planner: Planner, self: Any, dim: Any = None) -> Any:
     view = planner.view(self)
-    if dim is None:
-        axes = list(range(view.ndim))
-    else:
-        axes = [_axis(d, view.ndim) for d in (dim if isinstance(dim, tuple) else (dim,))]
+    axes = range(view.ndim) if dim is None else [axis_of(d, view.ndim) for d in listed(dim)]
     kept = [axis for axis in range(view.ndim) if axis not in axes or view.shape[axis] != 1]
     return view.replace(
         shape=tuple(view.shape[axis] for axis in kept), strides=tuple(view.strides[axis] for axis in kept)
@@ -147,7 +127,7 @@ def expand_as(planner: Planner, self: Any, other: Any) -> Any:
 
 @lowers("select")
 def select(planner: Planner, self: Any, dim: int, index: Any) -> Any:
-    axis = _axis(dim, self.ndim)
+    axis = axis_of(dim, self.ndim)
     if isinstance(index, int) and not -self.shape[axis] <= index < self.shape[axis]:
         raise planner.error(f"an index of an axis of size {self.shape[axis]}", f"{index}")
     return planner.view(self).select(axis, index)
@@ -157,7 +137,7 @@ def select(planner: Planner, self: Any, dim: int, index: Any) -> Any:
 def slice_(
     planner: Planner, self: Any, dim: int = 0, start: Any = None, end: Any = None, step: int = 1
 ) -> Any:
-    axis = _axis(dim, self.ndim)
+    axis = axis_of(dim, self.ndim)
     size = self.shape[axis]
     if isinstance(start, StepNumber) or isinstance(end, StepNumber):
         if (
@@ -167,10 +147,7 @@ def slice_(
         ):
             return NotImplemented
         return planner.view(self).slice(axis, start, end.first - start.first)
-    start = 0 if start is None else start
-    end = LAST if end is None else end
-    start = min(max(start + size if start < 0 else start, 0), size)
-    end = min(max(end + size if end < 0 else end, start), size)
+    start, end = slice_bounds(start, end, size)
     return planner.view(self).slice(axis, start, -(-(end - start) // step), step)
 
 
@@ -178,7 +155,7 @@ def slice_(
 def narrow(planner: Planner, self: Any, dim: int, start: Any, length: Any) -> Any:
     if not isinstance(start, (int, StepNumber)) or not isinstance(length, int):
         return NotImplemented
-    axis = _axis(dim, self.ndim)
+    axis = axis_of(dim, self.ndim)
     if isinstance(start, int) and start < 0:
         start += self.shape[axis]
     return planner.view(self).slice(axis, start, length)
@@ -186,14 +163,14 @@ def narrow(planner: Planner, self: Any, dim: int, start: Any, length: Any) -> An
 
 @lowers("chunk")
 def chunk(planner: Planner, self: Any, chunks: int, dim: int = 0) -> Any:
-    axis = _axis(dim, self.ndim)
+    axis = axis_of(dim, self.ndim)
     return split(planner, self, max(1, -(-self.shape[axis] // chunks)), dim)
 
 
 @lowers("split", "split_with_sizes")
 def split(planner: Planner, self: Any, split_size: Any = None, dim: int = 0, split_sizes: Any = None) -> Any:
     view = planner.view(self)
-    axis = _axis(dim, view.ndim)
+    axis = axis_of(dim, view.ndim)
     total = view.shape[axis]
     sizes = split_size if split_sizes is None else split_sizes
     if not isinstance(sizes, tuple):
@@ -208,7 +185,7 @@ def split(planner: Planner, self: Any, split_size: Any = None, dim: int = 0, spl
 @lowers("unbind")
 def unbind(planner: Planner, self: Any, dim: int = 0) -> Any:
     view = planner.view(self)
-    axis = _axis(dim, view.ndim)
+    axis = axis_of(dim, view.ndim)
     return [view.select(axis, index) for index in range(view.shape[axis])]
 
 
@@ -216,7 +193,7 @@ def unbind(planner: Planner, self: Any, dim: int = 0) -> Any:
 def flip(planner: Planner, self: Any, dims: Any) -> Any:
     view = planner.view(self)
     for dim in dims:
-        view = view.flip(_axis(dim, view.ndim))
+        view = view.flip(axis_of(dim, view.ndim))
     return view
 
 
@@ -225,7 +202,7 @@ def unfold(planner: Planner, self: Any, dimension: int, size: int, step: int) ->
     view = planner.view(self)
     if view.ndim == 0:
         return NotImplemented
-    axis = _axis(dimension, view.ndim)
+    axis = axis_of(dimension, view.ndim)
     count = (view.shape[axis] - size) // step + 1
     if count < 1:
         raise planner.error(f"at least {size} elements", f"{view.shape[axis]}")
@@ -234,11 +211,6 @@ def unfold(planner: Planner, self: Any, dimension: int, size: int, step: int) ->
         shape=(*view.shape[:axis], count, *view.shape[axis + 1 :], size),
         strides=(*view.strides[:axis], stride * step, *view.strides[axis + 1 :], stride),
     )
-
-
-@lowers("diagonal")
-def diagonal(planner: Planner, self: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    return NotImplemented
 
 
 @lowers("detach", "alias", "dropout", "feature_dropout", "alpha_dropout", "lift_fresh", "positive")
@@ -266,7 +238,7 @@ def cat(planner: Planner, tensors: Any, dim: int = 0) -> Any:
     dtype = result_type(views)
     if len(views) == 1 and views[0].dtype == dtype:
         return views[0]
-    axis = _axis(dim, views[0].ndim)
+    axis = axis_of(dim, views[0].ndim)
     shape = list(views[0].shape)
     shape[axis] = sum(view.shape[axis] for view in views)
     if any((*v.shape[:axis], *v.shape[axis + 1 :]) != (*shape[:axis], *shape[axis + 1 :]) for v in views):
@@ -331,14 +303,8 @@ def constant_pad(planner: Planner, self: Any, pad: Any, mode: str = "constant", 
 
 def fill(planner: Planner, target: View, value: Any) -> None:
     """Set all elements of a view."""
-    source = planner.constant(_scalar(value, target.dtype)).expand(target.shape)
+    source = planner.constant(np.asarray(value).astype(target.dtype)).expand(target.shape)
     planner.copy(source, target)
-
-
-def _scalar(value: Any, dtype: str) -> Any:
-    import numpy as np
-
-    return np.asarray(value).astype(dtype)
 
 
 def padded_otherwise(planner: Planner, self: Any, pad: Any, mode: str) -> Any:
@@ -445,7 +411,7 @@ def repeat_interleave(
     if not isinstance(repeats, int) or self is None or dim is None:
         return NotImplemented
     view = planner.view(self)
-    axis = _axis(dim, view.ndim)
+    axis = axis_of(dim, view.ndim)
     inner = view.unsqueeze(axis + 1)
     shape = (*view.shape[: axis + 1], repeats, *view.shape[axis + 1 :])
     return reshaped(
@@ -457,13 +423,11 @@ def repeat_interleave(
 
 @lowers("roll")
 def roll(planner: Planner, self: Any, shifts: Any, dims: Any = ()) -> Any:
-    dims = dims if isinstance(dims, tuple) else (dims,)
-    shifts = shifts if isinstance(shifts, tuple) else (shifts,)
-    if not dims:
+    if dims == ():
         return NotImplemented
     view = planner.view(self)
-    for shift, dim in zip(shifts, dims, strict=True):
-        axis = _axis(dim, view.ndim)
+    for shift, dim in zip(listed(shifts), listed(dims), strict=True):
+        axis = axis_of(dim, view.ndim)
         size = view.shape[axis]
         at = size - shift % size if size else 0
         if at != size:

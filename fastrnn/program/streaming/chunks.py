@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.graph import Graph, Input, Loop, Node, Value, map_argument, values_of
+from fastrnn.graph import Graph, Input, Loop, Node, Value, live, map_argument
 from fastrnn.program.streaming.follow import Fixed, Followed, Rows, SoFar
 from fastrnn.program.streaming.places import Place
 from fastrnn.program.streaming.sizes import Form
@@ -406,10 +406,10 @@ class Chunk:
 
     def joined(self, stretches: Iterable[Stretch]) -> Stretch:
         """Steps after each other."""
-        parts = [stretch for stretch in stretches if stretch.steps]
-        stretches = list(stretches)
+        given = list(stretches)
+        parts = [stretch for stretch in given if stretch.steps]
         if len(parts) < 2:
-            return parts[0] if parts else stretches[0]
+            return parts[0] if parts else given[0]
         place, count = parts[0].place, sum(part.steps for part in parts)
         if place.before == 1:
             return self._cat(parts, place.axis, count)
@@ -538,17 +538,11 @@ class Chunk:
         for key, kept in self._kept.items():
             arrays.append((key, kept.steps if isinstance(kept, Stretch) else WHOLE))
             wanted.append(kept.name if isinstance(kept, Stretch) else kept)  # type: ignore[arg-type]
-        needed = set(wanted)
-        nodes = []
-        for node in reversed(self._nodes):
-            if needed.intersection(node.outputs):
-                nodes.append(node)
-                needed.update(node.values())
-                if node.body is not None:
-                    needed.update(values_of(tuple(Value(before) for _, before, _ in node.body.carried)))
+        nodes = live(self._nodes, wanted)
+        needed = {*wanted, *(name for node in nodes for name in node.values())}
         inputs = [entry for name, entry in self._given.items() if name in needed]
         constants = {n: a for n, a in self.followed.graph.constants.items() if n in needed}
-        graph = Graph(tuple(form for form, _ in inputs), tuple(reversed(nodes)), tuple(wanted), constants)
+        graph = Graph(tuple(form for form, _ in inputs), tuple(nodes), tuple(wanted), constants)
         return ChunkGraph(
             graph,
             [form.shape for form, _ in inputs],  # type: ignore[misc]

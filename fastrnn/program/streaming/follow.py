@@ -177,6 +177,16 @@ class Followed:
 
     # ------------------------------------------------------------ what rules ask
 
+    # What messages call the axis, its steps and their number.
+
+    @property
+    def axis_word(self) -> str:
+        return "rows" if self.only_rows else "time"
+
+    @property
+    def steps_word(self) -> str:
+        return "rows" if self.only_rows else "steps"
+
     @property
     def length(self) -> str:
         return "how many rows there are" if self.only_rows else "the length of the sequence"

@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastrnn.graph import Node, Value
+from fastrnn.program.axes import slice_bounds
 from fastrnn.program.streaming.follow import Followed, follows
 from fastrnn.program.streaming.places import Place
 
 
 class Part(NamedTuple):
-    """The steps from one on, every so many of them, to some before the last: a slice.
+    """A slice: every stride-th step, from one on to some before the last.
 
     Attributes
     ----------
@@ -169,7 +170,7 @@ def pad(f: Followed, node: Node) -> Any:
         return f.rows(f.fixed(node), [place])
     mode = node.operator.split("_")[0] if "pad" != node.operator else node.arguments.get("mode", "constant")
     if mode != "constant":
-        f.refuse(node, f"{mode} padding over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"{mode} padding over {f.axis_word}")
     if place.is_same or place.before > 1:
         f.refuse(node, "padding of an axis in which there is more than steps")
     value = node.arguments.get("value", 0)
@@ -216,7 +217,7 @@ def part_of_steps(f: Followed, node: Node, place: Place) -> Any:
     source, name = node.arguments["self"].name, node.outputs[0]
     assert name is not None
     if f.only_rows or place.before > 1:
-        f.refuse(node, f"{node.operator} of some {'rows' if f.only_rows else 'steps'}")
+        f.refuse(node, f"{node.operator} of some {f.steps_word}")
     if place.is_same:
         return _same_part(f, node, place)
     if node.operator.startswith("select"):
@@ -262,15 +263,12 @@ def _bounds(f: Followed, node: Node, index: int) -> tuple[int, int, int, int]:
     """The first step, that after the last one, the size and the stride of a slice."""
     source, axis = node.arguments["self"].name, f.places[node.arguments["self"].name].axis
     size = f.shapes(source)[index][axis]
-    first = f.pair(node.arguments.get("start"))[index]
-    first = 0 if first is None else first
+    start = f.pair(node.arguments.get("start"))[index]
     if node.operator.startswith("narrow"):
-        first = first + size if first < 0 else first
+        first = start + size if start < 0 else start
         return first, first + f.pair(node.arguments["length"])[index], size, 1
-    end = f.pair(node.arguments.get("end"))[index]
-    end = size if end is None else end
-    first, end = (min(max(n + size if n < 0 else n, 0), size) for n in (first, end))
-    return first, max(end, first), size, f.number(node, "step", 1)
+    first, end = slice_bounds(start, f.pair(node.arguments.get("end"))[index], size)
+    return first, end, size, f.number(node, "step", 1)
 
 
 def _same_part(f: Followed, node: Node, place: Place) -> Any:

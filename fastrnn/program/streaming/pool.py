@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.checks import check_positive
+from fastrnn.checks import check_chunks, check_positive
 from fastrnn.errors import message
 from fastrnn.program.streaming.arguments import Arguments
 from fastrnn.program.streaming.batches import Rows, apart, taken, together
@@ -322,16 +322,9 @@ class ProgramPool:
         """
         with self._turn():
             ids = self._checked("run", ids)
-            if not isinstance(chunks, Iterable) or isinstance(chunks, (set, frozenset, Mapping)):
-                raise TypeError(message("ProgramPool.run", "chunks in a sequence", type(chunks).__name__))
-            chunks = list(chunks)
-            if len(chunks) != len(ids):
-                raise ValueError(
-                    message("ProgramPool.run", f"a chunk for each of {len(ids)} ids", f"{len(chunks)}")
-                )
             read = [
                 self._arguments.read(chunk if isinstance(chunk, tuple) else (chunk,), {}, {self._batch: 1})
-                for chunk in chunks
+                for chunk in check_chunks("ProgramPool.run", chunks, len(ids))
             ]
             steps = [sizes[self.time] if self.time is not None else 1 for _, sizes in read]
             done, results = [], [None] * len(ids)
@@ -528,7 +521,7 @@ class ProgramPool:
 
 
 def batch_size(count: int) -> int:
-    """The number of rows with which so many streams are stepped: at most an eighth more than they are."""
+    """How many rows are stepped for this many streams: at most an eighth more."""
     if count <= 8:
         return count
     unit = 1 << (count.bit_length() - 4)

@@ -67,7 +67,7 @@ def layer(f: Followed, node: Node) -> Any:
         f.so_far.update(name for name in node.outputs[1:] if name is not None)
         return Layer(f.fixed(node), given.name, Place(place.axis), tuple(state.name for state in states))
     if place.axis == ndim - 1:
-        f.refuse(node, f"{node.operator} with {'rows' if f.only_rows else 'steps'} as features")
+        f.refuse(node, f"{node.operator} with {f.steps_word} as features")
     return _in_batch(f, node, place, place.axis, 1)
 
 
@@ -79,9 +79,7 @@ def _in_batch(f: Followed, node: Node, place: Place, axis: int, states_axis: int
     for state in states:
         own = f.place(state)
         if own is None or own.axis != states_axis:
-            f.refuse(
-                node, f"{node.operator} with one first state for all {'rows' if f.only_rows else 'steps'}"
-            )
+            f.refuse(node, f"{node.operator} with one first state for all {f.steps_word}")
         if not own.is_same:
             real = own if place.is_same else place
             if not place.is_same and (own.before, own.after) != (place.before, place.after):

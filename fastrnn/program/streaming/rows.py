@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from fastrnn.graph import Node, Value
+from fastrnn.program.axes import axes_of
 from fastrnn.program.streaming.follow import Followed, Rows, arrays_of, follows
 from fastrnn.program.streaming.places import Place
 
@@ -100,12 +101,6 @@ ALONG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _axes(dim: Any, ndim: int) -> list[int]:
-    if dim is None or dim == ():
-        return list(range(ndim))
-    return [axis % ndim for axis in (dim if isinstance(dim, tuple) else (dim,))]
-
-
 def _checked(f: Followed, node: Node, dim: Any) -> tuple[Place, list[int]]:
     """The place of a node's array and the axes along which it goes."""
     array = next(iter(node.arguments.values()))
@@ -114,9 +109,9 @@ def _checked(f: Followed, node: Node, dim: Any) -> tuple[Place, list[int]]:
         f.refuse(node, f"{node.operator} with a number for each step")
     if isinstance(dim, bool):
         dim = None
-    axes = _axes(dim, len(f.shape(array)))
+    axes = axes_of(dim, len(f.shape(array)))
     if place.axis in axes:
-        f.refuse(node, f"{node.operator} over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"{node.operator} over {f.axis_word}")
     return place, axes
 
 
@@ -167,7 +162,7 @@ def attention(f: Followed, node: Node) -> Rows:
     ndim = len(f.shape(node.arguments["query"]))
     place = common(f, node, list(arrays_of(node)), ndim)
     if place.axis >= ndim - 2:
-        f.refuse(node, f"attention over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"attention over {f.axis_word}")
     return f.rows(f.fixed(node), [place], place)
 
 
@@ -198,7 +193,7 @@ def product(f: Followed, node: Node) -> Rows:
     ndim = max(m, n) if min(m, n) > 1 else max(m, n) - 1
     a, b, added = f.place(left), f.place(right), f.place(summand)
     if (a and a.axis == m - 1) or (b and b.axis == max(n - 2, 0)):
-        f.refuse(node, f"a product that sums over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"a product that sums over {f.axis_word}")
     places = []
     if a is not None:
         places.append(a.at(a.axis if n == 1 else a.axis + ndim - m))
@@ -240,7 +235,7 @@ def einsum(f: Followed, node: Node) -> Rows:
         if letter in names and f.place(tensor) is None:
             f.refuse(node, "einsum with a number for each step")
     if letter not in result:
-        f.refuse(node, f"einsum that sums over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"einsum that sums over {f.axis_word}")
     return f.rows(f.fixed(node), [found.at(result.index(letter))], found)
 
 

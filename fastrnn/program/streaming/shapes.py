@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastrnn.graph import Node, Value
+from fastrnn.program.axes import moved, swapped
 from fastrnn.program.streaming.follow import Fixed, Followed, Rows, arrays_of, follows
 from fastrnn.program.streaming.parts import joined_steps, part_of_steps
 from fastrnn.program.streaming.places import Place, changed_axis, reshaped
@@ -46,7 +47,7 @@ def _reshape(f: Followed, node: Node) -> Any:
         f.refuse(node, f"{node.operator} of an array that is made for all steps at once")
     moved = reshaped(place, f.shapes(source.name), f.shapes(result))
     if moved is None:
-        f.refuse(node, f"{node.operator} that mixes {'rows' if f.only_rows else 'steps'}")
+        f.refuse(node, f"{node.operator} that mixes {f.steps_word}")
     shape = list(f.first[result].shape)
     shape[moved.place.axis] = -1
     made = Node("reshape", {"self": source, "shape": tuple(shape)}, node.outputs, node.where)
@@ -106,29 +107,19 @@ def permute(f: Followed, node: Node) -> Rows:
 @follows("transpose", "transpose_copy", "swapdims", "swapaxes", "t", "t_copy", "numpy_T", "mT")
 def transpose(f: Followed, node: Node) -> Rows:
     ndim = len(f.shape(node.arguments["self"]))
-    axes = list(range(ndim))
     if node.operator in ("t", "t_copy", "numpy_T"):
-        return _moved(f, node, axes[::-1])
+        return _moved(f, node, list(range(ndim))[::-1])
     first, second = (
-        f.number(node, name, f.number(node, other, default)) % ndim
+        f.number(node, name, f.number(node, other, default))
         for name, other, default in (("dim0", "axis0", -2), ("dim1", "axis1", -1))
     )
-    axes[first], axes[second] = axes[second], axes[first]
-    return _moved(f, node, axes)
+    return _moved(f, node, swapped(ndim, first, second))
 
 
 @follows("movedim", "moveaxis")
 def movedim(f: Followed, node: Node) -> Rows:
     ndim = len(f.shape(node.arguments["self"]))
-
-    def listed(name: str) -> list[int]:
-        axes = f.number(node, name)
-        return [axis % ndim for axis in (axes if isinstance(axes, tuple) else (axes,))]
-
-    sources, targets = listed("source"), listed("destination")
-    rest = iter([axis for axis in range(ndim) if axis not in sources])
-    places = dict(zip(targets, sources, strict=True))
-    return _moved(f, node, [places[a] if a in places else next(rest) for a in range(ndim)])
+    return _moved(f, node, moved(ndim, f.number(node, "source"), f.number(node, "destination")))
 
 
 @follows("view_as_real", "view_as_real_copy", "view_as_complex", "view_as_complex_copy")
@@ -164,7 +155,7 @@ def part(f: Followed, node: Node) -> Any:
 def parts(f: Followed, node: Node) -> Rows:
     place, axis = _axis(f, node)
     if place is None or axis == place.axis:
-        f.refuse(node, f"{node.operator} over {'rows' if f.only_rows else 'time'}")
+        f.refuse(node, f"{node.operator} over {f.axis_word}")
     is_one = node.operator.startswith("unbind")
     return f.rows(f.fixed(node), [place.at(place.axis - (is_one and axis < place.axis))] * len(node.outputs))
 

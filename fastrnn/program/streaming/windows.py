@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from fastrnn.graph import Node, Value
+from fastrnn.program.axes import for_each
 from fastrnn.program.streaming.follow import Followed, Rows, arrays_of, follows
 from fastrnn.program.streaming.places import Place, changed_axis
 
@@ -123,11 +124,6 @@ class Transposed(NamedTuple):
 # ---------------------------------------------------------------- convolutions and pools
 
 
-def _each(value: Any, axes: int) -> tuple[Any, ...]:
-    value = value if isinstance(value, tuple) else (value,)
-    return tuple(value) * axes if len(value) == 1 else tuple(value)
-
-
 def _source(f: Followed, node: Node, argument: Any, axes: int) -> tuple[Place, int]:
     """The place of the steps, and which axis of positions it is; negative if it is none of these."""
     place = f.place(argument)
@@ -137,7 +133,7 @@ def _source(f: Followed, node: Node, argument: Any, axes: int) -> tuple[Place, i
     first = len(f.shape(argument)) - axes
     position = place.axis - first
     if position < 0 and (first == 1 or place.axis == 1):
-        f.refuse(node, f"{node.operator} with {'rows' if f.only_rows else 'steps'} as channels")
+        f.refuse(node, f"{node.operator} with {f.steps_word} as channels")
     if position >= 0 and (place.is_same or place.before > 1):
         f.refuse(node, f"{node.operator} over an axis in which there is more than steps")
     return place, position
@@ -158,7 +154,7 @@ def convolution(f: Followed, node: Node) -> Any:
         return f.rows(f.fixed(node), [place])
     is_transposed = "transpose" in node.operator or bool(node.arguments.get("transposed", False))
     taps = f.shape(weight)[2:]
-    stride, dilation = (_each(f.number(node, name, 1), axes) for name in ("stride", "dilation"))
+    stride, dilation = (for_each(f.number(node, name, 1), axes) for name in ("stride", "dilation"))
     span = (taps[position] - 1) * dilation[position] + 1
     padding = f.number(node, "padding", 0)
     changes: dict[str, Any] = {}
@@ -169,12 +165,12 @@ def convolution(f: Followed, node: Node) -> Any:
         if any(d * (k - 1) % 2 for i, (d, k) in enumerate(zip(dilation, taps, strict=True)) if i != position):
             f.refuse(node, "a convolution whose other axes are padded unevenly")
     else:
-        others = _each(0 if padding == "valid" else padding, axes)
+        others = for_each(0 if padding == "valid" else padding, axes)
         before = after = others[position]
     changes["padding"] = tuple(0 if i == position else size for i, size in enumerate(others))
     out = place.at(place.axis)
     if is_transposed:
-        more = _each(f.number(node, "output_padding", 0), axes)
+        more = for_each(f.number(node, "output_padding", 0), axes)
         if span == stride[position] == 1 and before == more[position] == 0:
             return f.rows(f.fixed(node), [out])
         changes["output_padding"] = more
@@ -214,10 +210,10 @@ def pool(f: Followed, node: Node) -> Any:
     place, position = _source(f, node, given, axes)
     if position < 0:
         return f.rows(f.fixed(node), [place] * len(node.outputs))
-    taps = _each(f.number(node, "kernel_size"), axes)
-    stride = _each(f.number(node, "stride", None) or taps, axes)
+    taps = for_each(f.number(node, "kernel_size"), axes)
+    stride = for_each(f.number(node, "stride", None) or taps, axes)
     padding, dilation = (
-        _each(f.number(node, name, default), axes) for name, default in (("padding", 0), ("dilation", 1))
+        for_each(f.number(node, name, default), axes) for name, default in (("padding", 0), ("dilation", 1))
     )
     size = padding[position]
     span = (taps[position] - 1) * dilation[position] + 1
@@ -265,7 +261,7 @@ def im2col(f: Followed, node: Node) -> Any:
     if position < 0:
         return f.rows(f.fixed(node), [place])
     taps, gaps, pads, moves = (
-        _each(f.number(node, name), 2) for name in ("kernel_size", "dilation", "padding", "stride")
+        for_each(f.number(node, name), 2) for name in ("kernel_size", "dilation", "padding", "stride")
     )
     other = 1 - position
     size = f.shape(given)[place.axis - position + other] + 2 * pads[other]
@@ -294,7 +290,7 @@ def col2im(f: Followed, node: Node) -> Any:
         f.refuse(node, "col2im over an axis in which there is more than steps")
     position = axis - (len(f.shape(Value(result))) - 2)
     taps, gaps, pads, moves = (
-        _each(f.number(node, name), 2) for name in ("kernel_size", "dilation", "padding", "stride")
+        for_each(f.number(node, name), 2) for name in ("kernel_size", "dilation", "padding", "stride")
     )
     span, stride, before = (taps[position] - 1) * gaps[position] + 1, moves[position], pads[position]
     sizes = f.shape(Value(result))

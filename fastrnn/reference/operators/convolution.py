@@ -5,13 +5,16 @@ Sizes of outputs: https://docs.pytorch.org/docs/stable/nn.html#convolution-layer
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.reference.operators.promotion import category, wide
 from fastrnn.reference.operators.windows import Sizes, each, taps
+
+Convolution: TypeAlias = Callable[..., Array]
 
 
 def _check_operands(input: Array, weight: Array, bias: Array | None, axes: int) -> None:
@@ -77,43 +80,25 @@ def _edges(padding: int | Sizes | str, reach: Sizes, stride: Sizes) -> list[tupl
     return [(total // 2, total - total // 2) for total in reach]
 
 
-def conv1d(
-    input: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: int | Sizes = 1,
-    padding: int | Sizes | str = 0,
-    dilation: int | Sizes = 1,
-    groups: int = 1,
-) -> Array:
-    """Return the convolution over the last axis."""
-    return _convolve(input, weight, bias, stride, padding, dilation, groups, 1)
+def _conv_over(axes: int) -> Convolution:
+    """Return the operator over the last axes."""
+
+    def conv(
+        input: Array,
+        weight: Array,
+        bias: Array | None = None,
+        stride: int | Sizes = 1,
+        padding: int | Sizes | str = 0,
+        dilation: int | Sizes = 1,
+        groups: int = 1,
+    ) -> Array:
+        """Return the convolution over the last axes."""
+        return _convolve(input, weight, bias, stride, padding, dilation, groups, axes)
+
+    return conv
 
 
-def conv2d(
-    input: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: int | Sizes = 1,
-    padding: int | Sizes | str = 0,
-    dilation: int | Sizes = 1,
-    groups: int = 1,
-) -> Array:
-    """Return the convolution over the last two axes."""
-    return _convolve(input, weight, bias, stride, padding, dilation, groups, 2)
-
-
-def conv3d(
-    input: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: int | Sizes = 1,
-    padding: int | Sizes | str = 0,
-    dilation: int | Sizes = 1,
-    groups: int = 1,
-) -> Array:
-    """Return the convolution over the last three axes."""
-    return _convolve(input, weight, bias, stride, padding, dilation, groups, 3)
+conv1d, conv2d, conv3d = map(_conv_over, (1, 2, 3))
 
 
 # ---------------------------------------------------------------- transposed convolutions
@@ -162,46 +147,28 @@ def _convolve_transposed(
     return result.astype(input.dtype).reshape(*input.shape[: input.ndim - axes - 1], *result.shape[1:])
 
 
-def conv_transpose1d(
-    input: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: int | Sizes = 1,
-    padding: int | Sizes = 0,
-    output_padding: int | Sizes = 0,
-    groups: int = 1,
-    dilation: int | Sizes = 1,
-) -> Array:
-    """Return the transpose of a convolution over the last axis."""
-    return _convolve_transposed(input, weight, bias, stride, padding, output_padding, groups, dilation, 1)
+def _conv_transpose_over(axes: int) -> Convolution:
+    """Return the operator over the last axes."""
+
+    def conv_transpose(
+        input: Array,
+        weight: Array,
+        bias: Array | None = None,
+        stride: int | Sizes = 1,
+        padding: int | Sizes = 0,
+        output_padding: int | Sizes = 0,
+        groups: int = 1,
+        dilation: int | Sizes = 1,
+    ) -> Array:
+        """Return the transpose of a convolution over the last axes."""
+        return _convolve_transposed(
+            input, weight, bias, stride, padding, output_padding, groups, dilation, axes
+        )
+
+    return conv_transpose
 
 
-def conv_transpose2d(
-    input: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: int | Sizes = 1,
-    padding: int | Sizes = 0,
-    output_padding: int | Sizes = 0,
-    groups: int = 1,
-    dilation: int | Sizes = 1,
-) -> Array:
-    """Return the transpose of a convolution over the last two axes."""
-    return _convolve_transposed(input, weight, bias, stride, padding, output_padding, groups, dilation, 2)
-
-
-def conv_transpose3d(
-    input: Array,
-    weight: Array,
-    bias: Array | None = None,
-    stride: int | Sizes = 1,
-    padding: int | Sizes = 0,
-    output_padding: int | Sizes = 0,
-    groups: int = 1,
-    dilation: int | Sizes = 1,
-) -> Array:
-    """Return the transpose of a convolution over the last three axes."""
-    return _convolve_transposed(input, weight, bias, stride, padding, output_padding, groups, dilation, 3)
+conv_transpose1d, conv_transpose2d, conv_transpose3d = map(_conv_transpose_over, (1, 2, 3))
 
 
 def convolution(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.reference.operators.promotion import category, wide, widened
 from fastrnn.reference.operators.windows import Sizes, each
+
+Pool: TypeAlias = Callable[..., Any]
 
 
 def _check_input(self: Array, axes: int) -> None:
@@ -88,76 +90,37 @@ def _max_pool(
     return _maxima(self, axes, [len(axis) for axis in starts], windows)
 
 
-def max_pool1d_with_indices(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    dilation: int | Sizes = 1,
-    ceil_mode: bool = False,
-) -> tuple[Array, Array]:
-    """Return the maxima of windows of the last axis, and where they are."""
-    return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, 1)
+def _max_pools(axes: int) -> tuple[Pool, Pool]:
+    """Return the operators for windows of the last axes."""
+
+    def max_pool_with_indices(
+        self: Array,
+        kernel_size: int | Sizes,
+        stride: int | Sizes = (),
+        padding: int | Sizes = 0,
+        dilation: int | Sizes = 1,
+        ceil_mode: bool = False,
+    ) -> tuple[Array, Array]:
+        """Return the maxima of windows of the last axes, and where they are."""
+        return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, axes)
+
+    def max_pool(
+        self: Array,
+        kernel_size: int | Sizes,
+        stride: int | Sizes = (),
+        padding: int | Sizes = 0,
+        dilation: int | Sizes = 1,
+        ceil_mode: bool = False,
+    ) -> Array:
+        """Return the maxima of windows of the last axes."""
+        return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, axes)[0]
+
+    return max_pool_with_indices, max_pool
 
 
-def max_pool2d_with_indices(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    dilation: int | Sizes = 1,
-    ceil_mode: bool = False,
-) -> tuple[Array, Array]:
-    """Return the maxima of windows of the last two axes, and where they are."""
-    return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, 2)
-
-
-def max_pool3d_with_indices(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    dilation: int | Sizes = 1,
-    ceil_mode: bool = False,
-) -> tuple[Array, Array]:
-    """Return the maxima of windows of the last three axes, and where they are."""
-    return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, 3)
-
-
-def max_pool1d(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    dilation: int | Sizes = 1,
-    ceil_mode: bool = False,
-) -> Array:
-    """Return the maxima of windows of the last axis."""
-    return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, 1)[0]
-
-
-def max_pool2d(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    dilation: int | Sizes = 1,
-    ceil_mode: bool = False,
-) -> Array:
-    """Return the maxima of windows of the last two axes."""
-    return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, 2)[0]
-
-
-def max_pool3d(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    dilation: int | Sizes = 1,
-    ceil_mode: bool = False,
-) -> Array:
-    """Return the maxima of windows of the last three axes."""
-    return _max_pool(self, kernel_size, stride, padding, dilation, ceil_mode, 3)[0]
+max_pool1d_with_indices, max_pool1d = _max_pools(1)
+max_pool2d_with_indices, max_pool2d = _max_pools(2)
+max_pool3d_with_indices, max_pool3d = _max_pools(3)
 
 
 # ---------------------------------------------------------------- means
@@ -214,30 +177,28 @@ def avg_pool1d(
     return _avg_pool(self, kernel_size, stride, padding, ceil_mode, count_include_pad, None, 1)
 
 
-def avg_pool2d(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Array:
-    """Return the means of windows of the last two axes."""
-    return _avg_pool(self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 2)
+def _avg_pool_over(axes: int) -> Pool:
+    """Return the operator for windows of the last axes."""
+
+    def avg_pool(
+        self: Array,
+        kernel_size: int | Sizes,
+        stride: int | Sizes = (),
+        padding: int | Sizes = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+        divisor_override: int | None = None,
+    ) -> Array:
+        """Return the means of windows of the last axes."""
+        return _avg_pool(
+            self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, axes
+        )
+
+    return avg_pool
 
 
-def avg_pool3d(
-    self: Array,
-    kernel_size: int | Sizes,
-    stride: int | Sizes = (),
-    padding: int | Sizes = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> Array:
-    """Return the means of windows of the last three axes."""
-    return _avg_pool(self, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override, 3)
+avg_pool2d = _avg_pool_over(2)
+avg_pool3d = _avg_pool_over(3)
 
 
 def _power_pool(
@@ -249,26 +210,24 @@ def _power_pool(
     return np.asarray((np.maximum(means, 0) * math.prod(kernel)) ** (1 / norm_type)).astype(input.dtype)
 
 
-def lp_pool1d(
-    input: Array,
-    norm_type: float,
-    kernel_size: int | Sizes,
-    stride: int | Sizes | None = None,
-    ceil_mode: bool = False,
-) -> Array:
-    """Return roots of sums of powers of windows of the last axis. Of torch.nn.functional."""
-    return _power_pool(input, norm_type, kernel_size, stride, ceil_mode, 1)
+def _lp_pool_over(axes: int) -> Pool:
+    """Return the operator for windows of the last axes."""
+
+    def lp_pool(
+        input: Array,
+        norm_type: float,
+        kernel_size: int | Sizes,
+        stride: int | Sizes | None = None,
+        ceil_mode: bool = False,
+    ) -> Array:
+        """Return roots of sums of powers of windows of the last axes. Of torch.nn.functional."""
+        return _power_pool(input, norm_type, kernel_size, stride, ceil_mode, axes)
+
+    return lp_pool
 
 
-def lp_pool2d(
-    input: Array,
-    norm_type: float,
-    kernel_size: int | Sizes,
-    stride: int | Sizes | None = None,
-    ceil_mode: bool = False,
-) -> Array:
-    """Return roots of sums of powers of windows of the last two axes. Of torch.nn.functional."""
-    return _power_pool(input, norm_type, kernel_size, stride, ceil_mode, 2)
+lp_pool1d = _lp_pool_over(1)
+lp_pool2d = _lp_pool_over(2)
 
 
 # ---------------------------------------------------------------- windows for a number of outputs

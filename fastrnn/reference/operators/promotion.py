@@ -7,7 +7,8 @@ above that of all who come before it. https://docs.pytorch.org/docs/stable/tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -46,14 +47,10 @@ def promote_types(a: DType, b: DType) -> DType:
     return high
 
 
-def result_type(*operands: Operand) -> DType:
-    """Return the dtype of the result of operands."""
-    groups: list[DType | None] = [None, None, None]
-    for operand in operands:
-        group = 2 if not is_array(operand) else 1 if np.ndim(operand) == 0 else 0
-        dtype, before = dtype_of(operand), groups[group]
-        groups[group] = dtype if before is None else promote_types(before, dtype)
-    found = [dtype for dtype in groups if dtype is not None]
+def promoted(with_axes: Sequence[DType], without_axes: Sequence[DType], scalars: Sequence[DType]) -> DType:
+    """Return the dtype of the result of arrays with axes, 0-d arrays and Python scalars of these dtypes."""
+    groups = (with_axes, without_axes, scalars)
+    found = [functools.reduce(promote_types, group) for group in groups if group]
     result = found[-1]
     for higher in reversed(found[:-1]):
         if category(higher) >= category(result):
@@ -65,6 +62,15 @@ def result_type(*operands: Operand) -> DType:
         else:
             result = higher
     return result
+
+
+def result_type(*operands: Operand) -> DType:
+    """Return the dtype of the result of operands."""
+    groups: tuple[list[DType], ...] = [], [], []
+    for operand in operands:
+        group = 2 if not is_array(operand) else 1 if np.ndim(operand) == 0 else 0
+        groups[group].append(dtype_of(operand))
+    return promoted(*groups)
 
 
 def floating(dtype: DType) -> DType:

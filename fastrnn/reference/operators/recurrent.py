@@ -6,7 +6,8 @@ each row. Rows may be in any order. Equations: https://docs.pytorch.org/docs/sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from fastrnn.importers.parameters import read_recurrent
 from fastrnn.reference.layers import STEPS, recurrent_reference
 from fastrnn.reference.operators.promotion import category
 from fastrnn.spec import GATES, RecurrentSpec
+
+Recurrent: TypeAlias = Callable[..., Any]
 
 
 def _check_dtypes(arrays: Sequence[Array]) -> None:
@@ -123,55 +126,31 @@ def lstm(
     return _layers("LSTM", "tanh", input, hx, params, *options)
 
 
-def gru(
-    input: Array,
-    hx: Array,
-    params: Sequence[Array],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool = False,
-    lengths: Array | None = None,
-) -> tuple[Array, ...]:
-    """Return y and h of a stack of GRU layers. `lengths` means what it does to an LSTM."""
-    options = (has_biases, num_layers, dropout, train, bidirectional, batch_first, lengths)
-    return _layers("GRU", "tanh", input, [hx], params, *options)
+def _layers_of_one_state(kind: str, nonlinearity: str) -> Recurrent:
+    """Return the operator of layers that have h alone."""
+
+    def layers(
+        input: Array,
+        hx: Array,
+        params: Sequence[Array],
+        has_biases: bool,
+        num_layers: int,
+        dropout: float,
+        train: bool,
+        bidirectional: bool,
+        batch_first: bool = False,
+        lengths: Array | None = None,
+    ) -> tuple[Array, ...]:
+        """Return y and h of a stack of layers. `lengths` means what it does to an LSTM."""
+        options = (has_biases, num_layers, dropout, train, bidirectional, batch_first, lengths)
+        return _layers(kind, nonlinearity, input, [hx], params, *options)
+
+    return layers
 
 
-def rnn_tanh(
-    input: Array,
-    hx: Array,
-    params: Sequence[Array],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool = False,
-    lengths: Array | None = None,
-) -> tuple[Array, ...]:
-    """Return y and h of a stack of Elman layers with tanh. `lengths` means what it does to an LSTM."""
-    options = (has_biases, num_layers, dropout, train, bidirectional, batch_first, lengths)
-    return _layers("RNN", "tanh", input, [hx], params, *options)
-
-
-def rnn_relu(
-    input: Array,
-    hx: Array,
-    params: Sequence[Array],
-    has_biases: bool,
-    num_layers: int,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_first: bool = False,
-    lengths: Array | None = None,
-) -> tuple[Array, ...]:
-    """Return y and h of a stack of Elman layers with relu. `lengths` means what it does to an LSTM."""
-    options = (has_biases, num_layers, dropout, train, bidirectional, batch_first, lengths)
-    return _layers("RNN", "relu", input, [hx], params, *options)
+gru = _layers_of_one_state("GRU", "tanh")
+rnn_tanh = _layers_of_one_state("RNN", "tanh")
+rnn_relu = _layers_of_one_state("RNN", "relu")
 
 
 # ---------------------------------------------------------------- cells
@@ -222,25 +201,26 @@ def lstm_cell(
     return _cell("LSTM", "tanh", input, hx, w_ih, w_hh, b_ih, b_hh)
 
 
-def gru_cell(
-    input: Array, hx: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
-) -> Array:
-    """Return h after one step of a GRU."""
-    return _cell("GRU", "tanh", input, [hx], w_ih, w_hh, b_ih, b_hh)[0]
+def _cell_of_one_state(kind: str, nonlinearity: str) -> Recurrent:
+    """Return the operator of a cell that has h alone."""
+
+    def cell(
+        input: Array,
+        hx: Array,
+        w_ih: Array,
+        w_hh: Array,
+        b_ih: Array | None = None,
+        b_hh: Array | None = None,
+    ) -> Array:
+        """Return h after one step."""
+        return _cell(kind, nonlinearity, input, [hx], w_ih, w_hh, b_ih, b_hh)[0]
+
+    return cell
 
 
-def rnn_tanh_cell(
-    input: Array, hx: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
-) -> Array:
-    """Return h after one step of an Elman cell with tanh."""
-    return _cell("RNN", "tanh", input, [hx], w_ih, w_hh, b_ih, b_hh)[0]
-
-
-def rnn_relu_cell(
-    input: Array, hx: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None
-) -> Array:
-    """Return h after one step of an Elman cell with relu."""
-    return _cell("RNN", "relu", input, [hx], w_ih, w_hh, b_ih, b_hh)[0]
+gru_cell = _cell_of_one_state("GRU", "tanh")
+rnn_tanh_cell = _cell_of_one_state("RNN", "tanh")
+rnn_relu_cell = _cell_of_one_state("RNN", "relu")
 
 
 # ---------------------------------------------------------------- padding
