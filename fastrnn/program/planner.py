@@ -17,7 +17,7 @@ from fastrnn.errors import brief, brief_error, message
 from fastrnn.graph import Graph, Node, Size, Value
 from fastrnn.program.evaluate import UNFIT
 from fastrnn.program.fusion import Chain
-from fastrnn.program.views import Kind, Patches, StepNumber, Storage, View, dense_strides
+from fastrnn.program.views import Kind, Padded, Patches, StepNumber, Storage, View, dense_strides
 
 # What a file may ask for at most; memory says what there is.
 MOST_BYTES = 2**48
@@ -98,6 +98,8 @@ class Planner:
     items : list of PlannedStep and PlannedLoop
     patches : dict of Storage to Patches
         The arrays (B, channels * taps, count) that patches were copied to.
+    padded : dict of Storage to Padded
+        The arrays that were copied to get zeros around them.
     """
 
     def __init__(
@@ -112,6 +114,7 @@ class Planner:
         self.values: dict[str, Any] = {}
         self.items: list[Any] = []
         self.patches: dict[Storage, Patches] = {}
+        self.padded: dict[Storage, Padded] = {}
         self._steps: list[PlannedStep] = self.items
         self._repeats = 1
         self._uses: dict[str, int] = {}
@@ -327,9 +330,14 @@ class Planner:
         if low < 0 or high > view.storage.bytes or min(view.shape, default=1) < 0:
             raise self.error("parts that lie inside an array", f"shape {view.shape}, which does not")
 
+    @property
+    def is_in_loop(self) -> bool:
+        """Whether steps that are added now are repeated."""
+        return self._steps is not self.items
+
     def loop(self, count: int, body: Callable[[], None]) -> None:
         """Add steps that are repeated."""
-        if self._steps is not self.items:
+        if self.is_in_loop:
             raise self.error("loops that are not nested", "a loop in a loop")
         outer, self._steps, self._repeats = self._steps, [], count
         body()

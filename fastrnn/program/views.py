@@ -177,6 +177,24 @@ class View:
         return None if strides is None else self.replace(shape=tuple(shape), strides=strides)
 
 
+class Padded(NamedTuple):
+    """What an array with zeros around it is made of: a convolution may look beyond the array itself instead.
+
+    Attributes
+    ----------
+    whole : View
+        The array with the zeros.
+    source : View
+    before, after : tuple of int
+        The zeros at both ends of each axis.
+    """
+
+    whole: View
+    source: View
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
 class Patches(NamedTuple):
     """What an array of patches is made of: a convolution of patches is one of the array itself.
 

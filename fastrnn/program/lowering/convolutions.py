@@ -79,9 +79,10 @@ def _convolve(
             return _convolve(
                 planner, patches.source, turned, bias, patches.stride, patches.padding, patches.dilation, 1, 2
             )
-    sizes = view.shape[2:]
     _check_numbers(planner, axes, 1, taps, stride, dilation)
     _check_numbers(planner, axes, 0, before, after)
+    view, before, after = _unpadded(planner, view, before, after, stride if is_transposed else None)
+    sizes = view.shape[2:]
     if type(groups) is not int or groups < 1 or weight.shape[0] % groups:
         raise planner.error(f"groups that divide {weight.shape[0]}", f"{groups}")
     channels = weight.shape[1] * groups if is_transposed else weight.shape[0]
@@ -145,6 +146,24 @@ def _convolve(
     planner.add(step, [source], [target])
     result = channels_second(target)
     return result if is_batch else result.select(0, 0)
+
+
+def _unpadded(
+    planner: Planner, view: View, before: Any, after: Any, stride: Any
+) -> tuple[View, tuple[int, ...], tuple[int, ...]]:
+    """The array without zeros at the ends of its positions, and the padding that stands for them. A
+    transposed convolution, which has a stride here, drops fewer outputs instead."""
+    padded = planner.padded.get(view.storage)
+    if padded is None or padded.whole != view or padded.source.size == 0:
+        return view, before, after
+    if any((*padded.before[:2], *padded.after[:2])):
+        return view, before, after
+    steps = [1] * len(before) if stride is None else [-s for s in stride]
+    first, last = (
+        tuple(own + step * more for own, step, more in zip(pad, steps, zeros[2:], strict=True))
+        for pad, zeros in ((before, padded.before), (after, padded.after))
+    )
+    return (view, before, after) if min(*first, *last) < 0 else (padded.source, first, last)
 
 
 def _padding(padding: Any, taps: Sequence[int], dilation: Sequence[int], axes: int) -> Any:
@@ -336,6 +355,6 @@ def im2col(planner: Planner, self: Any, kernel_size: Any, dilation: Any, padding
     )
     shape = (view.shape[0], view.shape[1] * taps[0] * taps[1], count[0] * count[1])
     result = reshaped(planner, patches, shape)
-    if result.storage is not view.storage:
+    if result.storage is not view.storage and not planner.is_in_loop:
         planner.patches[result.storage] = Patches(source, taps, moves, pads, gaps, tuple(count))
     return result if is_batch else result.select(0, 0)

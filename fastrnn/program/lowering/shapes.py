@@ -11,7 +11,7 @@ import numpy as np
 from fastrnn.program.axes import axis_of, listed, moved, slice_bounds, swapped
 from fastrnn.program.lowering import lowers
 from fastrnn.program.types import result_type
-from fastrnn.program.views import StepNumber, View
+from fastrnn.program.views import Padded, StepNumber, View
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
@@ -298,6 +298,9 @@ def constant_pad(planner: Planner, self: Any, pad: Any, mode: str = "constant", 
                 fill(planner, middle.slice(axis, start, size), value)
         middle = middle.slice(axis, starts[axis], view.shape[axis])
     planner.copy(view, middle)
+    if value == 0 and not planner.is_in_loop:
+        ends = [n - start - own for n, start, own in zip(shape, starts, view.shape, strict=True)]
+        planner.padded[target.storage] = Padded(target, view, tuple(starts), tuple(ends))
     return target
 
 
