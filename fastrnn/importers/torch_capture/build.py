@@ -32,6 +32,9 @@ COMPUTED = {
     "where": ("self", "other"),
     "pow": ("exponent",),
 }
+# Operators that make an array of the shape of another one, and its number.
+LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
+PARTS = ("select", "slice", "narrow")
 
 
 class Built:
@@ -104,6 +107,7 @@ class _Builder:
         self.sizes, self.outer, self.count = sizes, outer, count
         self.nodes: list[Node] = []
         self.packed: set[str] = set()
+        self.parts: set[str] = set()  # values that are a part of another one
 
     def item(self, items: Sequence[Item]) -> None:
         records = [item.record for item in items]
@@ -111,6 +115,19 @@ class _Builder:
         name = items[0].name
         if any(record.arguments.keys() != first.arguments.keys() for record in records):
             raise Refused("which arguments it has depends on sizes", first.where)
+        if first.operator in LIKE and self.parts.intersection(values_of(first.arguments["self"])):
+            sizes = [
+                self.sizes.find(numbers) for numbers in zip(*(r.results[0][0] for r in records), strict=True)
+            ]
+            if None not in sizes:
+                # The numbers of the part are not read: it need not be there.
+                made = {
+                    "size": tuple(sizes),
+                    "fill_value": LIKE[first.operator],
+                    "dtype": first.results[0][1],
+                }
+                records = [record._replace(operator="full", arguments=made) for record in records]
+                first = records[0]
         arguments = {
             key: self.argument(f"{name}.{key}", [record.arguments[key] for record in records], first)
             for key in first.arguments
@@ -139,6 +156,8 @@ class _Builder:
                 self.sizes.add(output, shapes)
             else:
                 self.packed.add(output)
+        if operator in PARTS:
+            self.parts.update(outputs)
         self.nodes.append(Node(operator, arguments, tuple(outputs), first.where))
 
     def is_packed(self, operator: str, arguments: dict[str, Any], result: int) -> bool:

@@ -84,10 +84,16 @@ class Sizes:
                     yield Size("//", first, second)
         for a, size in known:
             for n in range(2, MOST_DIVISOR + 1):
-                if vector == tuple(x % n for x in a):
-                    yield Size("%", size, n)
-                if vector == tuple(-x % n for x in a):
-                    yield Size("%", Size("-", 0, size), n)
+                # What is left, or missing, to a multiple, and halves of it as in padding of both ends.
+                for sign, one in ((1, size), (-1, Size("-", 0, size))):
+                    rest = tuple(sign * x % n for x in a)
+                    more = vector[0] - rest[0]
+                    if all(v - x == more for v, x in zip(vector, rest, strict=True)):
+                        yield _sum([(1, Size("%", one, n))], more)
+                    half = 2 * vector[0] - rest[0]
+                    for up in (half, half + 1):
+                        if vector == tuple((x + up) // 2 for x in rest):
+                            yield Size("//", _sum([(1, Size("%", one, n))], up), 2)
                 for multiple, up in ((size, 0), (Size("+", size, n - 1), n - 1)):
                     # n * (a // n), and a part of it that was halved or moved.
                     line = _slope(vector, tuple((x + up) // n for x in a)) if n <= 64 else None
