@@ -210,3 +210,76 @@ class PackedWhole(nn.Module):
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         y, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=x.size(1))
         return self.out(y)
+
+
+@case("grown_table", **SIZES)
+class GrownTable(Recurrent):
+    """Positions in a table that grows when it is too short."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.table is None or self.table.size(0) < x.size(1):
+            self.table = torch.sin(torch.arange(x.size(1)).float()[:, None] / torch.arange(1, 7)[None])
+        return self.rnn(x + self.table[: x.size(1)])[0]
+
+
+@case("masks_by_length", **SIZES)
+class MasksByLength(Recurrent):
+    """Masks in a dict, one for each length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.masks: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        steps = x.size(1)
+        if steps not in self.masks:
+            self.masks[steps] = torch.triu(torch.full((steps, steps), float("-inf")), 1)
+        y, _ = self.rnn(x)
+        return torch.softmax(y @ y.transpose(1, 2) + self.masks[steps], -1) @ y
+
+
+@case("last_length", **SIZES)
+class LastLength(Recurrent):
+    """A table for the length of the last call, which is kept beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps, self.cosines = 0, None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.steps != x.size(1):
+            self.steps = x.size(1)
+            self.cosines = torch.cos(torch.arange(self.steps).float() / 3)[:, None]
+        return self.rnn(x)[0] * self.cosines
+
+
+@case("in_chunks", **{**SIZES, "other": {"B": 3, "T": 3}})
+class InChunks(nn.Module):
+    """Four steps at a time, and the rest. At other sizes there is only the rest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(6, 8, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, outputs = None, []
+        for part in x.split(4, dim=1):
+            y, state = self.rnn(part, state)
+            outputs.append(y)
+        return torch.cat(outputs, 1)
+
+
+@case("written_and_read", **SIZES)
+class WrittenAndRead(Recurrent):
+    """A smoother that reads the step before from what it writes, and the input at first."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.exp()
+        smooth = torch.zeros_like(x)
+        for t in range(x.size(1)):
+            smooth[:, t] = 0.9 * (smooth[:, t - 1] if t > 0 else x[:, 0]) + 0.1 * x[:, t]
+        return self.rnn((x / (smooth + 1e-3)).sqrt())[0]

@@ -58,32 +58,55 @@ class Built:
         traces = without_parts(traces)
         found = find_repeats([trace.records for trace in traces])
         while True:
-            # One step alone does not show what a loop carries from step to step.
-            kept = [
-                k
-                for k, items in enumerate(found)
-                if all(i.repetitions > 1 for i in items if isinstance(i, Repeat))
-            ]
-            if not kept:
-                raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
             try:
-                # The longest first, which show best how steps differ.
-                order = sorted(kept, key=lambda k: -len(traces[k].records))
-                by_trace = {k: roll(traces[k], found[k], input_names, input_shapes[k]) for k in order}
-                rolled = [by_trace[k] for k in kept]
+                self._build(traces, found, input_names, input_shapes)
                 break
             except Peel as peel:
                 at = peel.index
                 found = [[*items[:at], *items[at].peel(peel.is_last), *items[at + 1 :]] for items in found]
+
+    def _build(
+        self,
+        traces: Sequence[Trace],
+        found: Sequence[Sequence[Any]],
+        input_names: Sequence[str],
+        input_shapes: Sequence[Sequence[tuple[int, ...]]],
+    ) -> None:
+        """Make the nodes of traces with these repeats.
+
+        Raises
+        ------
+        Peel
+            A step of a loop has to be an item of its own.
+        """
+        # One step alone does not show what a loop carries from step to step.
+        kept = [
+            k
+            for k, items in enumerate(found)
+            if all(i.repetitions > 1 for i in items if isinstance(i, Repeat))
+        ]
+        if not kept:
+            raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
+        # The longest first, which show best how steps differ.
+        order = sorted(kept, key=lambda k: -len(traces[k].records))
+        by_trace = {k: roll(traces[k], found[k], input_names, input_shapes[k]) for k in order}
+        rolled = [by_trace[k] for k in kept]
         sizes = Sizes()
         for i, name in enumerate(input_names):
             sizes.add(name, [input_shapes[k][i] for k in kept])
         for value, numbers in _lengths(rolled):
             sizes.add_size(numbers, Size("largest", value.name))
         builder = _Builder(sizes)
-        for items in zip(*(trace.items for trace in rolled), strict=True):
+        for index, items in enumerate(zip(*(trace.items for trace in rolled), strict=True)):
             if isinstance(items[0], LoopItem):
-                builder.loop(items)
+                try:
+                    builder.loop(items)
+                except Refused:
+                    repeats = [found[k][index] for k in kept]
+                    if any(repeat.peeled or repeat.repetitions < 3 for repeat in repeats):
+                        raise
+                    # Numbers of the first step may be others, as those of `t - 1 if t else 0` are.
+                    raise Peel(index, False) from None
             else:
                 builder.item(items)
         self.outputs = [

@@ -391,6 +391,8 @@ def record(
     outputs = [recorder.value_of(tensor) for tensor in tensors_of(result)]
     changed = {}
     for name, tensor in state.tensors().items():
+        if name not in named:  # a cache, which each run makes anew
+            continue
         value = recorder.value_of(tensor)
         if value != Constant(name):
             changed[name] = value
