@@ -138,6 +138,19 @@ class DelayLine(nn.Module):
 
 
 @case("B", "T", 6)
+class Emphasis(nn.Module):
+    """Differences to the step before; the first steps are as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(6, 8, batch_first=True)
+
+    def forward(self, x):
+        x = torch.cat([x[:, :1], x[:, 1:] - 0.97 * x[:, :-1]], 1)
+        return self.rnn(torch.cat([x[:, :3], x[:, 3:] * x[:, :-3]], 1))[0]
+
+
+@case("B", "T", 6)
 class StepBefore(nn.Module):
     """The step before, with zeros in the shape of the first step before it."""
 
