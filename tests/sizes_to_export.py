@@ -283,3 +283,51 @@ class WrittenAndRead(Recurrent):
         for t in range(x.size(1)):
             smooth[:, t] = 0.9 * (smooth[:, t - 1] if t > 0 else x[:, 0]) + 0.1 * x[:, t]
         return self.rnn((x / (smooth + 1e-3)).sqrt())[0]
+
+
+@case("least_length", **{**SIZES, "other": {"B": 3, "T": 25}})
+class LeastLength(Recurrent):
+    """Zeros up to 20 steps: longer sequences than all that the export would try have none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(1) < 20:
+            x = F.pad(x, (0, 0, 0, 20 - x.size(1)))
+        return self.rnn(x)[0]
+
+
+@case("exact_length", **{**SIZES, "other": {"B": 3, "T": 25}})
+class ExactLength(Recurrent):
+    """Zeros up to 20 steps, or the first 20."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(F.pad(x, (0, 0, 0, 20 - x.size(1))))[0]
+
+
+@case("first_steps", **SIZES)
+class FirstSteps(Recurrent):
+    """At most 9 steps."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(1) > 9:
+            x = x[:, :9]
+        return self.rnn(x)[0]
+
+
+@case("last_steps", **{**SIZES, "other": {"B": 3, "T": 25}})
+class LastSteps(Recurrent):
+    """The last 9 steps, if there are more."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(1) > 9:
+            x = x[:, -9:]
+        return self.rnn(x)[0]
+
+
+@case("lengthened", **{**SIZES, "sizes": {"B": 2, "T": 4}})
+class Lengthened(Recurrent):
+    """Zeros up to 9 steps, which some of the sizes that the export tries have already."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.size(1) < 9:
+            x = F.pad(x, (0, 0, 0, 9 - x.size(1)))
+        return self.rnn(x)[0]

@@ -138,6 +138,12 @@ def test_export_refuses_what_no_program_can_do(name: str) -> None:
     assert "loops_to_export.py:" in str(error.value)
 
 
+def test_export_refuses_what_one_size_alone_shows() -> None:
+    case = OWN["lengthened"]
+    with pytest.raises(ValueError, match=r"one size alone .*: give an example of another size. At .*F.pad"):
+        fastrnn.export(case.build(), case.args(T=7), dynamic=case.dynamic)
+
+
 @pytest.mark.parametrize("name", ["amp_hidden", "caching", "counting"])
 def test_export_lifts_what_a_module_keeps_into_state(name: str) -> None:
     case = OWN[name]

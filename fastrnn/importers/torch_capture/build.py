@@ -11,6 +11,7 @@ from typing import Any
 
 from fastrnn.graph import ARITHMETIC, Loop, Node, Size, Value, values_of
 from fastrnn.importers.torch_capture.loops import Repeat, find_repeats
+from fastrnn.importers.torch_capture.optional import PADS
 from fastrnn.importers.torch_capture.parts import without_parts
 from fastrnn.importers.torch_capture.recorder import Record, Refused, Trace
 from fastrnn.importers.torch_capture.rolled import (
@@ -46,6 +47,8 @@ class Built:
     outputs : list of str
     changed : dict of str to str
         The values that constants and inputs have in the end.
+    turns : list of (size, int)
+        Sizes of inputs at which padding becomes negative that was not so in any trace.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Built:
             for name in rolled[0].changed
         }
         self.nodes = _in_order(builder.nodes)
+        self.turns = builder.turns
 
 
 class _Builder:
@@ -129,6 +133,7 @@ class _Builder:
         """outer, count: of the body of a loop."""
         self.sizes, self.outer, self.count = sizes, outer, count
         self.nodes: list[Node] = []
+        self.turns: list[tuple[Size, int]] = []
         self.packed: set[str] = set()
         self.parts: set[str] = set()  # values that are a part of another one
 
@@ -155,6 +160,8 @@ class _Builder:
             key: self.argument(f"{name}.{key}", [record.arguments[key] for record in records], first)
             for key in first.arguments
         }
+        for number in arguments.get("pad", ()) if first.operator in PADS else ():
+            self.turns.extend(_turns(number))
         for key in COMPUTED.get(first.operator, ()):
             if _depends_on_step(arguments.get(key)):
                 try:
@@ -362,6 +369,14 @@ def _lengths(rolled: Sequence[RolledTrace]) -> Iterator[tuple[Value, tuple[int, 
     for reads in zip(*(trace.reads for trace in rolled), strict=False):
         if isinstance(reads[0][0], Value) and all(value == reads[0][0] for value, _ in reads):
             yield reads[0][0], tuple(number for _, number in reads)
+
+
+def _turns(number: Any) -> Iterator[tuple[Size, int]]:
+    """A size and the least of it at which `n - size` is negative."""
+    if isinstance(number, Size) and number.operator == "-":
+        left, right = number.left, number.right
+        if isinstance(left, int) and left > 0 and isinstance(right, Size) and right.operator == "dim":
+            yield right, left + 1
 
 
 def _depends_on_step(argument: Any) -> bool:

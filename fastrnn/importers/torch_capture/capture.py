@@ -21,7 +21,7 @@ from fastrnn.importers.torch_capture.examples import (
     size_candidates,
     with_followers,
 )
-from fastrnn.importers.torch_capture.optional import with_optional
+from fastrnn.importers.torch_capture.optional import TooFew, with_optional
 from fastrnn.importers.torch_capture.packed import without_packing
 from fastrnn.importers.torch_capture.reads import check_reads
 from fastrnn.importers.torch_capture.recorder import Refused, Trace, record
@@ -79,7 +79,10 @@ def capture(
 
     operators: the names of those that a program has. runs: how many traces it is made of.
     """
-    return _Capture(module, args, kwargs, operators, runs).run(dynamic, state)
+    try:
+        return _Capture(module, args, kwargs, operators, runs).run(dynamic, state)
+    except TooFew:
+        return _Capture(module, args, kwargs, operators, RUNS[1]).run(dynamic, state)
 
 
 class _Capture:
@@ -127,6 +130,8 @@ class _Capture:
             except _Fixed as fixed:
                 raise ValueError(str(fixed)) from None
             except Refused as refused:
+                if isinstance(refused, TooFew) and self.wanted < RUNS[1]:
+                    raise
                 hint = f"At {refused.where}" if refused.where else ""
                 what = f"{self.name} to do what a program can"
                 raise ValueError(message("export", what, refused.what, hint)) from None
@@ -272,6 +277,10 @@ class _Capture:
 
     def _captured(self, runs: list[_Run], proofs: list[Proof], axes: Axes, state: Any) -> Captured:
         built, kept = self._built(runs)
+        further = self._beyond(built, axes)
+        if further:
+            runs = [*runs, *further]
+            built, kept = self._built(runs)
         nodes = without_packing(built.nodes)
         constants = {name: _array(tensor) for name, tensor in kept[0].trace.constants.items()}
         _check_constants([run.trace for run in kept])
@@ -294,6 +303,23 @@ class _Capture:
         )
         spec = ProgramSpec(graph, self.arguments, self.results, self.parameters)
         return Captured(spec, [*(run.proof for run in runs), *proofs])
+
+    def _beyond(self, built: Built, axes: Axes) -> list[_Run]:
+        """Runs at sizes at which padding would become negative: many modules pad up to a length only."""
+        base = self._base_sizes(axes)
+        found = []
+        for size, number in built.turns:
+            name = next(
+                (a.get(size.right) for n, a in zip(self.names, axes, strict=True) if n == size.left), None
+            )
+            if name is None:
+                continue
+            sizes = {**base, name: number + 1}
+            for tensors in all_resized(self.tensors, axes, base, sizes, 1):
+                if self._runs(tensors):
+                    found.append(self._traced(sizes, tensors))
+                    break
+        return found
 
     def _built(self, runs: list[_Run]) -> tuple[Built, list[_Run]]:
         """The nodes of the traces, and their runs: all but a few that are unlike the others."""

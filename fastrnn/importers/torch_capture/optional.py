@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastrnn.importers.torch_capture.loops import signature
-from fastrnn.importers.torch_capture.recorder import Constant, Record, Ref, Trace
+from fastrnn.importers.torch_capture.recorder import Constant, Record, Ref, Refused, Trace
 
 PADS = ("pad", "constant_pad_nd", "reflection_pad1d", "replication_pad1d")
 SLICES = ("slice", "narrow")
@@ -22,10 +22,19 @@ MATCHED = 3  # the records after it that have to be the same
 Shapes = Sequence[tuple[int, ...]]
 
 
+class TooFew(Refused):
+    """One trace alone has an operator, which does not tell what its numbers depend on."""
+
+
 def with_optional(traces: Sequence[Trace], input_shapes: Sequence[Shapes]) -> list[Trace]:
     """Return the traces, each with the operators that others have and that change nothing in it.
 
     input_shapes: for each trace, the shapes of the inputs.
+
+    Raises
+    ------
+    TooFew
+        More traces are needed.
     """
     aligned = [_Aligned(trace, shapes) for trace, shapes in zip(traces, input_shapes, strict=True)]
     first = aligned[0]
@@ -33,6 +42,12 @@ def with_optional(traces: Sequence[Trace], input_shapes: Sequence[Shapes]) -> li
         _align(first, other)
     if not any(each.neutral for each in aligned):
         return list(traces)
+    for number in {number for each in aligned for number in each.neutral}:
+        if len(aligned) - sum(number in each.neutral for each in aligned) < 2:
+            at = first.records[number].where
+            raise TooFew(
+                "what it does at one size alone of those that were tried: give an example of another size", at
+            )
     _share_uses(aligned)
     return [each.trace() for each in aligned]
 
@@ -130,7 +145,11 @@ def _neutral(given: _Aligned, taken: _Aligned, at: int) -> tuple[list[Record], A
         changes = {"pad": (0,) * len(record.arguments["pad"])}
     elif record.operator in SLICES and record.arguments.get("step", 1) == 1:
         size = shape[record.arguments.get("dim", 0)]
-        changes = {"start": 0, ("length" if record.operator == "narrow" else "end"): size}
+        if record.operator == "narrow":
+            changes = {"start": 0, "length": size}
+        else:
+            # A bound that is after the end here is the same in both.
+            changes = {"start": 0, "end": max(size, record.arguments.get("end") or 0)}
     else:
         return None
     if not changes.keys() <= record.arguments.keys():

@@ -45,7 +45,8 @@ class Sizes:
             return self._find_float(vector)
         if vector in self._known:
             return self._known[vector]
-        for searches in ((self._linear, self._paired, self._divided), (self._triples,)):
+        plain = (self._linear, self._paired, self._divided)
+        for searches in ((self._linear,), (self._clamped,), plain, (self._triples,)):
             found = [size for search in searches for size in search(vector)]
             if found:
                 return min(found, key=_cost)
@@ -57,6 +58,21 @@ class Sizes:
             line = _slope(vector, known)
             if line is not None:
                 yield _sum([(line[0], size)], line[1])
+
+    def _clamped(self, vector: Vector) -> Iterator[Size]:
+        """max and min of a number and a + m or m - a: what is cut off, or added, at a limit"""
+        for name, chosen in (("max", max), ("min", min)):
+            limit = min(vector) if name == "max" else max(vector)
+            free = [k for k, v in enumerate(vector) if v != limit]
+            if len({vector[k] for k in free}) < 2:
+                continue
+            for known, size in self._known.items():
+                if size.operator == "step":  # a first step that is unlike the others is no step of the loop
+                    continue
+                for n in (1, -1):
+                    m = vector[free[0]] - n * known[free[0]]
+                    if vector == tuple(chosen(n * x + m, limit) for x in known):
+                        yield Size(name, _sum([(n, size)], m), limit)
 
     def _paired(self, vector: Vector) -> Iterator[Size]:
         """n * a + m * b + k, n * a * b + k, max and min"""
