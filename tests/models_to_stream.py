@@ -136,6 +136,50 @@ class DelayLine(nn.Module):
         return torch.tanh(x - 0.5 * three) * two
 
 
+@case("B", "T", 6)
+class Emphasis(nn.Module):
+    """Differences to the step before; the first steps are as they are."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(6, 8, batch_first=True)
+
+    def forward(self, x):
+        x = torch.cat([x[:, :1], x[:, 1:] - 0.97 * x[:, :-1]], 1)
+        return self.rnn(torch.cat([x[:, :3], x[:, 3:] * x[:, :-3]], 1))[0]
+
+
+@case("B", "T", 6)
+class StepBefore(nn.Module):
+    """The step before, with zeros in the shape of the first step before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(12, 8, batch_first=True)
+
+    def forward(self, x):
+        before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], 1)
+        return self.rnn(torch.cat([x, before], -1))[0]
+
+
+@case("B", "T", 6)
+class SimpleUnit(nn.Module):
+    """A simple recurrent unit as a loop, whose state has the shape of the first step."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.bias = nn.Linear(6, 24, bias=False), nn.Parameter(torch.randn(2, 6))
+
+    def forward(self, x):
+        z, f, r, skip = self.linear(x.transpose(0, 1)).unflatten(-1, (4, 6)).unbind(2)
+        f, r = torch.sigmoid(f + self.bias[0]), torch.sigmoid(r + self.bias[1])
+        c, outputs = torch.zeros_like(z[0]), []
+        for t in range(x.size(1)):
+            c = f[t] * c + (1 - f[t]) * z[t]
+            outputs.append(r[t] * torch.tanh(c) + (1 - r[t]) * skip[t])
+        return torch.stack(outputs, 1)
+
+
 @case("B", 33, "T")
 class Masking(nn.Module):
     """A mask for spectra, from GRUs over time."""

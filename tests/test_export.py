@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import attributes_to_export  # noqa: E402
 import loops_to_export  # noqa: E402
 import models_to_export  # noqa: E402
+import sizes_to_export  # noqa: E402
 import speech_to_export  # noqa: E402
 import taggers_to_export  # noqa: E402
 
@@ -41,7 +42,10 @@ def zoo_cases() -> dict[str, Any]:
     return module.CASES
 
 
-MODULES = (models_to_export, speech_to_export, taggers_to_export, loops_to_export, attributes_to_export)
+MODULES = (
+    models_to_export, speech_to_export, taggers_to_export, loops_to_export, attributes_to_export,
+    sizes_to_export,
+)  # fmt: skip
 OWN = {name: case for module in MODULES for name, case in module.CASES.items()}
 CASES = {**OWN, **{f"zoo_{name}": case for name, case in zoo_cases().items()}}
 REFUSED = {name: case for name, case in OWN.items() if case.refused}
@@ -115,6 +119,7 @@ def leaves_of_axes(dynamic: Any) -> list[list[str]]:
 
 FOUND = (
     "cells_append", "packed_total", "packed_list", "sb3", "flair", "one_row", "rnnt_stream", "zip_enumerate",
+    "pyramid", "lengths_of_mask", "teacher_loop", "packed_whole",
 )  # fmt: skip
 
 
@@ -131,6 +136,12 @@ def test_export_refuses_what_no_program_can_do(name: str) -> None:
     with pytest.raises(ValueError, match=case.refused) as error:
         fastrnn.export(case.build(), case.args(), dynamic=case.dynamic)
     assert "loops_to_export.py:" in str(error.value)
+
+
+def test_export_refuses_what_one_size_alone_shows() -> None:
+    case = OWN["lengthened"]
+    with pytest.raises(ValueError, match=r"one size alone .*: give an example of another size. At .*F.pad"):
+        fastrnn.export(case.build(), case.args(T=7), dynamic=case.dynamic)
 
 
 @pytest.mark.parametrize("name", ["amp_hidden", "caching", "counting"])

@@ -12,6 +12,7 @@ from fastrnn.checks import check_path
 from fastrnn.errors import message
 from fastrnn.program.pairs import smallest
 from fastrnn.program.program import Program
+from fastrnn.program.toolbox import operator_names
 
 # How far outputs may be from the module's: this share of the largest value.
 SHARE = {"float32": 1e-5, "float64": 1e-11, "complex64": 1e-5, "complex128": 1e-11}
@@ -87,7 +88,7 @@ def _proven(
     """Return the program of a module, which gives the module's results."""
     from fastrnn.importers.torch_capture.capture import capture
 
-    captured = capture(module, args, kwargs, dynamic, state, runs)
+    captured = capture(module, args, kwargs, operator_names(), dynamic, state, runs)
     program = Program(captured.spec)
     # Inputs whose numbers are drawn from the example's, at other sizes; without such, the example itself.
     program.golden_inputs = smallest([proof.inputs for proof in captured.proofs[1:] or captured.proofs])

@@ -321,7 +321,7 @@ class Planner:
         """Refuse a view that leaves its storage: no graph, wherever it comes from, reads other memory."""
         if not all(isinstance(n, (int, np.integer)) for n in (view.offset, *view.shape, *view.strides)):
             raise self.error("whole numbers for places in an array", f"{view.offset}, {view.shape}"[:80])
-        if 0 in view.shape:
+        if 0 in view.shape or not self._repeats:  # the steps of a loop of no steps never run
             return
         reaches = [(n - 1) * stride for n, stride in zip(view.shape, view.strides, strict=True)]
         reaches.append((self._repeats - 1) * view.advance)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from fastrnn.program.planner import Toolbox
+
+
+def operator_names() -> Collection[str]:
+    """Return the names of the operators that a program may have."""
+    from fastrnn.reference.operators import OPERATORS
+
+    return OPERATORS.keys()
 
 
 def make_toolbox(backend: str, threads: int | None) -> Toolbox:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastrnn.graph import ARITHMETIC, Loop, Node, Size, Value, values_of
 from fastrnn.importers.torch_capture.loops import Repeat, find_repeats
+from fastrnn.importers.torch_capture.optional import PADS
 from fastrnn.importers.torch_capture.parts import without_parts
 from fastrnn.importers.torch_capture.recorder import Record, Refused, Trace
 from fastrnn.importers.torch_capture.rolled import (
@@ -32,6 +33,9 @@ COMPUTED = {
     "where": ("self", "other"),
     "pow": ("exponent",),
 }
+# Operators that make an array of the shape of another one, and its number.
+LIKE = {"zeros_like": 0.0, "ones_like": 1.0, "new_zeros": 0.0, "new_ones": 1.0}
+PARTS = ("select", "slice", "narrow")
 
 
 class Built:
@@ -43,6 +47,8 @@ class Built:
     outputs : list of str
     changed : dict of str to str
         The values that constants and inputs have in the end.
+    turns : list of (size, int)
+        Sizes of inputs at which padding becomes negative that was not so in any trace.
     """
 
     def __init__(
@@ -55,32 +61,55 @@ class Built:
         traces = without_parts(traces)
         found = find_repeats([trace.records for trace in traces])
         while True:
-            # One step alone does not show what a loop carries from step to step.
-            kept = [
-                k
-                for k, items in enumerate(found)
-                if all(i.repetitions > 1 for i in items if isinstance(i, Repeat))
-            ]
-            if not kept:
-                raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
             try:
-                # The longest first, which show best how steps differ.
-                order = sorted(kept, key=lambda k: -len(traces[k].records))
-                by_trace = {k: roll(traces[k], found[k], input_names, input_shapes[k]) for k in order}
-                rolled = [by_trace[k] for k in kept]
+                self._build(traces, found, input_names, input_shapes)
                 break
             except Peel as peel:
                 at = peel.index
                 found = [[*items[:at], *items[at].peel(peel.is_last), *items[at + 1 :]] for items in found]
+
+    def _build(
+        self,
+        traces: Sequence[Trace],
+        found: Sequence[Sequence[Any]],
+        input_names: Sequence[str],
+        input_shapes: Sequence[Sequence[tuple[int, ...]]],
+    ) -> None:
+        """Make the nodes of traces with these repeats.
+
+        Raises
+        ------
+        Peel
+            A step of a loop has to be an item of its own.
+        """
+        # One step alone does not show what a loop carries from step to step.
+        kept = [
+            k
+            for k, items in enumerate(found)
+            if all(i.repetitions > 1 for i in items if isinstance(i, Repeat))
+        ]
+        if not kept:
+            raise Refused("loops of one step at all sizes that were tried", traces[0].records[0].where)
+        # The longest first, which show best how steps differ.
+        order = sorted(kept, key=lambda k: -len(traces[k].records))
+        by_trace = {k: roll(traces[k], found[k], input_names, input_shapes[k]) for k in order}
+        rolled = [by_trace[k] for k in kept]
         sizes = Sizes()
         for i, name in enumerate(input_names):
             sizes.add(name, [input_shapes[k][i] for k in kept])
         for value, numbers in _lengths(rolled):
             sizes.add_size(numbers, Size("largest", value.name))
         builder = _Builder(sizes)
-        for items in zip(*(trace.items for trace in rolled), strict=True):
+        for index, items in enumerate(zip(*(trace.items for trace in rolled), strict=True)):
             if isinstance(items[0], LoopItem):
-                builder.loop(items)
+                try:
+                    builder.loop(items)
+                except Refused:
+                    repeats = [found[k][index] for k in kept]
+                    if any(repeat.peeled or repeat.repetitions < 3 for repeat in repeats):
+                        raise
+                    # Numbers of the first step may be others, as those of `t - 1 if t else 0` are.
+                    raise Peel(index, False) from None
             else:
                 builder.item(items)
         self.outputs = [
@@ -94,6 +123,7 @@ class Built:
             for name in rolled[0].changed
         }
         self.nodes = _in_order(builder.nodes)
+        self.turns = builder.turns
 
 
 class _Builder:
@@ -103,7 +133,9 @@ class _Builder:
         """outer, count: of the body of a loop."""
         self.sizes, self.outer, self.count = sizes, outer, count
         self.nodes: list[Node] = []
+        self.turns: list[tuple[Size, int]] = []
         self.packed: set[str] = set()
+        self.parts: set[str] = set()  # values that are a part of another one
 
     def item(self, items: Sequence[Item]) -> None:
         records = [item.record for item in items]
@@ -111,10 +143,25 @@ class _Builder:
         name = items[0].name
         if any(record.arguments.keys() != first.arguments.keys() for record in records):
             raise Refused("which arguments it has depends on sizes", first.where)
+        if first.operator in LIKE and self.parts.intersection(values_of(first.arguments["self"])):
+            sizes = [
+                self.sizes.find(numbers) for numbers in zip(*(r.results[0][0] for r in records), strict=True)
+            ]
+            if None not in sizes:
+                # The numbers of the part are not read: it need not be there.
+                made = {
+                    "size": tuple(sizes),
+                    "fill_value": LIKE[first.operator],
+                    "dtype": first.results[0][1],
+                }
+                records = [record._replace(operator="full", arguments=made) for record in records]
+                first = records[0]
         arguments = {
             key: self.argument(f"{name}.{key}", [record.arguments[key] for record in records], first)
             for key in first.arguments
         }
+        for number in arguments.get("pad", ()) if first.operator in PADS else ():
+            self.turns.extend(_turns(number))
         for key in COMPUTED.get(first.operator, ()):
             if _depends_on_step(arguments.get(key)):
                 try:
@@ -139,6 +186,8 @@ class _Builder:
                 self.sizes.add(output, shapes)
             else:
                 self.packed.add(output)
+        if operator in PARTS:
+            self.parts.update(outputs)
         self.nodes.append(Node(operator, arguments, tuple(outputs), first.where))
 
     def is_packed(self, operator: str, arguments: dict[str, Any], result: int) -> bool:
@@ -320,6 +369,14 @@ def _lengths(rolled: Sequence[RolledTrace]) -> Iterator[tuple[Value, tuple[int, 
     for reads in zip(*(trace.reads for trace in rolled), strict=False):
         if isinstance(reads[0][0], Value) and all(value == reads[0][0] for value, _ in reads):
             yield reads[0][0], tuple(number for _, number in reads)
+
+
+def _turns(number: Any) -> Iterator[tuple[Size, int]]:
+    """A size and the least of it at which `n - size` is negative."""
+    if isinstance(number, Size) and number.operator == "-":
+        left, right = number.left, number.right
+        if isinstance(left, int) and left > 0 and isinstance(right, Size) and right.operator == "dim":
+            yield right, left + 1
 
 
 def _depends_on_step(argument: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from fastrnn.importers.torch_capture.examples import (
     size_candidates,
     with_followers,
 )
+from fastrnn.importers.torch_capture.optional import TooFew, with_optional
 from fastrnn.importers.torch_capture.packed import without_packing
 from fastrnn.importers.torch_capture.reads import check_reads
 from fastrnn.importers.torch_capture.recorder import Refused, Trace, record
@@ -48,6 +49,15 @@ class Captured(NamedTuple):
     proofs: list[Proof]
 
 
+class _Fixed(ValueError):
+    """A module runs at no other size of some axes."""
+
+    def __init__(self, module: str, names: list[str]) -> None:
+        hint = f"{module} runs at no other size that was tried. Leave it out of dynamic."
+        super().__init__(message("export", "sizes that may change", ", ".join(names), hint))
+        self.names = names
+
+
 class _Run(NamedTuple):
     """One traced run."""
 
@@ -60,20 +70,32 @@ def capture(
     module: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    operators: Collection[str],
     dynamic: Any = None,
     state: Any = (),
     runs: int = RUNS[0],
 ) -> Captured:
     """Return the program of a module. The parameters and errors are those of `fastrnn.export`.
 
-    runs: how many traces it is made of.
+    operators: the names of those that a program has. runs: how many traces it is made of.
     """
-    return _Capture(module, args, kwargs, runs).run(dynamic, state)
+    try:
+        return _Capture(module, args, kwargs, operators, runs).run(dynamic, state)
+    except TooFew:
+        return _Capture(module, args, kwargs, operators, RUNS[1]).run(dynamic, state)
 
 
 class _Capture:
-    def __init__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], wanted: int) -> None:
+    def __init__(
+        self,
+        module: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        operators: Collection[str],
+        wanted: int,
+    ) -> None:
         _check_module(module)
+        self.operators = operators
         self.module, self.given, self.wanted = module, (args, kwargs), wanted
         self.name = type(module).__name__
         if any(part.training for part in module.modules()):
@@ -98,12 +120,18 @@ class _Capture:
             taken = {name for name, _ in self.module.named_parameters()} | self.state.tensors().keys()
             self.names = [f"{name}.input" if name in taken else name for name in self.names]
             try:
-                axes = find_axes(self.tensors, self._runs) if dynamic is None else self._named_axes(dynamic)
-                base = self._base_sizes(axes)
-                runs, proofs = self._all_runs(axes, base)
+                if dynamic is None:
+                    axes, runs, proofs = self._found_runs()
+                else:
+                    axes = self._named_axes(dynamic)
+                    runs, proofs = self._all_runs(axes, self._base_sizes(axes))
                 check_reads([run.trace for run in runs], self.tensors)
                 return self._captured(runs, proofs, axes, state)
+            except _Fixed as fixed:
+                raise ValueError(str(fixed)) from None
             except Refused as refused:
+                if isinstance(refused, TooFew) and self.wanted < RUNS[1]:
+                    raise
                 hint = f"At {refused.where}" if refused.where else ""
                 what = f"{self.name} to do what a program can"
                 raise ValueError(message("export", what, refused.what, hint)) from None
@@ -125,7 +153,7 @@ class _Capture:
         args, kwargs = self._call(own)
         with self.state:
             plain = self.state.plain()
-            trace, result = record(self.module, args, kwargs, own, self.state)
+            trace, result = record(self.module, args, kwargs, own, self.state, self.operators)
             self._check_plain(plain, self.state.plain())
             proof = Proof(sizes, [_array(t) for t in tensors], [_array(t) for t in tensors_of(result)])
         if self.results is None:
@@ -149,8 +177,24 @@ class _Capture:
             return False
         return True
 
+    def _found_runs(self) -> tuple[Axes, list[_Run], list[Proof]]:
+        """Axes that may change, which are found by trying, and the runs at their sizes."""
+        axes = find_axes(self.tensors, self._runs)
+        while True:
+            try:
+                return axes, *self._all_runs(axes, self._base_sizes(axes))
+            except _Fixed as fixed:
+                # It ran at another size by chance. Features come last.
+                axes = [{axis: name for axis, name in own.items() if name != fixed.names[-1]} for own in axes]
+
     def _all_runs(self, axes: Axes, base: dict[str, int]) -> tuple[list[_Run], list[Proof]]:
-        """Traces of the module at several sizes, the example's first, and further proofs."""
+        """Traces of the module at several sizes, the example's first, and further proofs.
+
+        Raises
+        ------
+        _Fixed
+            The module does not run at other sizes of some names.
+        """
         runs = [self._traced(base, self.tensors)]
         proofs: list[Proof] = []
         if not base:
@@ -164,8 +208,7 @@ class _Capture:
             self._run_at(with_followers(base, followers), axes, seen, runs, proofs)
             fixed = [name for name in base if all(sizes[name] == base[name] for sizes in seen)]
         if fixed:
-            hint = f"{self.name} runs at no other size that was tried. Leave it out of dynamic."
-            raise ValueError(message("export", "sizes that may change", ", ".join(fixed), hint))
+            raise _Fixed(self.name, fixed)
         return runs, proofs
 
     def _run_at(
@@ -234,6 +277,10 @@ class _Capture:
 
     def _captured(self, runs: list[_Run], proofs: list[Proof], axes: Axes, state: Any) -> Captured:
         built, kept = self._built(runs)
+        further = self._beyond(built, axes)
+        if further:
+            runs = [*runs, *further]
+            built, kept = self._built(runs)
         nodes = without_packing(built.nodes)
         constants = {name: _array(tensor) for name, tensor in kept[0].trace.constants.items()}
         _check_constants([run.trace for run in kept])
@@ -257,18 +304,40 @@ class _Capture:
         spec = ProgramSpec(graph, self.arguments, self.results, self.parameters)
         return Captured(spec, [*(run.proof for run in runs), *proofs])
 
+    def _beyond(self, built: Built, axes: Axes) -> list[_Run]:
+        """Runs at sizes at which padding would become negative: many modules pad up to a length only."""
+        base = self._base_sizes(axes)
+        found = []
+        for size, number in built.turns:
+            name = next(
+                (a.get(size.right) for n, a in zip(self.names, axes, strict=True) if n == size.left), None
+            )
+            if name is None:
+                continue
+            sizes = {**base, name: number + 1}
+            for tensors in all_resized(self.tensors, axes, base, sizes, 1):
+                if self._runs(tensors):
+                    found.append(self._traced(sizes, tensors))
+                    break
+        return found
+
     def _built(self, runs: list[_Run]) -> tuple[Built, list[_Run]]:
         """The nodes of the traces, and their runs: all but a few that are unlike the others."""
-        first: Refused | None = None
+        shapes = [run.shapes for run in runs]
+        try:
+            return Built([run.trace for run in runs], self.names, shapes), runs
+        except Refused as refused:
+            first = refused
+        traces = with_optional([run.trace for run in runs], shapes)
+        runs = [run._replace(trace=trace) for run, trace in zip(runs, traces, strict=True)]
         for left_out in range(min(LEFT_OUT, max(len(runs) - 3, 0)) + 1):
             for kept in itertools.combinations(runs, len(runs) - left_out):
                 try:
                     built = Built([run.trace for run in kept], self.names, [run.shapes for run in kept])
-                except Refused as refused:
-                    first = first or refused
+                except Refused:
+                    continue
                 else:
                     return built, list(kept)
-        assert first is not None
         raise first
 
     def _kept_values(

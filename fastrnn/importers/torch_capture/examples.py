@@ -149,10 +149,22 @@ def find_axes(tensors: Sequence[torch.Tensor], runs: Callable[[Sequence[torch.Te
                 name([(i, 0), *joined])
                 taken.update(((i, 0), *joined))
                 break
+    alone = []
     for place in places:
         if place not in taken and works([place]):
             name([place])
             taken.add(place)
+            alone.append(place)
+    # A mask cannot grow alone, though what it masks can.
+    for place in places:
+        size = tensors[place[0]].shape[place[1]]
+        for other in alone:
+            if place in taken or other[0] == place[0] or tensors[other[0]].shape[other[1]] != size:
+                continue
+            joined = [other, *(p for p in taken if named[p[0]].get(p[1]) == named[other[0]][other[1]])]
+            if works([place, *dict.fromkeys(joined)]):
+                named[place[0]][place[1]] = named[other[0]][other[1]]
+                taken.add(place)
     for place in places:
         if place in taken:
             continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import torch
@@ -77,6 +78,7 @@ class Trace(NamedTuple):
 # Whatever these do, they do not change numbers that are inferred.
 SAME = {"detach", "alias", "lift_fresh", "lift", "_to_cpu", "resolve_conj", "resolve_neg"}
 READS = {"item", "_local_scalar_dense", "is_nonzero", "equal", "allclose"}
+PACKING = {"_pack_padded_sequence", "_pad_packed_sequence"}
 # Operators that draw numbers.
 RANDOM = {
     "rand",
@@ -104,18 +106,44 @@ DEFAULT = "float32"  # what whole numbers become beside real ones
 TORCH = os.path.dirname(torch.__file__)
 
 
+class Names(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
+    """Notes the names of all operators that run in its context."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """As `Recorder` says."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.add(func._schema.name.removeprefix("aten::").removesuffix("_"))
+        return func(*args, **(kwargs or {}))
+
+
 class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
     """Writes down every operator that runs in its context."""
 
     def __init__(
-        self, names: dict[int, str], named: dict[str, torch.Tensor], inputs: list[torch.Tensor]
+        self,
+        names: dict[int, str],
+        named: dict[str, torch.Tensor],
+        inputs: list[torch.Tensor],
+        operators: Collection[str],
     ) -> None:
-        """names: the parameters and buffers by the id of the tensor; named: the reverse."""
+        """names: the parameters and buffers by the id of the tensor; named: the reverse.
+
+        operators: those that a program has. Of any other that torch makes of others, those are written down.
+        """
         super().__init__()
+        self.known = {*operators, *SAME, *READS, *PACKING}
         self.names, self.constants = dict(names), dict(named)
         self.records: list[Record] = []
         self.reads: list[Read] = []
         self.aliases = Aliases(self._emit)
+        self._made_of_known: dict[Any, bool] = {}
         self.kept: list[Any] = []  # tensors that were seen, so that no other gets their id
         self.returned_reads: list[Read] = []
         self._left: dict[int, tuple[Any, torch.Tensor, Read]] = {}  # numbers, by their id
@@ -133,6 +161,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
         arguments = _by_name(schema, args, kwargs or {})
         if name in RANDOM and not _is_idle(name, arguments):
             raise Refused(f"{name} draws random numbers", where())
+        if name.removesuffix("_") not in self.known and self._is_made_of_known(func, args, kwargs or {}):
+            with self:
+                return func.decompose(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
         at = where()
         results = result if isinstance(result, (tuple, list)) else (result,)
@@ -170,6 +201,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
                 view = View(name, plain, index, tuple(source.shape), shape, dtype)
                 self.aliases.view(tensor, source, Ref(number, index), view)
         return result
+
+    def _is_made_of_known(self, func: Any, args: Any, kwargs: Any) -> bool:
+        """Whether torch makes an operator of others, all of which a program has."""
+        if func not in self._made_of_known:
+            is_known = func._can_decompose() and not any(
+                a.alias_info is not None and a.alias_info.is_write for a in func._schema.arguments
+            )
+            if is_known:
+                names = Names()
+                with names:
+                    func.decompose(*args, **kwargs)
+                is_known = names.seen <= self.known
+            self._made_of_known[func] = is_known
+        return self._made_of_known[func]
 
     def _record_written(
         self,
@@ -323,22 +368,31 @@ def where() -> str:
     return ""
 
 
-def record(module: Any, args: Any, kwargs: Any, inputs: list[torch.Tensor], state: Any) -> tuple[Trace, Any]:
+def record(
+    module: Any,
+    args: Any,
+    kwargs: Any,
+    inputs: list[torch.Tensor],
+    state: Any,
+    operators: Collection[str],
+) -> tuple[Trace, Any]:
     """Run a module once and return what it did, and what it returned.
 
-    inputs: the tensors of its arguments. state: the module's `State`.
+    inputs: the tensors of its arguments. state: the module's `State`. operators: those that a program has.
     """
     named, names = {}, {}
     for name, tensor in [*module.named_parameters(remove_duplicate=False), *state.tensors().items()]:
         if id(tensor) not in names:
             names[id(tensor)] = name
             named[name] = tensor
-    recorder = Recorder(names, named, inputs)
+    recorder = Recorder(names, named, inputs, operators)
     with torch.inference_mode(), recorder, PythonCalls(recorder):
         result = module(*args, **kwargs)
     outputs = [recorder.value_of(tensor) for tensor in tensors_of(result)]
     changed = {}
     for name, tensor in state.tensors().items():
+        if name not in named:  # a cache, which each run makes anew
+            continue
         value = recorder.value_of(tensor)
         if value != Constant(name):
             changed[name] = value

@@ -45,7 +45,8 @@ class Sizes:
             return self._find_float(vector)
         if vector in self._known:
             return self._known[vector]
-        for searches in ((self._linear, self._paired, self._divided), (self._triples,)):
+        plain = (self._linear, self._paired, self._divided)
+        for searches in ((self._linear,), (self._clamped,), plain, (self._triples,)):
             found = [size for search in searches for size in search(vector)]
             if found:
                 return min(found, key=_cost)
@@ -57,6 +58,21 @@ class Sizes:
             line = _slope(vector, known)
             if line is not None:
                 yield _sum([(line[0], size)], line[1])
+
+    def _clamped(self, vector: Vector) -> Iterator[Size]:
+        """max and min of a number and a + m or m - a: what is cut off, or added, at a limit"""
+        for name, chosen in (("max", max), ("min", min)):
+            limit = min(vector) if name == "max" else max(vector)
+            free = [k for k, v in enumerate(vector) if v != limit]
+            if len({vector[k] for k in free}) < 2:
+                continue
+            for known, size in self._known.items():
+                if size.operator == "step":  # a first step that is unlike the others is no step of the loop
+                    continue
+                for n in (1, -1):
+                    m = vector[free[0]] - n * known[free[0]]
+                    if vector == tuple(chosen(n * x + m, limit) for x in known):
+                        yield Size(name, _sum([(n, size)], m), limit)
 
     def _paired(self, vector: Vector) -> Iterator[Size]:
         """n * a + m * b + k, n * a * b + k, max and min"""
@@ -84,10 +100,16 @@ class Sizes:
                     yield Size("//", first, second)
         for a, size in known:
             for n in range(2, MOST_DIVISOR + 1):
-                if vector == tuple(x % n for x in a):
-                    yield Size("%", size, n)
-                if vector == tuple(-x % n for x in a):
-                    yield Size("%", Size("-", 0, size), n)
+                # What is left, or missing, to a multiple, and halves of it as in padding of both ends.
+                for sign, one in ((1, size), (-1, Size("-", 0, size))):
+                    rest = tuple(sign * x % n for x in a)
+                    more = vector[0] - rest[0]
+                    if all(v - x == more for v, x in zip(vector, rest, strict=True)):
+                        yield _sum([(1, Size("%", one, n))], more)
+                    half = 2 * vector[0] - rest[0]
+                    for up in (half, half + 1):
+                        if vector == tuple((x + up) // 2 for x in rest):
+                            yield Size("//", _sum([(1, Size("%", one, n))], up), 2)
                 for multiple, up in ((size, 0), (Size("+", size, n - 1), n - 1)):
                     # n * (a // n), and a part of it that was halved or moved.
                     line = _slope(vector, tuple((x + up) // n for x in a)) if n <= 64 else None

@@ -29,7 +29,9 @@ def fallback(planner: Planner, operator: str, arguments: Mapping[str, Any]) -> A
     try:
         samples, given = _sample(function, arguments, views, np.zeros)
     except (ValueError, IndexError) as error:
-        raise planner.error("arguments that fit together", str(error)) from error
+        # The definition says what is wrong in the error that it wraps.
+        got = str(error.__cause__ or error).rstrip(".")
+        raise planner.error("arguments that fit together", f"others: {got}") from error
     if _depends_on_numbers(function, arguments, views, given):
         raise planner.error("a result whose shape depends on sizes alone", "one that depends on numbers")
     targets = [None if array is None else planner.new(array.dtype.name, array.shape) for array in given]
@@ -50,9 +52,10 @@ def fallback(planner: Planner, operator: str, arguments: Mapping[str, Any]) -> A
 def _sample(
     function: Any, arguments: Mapping[str, Any], views: list[View], make: Any
 ) -> tuple[Any, list[Any]]:
-    """What an operator gives for arrays of one number: the results, and a list of them."""
+    """What an operator gives for constants and arrays of one number: the results, and a list of them."""
+    arrays = [view.array() if view.is_constant else make(view.shape, view.dtype) for view in views]
     with np.errstate(all="ignore"):
-        samples = function(**_filled(arguments, [make(view.shape, view.dtype) for view in views]))
+        samples = function(**_filled(arguments, arrays))
     return samples, [
         None if array is None else np.asarray(array)
         for array in (samples if isinstance(samples, (tuple, list)) else [samples])

@@ -35,6 +35,9 @@ expand expand_copy broadcast_to expand_as repeat tile loop
 """.split()
 
 
+JOINS = ("cat", "concat", "concatenate")
+
+
 class Fixed(NamedTuple):
     """A node that has no steps: it is computed in every chunk that needs it, from the same numbers."""
 
@@ -91,6 +94,8 @@ class Followed:
         Whether this many are missing at any time: nothing before makes one step of several.
     so_far : set of str
         The values that depend on all steps so far.
+    heads : dict of str to int
+        The values that are a few first steps, with their number.
     actions : list
         What each node does in a chunk.
 
@@ -117,6 +122,7 @@ class Followed:
         self.late: dict[str, int] = {}
         self.is_even: dict[str, bool] = {}
         self.so_far: set[str] = set()
+        self.heads: dict[str, int] = {}
         self.actions: list[Any] = []
         for form in graph.inputs:
             axes = [axis for axis, size in enumerate(form.shape) if size == name]
@@ -128,6 +134,9 @@ class Followed:
                 self.counts = tuple(forms[form.name].shape[axes[0]] for forms in (self.first, self.second))
         for node in graph.nodes:
             self.actions.append(self.follow(node))
+        for node in graph.nodes:
+            if any(name in self.heads and name in graph.outputs for name in node.outputs):
+                self.refuse(node, f"{node.operator} of steps at the beginning or the end")
 
     # ------------------------------------------------------------ nodes
 
@@ -136,6 +145,9 @@ class Followed:
         given = list(arrays_of(node))
         has_steps = any(name in self.places for name in given)
         is_late = any(name in self.so_far for name in given)
+        heads = [name for name in given if name in self.heads]
+        if heads and node.operator not in JOINS:
+            self.refuse(node, f"{node.operator} of the first {self.heads[heads[0]]} steps alone")
         if has_steps and is_late:
             self.refuse(node, f"{node.operator} of each step with what all steps give")
         if is_late:

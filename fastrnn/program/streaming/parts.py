@@ -151,6 +151,53 @@ class Beside(NamedTuple):
         chunk.pass_on(self.name, given)
 
 
+class Head(NamedTuple):
+    """The first steps.
+
+    Attributes
+    ----------
+    source, name : str
+    steps : int
+        How many.
+    """
+
+    source: str
+    name: str
+    steps: int
+
+    def build(self, chunk: Any) -> None:
+        given = chunk.flows[self.source]
+        taken = chunk.number(f"{self.name}.taken")
+        more = min(self.steps - taken, given.steps)
+        chunk.pass_on(self.name, chunk.part(given, 0, more))
+        chunk.set_number(f"{self.name}.taken", taken + more)
+
+
+class AfterHead(NamedTuple):
+    """A value's steps after the first steps of another one.
+
+    Attributes
+    ----------
+    head, source, name : str
+    steps : int
+        How many the head has.
+    """
+
+    head: str
+    source: str
+    name: str
+    steps: int
+
+    def build(self, chunk: Any) -> None:
+        key = f"{self.name}.steps"
+        head, given = chunk.flows[self.head], chunk.queue(key, self.source, alone=True)
+        there = chunk.number(f"{self.name}.there") + head.steps
+        chunk.set_number(f"{self.name}.there", there)
+        passed = given.steps if there == self.steps or chunk.is_last else 0
+        chunk.keep(key, given, passed)
+        chunk.pass_on(self.name, chunk.joined([head, chunk.part(given, 0, passed)]))
+
+
 # ---------------------------------------------------------------- rules
 
 
@@ -240,6 +287,10 @@ def part_of_steps(f: Followed, node: Node, place: Place) -> Any:
         count = size - first
         arguments = {"self": node.arguments["self"], "dim": place.axis, "start": 0, "end": count}
         return Last(Node("slice", arguments, node.outputs, node.where), source, place, count)
+    if first == other == 0 < end == other_end < min(size, other_size) and stride == 1 and place.is_alone:
+        f.places[name] = Place(place.axis)
+        f.heads[name] = end
+        return Head(source, name, end)
     if first != other or size - end != other_size - other_end:
         f.refuse(node, f"{node.operator} of steps at the beginning or the end")
     if first == 0 and end == size and stride == 1:
@@ -279,6 +330,20 @@ def _same_part(f: Followed, node: Node, place: Place) -> Any:
     return f.rows(Node("alias", {"self": node.arguments["self"]}, node.outputs, node.where), [place])
 
 
+def _after_head(f: Followed, node: Node, axis: int, names: list[str]) -> AfterHead:
+    """The action of a cat of a few first steps and a sequence."""
+    (head, source), result = names, node.outputs[0]
+    own = f.places[source]
+    assert result is not None
+    if own.axis != axis or own.before > 1 or own.is_same or f.places[head].axis != axis:
+        f.refuse(node, "cat of one sequence after another")
+    if f.first[head].dtype != f.first[source].dtype:
+        f.refuse(node, "cat of steps of several types")
+    steps = f.heads[head]
+    f.put(result, Place(axis), source, steps + f.there(source, alone=True))
+    return AfterHead(head, source, result, steps)
+
+
 def joined_steps(f: Followed, node: Node, axis: int) -> Any:
     """The action of a cat along the steps: arrays without steps before and after the sequence."""
     names = [argument.name for argument in node.arguments["tensors"]]
@@ -286,6 +351,10 @@ def joined_steps(f: Followed, node: Node, axis: int) -> Any:
     assert result is not None
     moving = [index for index, name in enumerate(names) if name in f.places]
     own = f.places[names[moving[0]]]
+    if len(names) == len(moving) == 2 and names[0] in f.heads and names[1] not in f.heads:
+        return _after_head(f, node, axis, names)
+    if any(name in f.heads for name in names):
+        f.refuse(node, "cat of the first steps alone")
     if f.only_rows or len(moving) > 1 or own.before > 1 or own.is_same:
         what = "rows with rows" if f.only_rows else "one sequence after another"
         f.refuse(node, f"cat of {what}")

@@ -171,6 +171,8 @@ def cat(f: Followed, node: Node) -> Any:
     axis = f.number(node, "dim", 0) % ndim
     if any(own is not None and own.axis == axis for own in map(f.places.get, names)):
         return joined_steps(f, node, axis)
+    if any(name in f.heads for name in names):
+        f.refuse(node, "cat of the first steps alone")
     place = common(f, node, names, ndim)
     return f.rows(f.fixed(node), [place], place)
 
