@@ -12,7 +12,7 @@ from fastrnn.program.product_steps import ConvolutionStep
 
 
 def program_of(rng, channels, weight, *nodes):
-    """x (B, channels, H, W) through nodes (operator, arguments, output), the last of which is a convolution."""
+    """x (B, channels, H, W) through nodes (operator, arguments, output). The last one is a convolution."""
     constants = {"w": rng.normal(size=weight).astype(np.float32)}
     inputs = {"x": ("float32", ("B", channels, "H", "W"))}
     return make_program(
