@@ -121,6 +121,7 @@ extensions = [
     extension("program.recurrent_step"),
     extension("program.steps"),
     extension("program.product_steps"),
+    extension("program.window_steps"),
     extension("streaming.stream_base"),
     extension("streaming.open_streams"),
     # A compiler that cannot build the kernels leaves the blas backend alone.

@@ -8,7 +8,7 @@ from helpers import assert_close
 from fastrnn.graph import Size, Value
 from fastrnn.program.evaluate import evaluate
 from fastrnn.program.planner import Planner
-from fastrnn.program.product_steps import ConvolutionStep
+from fastrnn.program.window_steps import ConvolutionStep
 
 
 def program_of(rng, channels, weight, *nodes):

@@ -12,6 +12,7 @@ tables = pytest.importorskip("fastrnn.engine.simd.tables")
 from fastrnn.engine.packing import pack_dense  # noqa: E402  (after importorskip)
 from fastrnn.program import product_steps as products  # noqa: E402
 from fastrnn.program import steps  # noqa: E402
+from fastrnn.program import window_steps as windows  # noqa: E402
 
 ISAS = tuple(array_tables.ARRAY_TABLES)
 FLOATS = ("float32", "float64")
@@ -147,7 +148,7 @@ def channels_last(x):
 def convolve(isa, dtype, x, weights, output):
     """x (batch, positions..., in) by a step."""
     out = Guarded((x.shape[0], *output, weights.channels_out), dtype)
-    step = products.ConvolutionStep(
+    step = windows.ConvolutionStep(
         kernels_of(isa, dtype),
         weights,
         x.shape[0],
@@ -180,7 +181,7 @@ def test_convolutions_are_torchs(rng, isa, dtype, case):
             dilation,
             groups,
         ).numpy()
-        weights = products.ConvolutionWeights(
+        weights = windows.ConvolutionWeights(
             products_of(isa, dtype), weight, bias, groups, stride, dilation, padding
         )
         got = convolve(isa, dtype, channels_last(x), weights, wanted.shape[2:])
@@ -218,7 +219,7 @@ def test_transposed_convolutions_are_torchs(rng, isa, dtype, case):
             groups,
             dilation,
         ).numpy()
-        weights = products.ConvolutionWeights(
+        weights = windows.ConvolutionWeights(
             products_of(isa, dtype), weight, bias, groups, stride, dilation, padding, is_transposed=True
         )
         got = convolve(isa, dtype, channels_last(x), weights, wanted.shape[2:])
@@ -229,7 +230,7 @@ def test_a_convolution_takes_arrays_that_lie_apart(rng, isa, dtype):
     """Channels that are a part of wider rows."""
     x = rng.standard_normal((2, 20, 9)).astype(dtype)
     weight = rng.standard_normal((4, 3, 5)).astype(dtype)
-    weights = products.ConvolutionWeights(products_of(isa, dtype), weight, None, padding=(2,))
+    weights = windows.ConvolutionWeights(products_of(isa, dtype), weight, None, padding=(2,))
     part = x[:, ::2, 3:6]
     np.testing.assert_array_equal(
         convolve(isa, dtype, part, weights, (10,)), convolve(isa, dtype, part.copy(), weights, (10,))
@@ -240,8 +241,8 @@ def test_bits_of_a_convolution_do_not_depend_on_how_rows_lie(rng, isa, dtype):
     """Rows as they lie, and rows brought together for the padding: the same sums."""
     x = rng.standard_normal((1, 40, 4)).astype(dtype)
     weight = rng.standard_normal((6, 4, 3)).astype(dtype)
-    plain = products.ConvolutionWeights(products_of(isa, dtype), weight, None)
-    padded = products.ConvolutionWeights(products_of(isa, dtype), weight, None, padding=(2,))
+    plain = windows.ConvolutionWeights(products_of(isa, dtype), weight, None)
+    padded = windows.ConvolutionWeights(products_of(isa, dtype), weight, None, padding=(2,))
     whole = convolve(isa, dtype, x, padded, (40,))
     np.testing.assert_array_equal(whole[:, 2:], convolve(isa, dtype, x, plain, (38,)))
     zeros = np.concatenate([np.zeros((1, 2, 4), dtype), x], 1)
@@ -278,7 +279,7 @@ def test_pools_are_torchs(rng, isa, dtype, size, taps, stride, padding, channels
                 torch.from_numpy(x), taps, stride, padding, ceil_mode=ceil_mode, **options
             ).numpy()
             out = Guarded((2, *wanted.shape[2:], channels), dtype)
-            step = products.PoolStep(
+            step = windows.PoolStep(
                 kernels_of(isa, dtype),
                 pooling,
                 2,

@@ -16,7 +16,9 @@ written elsewhere (`saving`, `importers`), and layers are defined in `layers`. I
     fusion           chains of element-wise operations, as one step
     memory           which values share memory
     plans, executor  plans that can be run, and what runs them
-    steps, product_steps, recurrent_step   what a plan runs, compiled; map_program: what a map is, in Python
+    steps            what a plan runs, compiled; map_program: what a map is, in Python
+    product_steps, window_steps   products, convolutions and pools; products: what they share
+    recurrent_step   recurrent layers
     evaluate         a graph by the definitions of its operators, slowly
     streaming/       programs that run chunk by chunk
 """

@@ -9,6 +9,7 @@ This package alone imports torch, and only when a module is exported. In the ord
     recorder       one run, written down; aliases: who shares memory; python_calls, reads: what leaves tensors
     state          what a module keeps from call to call
     parts, loops, rolled   Python loops, found and rolled up
+    optional       operators that run at some sizes alone
     sizes          numbers as expressions of sizes
     build          the traces of all runs as the nodes of one graph
     packed         packed sequences, as padded ones with lengths

@@ -53,7 +53,7 @@ def _convolve(
     is_transposed: bool = False,
     output_padding: Any = 0,
 ) -> Any:
-    from fastrnn.program.product_steps import ConvolutionStep, ConvolutionWeights
+    from fastrnn.program.window_steps import ConvolutionStep, ConvolutionWeights
 
     constants = [array for array in (weight, bias) if array is not None]
     if x.dtype not in FLOATS or axes > 2:
@@ -226,7 +226,7 @@ def _pool(
     counts_padding: bool = True,
     divisor: Any = None,
 ) -> Any:
-    from fastrnn.program.product_steps import PoolStep
+    from fastrnn.program.window_steps import PoolStep
 
     if x.dtype not in FLOATS or axes > 2 or ceil_mode:
         return NotImplemented
