@@ -117,6 +117,7 @@ extensions = [
     extension("operators.recurrent"),
     extension("operators.convolution"),
     extension("operators.runner"),
+    extension("program.caller"),
     extension("program.executor"),
     extension("program.recurrent_step"),
     extension("program.steps"),

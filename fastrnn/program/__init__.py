@@ -16,6 +16,7 @@ written elsewhere (`saving`, `importers`), and layers are defined in `layers`. I
     fusion           chains of element-wise operations, as one step
     memory           which values share memory
     plans, executor  plans that can be run, and what runs them
+    caller           calls of plain arrays
     steps            what a plan runs, compiled; map_program: what a map is, in Python
     product_steps, window_steps   products, convolutions and pools; products: what they share
     recurrent_step   recurrent layers

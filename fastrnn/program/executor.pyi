@@ -1,10 +1,9 @@
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 from typing_extensions import CapsuleType, disjoint_base
 
-from fastrnn.graph import Input
 from fastrnn.program.steps import Step
 
 @disjoint_base
@@ -21,22 +20,6 @@ class CompiledPlan:
         owners: object,
     ) -> CompiledPlan: ...
     def run(self, inputs: tuple[NDArray[Any], ...]) -> list[NDArray[Any]]: ...
-
-@disjoint_base
-class Form:
-    def __init__(self, structure: Mapping[str, Any]) -> None: ...
-
-@disjoint_base
-class Caller:
-    def __init__(
-        self,
-        arguments: Mapping[str, Any],
-        results: Mapping[str, Any],
-        inputs: Sequence[Input],
-        hidden: Sequence[NDArray[Any]],
-    ) -> None: ...
-    def keep(self, plans: Iterable[CompiledPlan]) -> None: ...
-    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
 
 @disjoint_base
 class ReferenceStep(Step):

@@ -1,26 +1,23 @@
 """Runs the steps of a plan, one after the other, without the GIL and without allocations.
 
     CompiledPlan     steps with the places of their arrays
-    Caller           calls of plain arrays, from arguments to results
     ReferenceStep    an operator by its definition in NumPy
     RangeStep        the check of numbers, such as places in a table
 """
 
 cimport numpy as cnp
 import numpy as np
-from cpython.dict cimport PyDict_GetItem
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport Py_INCREF, Py_XDECREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from libc.stdint cimport int32_t, int64_t, uint64_t
-from libc.string cimport memcmp, memset
+from libc.string cimport memset
 
 from fastrnn.engine.backend cimport frnn_backend
 from fastrnn.engine.workspace cimport Workspace, aligned
 from fastrnn.errors import message
-from fastrnn.program.steps cimport RunStep, Step
+from fastrnn.program.steps cimport Step
 
 cnp.import_array()
 
@@ -35,50 +32,6 @@ cdef extern from *:
     """
     # An array over memory that somebody else owns.
     object frnn_array(object dtype, int axes, cnp.npy_intp *sizes, cnp.npy_intp *strides, void *data)
-
-cdef enum:
-    MOST_ARRAYS = 64            # of a step
-    MOST_AXES = 32
-
-
-cdef struct Place:
-    # Where a step finds an array: at an address; in a loop, further on with each step of it.
-    int base                    # 0: offset is the address. 1: the workspace. Then inputs and outputs
-    Py_ssize_t offset
-    Py_ssize_t advance
-
-
-cdef struct Item:
-    RunStep run                 # NULL: a loop of the `length` items after it
-    const void *data
-    const Place *places
-    int arrays
-    Py_ssize_t count
-    int length
-
-
-cdef struct Report:
-    # What went wrong in a call. It lies before the scratch of its steps, which a step that fails fills in.
-    # The run ends after that step.
-    PyObject *error             # what Python raised
-    const RangeData *ranges     # the check that found a number out of range
-    int64_t number
-
-
-cdef struct RangeData:
-    int64_t low, high           # both included
-    Py_ssize_t count
-    bint is_narrow              # int32, else int64
-    PyObject *step
-
-
-cdef struct Result:
-    # An output: the array that a caller gets.
-    int axes, type_number
-    bint is_dense               # the array is all of its memory, in the order of its axes
-    Py_ssize_t bytes, offset
-    cnp.npy_intp sizes[MOST_AXES]
-    cnp.npy_intp strides[MOST_AXES]
 
 
 cdef inline Report *report_of(char *scratch) noexcept nogil:
@@ -103,19 +56,6 @@ cdef class CompiledPlan:
     owners : object
         What the addresses point into.
     """
-
-    cdef Item *items
-    cdef Place *places
-    cdef Result *results
-    cdef cnp.npy_intp *sizes            # of all inputs, one after the other
-    cdef int count, inputs, outputs, axes
-    cdef size_t work_bytes, own_bytes, scratch_bytes, pointer_bytes
-    cdef const frnn_backend *entered    # sets how this thread computes
-    cdef const frnn_backend *begun      # is told of the beginning and the end of a call
-    cdef tuple dtypes
-    cdef object owners
-    cdef list spaces                    # Workspaces that no call is using
-    cdef readonly double cost
 
     def __cinit__(self, items, shapes, results, size_t work_bytes, tables, owners):
         cdef Step step
@@ -313,162 +253,6 @@ cdef object array_in(Result *result, object dtype, cnp.ndarray memory):
         dtype, result.axes, result.sizes, result.strides, cnp.PyArray_BYTES(memory) + result.offset)
     cnp.set_array_base(array, memory)
     return array
-
-
-# ---------------------------------------------------------------- calls of plain arrays
-
-# What a node of a structure is.
-cdef enum:
-    ARRAY
-    CONSTANT
-    TUPLE
-    LIST
-    DICT
-
-
-cdef class Form:
-    """A structure of arguments or results (`fastrnn.structure`), as compiled code reads it."""
-
-    cdef int kind
-    cdef Py_ssize_t index       # of an array
-    cdef object value           # of a constant; the keys of a dict
-    cdef tuple parts
-
-    def __init__(self, structure):
-        ((kind, content),) = structure.items()
-        self.parts = ()
-        if kind == "array":
-            self.kind = ARRAY
-            self.index = content
-        elif kind == "constant":
-            self.kind = CONSTANT
-            self.value = content
-        elif kind == "dict":
-            self.kind = DICT
-            self.value = tuple(content)
-            self.parts = tuple([Form(part) for part in content.values()])
-        else:
-            self.kind = LIST if kind == "list" else TUPLE
-            self.parts = tuple([Form(part) for part in (content[1] if kind == "named" else content)])
-
-    cdef bint take(self, object value, list arrays) except -1:
-        """Append the arrays of a value. False for a value that is not nested just like this."""
-        cdef Py_ssize_t i
-        cdef PyObject *part
-        if self.kind == ARRAY:
-            arrays.append(value)
-            return True
-        if self.kind == CONSTANT:
-            return value is self.value or (type(value) is type(self.value) and value == self.value)
-        if self.kind == DICT:
-            if type(value) is not dict or len(<dict>value) != len(self.parts):
-                return False
-            for i in range(len(self.parts)):
-                part = PyDict_GetItem(value, (<tuple>self.value)[i])
-                if part == NULL or not (<Form>self.parts[i]).take(<object>part, arrays):
-                    return False
-            return True
-        # A list is copied: another thread may change it meanwhile.
-        if type(value) is list:
-            value = tuple(<list>value)
-        if type(value) is not tuple or len(<tuple>value) != len(self.parts):
-            return False
-        for i in range(len(self.parts)):
-            if not (<Form>self.parts[i]).take((<tuple>value)[i], arrays):
-                return False
-        return True
-
-    cdef object give(self, list arrays):
-        """The value with these arrays."""
-        cdef Py_ssize_t i
-        if self.kind == ARRAY:
-            return arrays[self.index]
-        if self.kind == CONSTANT:
-            return self.value
-        if self.kind == DICT:
-            return {
-                key: (<Form>part).give(arrays)
-                for key, part in zip(<tuple>self.value, self.parts)
-            }
-        if self.kind == LIST:
-            return [(<Form>part).give(arrays) for part in self.parts]
-        result = PyTuple_New(len(self.parts))
-        for i in range(len(self.parts)):
-            part = (<Form>self.parts[i]).give(arrays)
-            Py_INCREF(part)
-            PyTuple_SET_ITEM(result, i, part)
-        return result
-
-
-cdef class Caller:
-    """Calls of a program in the plain case: arrays of sizes that were seen before, and nothing to convert.
-
-    Parameters
-    ----------
-    arguments, results : structure
-    inputs : sequence of Input
-        Those that callers give.
-    hidden : sequence of ndarray
-        The inputs after those.
-    """
-
-    cdef Form positional, named, results
-    cdef tuple numbers, axes    # of the types of inputs; how many axes they have
-    cdef list hidden
-    cdef tuple plans            # of CompiledPlan, the latest first
-
-    def __init__(self, arguments, results, inputs, hidden):
-        positional, named = arguments["tuple"]
-        self.positional, self.named, self.results = Form(positional), Form(named), Form(results)
-        self.numbers = tuple([np.dtype(form.dtype).num for form in inputs])
-        self.axes = tuple([len(form.shape) for form in inputs])
-        self.hidden = list(hidden)
-        self.plans = ()
-
-    def keep(self, plans):
-        """Run with these plans from now on."""
-        self.plans = tuple(plans)
-
-    def call(self, tuple args, dict kwargs):
-        """The program's result, or NotImplemented for arguments that are not plain."""
-        cdef list arrays = []
-        cdef CompiledPlan plan
-        if not self.positional.take(args, arrays) or not self.named.take(kwargs, arrays):
-            return NotImplemented
-        if not self.are_plain(arrays):
-            return NotImplemented
-        for plan in self.plans:
-            if fits(plan, arrays):
-                return self.results.give(plan.run(tuple(arrays + self.hidden if self.hidden else arrays)))
-        return NotImplemented
-
-    cdef bint are_plain(self, list arrays) except -1:
-        cdef Py_ssize_t i
-        for i in range(len(arrays)):
-            array = arrays[i]
-            if (
-                not cnp.PyArray_CheckExact(array)
-                or cnp.PyArray_TYPE(<cnp.ndarray>array) != <int>self.numbers[i]
-                or cnp.PyArray_NDIM(<cnp.ndarray>array) != <int>self.axes[i]
-                or not cnp.PyArray_ISCARRAY_RO(<cnp.ndarray>array)
-            ):
-                return False
-        return True
-
-
-cdef bint fits(CompiledPlan plan, list arrays) noexcept:
-    """Whether a plan is for arrays of these shapes, with as many axes. Hidden inputs come after them."""
-    cdef const cnp.npy_intp *sizes = plan.sizes
-    cdef cnp.ndarray array
-    cdef Py_ssize_t i
-    cdef int axes
-    for i in range(len(arrays)):
-        array = arrays[i]
-        axes = cnp.PyArray_NDIM(array)
-        if memcmp(sizes, cnp.PyArray_DIMS(array), axes * sizeof(cnp.npy_intp)) != 0:
-            return False
-        sizes += axes
-    return True
 
 
 # ---------------------------------------------------------------- operators without a kernel

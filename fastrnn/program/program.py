@@ -13,7 +13,7 @@ from fastrnn.arrays import Array, as_plain
 from fastrnn.checks import check_path, check_precision, check_threads, check_tolerance
 from fastrnn.errors import brief, join, message
 from fastrnn.graph import Graph, Input, ProgramSpec, Size, all_nodes, map_argument
-from fastrnn.program.executor import Caller
+from fastrnn.program.caller import Caller
 from fastrnn.program.passes import at_precision, prepared
 from fastrnn.program.planner import Toolbox
 from fastrnn.program.plans import Plan, make_plan

@@ -193,13 +193,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
         sources = [value for value in _tensors(list(arguments.values()))]
         for index, tensor in enumerate(tensors):
             self.kept.append(tensor)
-            source = next((s for s in sources if self.aliases.is_shared(s, tensor)), None)
-            if source is None:
+            owner = next((s for s in sources if self.aliases.is_shared(s, tensor)), None)
+            if owner is None:
                 self.aliases.add(tensor, Ref(number, index))
             else:
                 shape, dtype = _form(tensor)
-                view = View(name, plain, index, tuple(source.shape), shape, dtype)
-                self.aliases.view(tensor, source, Ref(number, index), view)
+                view = View(name, plain, index, tuple(owner.shape), shape, dtype)
+                self.aliases.view(tensor, owner, Ref(number, index), view)
         return result
 
     def _is_made_of_known(self, func: Any, args: Any, kwargs: Any) -> bool:
