@@ -85,7 +85,7 @@ def test_programs_of_the_readme_run(training, rng):
     exec(first, {})
     exec(training_program, training)
     exec(exporting, training)
-    program = fastrnn.load("model.safetensors")
+    program = fastrnn.load("program.safetensors")
     assert program.verify(np.load("x.npy"), np.load("y.npy"))["passed"]
     names = {}
     for program in (layers, compared, pool):

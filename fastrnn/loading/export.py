@@ -73,7 +73,10 @@ def export(
     try:
         program = _proven(*given, RUNS[0])
     except Disagreement:
-        program = _proven(*given, RUNS[1])
+        try:
+            program = _proven(*given, RUNS[1])
+        except Disagreement as error:
+            raise ValueError(str(error)) from error
     if where is not None:
         program.save(where)
     return program

@@ -350,10 +350,13 @@ class Program:
         names = self.spec.parameters
         args = self._positional(args, kwargs)
         if len(args) != len(names) or kwargs.keys() != named["dict"].keys():
-            expected = join([*names, *named["dict"]]) if names or named["dict"] else "no arguments"
-            raise TypeError(
-                message("Program", expected, f"{len(args)} and {join(kwargs) if kwargs else 'no more'}")
+            expected = (
+                f"the arguments {join([*names, *named['dict']])}"
+                if names or named["dict"]
+                else "no arguments"
             )
+            got = "1 argument" if len(args) == 1 else f"{len(args)} arguments"
+            raise TypeError(message("Program", expected, f"{got} and {join(kwargs)}" if kwargs else got))
         leaves: list[Any] = []
         for name, structure, value in zip(names, positional["tuple"], args, strict=True):
             flatten("Program", structure, value, name, leaves)

@@ -127,7 +127,8 @@ def compare_example(model: Sequential, example: Example, make: Maker) -> Compari
         return failed
     result = compare(output, example.y.reshape(output.shape), _allowed(model, output, example, make))
     if not result["passed"]:
-        result["hint"] = f"{result['hint']} {_what_would_agree(model, example, make)}".strip()
+        hint = f"{result['hint']} {_what_would_agree(model, example, make)}".strip()
+        result["hint"] = hint or "Was the module in eval() when it made the example?"
     return result
 
 

@@ -160,7 +160,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[misc]  # as in python_calls
         name = schema.name.removeprefix("aten::")
         arguments = _by_name(schema, args, kwargs or {})
         if name in RANDOM and not _is_idle(name, arguments):
-            raise Refused(f"{name} draws random numbers", where())
+            raise Refused(f"random numbers of {name}", where())
         if name.removesuffix("_") not in self.known and self._is_made_of_known(func, args, kwargs or {}):
             with self:
                 return func.decompose(*args, **(kwargs or {}))
