@@ -350,11 +350,7 @@ class Program:
         names = self.spec.parameters
         args = self._positional(args, kwargs)
         if len(args) != len(names) or kwargs.keys() != named["dict"].keys():
-            expected = (
-                f"the arguments {join([*names, *named['dict']])}"
-                if names or named["dict"]
-                else "no arguments"
-            )
+            expected = join([*names, *named["dict"]]) if names or named["dict"] else "no arguments"
             got = "1 argument" if len(args) == 1 else f"{len(args)} arguments"
             raise TypeError(message("Program", expected, f"{got} and {join(kwargs)}" if kwargs else got))
         leaves: list[Any] = []
