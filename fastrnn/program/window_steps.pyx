@@ -316,6 +316,12 @@ cdef void run_convolution(const void *data, char *const *arrays, char *scratch) 
                     self.kernels, part, 0, part.window.output[0] * part.window.output[1], x, out, scratch)
 
 
+cdef Py_ssize_t equal_part(Py_ssize_t left, Py_ssize_t most) noexcept nogil:
+    """The next part of what is left: as few parts as hold it, of equal size, of at most `most`."""
+    cdef Py_ssize_t parts = (left + most - 1) // most
+    return (left + parts - 1) // parts
+
+
 cdef void multiply_gathered(
     const frnn_array_kernels *kernels, const Convolution *part, Py_ssize_t first, Py_ssize_t last,
     const char *x, char *out, char *scratch,
@@ -324,7 +330,7 @@ cdef void multiply_gathered(
     cdef const frnn_window *window = &part.window
     cdef Py_ssize_t width = window.output[1], count
     while first < last:
-        count = min(part.tile_rows, last - first)
+        count = equal_part(last - first, part.tile_rows)
         if not part.is_flat:
             count = min(count, width - first % width)
         kernels.gather_rows(window, first, count, x, scratch, part.ld)

@@ -219,7 +219,7 @@ static void WN(dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptr
             const ptrdiff_t left = outputs - first < FRNN_DENSE_WIDTH ? outputs - first : FRNN_DENSE_WIDTH;
             const T *from = bias == NULL ? zeros : (const T *)bias + first;
             for (ptrdiff_t m = begin, rows; m < end; m += rows) {
-                rows = end - m < WN(DENSE_ROWS) ? end - m : WN(DENSE_ROWS);
+                rows = WN(equal_part)(end - m, WN(DENSE_ROWS));
                 WN(dense_bundle)(matrix, bundle, left, rows, (const T *)x + m * ldx, ldx, from,
                                  (T *)out + m * ldo + first, ldo, is_far);
             }

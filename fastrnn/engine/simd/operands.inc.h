@@ -32,7 +32,7 @@ static void WN(interleave)(ptrdiff_t n, ptrdiff_t K_all, const T *a, ptrdiff_t l
         const ptrdiff_t K = K_all - k < segment ? K_all - k : segment;
         const T *from = a + k;
         for (ptrdiff_t left = n, rows; left > 0; left -= rows, from += rows * lda, to += rows * K) {
-            rows = WN(tile_rows)(left, FRNN_TILE_ROWS);
+            rows = WN(equal_part)(left, FRNN_TILE_ROWS);
             switch (rows) {
             case 2: WN(interleave_tile)(2, K, from, lda, to); break;
             case 3: WN(interleave_tile)(3, K, from, lda, to); break;

@@ -127,8 +127,8 @@ static FRNN_INLINE void WN(tile)(const int rows, const int vectors, const int is
 #define FRNN_TILE(R) WN(tile)(R, vectors, is_far, is_interleaved, K, a, lda, w, width, from, ldfrom, acc, next)
 
 /* The rows of the next tile, of the rows that are left: as few tiles as hold them, of equal height (8 = 4 + 4), of at
- * most `most` rows, 4 or 6. */
-static inline ptrdiff_t WN(tile_rows)(ptrdiff_t left, ptrdiff_t most)
+ * most `most` rows. */
+static inline ptrdiff_t WN(equal_part)(ptrdiff_t left, ptrdiff_t most)
 {
     const ptrdiff_t tiles = (left + most - 1) / most;
     return (left + tiles - 1) / tiles;
@@ -145,7 +145,7 @@ static FRNN_INLINE void WN(tiles)(const int vectors, const int most, const int i
     const uintptr_t here = (uintptr_t)w, end = here + 2 * size;
     uintptr_t next = here + size;
     for (ptrdiff_t left = n, rows; left > 0; left -= rows) {
-        rows = WN(tile_rows)(left, most);
+        rows = WN(equal_part)(left, most);
         switch (rows) {
         case 2: FRNN_TILE(2); break;
         case 3: FRNN_TILE(3); break;
