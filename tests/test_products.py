@@ -26,7 +26,7 @@ class Products(ctypes.Structure):
         ("dense_products_per_ns", ctypes.c_double),
         ("near_bytes_per_ns", ctypes.c_double),
         ("far_bytes_per_ns", ctypes.c_double),
-        ("functions", ctypes.c_void_p * 6),
+        ("functions", ctypes.c_void_p * 7),
     )
 
 

@@ -41,7 +41,12 @@
 typedef enum { FRNN_F32, FRNN_F64 } frnn_arithmetic;
 
 /* The type in which a matrix keeps its numbers. */
-typedef enum { FRNN_STORED_F32, FRNN_STORED_F64 } frnn_storage;
+typedef enum {
+    FRNN_STORED_F32,
+    FRNN_STORED_F64,
+    FRNN_STORED_BF16, /* bfloat16: the upper half of a float32 */
+    FRNN_STORED_S8    /* whole numbers from -127 to 127, times a scale for each row */
+} frnn_storage;
 
 typedef struct frnn_format {
     frnn_storage storage;
@@ -65,6 +70,8 @@ static inline ptrdiff_t frnn_format_bytes(frnn_format format)
     switch (format.storage) {
     case FRNN_STORED_F32: return sizeof(float);
     case FRNN_STORED_F64: return sizeof(double);
+    case FRNN_STORED_BF16: return sizeof(uint16_t);
+    case FRNN_STORED_S8: return sizeof(int8_t);
     }
     return 0;
 }
@@ -84,6 +91,8 @@ static inline const char *frnn_storage_name(frnn_storage storage)
     switch (storage) {
     case FRNN_STORED_F32: return "float32";
     case FRNN_STORED_F64: return "float64";
+    case FRNN_STORED_BF16: return "bfloat16";
+    case FRNN_STORED_S8: return "int8";
     }
     return "";
 }
@@ -250,13 +259,14 @@ typedef struct frnn_products {
     void (*step)(const frnn_cell *cell, const frnn_step *step);
 
     /* out = x W^T + bias for n rows of x and a matrix of one gate; out (n, rows) with ldo. The bias is packed; NULL:
-     * there is none. */
+     * there is none. scratch: dense_bytes(matrix, n). */
     void (*dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptrdiff_t ldx, const void *bias,
-                  void *out, ptrdiff_t ldo);
+                  void *out, ptrdiff_t ldo, void *scratch);
 
-    /* The scratch of project and of step for n rows; it is enough for fewer rows too. */
+    /* The scratch of project, step and dense for n rows; it is enough for fewer rows too. */
     size_t (*project_bytes)(const frnn_cell *cell, ptrdiff_t n);
     size_t (*step_bytes)(const frnn_cell *cell, ptrdiff_t n);
+    size_t (*dense_bytes)(const frnn_matrix *matrix, ptrdiff_t n);
 } frnn_products;
 
 /* Whether steps of a cell may be given x itself, so that both matrices are read part by part. Where their products
@@ -270,6 +280,7 @@ static inline int frnn_steps_take_x(const frnn_cell *cell)
 typedef struct frnn_isa {
     const char *name;
     int (*is_there)(void);                /* whether this processor has it */
+    int (*may_be_used)(void);             /* asks the system whether it may be used; NULL: it need not be asked */
     const frnn_products *const *products; /* for each arithmetic and storage; the last is NULL */
 } frnn_isa;
 

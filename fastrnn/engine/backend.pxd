@@ -10,6 +10,8 @@ cdef extern from "backend.h" nogil:
     ctypedef enum frnn_storage:
         FRNN_STORED_F32
         FRNN_STORED_F64
+        FRNN_STORED_BF16
+        FRNN_STORED_S8
 
     ctypedef struct frnn_format:
         frnn_storage storage
@@ -124,16 +126,18 @@ cdef extern from "backend.h" nogil:
         void (*step)(const frnn_cell *cell, const frnn_step *step) noexcept nogil
         void (*dense)(
             const frnn_matrix *matrix, Py_ssize_t n, const void *x, Py_ssize_t ldx, const void *bias,
-            void *out, Py_ssize_t ldo,
+            void *out, Py_ssize_t ldo, void *scratch,
         ) noexcept nogil
         size_t (*project_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
         size_t (*step_bytes)(const frnn_cell *cell, Py_ssize_t n) noexcept nogil
+        size_t (*dense_bytes)(const frnn_matrix *matrix, Py_ssize_t n) noexcept nogil
 
     bint frnn_steps_take_x(const frnn_cell *cell)
 
     ctypedef struct frnn_isa:
         const char *name
         int (*is_there)() noexcept nogil
+        int (*may_be_used)() noexcept nogil
         const frnn_products *const *products
 
     const frnn_isa frnn_isas[]

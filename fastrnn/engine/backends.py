@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 try:
-    from fastrnn.engine.simd.tables import ISAS
+    from fastrnn.engine.simd.tables import ISAS, may_be_used
     from fastrnn.engine.simd.tables import PRODUCTS as SIMD_PRODUCTS
     from fastrnn.engine.simd.tables import TABLES as SIMD_TABLES
 except ImportError:  # the compiler could not build the simd kernels
@@ -33,6 +33,9 @@ try:
     from fastrnn.engine.simd.array_tables import ARRAY_TABLES
 except ImportError:
     ARRAY_TABLES = {}
+
+# The storages of weights that are narrower than what sums are made in.
+NARROW = ("bfloat16", "int8")
 
 # The matrices of a layer, in the order in which they are packed: those of x, of h, and of h's projection.
 MATRICES = ("input", "recurrent", "projection")
@@ -77,7 +80,7 @@ def pick_backend(
         # A BLAS that cannot be held to one thread uses the other cores itself.
         most = most if is_held else 1
     else:
-        products = SIMD_PRODUCTS[pick_isa()]
+        products = SIMD_PRODUCTS[_isa_of_products(any(storage in NARROW for storage in storages.values()))]
     arithmetic = np.dtype(dtype).name
     return Backend(
         tuple(_products(where, products, arithmetic, storages.get(name, arithmetic)) for name in MATRICES),
@@ -97,9 +100,16 @@ def row_table(dtype: DTypeLike) -> Any:
     return SIMD_TABLES[pick_isa()][np.dtype(dtype).name] if ISAS else None
 
 
+def array_tables() -> dict[str, Any]:
+    """Return the tables of the kernels of arrays, by arithmetic."""
+    allowed = ISAS[: ISAS.index(pick_isa()) + 1]
+    tables: dict[str, Any] = ARRAY_TABLES[[isa for isa in allowed if isa in ARRAY_TABLES][-1]]
+    return tables
+
+
 def array_table(dtype: DTypeLike) -> Any:
     """Return the table of the kernels of arrays for an arithmetic. None where simd is not built."""
-    return ARRAY_TABLES[pick_isa()][np.dtype(dtype).name] if ARRAY_TABLES else None
+    return array_tables()[np.dtype(dtype).name] if ARRAY_TABLES else None
 
 
 _loading = RLock()
@@ -135,6 +145,21 @@ def pick_isa() -> str:
         raise ValueError(message("FASTRNN_ISA", f"one of {quote(ISAS)}", repr(cap)))
     allowed = ISAS[: ISAS.index(cap) + 1]
     return [isa for isa in allowed if isa in SIMD_TABLES][-1]
+
+
+@functools.cache
+def _may_be_used(isa: str) -> bool:
+    """Whether the system lets this process use an instruction set. It is asked once."""
+    return may_be_used(isa)
+
+
+def _isa_of_products(has_narrow: bool) -> str:
+    """Return the instruction set of the products: the widest that may be used. Only products of narrow weights use
+    those that the system has to be asked for."""
+    isa = pick_isa()
+    if not has_narrow or _may_be_used(isa):
+        return isa
+    return [other for other in ISAS[: ISAS.index(isa)] if other in SIMD_TABLES][-1]
 
 
 def config() -> dict[str, str]:

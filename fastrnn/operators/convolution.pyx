@@ -5,7 +5,7 @@ from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memmove, memset
 
-from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_backend, frnn_cell
+from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_matrix
 from fastrnn.engine.blocks cimport SLICE_ROWS, rows_before
 from fastrnn.engine.call cimport States
 from fastrnn.engine.cost cimport dense_ns
@@ -195,7 +195,7 @@ cdef void convolve_rows(void *context, Py_ssize_t phase, int slice) noexcept nog
             cell = data.cells[g]
             cell.w_ih.products.dense(
                 &cell.w_ih, count, rows + g * part * itemsize, columns, cell.bias,
-                y + g * cell.hidden_size * itemsize, ldo)
+                y + g * cell.hidden_size * itemsize, ldo, rows + windows_bytes(work.info))
         i += count
     data.backend.leave(before)
 
@@ -242,9 +242,15 @@ cdef inline double work_cost(const OperatorInfo *self, Py_ssize_t n) noexcept no
     return data.groups * dense_ns(&data.cells[0].w_ih, n)
 
 
-cdef inline size_t slice_bytes(const OperatorInfo *self) noexcept nogil:
+cdef inline size_t windows_bytes(const OperatorInfo *self) noexcept nogil:
     cdef const ConvolutionData *data = <const ConvolutionData *>self.data
     return aligned(WINDOWS * data.taps * self.features_in * self.itemsize)
+
+
+cdef inline size_t slice_bytes(const OperatorInfo *self) noexcept nogil:
+    """The windows that are brought together, and what their products need. All groups are alike."""
+    cdef const frnn_matrix *matrix = &(<const ConvolutionData *>self.data).cells[0].w_ih
+    return windows_bytes(self) + aligned(matrix.products.dense_bytes(matrix, WINDOWS))
 
 
 cdef size_t plan_convolution(

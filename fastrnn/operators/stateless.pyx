@@ -14,14 +14,14 @@ from fastrnn.engine.array_kernels cimport (
 )
 from fastrnn.engine.backend cimport (
     FRNN_LAYER_NORM, FRNN_LOG_SOFTMAX, FRNN_RELU, FRNN_SIGMOID, FRNN_SOFTMAX, FRNN_TANH,
-    frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_rows,
+    frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_matrix, frnn_rows,
 )
 from fastrnn.engine.cost cimport dense_ns
 from fastrnn.engine.packing cimport PackedCell, matrix_bytes
 from fastrnn.engine.plan cimport is_worth_dividing, slices_of
-from fastrnn.engine.blocks cimport SLICE_ROWS, rows_before
+from fastrnn.engine.blocks cimport SLICE_ROWS, count, rows_before
 from fastrnn.engine.threads.team cimport share
-from fastrnn.engine.workspace cimport Workspace
+from fastrnn.engine.workspace cimport Workspace, aligned
 from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
@@ -272,6 +272,8 @@ cdef struct DenseData:
 
 cdef struct DenseUse:
     int slices
+    Py_ssize_t slice_bytes
+    char *memory            # slice_bytes for each slice
 
 
 cdef class Dense(Operator):
@@ -297,15 +299,36 @@ cdef struct Projection:
     Py_ssize_t n
     const char *x
     char *out
-    int slices
+    const DenseUse *use
 
 
 cdef size_t plan_dense(
     const OperatorInfo *self, void *use, const Extent *extent, int threads,
 ) noexcept nogil:
     cdef Py_ssize_t n = extent.T * extent.B
-    (<DenseUse *>use).slices = slices_of(dense_cost(self, extent), n // SLICE_ROWS, threads)
-    return 0
+    cdef DenseUse *own = <DenseUse *>use
+    own.slices = slices_of(dense_cost(self, extent), n // SLICE_ROWS, threads)
+    own.slice_bytes = slice_bytes(self, count(n, own.slices))
+    return own.slices * own.slice_bytes
+
+
+cdef size_t dense_room(const OperatorInfo *self, const Extent *extent, int threads) noexcept nogil:
+    cdef Py_ssize_t n = extent.T * extent.B
+    cdef size_t size = 0
+    cdef int slices
+    for slices in range(1, threads + 1):
+        size = max(size, slices * slice_bytes(self, count(n, slices)))
+    return size
+
+
+cdef inline size_t slice_bytes(const OperatorInfo *self, Py_ssize_t n) noexcept nogil:
+    """What the products of n rows need."""
+    cdef const frnn_matrix *matrix = &(<const DenseData *>self.data).cell.w_ih
+    return aligned(matrix.products.dense_bytes(matrix, n))
+
+
+cdef void lay_out_dense(const OperatorInfo *self, void *use, char *memory) noexcept nogil:
+    (<DenseUse *>use).memory = memory
 
 
 cdef void run_dense(
@@ -317,13 +340,13 @@ cdef void run_dense(
     work.n = extent.T * extent.B
     work.x = x
     work.out = y
-    work.slices = (<const DenseUse *>use).slices
+    work.use = <const DenseUse *>use
     if work.dense.backend.begin != NULL:
         work.dense.backend.begin()
-    if work.slices == 1:
+    if work.use.slices == 1:
         project_rows(&work, 0, 0)
     else:
-        share(project_rows, &work, 1, work.slices, work.slices, dense_cost(self, extent))
+        share(project_rows, &work, 1, work.use.slices, work.use.slices, dense_cost(self, extent))
     if work.dense.backend.end != NULL:
         work.dense.backend.end()
 
@@ -333,12 +356,13 @@ cdef void project_rows(void *context, Py_ssize_t phase, int slice) noexcept nogi
     cdef const frnn_cell *cell = work.dense.cell
     cdef const frnn_backend *backend = work.dense.backend
     cdef Py_ssize_t itemsize = frnn_arithmetic_bytes(cell.arithmetic)
-    cdef Py_ssize_t first = rows_before(work.n, slice, work.slices)
-    cdef Py_ssize_t last = rows_before(work.n, slice + 1, work.slices)
+    cdef Py_ssize_t first = rows_before(work.n, slice, work.use.slices)
+    cdef Py_ssize_t last = rows_before(work.n, slice + 1, work.use.slices)
     cdef uint64_t before = backend.enter()
     cell.w_ih.products.dense(
         &cell.w_ih, last - first, work.x + first * cell.input_size * itemsize, cell.input_size,
-        cell.bias, work.out + first * cell.hidden_size * itemsize, cell.hidden_size)
+        cell.bias, work.out + first * cell.hidden_size * itemsize, cell.hidden_size,
+        work.use.memory + slice * work.use.slice_bytes)
     backend.leave(before)
 
 
@@ -352,6 +376,8 @@ cdef bint may_share_dense(const OperatorInfo *self, const Extent *extent, int th
 
 cdef Contract DENSE
 DENSE.plan = plan_dense
+DENSE.room = dense_room
+DENSE.lay_out = lay_out_dense
 DENSE.run = run_dense
 DENSE.cost = dense_cost
 DENSE.may_share = may_share_dense

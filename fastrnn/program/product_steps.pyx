@@ -7,6 +7,7 @@ from libc.string cimport memcpy
 from fastrnn.engine.array_kernels cimport FRNN_MATMUL_BYTES, frnn_array_kernels, frnn_matmul
 from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_cell
 from fastrnn.engine.packing cimport PackedCell
+from fastrnn.engine.workspace cimport aligned
 from fastrnn.program.products cimport FEW_ROWS, distance_apart, is_crowded, products_ns
 from fastrnn.program.steps cimport Step, kernels_of
 
@@ -28,6 +29,7 @@ cdef struct DenseData:
     Py_ssize_t out_batch
     Py_ssize_t itemsize
     Py_ssize_t apart    # the distance at which rows are laid apart first, or 0
+    Py_ssize_t gathered  # the bytes that this takes
 
 
 cdef class DenseStep(Step):
@@ -61,7 +63,9 @@ cdef class DenseStep(Step):
         self.data.itemsize = np.dtype(frnn_arithmetic_name(packed.cell.arithmetic).decode()).itemsize
         if n > FEW_ROWS and is_crowded(ldx, self.data.itemsize):
             self.data.apart = distance_apart(packed.cell.input_size, self.data.itemsize)
-            self.info.scratch_bytes = n * self.data.apart * self.data.itemsize
+            self.info.scratch_bytes = aligned(n * self.data.apart * self.data.itemsize)
+        self.data.gathered = self.info.scratch_bytes
+        self.info.scratch_bytes += packed.cell.w_ih.products.dense_bytes(&packed.cell.w_ih, n)
         self.info.run = run_dense
         self.info.data = &self.data
         self.info.arrays = 2
@@ -81,7 +85,8 @@ cdef void run_dense(const void *data, char *const *arrays, char *scratch) noexce
                     self.cell.input_size * self.itemsize)
             x, ldx = scratch, self.apart
         self.cell.w_ih.products.dense(
-            &self.cell.w_ih, self.n, x, ldx, self.cell.bias, arrays[1] + b * self.out_batch, self.ldo)
+            &self.cell.w_ih, self.n, x, ldx, self.cell.bias, arrays[1] + b * self.out_batch, self.ldo,
+            scratch + self.gathered)
 
 
 # ---------------------------------------------------------------- products of two arrays

@@ -17,11 +17,10 @@ def operator_names() -> Collection[str]:
 
 def make_toolbox(backend: str, threads: int | None) -> Toolbox:
     """Return the tools of one program: `packed` is its own."""
-    from fastrnn.engine.backends import pick_backend, pick_isa, row_table
-    from fastrnn.engine.simd.array_tables import ARRAY_TABLES
+    from fastrnn.engine.backends import array_tables, pick_backend, row_table
     from fastrnn.reference.operators import OPERATORS
 
-    kernels = ARRAY_TABLES[pick_isa()]
+    kernels = array_tables()
     picked: dict[str, Any] = {}
 
     def pick(dtype: str) -> Any:

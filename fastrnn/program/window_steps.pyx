@@ -15,9 +15,10 @@ from libc.string cimport memset
 from fastrnn.engine.array_kernels cimport (
     FRNN_POOL_AVERAGE, FRNN_POOL_MAX, frnn_array_kernels, frnn_pool, frnn_window,
 )
-from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_cell, frnn_products
+from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_cell, frnn_matrix, frnn_products
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.packing import pack_dense
+from fastrnn.engine.workspace cimport aligned
 from fastrnn.program.products cimport FEW_ROWS, PRODUCTS_PER_NS, distance_apart
 from fastrnn.program.steps cimport Step, kernels_of
 
@@ -156,6 +157,7 @@ cdef struct ConvolutionData:
     Convolution *parts
     Py_ssize_t count
     Py_ssize_t batch, x_batch, out_batch
+    Py_ssize_t gathered             # the bytes of the rows that are brought together
 
 
 cdef class ConvolutionStep(Step):
@@ -185,7 +187,7 @@ cdef class ConvolutionStep(Step):
         self, kernels, ConvolutionWeights weights not None, Py_ssize_t batch, input, output, x_strides,
         out_strides,
     ):
-        cdef Py_ssize_t itemsize, index = 0, most = 0
+        cdef Py_ssize_t itemsize, index = 0, gathered = 0, multiplied = 0
         cdef Convolution *part
         self.owner = kernels, weights
         self.data.kernels = kernels_of(kernels)
@@ -242,7 +244,8 @@ cdef class ConvolutionStep(Step):
                     part.out_offset += group * (weights.channels_out // groups) * itemsize
                     arrange(part)
                     if not part.is_overlapping or has_border(&part.window):
-                        most = max(most, part.tile_rows * part.ld * itemsize)
+                        gathered = max(gathered, part.tile_rows * part.ld * itemsize)
+                    multiplied = max(multiplied, dense_bytes(part))
                 work += <double>sizes[0] * sizes[1] * taps[0] * taps[1] * part.window.channels * (
                     weights.channels_out // groups)
                 index += 1
@@ -250,7 +253,8 @@ cdef class ConvolutionStep(Step):
         self.info.run = run_convolution
         self.info.data = &self.data
         self.info.arrays = 2
-        self.info.scratch_bytes = most
+        self.data.gathered = aligned(gathered)
+        self.info.scratch_bytes = self.data.gathered + multiplied
         self.info.cost = 30 + batch * work / PRODUCTS_PER_NS
 
 
@@ -284,6 +288,13 @@ cdef void arrange(Convolution *part) noexcept:
         max(part.tile_rows, LEAST_GATHERED_ROWS), MOST_GATHERED_ROWS, window.output[0] * window.output[1])
 
 
+cdef size_t dense_bytes(const Convolution *part) noexcept nogil:
+    """What the products of any of its rows need."""
+    cdef const frnn_matrix *matrix = &part.cell.w_ih
+    cdef Py_ssize_t most = part.window.output[1] if part.is_overlapping else part.tile_rows
+    return matrix.products.dense_bytes(matrix, max(most, part.tile_rows))
+
+
 cdef bint has_border(const frnn_window *window) noexcept nogil:
     """Whether taps meet padding anywhere."""
     cdef int axis
@@ -310,10 +321,10 @@ cdef void run_convolution(const void *data, char *const *arrays, char *scratch) 
             if part.cell == NULL:
                 self.kernels.depthwise(&part.window, part.weight, part.bias, x, out)
             elif part.is_overlapping:
-                multiply_overlapping(self.kernels, part, x, out, scratch)
+                multiply_overlapping(self, part, x, out, scratch)
             else:
                 multiply_gathered(
-                    self.kernels, part, 0, part.window.output[0] * part.window.output[1], x, out, scratch)
+                    self, part, 0, part.window.output[0] * part.window.output[1], x, out, scratch)
 
 
 cdef Py_ssize_t equal_part(Py_ssize_t left, Py_ssize_t most) noexcept nogil:
@@ -323,7 +334,7 @@ cdef Py_ssize_t equal_part(Py_ssize_t left, Py_ssize_t most) noexcept nogil:
 
 
 cdef void multiply_gathered(
-    const frnn_array_kernels *kernels, const Convolution *part, Py_ssize_t first, Py_ssize_t last,
+    const ConvolutionData *data, const Convolution *part, Py_ssize_t first, Py_ssize_t last,
     const char *x, char *out, char *scratch,
 ) noexcept nogil:
     """Outputs from `first` to `last`, that excluded: their rows are brought together, tile by tile."""
@@ -333,16 +344,16 @@ cdef void multiply_gathered(
         count = equal_part(last - first, part.tile_rows)
         if not part.is_flat:
             count = min(count, width - first % width)
-        kernels.gather_rows(window, first, count, x, scratch, part.ld)
+        data.kernels.gather_rows(window, first, count, x, scratch, part.ld)
         part.cell.w_ih.products.dense(
             &part.cell.w_ih, count, scratch, part.ld, part.cell.bias,
             out + first // width * window.output_bytes[0] + first % width * window.output_bytes[1],
-            window.output_bytes[1] // part.itemsize)
+            window.output_bytes[1] // part.itemsize, scratch + data.gathered)
         first += count
 
 
 cdef void multiply_overlapping(
-    const frnn_array_kernels *kernels, const Convolution *part, const char *x, char *out, char *scratch,
+    const ConvolutionData *data, const Convolution *part, const char *x, char *out, char *scratch,
 ) noexcept nogil:
     """Rows as they lie in the input, which may overlap; those that meet padding are brought together."""
     cdef const frnn_window *window = &part.window
@@ -357,17 +368,17 @@ cdef void multiply_overlapping(
     for i in range(window.output[0]):
         row = i * window.stride[0] - window.before[0]
         if row < 0 or row >= window.input[0]:
-            multiply_gathered(kernels, part, i * width, (i + 1) * width, x, out, scratch)
+            multiply_gathered(data, part, i * width, (i + 1) * width, x, out, scratch)
             continue
-        multiply_gathered(kernels, part, i * width, i * width + first, x, out, scratch)
+        multiply_gathered(data, part, i * width, i * width + first, x, out, scratch)
         if last > first:
             part.cell.w_ih.products.dense(
                 &part.cell.w_ih, last - first,
                 x + row * window.input_bytes[0] + (first * stride - before) * window.input_bytes[1],
                 stride * window.input_bytes[1] // part.itemsize, part.cell.bias,
                 out + i * window.output_bytes[0] + first * window.output_bytes[1],
-                window.output_bytes[1] // part.itemsize)
-        multiply_gathered(kernels, part, i * width + last, (i + 1) * width, x, out, scratch)
+                window.output_bytes[1] // part.itemsize, scratch + data.gathered)
+        multiply_gathered(data, part, i * width + last, (i + 1) * width, x, out, scratch)
 
 
 # ---------------------------------------------------------------- pools

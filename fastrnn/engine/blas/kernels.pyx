@@ -217,14 +217,14 @@ cdef void project_f64(
 
 cdef void dense_f32(
     const frnn_matrix *matrix, Py_ssize_t n, const void *x, Py_ssize_t ldx, const void *bias,
-    void *out, Py_ssize_t ldo,
+    void *out, Py_ssize_t ldo, void *scratch,
 ) noexcept nogil:
     multiply[float](matrix, n, <const float *>x, ldx, <const float *>bias, <float *>out, ldo)
 
 
 cdef void dense_f64(
     const frnn_matrix *matrix, Py_ssize_t n, const void *x, Py_ssize_t ldx, const void *bias,
-    void *out, Py_ssize_t ldo,
+    void *out, Py_ssize_t ldo, void *scratch,
 ) noexcept nogil:
     multiply[double](matrix, n, <const double *>x, ldx, <const double *>bias, <double *>out, ldo)
 
@@ -328,6 +328,10 @@ cdef size_t step_bytes(const frnn_cell *cell, Py_ssize_t n) noexcept nogil:
     return scratch_size(cell, n) * frnn_arithmetic_bytes(cell.arithmetic)
 
 
+cdef size_t dense_bytes(const frnn_matrix *matrix, Py_ssize_t n) noexcept nogil:
+    return 0
+
+
 cdef void fill(frnn_backend *backend, frnn_products *products) noexcept:
     """What the tables of both arithmetics have in common."""
     backend.gate_width = gate_width
@@ -340,6 +344,7 @@ cdef void fill(frnn_backend *backend, frnn_products *products) noexcept:
     products.pack = pack
     products.project_bytes = project_bytes
     products.step_bytes = step_bytes
+    products.dense_bytes = dense_bytes
 
 
 cdef frnn_backend f32

@@ -4,7 +4,10 @@
 #include "vectors.h"
 #include "functions.inc.h"
 #include "row_functions.inc.h"
+#include "units.inc.h"
+#define GN(name) FN(name)
 #include "gates.inc.h"
+#undef GN
 #include "layout.inc.h"
 
 static const frnn_backend FN(backend) = {

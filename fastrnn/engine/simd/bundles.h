@@ -37,6 +37,14 @@ static inline frnn_bundle frnn_bundle_of(ptrdiff_t units, ptrdiff_t gates, ptrdi
     return bundle;
 }
 
+/* The rows of the next tile, of the rows that are left: as few tiles as hold them, of equal height (8 = 4 + 4), of at
+ * most `most` rows. */
+static inline ptrdiff_t frnn_equal_part(ptrdiff_t left, ptrdiff_t most)
+{
+    const ptrdiff_t tiles = (left + most - 1) / most;
+    return (left + tiles - 1) / tiles;
+}
+
 /* This many bytes in whole cache lines. */
 static inline size_t frnn_lines(size_t bytes)
 {

@@ -26,6 +26,7 @@ static FRNN_INLINE FN(units) WN(units_at)(const WN(context) *context, ptrdiff_t 
 
 /* ---------------------------------------------------------------- a lone row */
 
+#if FRNN_HAS_LONE
 /* A bundle of `panels` panels for a lone row, from its inputs or gates to its new state in registers. */
 static FRNN_INLINE void WN(lone_bundle)(const frnn_kind kind, const int gates, const int panels,
                                         const WN(context) *context, frnn_bundle bundle)
@@ -69,13 +70,14 @@ static FRNN_INLINE void WN(lone_bundle)(const frnn_kind kind, const int gates, c
             const FN(units) units = {first.h_prev + i * VL, first.h + i * VL,
                                      kind == FRNN_LSTM ? first.c + i * VL : NULL, first.left - i * VL};
             if (is_h)
-                FN(finish_h)(kind, gate, units);
+                GN(finish_h)(kind, gate, units);
             else
-                FN(begin_h)(kind, gate, units);
+                GN(begin_h)(kind, gate, units);
             if (FN(has_new_gate)(kind))
                 of[2 * PARTS] = gate[2];
         }
 }
+#endif
 
 /* ---------------------------------------------------------------- any number of rows */
 
@@ -118,9 +120,9 @@ static FRNN_INLINE void WN(finish_rows)(const frnn_kind kind, const int gates, c
             if (FN(has_new_gate)(kind))
                 gate[3] = v_load(new_x + m * bundle.panels * FRNN_PANEL);
             if (is_h)
-                FN(finish_h)(kind, gate, units);
+                GN(finish_h)(kind, gate, units);
             else
-                FN(begin_h)(kind, gate, units);
+                GN(begin_h)(kind, gate, units);
             if (FN(has_new_gate)(kind) && !is_h)
                 v_store(acc + m * bundle.width + 2 * FRNN_PANEL, gate[2]);
         }
@@ -159,6 +161,7 @@ static FRNN_INLINE void WN(rows_bundle)(const frnn_kind kind, const int gates, c
 static FRNN_INLINE void WN(row_bundle)(const frnn_kind kind, const int gates, const int most,
                                        const WN(context) *context, frnn_bundle bundle)
 {
+#if FRNN_HAS_LONE
     const int held = FRNN_SUMS * VL / FRNN_PANEL / gates, limit = held < most ? held : most;
     if (limit >= 1 && bundle.panels == 1)
         WN(lone_bundle)(kind, gates, 1, context, bundle);
@@ -169,6 +172,9 @@ static FRNN_INLINE void WN(row_bundle)(const frnn_kind kind, const int gates, co
     else if (limit >= 4 && bundle.panels == 4)
         WN(lone_bundle)(kind, gates, 4, context, bundle);
     else
+#else
+    (void)most;
+#endif
         WN(rows_bundle)(kind, gates, context, bundle);
 }
 
@@ -186,17 +192,12 @@ static FRNN_INLINE void WN(step_of)(const frnn_kind kind, const int gates, const
     }
 }
 
-/* The rows of a bundle whose sums fit on the stack. */
-enum { WN(DENSE_ROWS) = FRNN_DENSE_ROWS * (int)sizeof(float) / (int)sizeof(T) };
-
 /* out (n, left) = bias + x W^T for at most DENSE_ROWS rows and a bundle of a matrix. */
-static void WN(dense_bundle)(const frnn_matrix *matrix, frnn_bundle bundle, ptrdiff_t left, ptrdiff_t n, const T *x,
-                             ptrdiff_t ldx, const T *bias, T *out, ptrdiff_t ldo, int is_far)
+static void WN(dense_bundle)(const frnn_matrix *matrix, frnn_bundle bundle, ptrdiff_t left, ptrdiff_t n,
+                             WN(operand) rows, const T *bias, T *out, ptrdiff_t ldo, int is_far)
 {
-    T acc[WN(DENSE_ROWS) * FRNN_DENSE_WIDTH], apart[WN(DENSE_ROWS) * WN(apart_ld)];
-    WN(operand) rows = WN(as_they_lie)(x, ldx);
-    if (FN(is_crowded)(n, ldx))
-        rows.room = apart;
+    T acc[WN(DENSE_ROWS) * FRNN_DENSE_WIDTH], room[WN(DENSE_ROWS) * WN(APART)];
+    WN(lay_apart_in)(room, n, &rows);
     WN(product)(n, matrix->columns, rows, WN(weights_of)(matrix, bundle), bundle.width, bias, 0, acc, is_far);
     for (ptrdiff_t m = 0; m < n; m++)
         memcpy(out + m * ldo, acc + m * bundle.width, left * sizeof(T));
@@ -204,23 +205,22 @@ static void WN(dense_bundle)(const frnn_matrix *matrix, frnn_bundle bundle, ptrd
 
 /* Each bundle of weights meets as many rows as stay near, so that far weights are read rarely. */
 static void WN(dense)(const frnn_matrix *matrix, ptrdiff_t n, const void *x, ptrdiff_t ldx, const void *bias, void *out,
-                      ptrdiff_t ldo)
+                      ptrdiff_t ldo, void *scratch)
 {
     const T zeros[FRNN_DENSE_WIDTH] = {0};
-    const ptrdiff_t outputs = matrix->rows, near = FRNN_NEAR / ((matrix->columns + 1) * (ptrdiff_t)sizeof(T));
+    const ptrdiff_t outputs = matrix->rows;
     const int is_far = n > FRNN_FEW && matrix->columns * outputs * (ptrdiff_t)sizeof(W) > FRNN_NEAR;
-    ptrdiff_t most = near > WN(DENSE_ROWS) ? near / WN(DENSE_ROWS) * WN(DENSE_ROWS) : WN(DENSE_ROWS);
-    if (!is_far && FN(is_crowded)(n, ldx))  /* near weights are read again sooner than crowded rows are copied */
-        most = FRNN_TILE_ROWS;
+    const ptrdiff_t most = WN(most_rows)(matrix->columns, n, ldx, is_far);
     for (ptrdiff_t begin = 0; begin < n; begin += most) {
         const ptrdiff_t end = n - begin < most ? n : begin + most;
+        const WN(operand) all = WN(arranged)(matrix->columns, end - begin, (const T *)x + begin * ldx, ldx, scratch);
         for (ptrdiff_t first = 0; first < outputs; first += FRNN_DENSE_WIDTH) {
             const frnn_bundle bundle = frnn_bundle_of(outputs, 1, FRNN_DENSE_BUNDLE, first / FRNN_DENSE_WIDTH);
             const ptrdiff_t left = outputs - first < FRNN_DENSE_WIDTH ? outputs - first : FRNN_DENSE_WIDTH;
             const T *from = bias == NULL ? zeros : (const T *)bias + first;
             for (ptrdiff_t m = begin, rows; m < end; m += rows) {
-                rows = WN(equal_part)(end - m, WN(DENSE_ROWS));
-                WN(dense_bundle)(matrix, bundle, left, rows, (const T *)x + m * ldx, ldx, from,
+                rows = frnn_equal_part(end - m, WN(DENSE_ROWS));
+                WN(dense_bundle)(matrix, bundle, left, rows, WN(from_row)(all, m - begin), from,
                                  (T *)out + m * ldo + first, ldo, is_far);
             }
         }
@@ -235,7 +235,7 @@ static void WN(project)(const frnn_cell *cell, ptrdiff_t first, ptrdiff_t last, 
     const int is_far = WN(is_far)(cell, n, cell->input_size);
     T *free = scratch;
     WN(operand) rows = WN(as_they_lie)(x, ldx);
-    WN(arrange)(cell, n, cell->input_size, &rows, &free);
+    WN(arrange)(cell, n, cell->input_size, 0, &rows, &free);
     for (ptrdiff_t index = first; index < last; index++) {
         const frnn_bundle bundle = FN(bundle_at)(cell->gates, cell->hidden_size, index);
         WN(project_bundle)(cell, bundle, n, rows, (T *)gates + bundle.offset * n, is_far);
@@ -249,8 +249,8 @@ static void WN(step)(const frnn_cell *cell, const frnn_step *step)
                            WN(as_they_lie)(step->h_prev, step->ld_prev), step->scratch,
                            WN(is_far)(cell, n, P + (step->x == NULL ? 0 : I))};
     if (step->x != NULL)
-        WN(arrange)(cell, n, I, &context.x, &context.scratch);
-    WN(arrange)(cell, n, P, &context.h_prev, &context.scratch);
+        WN(arrange)(cell, n, I, 0, &context.x, &context.scratch);
+    WN(arrange)(cell, n, P, FN(is_bounded)(cell), &context.h_prev, &context.scratch);
     if (cell->w_hr.data != NULL) {
         context.h = context.scratch;
         context.ldh = FN(apart)(H);
@@ -262,7 +262,8 @@ static void WN(step)(const frnn_cell *cell, const frnn_step *step)
     default: WN(step_of)(FRNN_RNN_RELU, FRNN_GATES_OF(FRNN_RNN_RELU), 4, &context); break;
     }
     if (cell->w_hr.data != NULL)
-        cell->w_hr.products->dense(&cell->w_hr, n, context.h, context.ldh, NULL, step->h_next, step->ld_next);
+        cell->w_hr.products->dense(&cell->w_hr, n, context.h, context.ldh, NULL, step->h_next, step->ld_next,
+                                   context.scratch + n * context.ldh);
 }
 
 static size_t WN(project_bytes)(const frnn_cell *cell, ptrdiff_t n)
@@ -275,7 +276,13 @@ static size_t WN(step_bytes)(const frnn_cell *cell, ptrdiff_t n)
     ptrdiff_t room = WN(room)(cell, n, cell->input_size) + WN(room)(cell, n, cell->output_size);
     if (FN(has_new_gate)(cell->kind))
         room += n * FN(part_units)(cell);
-    if (cell->w_hr.data != NULL)
-        room += n * FN(apart)(cell->hidden_size);
-    return (size_t)room * sizeof(T);
+    if (cell->w_hr.data == NULL)
+        return (size_t)room * sizeof(T);
+    room += n * FN(apart)(cell->hidden_size);
+    return (size_t)room * sizeof(T) + cell->w_hr.products->dense_bytes(&cell->w_hr, n);
+}
+
+static size_t WN(dense_bytes)(const frnn_matrix *matrix, ptrdiff_t n)
+{
+    return WN(arranged_bytes)(matrix->columns, n);
 }

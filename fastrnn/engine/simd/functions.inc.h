@@ -6,6 +6,21 @@
 #define C(f, d) f
 #endif
 
+#if !FRNN_IS_F64 && VL > 1
+/* 1 / x: the processor's approximation, and Newton's iteration once or, on NEON, twice. */
+static inline V FN(reciprocal)(V x)
+{
+#if defined(FRNN_ISA_AVX512)
+    const V y = _mm512_rcp14_ps(x);
+#elif defined(FRNN_ISA_AVX2)
+    const V y = _mm256_rcp_ps(x);
+#else
+    const V y0 = vrecpeq_f32(x), y = vmulq_f32(y0, vrecpsq_f32(x, y0));
+#endif
+    return v_mul(y, v_sub(v_set(1), v_fma(x, y, v_set(-1))));
+}
+#endif
+
 /* exp(x) = scale * (1 + p), where x = n ln(2) + r with whole n and |r| <= ln(2)/2: scale = 2^n and
  * p = exp(r) - 1. The caller gives r, and x log2(e) + ROUND: adding ROUND rounds to a whole number, and
  * leaves it in the lowest bits with the bias of the exponent. The polynomial is r + r^2 q(r), its q fitted

@@ -25,7 +25,10 @@
 #define w_one(p) (*(p))
 #define FRNN_FORMAT {FRNN_STORED_F32, 1}
 #define FRNN_RATES {FRNN_PRODUCTS_PER_NS, FRNN_PRODUCTS_PER_NS, 140, 100}
+#define GN(name) FN(name)
+#define FRNN_STORAGE_FILE "wide.inc.h"
 #include "storage.inc.h"
+#undef GN
 
 #undef FN
 #undef FRNN_IS_F64
@@ -46,19 +49,29 @@
 #define FRNN_FORMAT {FRNN_STORED_F64, 1}
 /* Vectors hold half as many. `dense` keeps the figure of float32 until another one is measured. */
 #define FRNN_RATES {VL > 1 ? FRNN_PRODUCTS_PER_NS / 2.0 : FRNN_PRODUCTS_PER_NS, FRNN_PRODUCTS_PER_NS, 140, 100}
+#define GN(name) FN(name)
+#define FRNN_STORAGE_FILE "wide.inc.h"
 #include "storage.inc.h"
+#undef GN
 
 #undef FN
 #undef FRNN_IS_F64
 #undef FRNN_ARITHMETIC
 
+/* ---------------------------------------------------------------- narrow weights of float32 */
+
+#define FRNN_LEVEL FRNN_ISA
+#define FRNN_TILES 0
+#define FRNN_VNNI 0
+#define FRNN_OWN_BFLOAT16 1
+#define FRNN_OWN_GATES 1
+#define FRNN_BF16_PER_NS FRNN_PRODUCTS_PER_NS
+#define FRNN_S8_PER_NS FRNN_PRODUCTS_PER_NS
+#include "narrow_storages.inc.h"
+
 /* ---------------------------------------------------------------- */
 
-static const frnn_products *const FRNN_PRODUCTS(FRNN_ISA)[] = {
-    &FRNN_NAME(f32, products, FRNN_ISA),
-    &FRNN_NAME(f64, products, FRNN_ISA),
-    NULL,
-};
+FRNN_LIST_PRODUCTS(FRNN_ISA, FRNN_ISA, FRNN_ISA, FRNN_ISA)
 
 #undef FRNN_ISA
 #undef FRNN_REGISTERS

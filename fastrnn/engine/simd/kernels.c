@@ -22,11 +22,22 @@
 #include "backend.h"
 
 #include "bundles.h"
+#include "narrow_numbers.h"
 #include "targets.h"
+#include "tiles.h"
 #include "tuning.h"
 
 #define FRNN_JOIN_PRODUCTS(isa) frnn_products__##isa
 #define FRNN_PRODUCTS(isa) FRNN_JOIN_PRODUCTS(isa)
+/* All products of a level: those of weights in the type of the arithmetic are an instruction set's. */
+#define FRNN_LIST_PRODUCTS(level, isa, of_bfloat16, of_int8)          \
+    static const frnn_products *const FRNN_PRODUCTS(level)[] = { \
+        &FRNN_NAME(f32, products, isa),                          \
+        &FRNN_NAME(f64, products, isa),                          \
+        &FRNN_NAME(bf16, products, of_bfloat16),                 \
+        &FRNN_NAME(s8, products, of_int8),                       \
+        NULL,                                                    \
+    };
 
 /* ---------------------------------------------------------------- what all share */
 
@@ -50,6 +61,10 @@ static uint64_t frnn_enter(void)
 
 static void frnn_leave(uint64_t before)
 {
+#if defined(FRNN_AMX)
+    if (frnn_tile_rows != 0)
+        frnn_release_tiles();
+#endif
 #if defined(FRNN_X86)
     _mm_setcsr((unsigned)before);
 #elif defined(FRNN_ARM)
@@ -83,6 +98,23 @@ FRNN_TARGET("avx2,fma")
 #undef FRNN_ISA_AVX2
 FRNN_END_TARGET
 
+FRNN_TARGET("avx2,fma,avxvnni")
+#define FRNN_ISA_AVX2
+#define FRNN_ISA avx2
+#define FRNN_REGISTERS 16
+#define FRNN_LEVEL avx2_vnni
+#define FRNN_TILES 0
+#define FRNN_VNNI 1
+#define FRNN_OWN_BFLOAT16 0
+#define FRNN_OWN_GATES 0
+#define FRNN_S8_PER_NS 200
+#include "narrow_storages.inc.h"
+FRNN_LIST_PRODUCTS(avx2_vnni, avx2, avx2, avx2_vnni)
+#undef FRNN_REGISTERS
+#undef FRNN_ISA
+#undef FRNN_ISA_AVX2
+FRNN_END_TARGET
+
 FRNN_TARGET("avx512f,avx512bw,avx512dq,avx512vl")
 #define FRNN_ISA_AVX512
 #define FRNN_ISA avx512
@@ -94,6 +126,43 @@ FRNN_TARGET("avx512f,avx512bw,avx512dq,avx512vl")
 #include "isa.inc.h"
 #undef FRNN_ISA_AVX512
 FRNN_END_TARGET
+
+FRNN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+#define FRNN_ISA_AVX512
+#define FRNN_ISA avx512
+#define FRNN_REGISTERS 32
+#define FRNN_LEVEL avx512_vnni
+#define FRNN_TILES 0
+#define FRNN_VNNI 1
+#define FRNN_OWN_BFLOAT16 0
+#define FRNN_OWN_GATES 0
+#define FRNN_S8_PER_NS 300
+#include "narrow_storages.inc.h"
+FRNN_LIST_PRODUCTS(avx512_vnni, avx512, avx512, avx512_vnni)
+#undef FRNN_REGISTERS
+#undef FRNN_ISA
+#undef FRNN_ISA_AVX512
+FRNN_END_TARGET
+
+#if defined(FRNN_AMX)
+FRNN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,amx-int8")
+#define FRNN_ISA_AVX512
+#define FRNN_ISA avx512
+#define FRNN_REGISTERS 32
+#define FRNN_LEVEL amx
+#define FRNN_TILES 1
+#define FRNN_VNNI 0
+#define FRNN_OWN_BFLOAT16 1
+#define FRNN_OWN_GATES 0
+#define FRNN_BF16_PER_NS 1000
+#define FRNN_S8_PER_NS 1500
+#include "narrow_storages.inc.h"
+FRNN_LIST_PRODUCTS(amx, avx512, amx, amx)
+#undef FRNN_REGISTERS
+#undef FRNN_ISA
+#undef FRNN_ISA_AVX512
+FRNN_END_TARGET
+#endif
 
 #elif defined(FRNN_ARM)
 
@@ -109,14 +178,19 @@ FRNN_END_TARGET
 
 #endif
 
-#define FRNN_ENTRY(isa, test) {#isa, test, FRNN_PRODUCTS(isa)}
+#define FRNN_ENTRY(isa, test) {#isa, test, NULL, FRNN_PRODUCTS(isa)}
 
 /* From the plainest to the widest. */
 const frnn_isa frnn_isas[] = {
     FRNN_ENTRY(baseline, frnn_always),
 #if defined(FRNN_X86)
     FRNN_ENTRY(avx2, frnn_has_avx2),
+    FRNN_ENTRY(avx2_vnni, frnn_has_avx2_vnni),
     FRNN_ENTRY(avx512, frnn_has_avx512),
+    FRNN_ENTRY(avx512_vnni, frnn_has_avx512_vnni),
+#if defined(FRNN_AMX)
+    {"amx", frnn_has_amx, frnn_may_use_amx, FRNN_PRODUCTS(amx)},
+#endif
 #elif defined(FRNN_ARM)
     FRNN_ENTRY(neon, frnn_always),
 #endif

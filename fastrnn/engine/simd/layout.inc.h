@@ -26,6 +26,12 @@ static ptrdiff_t FN(part_units)(const frnn_cell *cell)
     return FN(bundle_panels)(cell->gates, cell->hidden_size) * FRNN_PANEL;
 }
 
+/* Whether h is within +-1 once it was computed. */
+static inline int FN(is_bounded)(const frnn_cell *cell)
+{
+    return cell->kind != FRNN_RNN_RELU && cell->w_hr.data == NULL;
+}
+
 /* ---------------------------------------------------------------- biases */
 
 /* Biases (gates * units,) as (panels, gates, 16). */

@@ -126,14 +126,6 @@ static FRNN_INLINE void WN(tile)(const int rows, const int vectors, const int is
 
 #define FRNN_TILE(R) WN(tile)(R, vectors, is_far, is_interleaved, K, a, lda, w, width, from, ldfrom, acc, next)
 
-/* The rows of the next tile, of the rows that are left: as few tiles as hold them, of equal height (8 = 4 + 4), of at
- * most `most` rows. */
-static inline ptrdiff_t WN(equal_part)(ptrdiff_t left, ptrdiff_t most)
-{
-    const ptrdiff_t tiles = (left + most - 1) / most;
-    return (left + tiles - 1) / tiles;
-}
-
 /* A strip for n > 1 rows, tile by tile. If weights are far, each tile fetches a part of the next strip. Tiles after
  * the last part fetch what is there already. */
 static FRNN_INLINE void WN(tiles)(const int vectors, const int most, const int is_far, const int is_interleaved,
@@ -145,7 +137,7 @@ static FRNN_INLINE void WN(tiles)(const int vectors, const int most, const int i
     const uintptr_t here = (uintptr_t)w, end = here + 2 * size;
     uintptr_t next = here + size;
     for (ptrdiff_t left = n, rows; left > 0; left -= rows) {
-        rows = WN(equal_part)(left, most);
+        rows = frnn_equal_part(left, most);
         switch (rows) {
         case 2: FRNN_TILE(2); break;
         case 3: FRNN_TILE(3); break;

@@ -1,9 +1,8 @@
 /* One storage of weights for one arithmetic and one instruction set: its products, the cells over them, its table.
- * isa.inc.h defines WN, W, w_load, w_store, w_one, FRNN_FORMAT and FRNN_RATES; they are undefined again here.
+ * isa.inc.h defines WN, W, FRNN_FORMAT and FRNN_RATES, and FRNN_STORAGE_FILE, which gives cells.inc.h what
+ * products.inc.h lists; for "wide.inc.h" also w_load, w_store and w_one. All are undefined again here.
  */
-#include "products.inc.h"
-#include "operands.inc.h"
-#include "packing.inc.h"
+#include FRNN_STORAGE_FILE
 #include "cells.inc.h"
 
 static const frnn_products WN(products) = {
@@ -16,6 +15,7 @@ static const frnn_products WN(products) = {
     .dense = WN(dense),
     .project_bytes = WN(project_bytes),
     .step_bytes = WN(step_bytes),
+    .dense_bytes = WN(dense_bytes),
 };
 
 #undef FRNN_STRIP
@@ -26,5 +26,7 @@ static const frnn_products WN(products) = {
 #undef w_load
 #undef w_store
 #undef w_one
+#undef FRNN_HAS_LONE
+#undef FRNN_STORAGE_FILE
 #undef FRNN_FORMAT
 #undef FRNN_RATES

@@ -9,14 +9,21 @@ from fastrnn.engine.backend cimport (
 
 def _read_isas():
     cdef int i = 0
-    names, tables, products = [], {}, {}
+    names, tables, products, asking = [], {}, {}, {}
     while frnn_isas[i].name != NULL:
         name = frnn_isas[i].name.decode()
         names.append(name)
         if frnn_isas[i].is_there():
             tables[name], products[name] = read_tables(frnn_isas[i].products)
+            if frnn_isas[i].may_be_used != NULL:
+                asking[name] = i
         i += 1
-    return tuple(names), tables, products
+    return tuple(names), tables, products, asking
+
+
+def may_be_used(str name):
+    """Ask the system whether an instruction set may be used, where it has to be asked."""
+    return name not in ASKING or bool(frnn_isas[<int>ASKING[name]].may_be_used())
 
 
 cdef tuple read_tables(const frnn_products *const *products):
@@ -34,5 +41,6 @@ cdef tuple read_tables(const frnn_products *const *products):
 
 
 # The instruction sets that are built, from the plainest to the widest. For those that this processor has, the
-# tables by arithmetic, and the products by (arithmetic, storage).
-ISAS, TABLES, PRODUCTS = _read_isas()
+# tables by arithmetic, and the products by (arithmetic, storage). Those that the system has to be asked for, by their
+# numbers.
+ISAS, TABLES, PRODUCTS, ASKING = _read_isas()

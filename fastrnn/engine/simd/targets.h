@@ -9,6 +9,7 @@
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #define FRNN_X86 1
+#include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__aarch64__) && defined(__GNUC__)
 #define FRNN_ARM 1
@@ -95,6 +96,18 @@ static int frnn_has_avx512(void)
     __builtin_cpu_init();
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
         && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static int frnn_has_avx512_vnni(void)
+{
+    return frnn_has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
+/* Not every compiler knows its name: bit 4 of EAX, leaf 7, subleaf 1. */
+static int frnn_has_avx2_vnni(void)
+{
+    unsigned a, b, c, d;
+    return frnn_has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
 }
 #endif
 

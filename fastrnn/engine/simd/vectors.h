@@ -10,6 +10,8 @@
  *   v_fnms(a, b, c)  -a*b - c, likewise
  *   v_to_exponent    the lowest bits of a number as the exponent of one whose other bits are 0
  *   v_abs, v_copysign(magnitude, sign)
+ *   v_reciprocal(x)  1 / x within 3e-7, for x whose reciprocal is a normal number; float32 alone
+ *   v_even_bfloat16(p), v_odd_bfloat16(p)   of VL pairs of bfloat16, the first ones and the second ones; float32 alone
  *
  * v_min(limit, x) and v_max(limit, x), in this order, let a NaN in x through: x86 and baseline give the
  * second argument where one is NaN, NEON a NaN.
@@ -32,6 +34,9 @@
 #undef v_to_exponent
 #undef v_abs
 #undef v_copysign
+#undef v_even_bfloat16
+#undef v_odd_bfloat16
+#undef v_reciprocal
 
 #if defined(FRNN_ISA_AVX512) && !FRNN_IS_F64
 #define T float
@@ -52,6 +57,10 @@
 #define v_abs(a) _mm512_abs_ps(a)
 #define v_copysign(m, s) _mm512_castsi512_ps(_mm512_ternarylogic_epi32( \
     _mm512_set1_epi32(INT32_MIN), _mm512_castps_si512(s), _mm512_castps_si512(m), 0xCA))
+#define v_reciprocal(x) FN(reciprocal)(x)
+#define v_even_bfloat16(p) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16))
+#define v_odd_bfloat16(p) \
+    _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32((int)0xFFFF0000)))
 
 #elif defined(FRNN_ISA_AVX512)
 #define T double
@@ -91,6 +100,10 @@
 #define v_to_exponent(a) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a), 23))
 #define v_abs(a) _mm256_andnot_ps(v_set(-0.0f), a)
 #define v_copysign(m, s) _mm256_or_ps(m, _mm256_and_ps(v_set(-0.0f), s))
+#define v_reciprocal(x) FN(reciprocal)(x)
+#define v_even_bfloat16(p) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_loadu_si256((const __m256i *)(p)), 16))
+#define v_odd_bfloat16(p) \
+    _mm256_and_ps(_mm256_loadu_ps((const float *)(p)), _mm256_castsi256_ps(_mm256_set1_epi32((int)0xFFFF0000)))
 
 #elif defined(FRNN_ISA_AVX2)
 #define T double
@@ -129,6 +142,10 @@
 #define v_to_exponent(a) vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(a), 23))
 #define v_abs(a) vabsq_f32(a)
 #define v_copysign(m, s) vbslq_f32(vdupq_n_u32(0x80000000u), s, m)
+#define v_reciprocal(x) FN(reciprocal)(x)
+#define v_even_bfloat16(p) vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_u16(vld1q_u16(p)), 16))
+#define v_odd_bfloat16(p) \
+    vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_u16(vld1q_u16(p)), vdupq_n_u32(0xFFFF0000u)))
 
 #elif defined(FRNN_ISA_NEON)
 #define T double
@@ -175,5 +192,8 @@
 #define v_div(a, b) frnn_divide_f32(a, b)
 #define v_abs(a) fabsf(a)
 #define v_copysign(m, s) copysignf(m, s)
+#define v_reciprocal(x) v_div(1, x)
+#define v_even_bfloat16(p) frnn_from_bits((uint32_t)(p)[0] << 16)
+#define v_odd_bfloat16(p) frnn_from_bits((uint32_t)(p)[1] << 16)
 #endif
 #endif
