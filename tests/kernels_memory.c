@@ -38,7 +38,12 @@ static frnn_matrix pack_matrix(const frnn_products *products, ptrdiff_t units, p
     void *memory = aligned_alloc(FRNN_LINE, size);
     if (products->pack(&matrix, &source, memory) != size || matrix.data != memory)
         abort();
-    matrix.data = apart(memory, frnn_panels(units) * FRNN_PANEL * gates * columns * frnn_format_bytes(products->format));
+    /* Narrow weights lie in tiles of 16 groups. */
+    const ptrdiff_t block = products->format.group_k == 1 ? 1 : 16 * products->format.group_k;
+    const ptrdiff_t outputs = frnn_panels(units) * FRNN_PANEL * gates, whole = (columns + block - 1) / block * block;
+    matrix.data = apart(memory, outputs * whole * frnn_format_bytes(products->format));
+    matrix.scales = apart(matrix.scales, outputs * sizeof(float));
+    matrix.sums = apart(matrix.sums, outputs * sizeof(int32_t));
     free(rows), free(memory);
     return matrix;
 }
@@ -67,9 +72,14 @@ static frnn_cell pack_apart(const frnn_products *products, frnn_kind kind, ptrdi
     return cell;
 }
 
+static void free_matrix(const frnn_matrix *matrix)
+{
+    free((void *)matrix->data), free((void *)matrix->scales), free((void *)matrix->sums);
+}
+
 static void free_cell(const frnn_cell *cell)
 {
-    free((void *)cell->w_ih.data), free((void *)cell->w_hh.data), free((void *)cell->w_hr.data);
+    free_matrix(&cell->w_ih), free_matrix(&cell->w_hh), free_matrix(&cell->w_hr);
     free((void *)cell->bias), free((void *)cell->bias_hn);
 }
 
@@ -123,9 +133,10 @@ static void project_alone(const frnn_products *products, ptrdiff_t I, ptrdiff_t 
 {
     const frnn_cell cell = pack_apart(products, FRNN_DENSE, I, H, H);
     void *x = numbers(cell.arithmetic, n * I), *out = numbers(cell.arithmetic, n * H);
-    products->dense(&cell.w_ih, n, x, I, cell.bias, out, H);
+    void *scratch = malloc(products->dense_bytes(&cell.w_ih, n));
+    products->dense(&cell.w_ih, n, x, I, cell.bias, out, H, scratch);
     cases++;
-    free_cell(&cell), free(x), free(out);
+    free_cell(&cell), free(x), free(out), free(scratch);
 }
 
 static void make_rows(const frnn_backend *table, frnn_row_kind kind, ptrdiff_t features, ptrdiff_t n)
@@ -145,7 +156,7 @@ int main(int count, char **names)
     const frnn_isa *isa = frnn_isas;
     while (count > 1 && isa->name != NULL && strcmp(isa->name, names[1]) != 0)
         isa++;
-    if (isa->name == NULL || !isa->is_there())
+    if (isa->name == NULL || !isa->is_there() || (isa->may_be_used != NULL && !isa->may_be_used()))
         return 2;
     for (const frnn_products *const *next = isa->products; *next != NULL; next++) {
         const frnn_products *products = *next;

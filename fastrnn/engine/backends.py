@@ -154,8 +154,10 @@ def _may_be_used(isa: str) -> bool:
 
 
 def _isa_of_products(has_narrow: bool) -> str:
-    """Return the instruction set of the products: the widest that may be used. Only products of narrow weights use
-    those that the system has to be asked for."""
+    """Return the instruction set of the products: the widest that may be used.
+
+    Only products of narrow weights use what the system has to be asked for.
+    """
     isa = pick_isa()
     if not has_narrow or _may_be_used(isa):
         return isa

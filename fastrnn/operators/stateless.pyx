@@ -230,7 +230,7 @@ cdef void run_map(
     cdef uint8_t is_direct[MOST_OPERATIONS + 2]
     cdef char *arrays[MOST_OPERATIONS + 2]
     cdef Py_ssize_t rows = extent.T * extent.B, features = self.features_out
-    cdef int count = map.inputs + 1, i
+    cdef int operands = map.inputs + 1, i
     cdef bint is_vector
     cdef uint64_t before
     if map.inputs == 1:     # wherever rows end
@@ -241,14 +241,14 @@ cdef void run_map(
     map.sizes[1] = map.tile_columns = features
     # Several narrow rows at once, beside as many copies of the vectors.
     map.tile_rows = min(rows, FRNN_MAP_TILE // features) if 2 * features <= FRNN_MAP_TILE else 1
-    for i in range(count):
+    for i in range(operands):
         is_vector = 0 < i < map.inputs
         views[i].type = FRNN_TYPE_FLOAT32 if self.itemsize == 4 else FRNN_TYPE_FLOAT64
         views[i].strides[0] = 0 if is_vector else features * self.itemsize
         views[i].strides[1] = self.itemsize
         is_direct[i] = not is_vector or map.tile_rows == 1
         arrays[i] = <char *>(data.vectors[i - 1] if is_vector else x)
-    arrays[count - 1] = y
+    arrays[operands - 1] = y
     map.views = views
     map.is_direct = is_direct
     before = data.backend.enter()
