@@ -41,7 +41,7 @@
 typedef enum { FRNN_F32, FRNN_F64 } frnn_arithmetic;
 
 /* The type in which a matrix keeps its numbers. */
-typedef enum { FRNN_STORED_F32, FRNN_STORED_F64 } frnn_storage;
+typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORED_BF16, FRNN_STORED_S8 } frnn_storage;
 
 typedef struct frnn_format {
     frnn_storage storage;
@@ -65,6 +65,8 @@ static inline ptrdiff_t frnn_format_bytes(frnn_format format)
     switch (format.storage) {
     case FRNN_STORED_F32: return sizeof(float);
     case FRNN_STORED_F64: return sizeof(double);
+    case FRNN_STORED_BF16: return 2;
+    case FRNN_STORED_S8: return 1;
     }
     return 0;
 }
@@ -84,6 +86,8 @@ static inline const char *frnn_storage_name(frnn_storage storage)
     switch (storage) {
     case FRNN_STORED_F32: return "float32";
     case FRNN_STORED_F64: return "float64";
+    case FRNN_STORED_BF16: return "bfloat16";
+    case FRNN_STORED_S8: return "int8";
     }
     return "";
 }

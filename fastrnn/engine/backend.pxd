@@ -10,6 +10,8 @@ cdef extern from "backend.h" nogil:
     ctypedef enum frnn_storage:
         FRNN_STORED_F32
         FRNN_STORED_F64
+        FRNN_STORED_BF16
+        FRNN_STORED_S8
 
     ctypedef struct frnn_format:
         frnn_storage storage

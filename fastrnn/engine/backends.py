@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn._version import __version__
-from fastrnn.checks import BACKENDS, check_choice
+from fastrnn.checks import BACKENDS, MATRICES, check_choice
 from fastrnn.engine.blas.openblas import openblas_of_scipy
 from fastrnn.engine.threads.limits import pick_threads
 from fastrnn.engine.threads.team import cores
@@ -33,9 +33,6 @@ try:
     from fastrnn.engine.simd.array_tables import ARRAY_TABLES
 except ImportError:
     ARRAY_TABLES = {}
-
-# The matrices of a layer, in the order in which they are packed: those of x, of h, and of h's projection.
-MATRICES = ("input", "recurrent", "projection")
 
 
 class Backend(NamedTuple):

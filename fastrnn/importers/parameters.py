@@ -12,6 +12,7 @@ from fastrnn.arrays import Array
 from fastrnn.checks import check_array, check_text
 from fastrnn.errors import WeightError, literal, message, printable, quote, quote_first
 from fastrnn.importers.parametrizations import fold
+from fastrnn.narrow import NarrowWeight
 from fastrnn.spec import GATES, RecurrentSpec
 
 # The names of a learned initial state, in the order of the state.
@@ -88,8 +89,10 @@ def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any
     return tensors
 
 
-def _weights(where: str, name: str, value: Any) -> Array:
-    """Return an array of weights. Raise WeightError if it looks like quantised weights."""
+def _weights(where: str, name: str, value: Any) -> Any:  # Array or NarrowWeight, which have the same shapes
+    """Return an array of weights, or narrow ones. Raise WeightError for quantised ones without a scale."""
+    if isinstance(value, NarrowWeight):
+        return value
     array = check_array(where, printable(name), value)
     if array.dtype.kind in "iub" and array.itemsize < 4:
         hint = "Quantised weights mean nothing without their scale. Multiply by it first."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from fastrnn.arrays import Array, Floats
+from fastrnn.checks import Precision
 from fastrnn.errors import join
 from fastrnn.layers import Conv1d
 from fastrnn.reference import log_softmax_reference, relu, sigmoid, softmax_reference
@@ -31,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "LogSoftmax": log_softmax_reference,
 }
 # Makes a model from specifications at a precision. None: the precision that they name.
-Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], Sequential]"
+Maker: TypeAlias = "Callable[[Iterable[LayerSpec], Precision | None], Sequential]"
 
 
 # ---------------------------------------------------------------- the self-test

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.arrays import Floats, State, StateLike
-from fastrnn.checks import check_array, check_lengths, check_path, check_tolerance
+from fastrnn.checks import Precision, check_array, check_lengths, check_path, check_tolerance
 from fastrnn.errors import brief, message
 from fastrnn.layers import Conv1d, Layer, RecurrentLayer
 from fastrnn.layers.cells import RecurrentCell
@@ -344,7 +344,7 @@ def nest_state(model: Sequential, arrays: Sequence[Floats]) -> State | None:
 
 def build(
     specs: Iterable[LayerSpec],
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:
