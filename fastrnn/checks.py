@@ -50,7 +50,7 @@ def check_precision(
 
 
 def check_precisions(where: str, precision: object) -> dict[str, str]:
-    """Return the precision of each of `MATRICES`, given one for all, or some by name. The rest are float32."""
+    """Return the precision of each of `MATRICES`, given one for all or some by name. The rest are float32."""
     if not isinstance(precision, Mapping):
         check_precision(where, precision)
         return dict.fromkeys(MATRICES, str(precision))

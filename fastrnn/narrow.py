@@ -12,7 +12,7 @@ Nothing is multiplied here. The reference and the kernels do that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from fastrnn.errors import WeightError, brief, join, message
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
 
-# The storages, and the dtypes of the arrays that hold them. bfloat16 is kept as its bits: NumPy has no such type.
+# The storages, and the dtypes of the arrays that hold them: bits for bfloat16, which NumPy does not have.
 STORAGES: dict[str, type[np.generic]] = {"bfloat16": np.uint16, "int8": np.int8}
 LARGEST = 127  # of int8: -128 has no counterpart above 0
 # Rows whose largest magnitude is below it are zeros in int8: 127 divided by less may be beyond float32.
@@ -81,7 +81,7 @@ class NarrowWeight:
         data = self.data.take(rows, axis=0)
         return widen(self.storage, data, None if self.scales is None else self.scales.take(rows))
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> Array:
         if copy is False:
             raise ValueError(message("NarrowWeight", "to be copied", "copy=False", "It is widened."))
         wide = widen(self.storage, self.data, self.scales)
@@ -152,7 +152,7 @@ def to_bfloat16(array: Array) -> NDArray[np.uint16]:
     is_nan = np.isnan(wide)
     if is_nan.any():
         narrow[is_nan] = (bits[is_nan] >> 16).astype(np.uint16) | 0x40
-    return cast("NDArray[np.uint16]", narrow)
+    return narrow
 
 
 def round_to_bfloat16(array: Array) -> NDArray[np.float32]:

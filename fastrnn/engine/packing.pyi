@@ -29,7 +29,7 @@ def pack_recurrent(
     kind: str,
     weight_ih: NDArray[Any] | NarrowWeight,
     weight_hh: NDArray[Any] | NarrowWeight,
-    bias_ih: NDArray[Any] | None,
-    bias_hh: NDArray[Any] | None,
+    bias_ih: NDArray[Any] | NarrowWeight | None,
+    bias_hh: NDArray[Any] | NarrowWeight | None,
     weight_hr: NDArray[Any] | NarrowWeight | None,
 ) -> PackedCell: ...

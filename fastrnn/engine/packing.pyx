@@ -45,8 +45,8 @@ cdef class PackedCell:
     def __cinit__(
         self, tuple products, str kind, weight_ih, weight_hh, weight_hr, bias, bias_hn,
     ):
-        """products are those of the three matrices, in their order. A matrix is an array or a NarrowWeight. It
-        is in a storage that its products have, or it is converted to the arithmetic."""
+        """products are those of the three matrices, in their order. A matrix is an array or a NarrowWeight,
+        in a storage that its products have; otherwise it is converted to the arithmetic."""
         cdef Sources sources
         cdef size_t size
         cdef char *memory

@@ -84,7 +84,7 @@ def load_state_dict(file: FileLike | Source, key: str | None = None) -> StateDic
 
 
 def read_stored(file: FileLike | Source, key: str | None = None) -> StateDict:
-    """Read the weights of a file as `load_state_dict` does, but leave narrow ones that `save` wrote narrow."""
+    """Read the weights of a file as `load_state_dict` does. Narrow ones that `save` wrote stay narrow."""
     if key is not None:
         check_text("load_state_dict", "key", key)
     # Late: what reads files takes 10 ms to import, and many programs bring their own arrays.

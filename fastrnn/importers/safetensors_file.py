@@ -127,8 +127,9 @@ def _with_scales(where: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     joined = dict(tensors)
     for name, tensor in tensors.items():
         scales = tensors.get(f"{name}.scale")
-        is_int8 = name.startswith("layers.") and isinstance(tensor, np.ndarray) and tensor.dtype == np.int8
-        if not is_int8 or not isinstance(scales, np.ndarray):
+        if not isinstance(tensor, np.ndarray) or not isinstance(scales, np.ndarray):
+            continue
+        if tensor.dtype != np.int8 or not name.startswith("layers."):
             continue
         try:
             joined[name] = NarrowWeight("int8", tensor, scales)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class Linear(ProductLayer):
     """x W^T + b over the last axis: torch's ``nn.Linear``.
 
-    ``Linear.from_state_dict`` makes one. It maps x (..., in) to (..., out), in float32 or float64. Its products
-    may be in bfloat16 or int8.
+    ``Linear.from_state_dict`` makes one. It maps x (..., in) to (..., out), in float32 or float64. Its
+    products may be in bfloat16 or int8.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
     """

@@ -65,8 +65,8 @@ def make_layers(
     """Make layers from their specifications.
 
     ``precision`` replaces the one in the specifications. None keeps it. Layers without products take float32
-    for a narrow one, and only recurrent layers take one that names matrices. ``threads`` and ``backend`` go to the
-    layers that have a backend.
+    for a narrow one, and only recurrent layers take one that names matrices. ``threads`` and ``backend`` go
+    to the layers that have a backend.
     """
     layers = []
     for spec in specs:

@@ -138,7 +138,8 @@ def make_program(
         check_precision(where, precision, WIDE)
     check_threads(where, threads)
     pick_backend("load", check_choice(where, "backend", backend, BACKENDS), np.float32, threads)
-    return build_program(where, read_saved_program(where, state_dict), precision, threads, backend)
+    wide = None if precision is None else str(precision)
+    return build_program(where, read_saved_program(where, state_dict), wide, threads, backend)
 
 
 def read_saved_program(where: str, state_dict: StateDict) -> SavedProgram:
@@ -152,7 +153,7 @@ def read_saved_program(where: str, state_dict: StateDict) -> SavedProgram:
 def build_program(
     where: str,
     saved: SavedProgram,
-    precision: Precision | None = None,
+    precision: str | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Program:
@@ -225,8 +226,8 @@ def build_saved(
         raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
     model.taken_for_granted = saved.taken_for_granted
     model._is_recast = any(
-        spec.options.get("precision", own) != own
-        for own, spec in zip((getattr(layer, "precision", None) for layer in model.layers), saved.specs)
+        getattr(layer, "precision", None) != spec.options.get("precision", getattr(layer, "precision", None))
+        for layer, spec in zip(model.layers, saved.specs, strict=True)
     )
     if saved.example is not None:
         try:

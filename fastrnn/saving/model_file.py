@@ -1,9 +1,9 @@
 """The format of a saved model: tensors, architecture, self-test and an example from torch in one file.
 
-It is a safetensors file. Narrow weights are BF16 tensors, or I8 tensors with a tensor of float32 scales beside
-each, "<name>.scale". The metadata has one entry, "fastrnn", which is JSON: the version, the layers with their
-options, the tolerance of the self-test, and what was taken for granted if the model was read from a state dict.
-Specifications and arrays are all that is known here. `loading` makes a model of them.
+It is a safetensors file. Narrow weights are BF16 tensors, or I8 tensors with a tensor of float32 scales
+beside each, "<name>.scale". The metadata has one entry, "fastrnn", which is JSON: the version, the layers with
+their options, the tolerance of the self-test, and what was taken for granted if the model was read from a
+state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,7 +99,7 @@ class _Name(NamedTuple):
 class _Bfloat16(np.ndarray[Any, Any]):
     """The bits of bfloat16 numbers, under the name that `safetensors` writes. NumPy has no such type."""
 
-    dtype = _Name("bfloat16")  # type: ignore[assignment]
+    dtype = _Name("bfloat16")
 
 
 def write_tensors(path: str, tensors: dict[str, Any], description: str) -> None:
