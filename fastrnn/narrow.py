@@ -12,6 +12,7 @@ Nothing is multiplied here. The reference and the kernels do that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +76,11 @@ class NarrowWeight:
     def nbytes(self) -> int:
         """The bytes of the weights and their scales."""
         return self.data.nbytes + (0 if self.scales is None else self.scales.nbytes)
+
+    def part(self, rows: slice, arrange: Callable[[Array], Array]) -> NarrowWeight:
+        """Return some of the rows. `arrange` may move numbers within them."""
+        data = arrange(self.data[rows])
+        return NarrowWeight(self.storage, data, None if self.scales is None else self.scales[rows])
 
     def take(self, rows: Array) -> NDArray[np.float32]:
         """Return these rows, an array of indices, as float32 numbers."""

@@ -63,10 +63,10 @@ cdef class PackedCell:
             *self.take(&self.cell.w_ih, self.cell.gates, of_ih, weight_ih, &sources.w_ih),
             *self.take(&self.cell.w_hh, self.cell.gates, of_hh, weight_hh, &sources.w_hh),
             *self.take(&self.cell.w_hr, 1, of_hr, weight_hr, &sources.w_hr),
-            *(None if array is None else np.ascontiguousarray(array, dtype) for array in (bias, bias_hn)),
         ]
-        sources.bias = data_of(arrays[-2])
-        sources.bias_hn = data_of(arrays[-1])
+        biases = [None if array is None else np.ascontiguousarray(array, dtype) for array in (bias, bias_hn)]
+        sources.bias = data_of(biases[0])
+        sources.bias_hn = data_of(biases[1])
         size = pack(&self.cell, &sources, NULL)
         if size:
             self.memory = reserve(size)
@@ -74,7 +74,7 @@ cdef class PackedCell:
             with nogil:
                 pack(&self.cell, &sources, memory)
             self.memory.flags.writeable = False
-        self.rows = tuple([array for array in arrays if self.points_to(data_of(array))])
+        self.rows = tuple([array for array in arrays + biases if self.points_to(data_of(array))])
 
     cdef tuple take(
         self, frnn_matrix *matrix, Py_ssize_t gates, products, weight, frnn_source *source,

@@ -193,17 +193,16 @@ class Conv1d(ProductLayer):
         """Return the weights of each group as a projection: (out, channels / groups, taps) becomes
         (out / groups, taps * channels / groups)."""
 
-        def laid_out(array: Array) -> Array:
-            return array.swapaxes(1, 2).reshape(self.groups, self.out_channels // self.groups, -1)
+        part = self.out_channels // self.groups
+
+        def arrange(array: Array) -> Array:
+            return array.swapaxes(1, 2).reshape(part, -1)
 
         weight = self.tensors["weight"]
-        if not isinstance(weight, NarrowWeight):
-            return [own(rows, self.dtype) for rows in laid_out(weight)]
-        data = laid_out(weight.data)
-        if weight.scales is None:
-            return [NarrowWeight(weight.storage, rows) for rows in data]
-        scales = weight.scales.reshape(self.groups, -1)
-        return [NarrowWeight(weight.storage, *part) for part in zip(data, scales, strict=True)]
+        groups = [slice(first, first + part) for first in range(0, self.out_channels, part)]
+        if isinstance(weight, NarrowWeight):
+            return [weight.part(rows, arrange) for rows in groups]
+        return [own(arrange(weight[rows]), self.dtype) for rows in groups]
 
     @property
     def is_stateful(self) -> bool:

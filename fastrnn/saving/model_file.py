@@ -1,9 +1,9 @@
 """The format of a saved model: tensors, architecture, self-test and an example from torch in one file.
 
 It is a safetensors file. Narrow weights are BF16 tensors, or I8 tensors with a tensor of float32 scales
-beside each, "<name>.scale". The metadata has one entry, "fastrnn", which is JSON: the version, the layers with
-their options, the tolerance of the self-test, and what was taken for granted if the model was read from a
-state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
+beside each, "<name>.scale". The metadata has one entry, "fastrnn", which is JSON: the version, the layers
+with their options, the tolerance of the self-test, and what was taken for granted if the model was read from
+a state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,8 +67,8 @@ def write_model(path: str, model: SavedModel) -> None:
     tensors: dict[str, Any] = {"golden.input": model.golden_input, "golden.output": model.golden_output}
     for index, spec in enumerate(model.specs):
         for name, weight in spec.tensors.items():
-            path = f"layers.{index}.{name}"
-            tensors |= _stored(path, weight) if isinstance(weight, NarrowWeight) else {path: weight}
+            full = f"layers.{index}.{name}"
+            tensors |= _stored(full, weight) if isinstance(weight, NarrowWeight) else {full: weight}
     description: dict[str, Any] = {
         "version": FILE_VERSION,
         "tolerance": model.tolerance,
