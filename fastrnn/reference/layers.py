@@ -18,7 +18,7 @@ import numpy as np
 from fastrnn.arrays import Array
 from fastrnn.importers.parameters import read_recurrent
 from fastrnn.narrow import NarrowWeight
-from fastrnn.reference.narrow import add_product
+from fastrnn.reference.narrow import make_product
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
 if TYPE_CHECKING:
@@ -117,13 +117,13 @@ def over_steps(kind: str, x: Array, lengths: Sequence[int] | NDArray[np.integer[
 
 
 def linear_reference(x: Array, tensors: Mapping[str, Any], in_order: bool = False) -> Array:
-    """Return what Linear gives for x (..., features). `in_order` is that of `add_product`."""
+    """Return what Linear gives for x (..., features). `in_order` is that of `make_product`."""
     weight = tensors["weight"]
     if not isinstance(weight, NarrowWeight):
         result: Array = x @ weight.T + tensors.get("bias", 0.0)
         return result
     start = tensors.get("bias", np.zeros(len(weight.data)))
-    y = add_product(weight, x.reshape(-1, x.shape[-1]), start, in_order=in_order)
+    y = make_product(weight, in_order)(x.reshape(-1, x.shape[-1]), start)
     return y.reshape(*x.shape[:-1], -1)
 
 
@@ -160,7 +160,7 @@ def _narrow_convolution(x: Array, weight: NarrowWeight, start: Array, options: M
         begin = first // part * columns
         windows = x[steps, :, begin : begin + columns].swapaxes(0, 1).reshape(x.shape[1], -1)
         rows = weight.part(slice(first, first + part), lambda array: array.swapaxes(1, 2).reshape(part, -1))
-        y[t, :, first : first + part] = add_product(rows, windows, start[t, :, first : first + part])
+        y[t, :, first : first + part] = make_product(rows)(windows, start[t, :, first : first + part])
     return y
 
 
@@ -214,7 +214,7 @@ def recurrent_reference(
     lengths : sequence of B integers, optional
         T for every row if not given.
     in_order : bool
-        As in `add_product`, for narrow weights.
+        As in `make_product`, for narrow weights.
 
     Returns
     -------
@@ -291,6 +291,8 @@ def _narrow_step(
     The products of h are added to those of x. Only the n gate of a GRU has them apart.
     """
     make_step = STEPS[spec.kind]
+    of_input, recurrent = make_product(weight_ih, in_order), make_product(weight_hh, in_order)
+    projection = None if weight_hr is None else make_product(weight_hr, in_order)
     apart = 2 * spec.hidden_size if spec.kind == "GRU" else len(bias_ih)
     bias_x = (bias_ih + np.where(np.arange(len(bias_ih)) < apart, bias_hh, 0)).astype(np.float32)
     bias_h = np.where(np.arange(len(bias_hh)) < apart, 0, bias_hh).astype(np.float32)
@@ -298,15 +300,14 @@ def _narrow_step(
     least = 1.0 if spec.kind in ("GRU", "LSTM") and not spec.proj_size else 0.0
 
     def step(x: Array, h: Array, c: Any) -> tuple[Array, Any]:
-        sums = add_product(weight_ih, x[None], bias_x, in_order=in_order)[0]
+        sums = of_input(x[None], bias_x)[0]
         start = np.concatenate((sums[:apart], bias_h[apart:]))
-        both = add_product(weight_hh, h[None], start, least, in_order)[0]
+        both = recurrent(h[None], start, least)[0]
         gates_x, gates_h = sums.astype(np.float64), both.astype(np.float64)
         gates_x[:apart] = 0
         new, c = make_step(gates_x, gates_h, h, c, spec.nonlinearity)
-        if weight_hr is not None:
-            zeros = np.zeros(spec.proj_size)
-            new = add_product(weight_hr, new[None], zeros, in_order=in_order)[0]
+        if projection is not None:
+            new = projection(new[None], np.zeros(spec.proj_size))[0]
         return new.astype(np.float32), None if c is None else c.astype(np.float32)
 
     return step

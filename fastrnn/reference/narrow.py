@@ -16,7 +16,9 @@ Rounding and quantising themselves are defined in `fastrnn.narrow`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -26,42 +28,57 @@ from fastrnn.narrow import NarrowWeight, quantise_by, round_to_bfloat16
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# From x, start and the least magnitude that becomes 127 to start + x W^T.
+Product: TypeAlias = "Callable[..., NDArray[np.float32]]"
+
 GROUP = 32  # columns of bfloat16 whose products are summed apart
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 # Results below it are denormal once they are rounded to 24 bits.
 SMALLEST_ROUNDED = SMALLEST_NORMAL * (1 - 2.0**-25)
 
 
-def add_product(
-    weight: Array | NarrowWeight, x: Array, start: Array, least: float = 0.0, in_order: bool = False
-) -> NDArray[np.float32]:
-    """Return start + x W^T in float32.
+def make_product(weight: Array | NarrowWeight, in_order: bool = False) -> Product:
+    """Return the function (x, start, least) to start + x W^T in float32.
+
+    It takes x (n, K), start (rows,) or (n, rows), and the least magnitude that becomes 127 when a row of x is
+    quantised.
 
     Parameters
     ----------
     weight : NarrowWeight or array (rows, K)
         Wide weights of a layer with narrow ones beside them are multiplied in float64, and rounded once.
-    x : array (n, K)
-    start : array (rows,) or (n, rows)
-    least : float
-        The least magnitude that becomes 127 when a row of x is quantised.
     in_order : bool
         Sum products of bfloat16 in the order of AMX, which gives its bits. This takes long. If not, they are
         summed in float64 and rounded once, which differs by roundings of float32.
     """
-    x, start = np.asarray(x, np.float32), np.asarray(start, np.float32)
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
-        if isinstance(weight, NarrowWeight) and weight.scales is not None:
-            return _add_int8(weight, x, start, np.float32(least))
-        if not isinstance(weight, NarrowWeight):
-            wide = np.asarray(weight, np.float64)
-            return (start + x.astype(np.float64) @ wide.T).astype(np.float32)
-        x = flushed(round_to_bfloat16(flushed(x)))
-        wide = flushed(np.asarray(weight))
-        if in_order:
-            starts = np.broadcast_to(start, (len(x), len(wide)))
-            return np.stack([_add_in_order(wide, row, first) for row, first in zip(x, starts, strict=True)])
-        return (start + x.astype(np.float64) @ wide.astype(np.float64).T).astype(np.float32)
+    if isinstance(weight, NarrowWeight) and weight.scales is not None:
+        numbers, scales = weight.data.astype(np.float64).T, weight.scales
+        add = partial(_add_int8, numbers, scales)
+    elif isinstance(weight, NarrowWeight):
+        wide = flushed(np.asarray(weight)).astype(np.float64)
+        add = partial(_add_bfloat16, wide, in_order)
+    else:
+        add = partial(_add_wide, np.asarray(weight, np.float64))
+
+    def product(x: Array, start: Array, least: float = 0.0) -> NDArray[np.float32]:
+        with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            return add(np.asarray(x, np.float32), np.asarray(start, np.float32), np.float32(least))
+
+    return product
+
+
+def _add_wide(weight: Array, x: Array, start: Array, least: np.float32) -> NDArray[np.float32]:
+    return (start + x.astype(np.float64) @ weight.T).astype(np.float32)
+
+
+def _add_bfloat16(
+    weight: Array, in_order: bool, x: Array, start: Array, least: np.float32
+) -> NDArray[np.float32]:
+    x = flushed(round_to_bfloat16(flushed(x)))
+    if not in_order:
+        return _add_wide(weight, x, start, least)
+    starts = np.broadcast_to(start, (len(x), len(weight)))
+    return np.stack([_add_in_order(weight, row, first) for row, first in zip(x, starts, strict=True)])
 
 
 def _add_in_order(weight: Array, x: Array, start: Array) -> Array:
@@ -69,7 +86,7 @@ def _add_in_order(weight: Array, x: Array, start: Array) -> Array:
     rows, columns = weight.shape
     groups = -(-columns // GROUP)
     products = np.zeros((rows, groups * GROUP))
-    products[:, :columns] = weight.astype(np.float64) * x.astype(np.float64)  # exact
+    products[:, :columns] = weight * x.astype(np.float64)  # exact
     pairs = products.reshape(rows, groups, GROUP // 2, 2)
     chains = np.zeros((rows, groups, 2), np.float32)
     for k in range(GROUP // 2):
@@ -81,13 +98,13 @@ def _add_in_order(weight: Array, x: Array, start: Array) -> Array:
     return total
 
 
-def _add_int8(weight: NarrowWeight, x: Array, start: Array, least: np.float32) -> NDArray[np.float32]:
+def _add_int8(
+    numbers: Array, scales: Array, x: Array, start: Array, least: np.float32
+) -> NDArray[np.float32]:
     largest = np.maximum(np.abs(x).max(axis=1, initial=0), least)
-    numbers, scales = quantise_by(x, largest)
-    sums = (numbers.astype(np.float64) @ weight.data.astype(np.float64).T).astype(np.float32)
-    assert weight.scales is not None
-    factors = flushed(scales[:, None] * weight.scales)
-    total = fma(sums, factors, np.broadcast_to(start, sums.shape))
+    quantised, own_scales = quantise_by(x, largest)
+    sums = (quantised.astype(np.float64) @ numbers).astype(np.float32)
+    total = fma(sums, flushed(own_scales[:, None] * scales), np.broadcast_to(start, sums.shape))
     total[~np.isfinite(largest)] = np.nan
     return total
 

@@ -32,7 +32,7 @@ ROWS = 2
 SHARE = {"float32": 1e-5, "float64": 1e-11}
 ROUNDINGS = 32
 # Beside narrow weights, a difference in the last bit of h may round h to another narrow number. That spreads
-# from step to step, until outputs differ as if every rounding of h had been another one. Moving narrow weights
+# from step to step, until outputs differ as if every rounding of h had been another one. Moving the weights
 # by half a unit and leaving operands unrounded changes outputs at least as much. This many times the largest
 # such change is allowed.
 NARROW_ROUNDINGS = 4
