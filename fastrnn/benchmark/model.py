@@ -69,7 +69,7 @@ def print_result(result: dict[str, Any]) -> None:
         print_table(*_table(work["engines"]))
         if "p99" in work["engines"]["fastrnn"]:
             print("mean: of calls in a row; p50 and p99: of single calls")
-    if result["narrow"]:
+    if result.get("narrow"):
         print(
             f"\nfastrnn has weights in {join(result['narrow'])}; the others have the same numbers in float32"
         )

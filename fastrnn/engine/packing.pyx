@@ -10,7 +10,8 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from fastrnn.engine.backend cimport (
     FRNN_DENSE, FRNN_GATES_OF, FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_STORED_BF16,
     FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORED_S8, frnn_arithmetic_name, frnn_cell, frnn_matrix,
-    frnn_products, frnn_source, frnn_storage,
+    frnn_products, frnn_source,
+    frnn_storage_name,
 )
 from fastrnn.engine.weight_memory import reserve
 from fastrnn.narrow import NarrowWeight
@@ -89,14 +90,15 @@ cdef class PackedCell:
         matrix.rows, matrix.columns = weight.shape
         matrix.gates = gates
         scales = None
-        storage = weight.storage if isinstance(weight, NarrowWeight) else weight.dtype.name
-        if storage not in STORAGES or <frnn_storage>STORAGES[storage] != matrix.products.format.storage:
-            storage = frnn_arithmetic_name(self.backend.arithmetic).decode()
-            weight = np.ascontiguousarray(weight, storage)
-        elif isinstance(weight, NarrowWeight):
+        is_narrow = isinstance(weight, NarrowWeight)
+        storage = weight.storage if is_narrow else weight.dtype.name
+        wanted = frnn_storage_name(matrix.products.format.storage).decode()
+        if is_narrow and storage == wanted:
             weight, scales = weight.data, weight.scales
         else:
-            weight = np.ascontiguousarray(weight)
+            if is_narrow or storage != wanted or weight.dtype.kind != "f":
+                storage = frnn_arithmetic_name(self.backend.arithmetic).decode()
+            weight = np.ascontiguousarray(weight, storage)
         source.data = cnp.PyArray_DATA(weight)
         source.storage = STORAGES[storage]
         source.scales = <const float *>data_of(scales)
