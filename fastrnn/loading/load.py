@@ -239,10 +239,12 @@ def build_saved(
 
 
 def _narrow_storages(saved: SavedModel, precision: Precision | None) -> list[str]:
-    """Return the narrow storages that a model has, at this precision or at its file's."""
-    precisions: list[Any] = [precision]
-    if precision is None:
-        precisions = [spec.options.get("precision") for spec in saved.specs]
+    """Return the narrow storages that the products of a model have, at this precision or at its file's."""
+    precisions: list[Any] = [
+        spec.options.get("precision") if precision is None else precision
+        for spec in saved.specs
+        if LAYERS[spec.kind].has_backend
+    ]
     found = [part for one in precisions for part in (one.values() if isinstance(one, Mapping) else [one])]
     return [storage for storage in STORAGES if storage in found]
 
