@@ -1,4 +1,4 @@
-"""Layers with narrow products: on every instruction set against the reference, and the same bits everywhere."""
+"""Layers with narrow products: the reference on every instruction set, and the same bits everywhere."""
 
 import json
 import os
