@@ -62,14 +62,17 @@ class NarrowWeight:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The sizes of the axes, as an array of the weights has them."""
         return self.data.shape
 
     @property
     def ndim(self) -> int:
+        """The number of axes."""
         return self.data.ndim
 
     @property
     def size(self) -> int:
+        """The number of weights."""
         return self.data.size
 
     @property

@@ -191,7 +191,8 @@ def tell_of_weights(source: Source, state_dict: StateDict) -> None:
 
 def tell_not_finite(source: Source, state_dict: StateDict) -> None:
     """Say which weights are not finite, how many of their numbers, and where the first one is."""
-    for name, array in state_dict.widened().items():
+    for name, stored in state_dict.items():
+        array = np.asarray(stored)
         is_weight = array.dtype.kind in "fc" and not name.startswith(("golden.", "example."))
         if is_weight and not (finite := np.isfinite(array)).all():
             places = np.argwhere(~finite)

@@ -24,7 +24,7 @@ from fastrnn.saving.golden import (
     Comparison,
     Example,
     compare,
-    has_narrow,
+    narrow_storages,
     rounded,
     tolerance,
 )
@@ -173,7 +173,7 @@ def _allowed(model: Sequential, output: Floats, example: Example, make: Maker) -
     precision = "float64" if output.dtype == example.y.dtype == np.float64 else "float32"
     wide, moved = (_run(make(layers, "float64"), example) for layers in (specs, rounded(specs)))
     assert wide is not None and moved is not None
-    return tolerance(wide, moved, precision, has_narrow(specs))
+    return tolerance(wide, moved, precision, bool(narrow_storages(specs)))
 
 
 def _squeezed(array: Array) -> tuple[int, ...]:
@@ -244,7 +244,7 @@ def _agrees(
     if _squeezed(output) != _squeezed(example.y):
         return False
     wanted = example.y.reshape(output.shape)
-    share = 0.1 if has_narrow(layer.spec() for layer in changed.layers) else 1e-3
+    share = 0.1 if narrow_storages(layer.spec() for layer in changed.layers) else 1e-3
     near = share * max(1.0, float(np.abs(wanted).max(initial=0.0)))
     if not np.abs(output - wanted).max(initial=0.0) <= max(near, example.tolerance or 0.0):
         return False

@@ -105,12 +105,13 @@ def golden_output(
     wanted = np.ascontiguousarray(sequential_reference(specs, x, batch_first))
     with np.errstate(over="ignore", invalid="ignore"):
         moved = sequential_reference(rounded(specs), x, batch_first)
-    return wanted, tolerance(wanted, moved, precision, has_narrow(specs))
+    return wanted, tolerance(wanted, moved, precision, bool(narrow_storages(specs)))
 
 
-def has_narrow(specs: Iterable[LayerSpec]) -> bool:
-    """Return whether a layer has narrow weights."""
-    return any(isinstance(weight, NarrowWeight) for spec in specs for weight in spec.tensors.values())
+def narrow_storages(specs: Iterable[LayerSpec]) -> list[str]:
+    """Return the storages of the narrow weights of layers."""
+    weights = [weight for spec in specs for weight in spec.tensors.values()]
+    return sorted({weight.storage for weight in weights if isinstance(weight, NarrowWeight)})
 
 
 def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
