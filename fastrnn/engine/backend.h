@@ -41,7 +41,12 @@
 typedef enum { FRNN_F32, FRNN_F64 } frnn_arithmetic;
 
 /* The type in which a matrix keeps its numbers. */
-typedef enum { FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORED_BF16, FRNN_STORED_S8 } frnn_storage;
+typedef enum {
+    FRNN_STORED_F32,
+    FRNN_STORED_F64,
+    FRNN_STORED_BF16, /* bfloat16: the upper half of a float32 */
+    FRNN_STORED_S8    /* whole numbers from -127 to 127, times a scale for each row */
+} frnn_storage;
 
 typedef struct frnn_format {
     frnn_storage storage;
@@ -65,8 +70,8 @@ static inline ptrdiff_t frnn_format_bytes(frnn_format format)
     switch (format.storage) {
     case FRNN_STORED_F32: return sizeof(float);
     case FRNN_STORED_F64: return sizeof(double);
-    case FRNN_STORED_BF16: return 2;
-    case FRNN_STORED_S8: return 1;
+    case FRNN_STORED_BF16: return sizeof(uint16_t);
+    case FRNN_STORED_S8: return sizeof(int8_t);
     }
     return 0;
 }

@@ -323,8 +323,8 @@ class LSTM(RecurrentLayer[tuple[Floats, Floats]]):
 
     ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``. ``LSTM.from_state_dict`` makes one.
     The shapes are: x (T, B, I), output (T, B, D*P), h (L*D, B, P) and c (L*D, B, H). P is H without a
-    projection. All are float32, or float64
-    at that precision.
+    projection. All are float32, or all
+    float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
     """
@@ -334,8 +334,8 @@ class GRU(RecurrentLayer[Floats]):
     """Gated recurrent unit: torch's ``nn.GRU`` or ``nn.GRUCell``.
 
     ``output, h_n = gru(x, h_0)``. ``GRU.from_state_dict`` makes one.
-    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32, or float64
-    at that precision.
+    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32, or all
+    float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
     """
@@ -345,8 +345,8 @@ class RNN(RecurrentLayer[Floats]):
     """Elman network: torch's ``nn.RNN`` or ``nn.RNNCell``, with tanh or relu.
 
     ``output, h_n = rnn(x, h_0)``. ``RNN.from_state_dict`` makes one.
-    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32, or float64
-    at that precision.
+    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32, or all
+    float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
     """
