@@ -297,7 +297,7 @@ def _narrow_step(
     bias_x = (bias_ih + np.where(np.arange(len(bias_ih)) < apart, bias_hh, 0)).astype(np.float32)
     bias_h = np.where(np.arange(len(bias_hh)) < apart, 0, bias_hh).astype(np.float32)
     # |h| is at most 1 there, unless a caller's own is larger.
-    least = 1.0 if spec.kind in ("GRU", "LSTM") and not spec.proj_size else 0.0
+    least = 0.0 if spec.cell == "rnn_relu" or spec.proj_size else 1.0
 
     def step(x: Array, h: Array, c: Any) -> tuple[Array, Any]:
         sums = of_input(x[None], bias_x)[0]
