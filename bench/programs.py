@@ -38,6 +38,7 @@ class ModelWork:
     keeps_state = False
     deadline = None
     dtype = np.dtype("float32")
+    precision = "float32"
 
     def __init__(self, model, threads):
         self.name, self.target, self.threads = model.name, model.target, threads

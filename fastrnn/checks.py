@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -20,8 +20,14 @@ from fastrnn.errors import FormatError, brief, message, quote
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The dtype of inputs, outputs and states at each precision. Weights may be stored in a narrower type.
-PRECISIONS: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
+# The precisions of what has no products, and the dtype of inputs, weights, outputs and states at each.
+WIDE: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
+# The precisions of products, and the dtype of inputs, outputs and states. Narrow weights are stored as named.
+PRECISIONS: dict[str, type[np.floating[Any]]] = {**WIDE, "bfloat16": np.float32, "int8": np.float32}
+# The matrices of a layer, in the order in which they are packed: those of x, of h, and of h's projection.
+MATRICES = ("input", "recurrent", "projection")
+# One precision, or that of each of MATRICES by its name.
+Precision: TypeAlias = "str | Mapping[str, str]"
 BACKENDS = ("auto", "simd", "blas")
 
 
@@ -35,21 +41,49 @@ def check_choice(where: str, name: str, value: object, choices: Collection[str],
     return value
 
 
-def check_precision(where: str, precision: object) -> np.dtype[np.floating[Any]]:
+def check_precision(
+    where: str, precision: object, choices: Collection[str] = PRECISIONS, name: str = "precision"
+) -> np.dtype[np.floating[Any]]:
     """Return the dtype of inputs, outputs and states at this precision."""
-    hint = _precision_hint(precision)
-    return np.dtype(PRECISIONS[check_choice(where, "precision", precision, PRECISIONS, hint)])
+    hint = _precision_hint(precision, choices)
+    return np.dtype(PRECISIONS[check_choice(where, name, precision, choices, hint)])
 
 
-def _precision_hint(value: object) -> str:
+def check_precisions(where: str, precision: object) -> dict[str, str]:
+    """Return the precision of each of `MATRICES`, given one for all or some by name. The rest are float32."""
+    if not isinstance(precision, Mapping):
+        check_precision(where, precision)
+        return dict.fromkeys(MATRICES, str(precision))
+    strange = [brief(name) for name in precision if name not in MATRICES]
+    if strange:
+        raise ValueError(message(where, f"precisions of {quote(MATRICES)}", strange[0]))
+    for name, of_matrix in precision.items():
+        if isinstance(of_matrix, str) and of_matrix == "float64":
+            hint = 'All of a layer is float64, or nothing: write precision="float64".'
+            raise ValueError(message(where, f"no float64 in a precision of {name} alone", "'float64'", hint))
+        choices = [choice for choice in PRECISIONS if choice != "float64"]
+        check_precision(where, of_matrix, choices, f"precision of {name}")
+    return {name: precision.get(name, "float32") for name in MATRICES}
+
+
+def shortest_precision(precisions: Mapping[str, str]) -> Precision:
+    """Return one precision if all of these matrices have the same, else those of all by name."""
+    return dict(precisions) if len(set(precisions.values())) > 1 else next(iter(precisions.values()))
+
+
+def _precision_hint(value: object, choices: Collection[str]) -> str:
     """Return which precision to write for a dtype of NumPy or torch, "" for anything else."""
     if isinstance(value, str):
+        if value in PRECISIONS:  # of products, and this has none
+            return "Layers with products have it: recurrent ones, Linear, Conv1d, Embedding."
         return ""
-    is_numpy = isinstance(value, (type, np.dtype))
-    for name, kind in PRECISIONS.items():
-        if (is_numpy and value in (kind, np.dtype(kind))) or repr(value) == f"torch.{name}":
-            return f'Write precision="{name}".'
-    return ""
+    name = repr(value).removeprefix("torch.").replace("qint", "int")
+    if isinstance(value, (type, np.dtype)):
+        try:
+            name = np.dtype(value).name
+        except TypeError:
+            name = ""
+    return f'Write precision="{name}".' if name in choices else ""
 
 
 def check_positive(where: str, name: str, value: object) -> int:

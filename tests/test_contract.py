@@ -24,25 +24,27 @@ LAYERING = {
     "errors": set(),
     "arrays": set(),
     "checks": {"arrays", "errors"},
+    "narrow": {"arrays", "errors"},
     "spec": set(),
     "graph": {"errors"},
     "structure": {"errors"},
     "terminal": {"errors"},
-    "importers": {"arrays", "checks", "errors", "spec", "graph", "structure"},
-    "reference": {"arrays", "errors", "spec", "importers"},
+    "importers": {"arrays", "checks", "errors", "narrow", "spec", "graph", "structure"},
+    "reference": {"arrays", "errors", "narrow", "spec", "importers"},
     "engine.array_kernels": set(),
     "engine.backend": set(),
     "engine.threads": {"checks", "errors"},
     "engine.simd": {"engine.array_kernels", "engine.backend"},
     "engine.blas": {"engine.backend", "engine.threads"},
-    "engine": {"_version", "checks", "errors", "engine.backend", "engine.blas", "engine.simd"}
+    "engine": {"_version", "checks", "errors", "narrow", "engine.backend", "engine.blas", "engine.simd"}
     | {"engine.threads"},
-    "operators": {"arrays", "checks", "errors", "engine", "engine.array_kernels", "engine.backend"}
+    "operators": {"arrays", "checks", "errors", "narrow", "engine", "engine.array_kernels", "engine.backend"}
     | {"engine.threads"},
     "streaming": {"arrays", "checks", "errors", "engine", "engine.backend", "engine.threads", "operators"},
-    "layers": {"arrays", "checks", "errors", "spec", "importers", "reference", "engine", "operators"}
-    | {"streaming"},
-    "saving": {"arrays", "checks", "errors", "spec", "graph", "structure", "reference", "importers"},
+    "layers": {"arrays", "checks", "errors", "narrow", "spec", "importers", "reference", "engine"}
+    | {"operators", "streaming"},
+    "saving": {"arrays", "checks", "errors", "narrow", "spec", "graph", "structure", "reference"}
+    | {"importers"},
     "program": {
         "arrays",
         "checks",
@@ -60,7 +62,7 @@ LAYERING = {
         "saving",
         "streaming",
     },
-    "loading": {"checks", "errors", "spec", "importers", "engine", "layers", "program", "saving"},
+    "loading": {"checks", "errors", "narrow", "spec", "importers", "engine", "layers", "program", "saving"},
 }
 # What stands above: it may import all of these, and `fastrnn` as users do.
 ABOVE = {

@@ -153,6 +153,8 @@ def messages(rng, golden, folder):
     hostile = begin + b"\x80\x02cposix\nsystem\n(X\x04\x00\x00\x00truetR."
     mine = fastrnn.Sequential(Mine.from_state_dict(lstm.tensors))
     x, y, with_nan = np.ones((3, 2, 4)), np.ones((2, 3)), np.array([[np.nan, 1, 1], [1, 1, 1]])
+    broken = np.ones((16, 4))
+    broken[3] = np.inf
     pool = lstm.pool()
     closed = pool.open()
     pool.close(closed)
@@ -167,6 +169,8 @@ def messages(rng, golden, folder):
         lambda: fastrnn.GRU.from_state_dict(lstm.tensors),
         lambda: saved_and_loaded(folder, rng, batch_first=True),
         lambda: fastrnn.LSTM.from_state_dict(lstm.tensors, precision=np.float32),
+        lambda: fastrnn.LayerNorm(3, precision="int8"),
+        lambda: fastrnn.LSTM.from_state_dict({**lstm.tensors, "weight_hh_l0": broken}, precision="int8"),
         lambda: fastrnn.load_state_dict(folder / "objects.npz")["w"],
         lambda: embedding(np.ones(3)),
         lambda: embedding([50]),

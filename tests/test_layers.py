@@ -122,7 +122,19 @@ def test_state_dict_must_be_a_mapping_of_numbers(weights):
 @pytest.mark.parametrize(
     "options, error, words",
     (
-        ({"precision": "int8"}, ValueError, 'precision to be one of "float32" and "float64", got \'int8\''),
+        ({"precision": "int4"}, ValueError, '"float64", "bfloat16" and "int8", got \'int4\''),
+        ({"precision": np.int8}, ValueError, 'got the class int8. Write precision="int8".'),
+        (
+            {"precision": {"hidden": "int8"}},
+            ValueError,
+            '"input", "recurrent" and "projection", got \'hidden\'',
+        ),
+        ({"precision": {"input": "float64"}}, ValueError, "no float64 in a precision of input alone"),
+        (
+            {"precision": {"input": 8}},
+            ValueError,
+            'precision of input to be one of "float32", "bfloat16" and',
+        ),
         ({"precision": np.float32}, ValueError, 'got the class float32. Write precision="float32".'),
         ({"precision": np.dtype("f8")}, ValueError, 'got the dtype float64. Write precision="float64".'),
         ({"precision": int}, ValueError, "got the class int."),

@@ -309,7 +309,7 @@ def test_large_vocabulary_is_saved_in_little_memory(tmp_path):
 
 def test_options_of_the_caller_are_not_the_files_fault(rng, tmp_path):
     fastrnn.Sequential(random_layer(rng, "LSTM", 3, 4)).save(tmp_path / "m")
-    for options in ({"threads": 0}, {"backend": "cuda"}, {"precision": "int8"}):
+    for options in ({"threads": 0}, {"backend": "cuda"}, {"precision": "int4"}):
         with pytest.raises(ValueError, match="expected") as caught:
             fastrnn.load(tmp_path / "m", **options)
         assert not isinstance(caught.value, fastrnn.FormatError)

@@ -155,6 +155,7 @@ class Torch(Engine):
 
         from fastrnn.benchmark.torch_model import make_function
 
+        work = work.widened()
         if len(work.precisions) > 1:
             raise LeftOut("layers of different precisions")
         torch.set_num_threads(work.threads)
@@ -288,7 +289,7 @@ def _onnx(work: Work) -> tuple[bytes, dict[str, tuple[int, ...]]]:
     from fastrnn.benchmark.onnx_model import NoOnnx, build_model, state_shapes
 
     try:
-        return build_model(work), state_shapes(work)
+        return build_model(work.widened()), state_shapes(work)
     except NoOnnx as error:
         raise LeftOut(str(error)) from error
 

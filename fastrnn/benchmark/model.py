@@ -8,6 +8,8 @@ import fastrnn.benchmark.measure as measuring
 from fastrnn.benchmark.engines import PEERS, Engine
 from fastrnn.benchmark.table import headline, left_out_notes, missing_notes, ratio_to_best, time_cell
 from fastrnn.benchmark.work import Work, live_specs
+from fastrnn.errors import join
+from fastrnn.narrow import STORAGES
 from fastrnn.program.sequential import Sequential
 from fastrnn.terminal import print_table
 
@@ -37,15 +39,17 @@ def bench_model(
     Returns
     -------
     dict
-        What `machine` returns, model, threads, and works. Each work has its name, T, B, mode, engines as
-        `measure` returns them, and ratio, the best peer's time over ours (None without a peer).
+        What `machine` returns, model, threads, narrow (the storages of narrow weights), and works. Each work
+        has its name, T, B, mode, engines as `measure` returns them, and ratio, the best peer's time over ours
+        (None without a peer).
     """
     works = works_of(model, T, B)
     measured = []
     for index, (name, work) in enumerate(works.items()):
         measured.append(measure_work(name, work, peers, rounds, round_seconds))
         report(index + 1, len(works))
-    return {**measuring.machine(), "model": repr(model), "threads": 1, "works": measured}
+    narrow = sorted(set().union(*(work.precisions for work in works.values())) & STORAGES.keys())
+    return {**measuring.machine(), "model": repr(model), "threads": 1, "narrow": narrow, "works": measured}
 
 
 def measure_work(
@@ -65,6 +69,10 @@ def print_result(result: dict[str, Any]) -> None:
         print_table(*_table(work["engines"]))
         if "p99" in work["engines"]["fastrnn"]:
             print("mean: of calls in a row; p50 and p99: of single calls")
+    if result.get("narrow"):
+        print(
+            f"\nfastrnn has weights in {join(result['narrow'])}; the others have the same numbers in float32"
+        )
     notes = left_out_notes({work["name"]: work["engines"] for work in result["works"]})
     notes += missing_notes(result)
     if notes:

@@ -1,7 +1,7 @@
 """What the engines are given to do."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -56,8 +56,20 @@ class Work:
 
     @property
     def precisions(self) -> set[str]:
-        """The precisions of the layers that have one: float32, float64."""
-        return {spec.options["precision"] for spec in self.specs if "precision" in spec.options}
+        """The precisions of the layers, or of the matrices of layers, that have one: float32, int8, ..."""
+        given = [spec.options["precision"] for spec in self.specs if "precision" in spec.options]
+        return {part for one in given for part in ([one] if isinstance(one, str) else one.values())}
+
+    @property
+    def precision(self) -> str:
+        """The precision that limits how far other engines may be from our outputs."""
+        return next((name for name in ("int8", "bfloat16") if name in self.precisions), self.dtype.name)
+
+    def widened(self) -> "Work":
+        """The same work in float32 if it has narrow weights: the same numbers, for engines without them."""
+        if self.precision == self.dtype.name:
+            return self
+        return replace(self, specs=tuple(map(_widened, self.specs)))
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -74,7 +86,7 @@ class Work:
         """How many tokens the first layer knows. None if it takes numbers."""
         first = self.specs[0]
         if first.kind == "Embedding":
-            return len(first.tensors["weight"])
+            return int(first.tensors["weight"].shape[0])
         return int(first.options["num_classes"]) if first.kind == "OneHot" else None
 
     @property
@@ -86,7 +98,7 @@ class Work:
             if spec.kind == "Linear":
                 return int(spec.tensors["weight"].shape[1])
             if spec.kind == "LayerNorm":
-                return int(spec.options.get("normalized_shape") or len(spec.tensors["weight"]))
+                return int(spec.options.get("normalized_shape") or spec.tensors["weight"].shape[0])
         return 4
 
     def x(self) -> Array:
@@ -96,6 +108,11 @@ class Work:
         if self.num_tokens is not None:
             return random.integers(self.num_tokens, size=shape)
         return random.standard_normal((*shape, self.features_in)).astype(self.dtype)
+
+
+def _widened(spec: LayerSpec) -> LayerSpec:
+    options = {**spec.options, "precision": "float32"} if "precision" in spec.options else spec.options
+    return LayerSpec(spec.kind, options, {name: np.asarray(weight) for name, weight in spec.tensors.items()})
 
 
 def live_specs(where: str, layers: Sequence["fastrnn.layers.Layer"]) -> tuple[LayerSpec, ...]:

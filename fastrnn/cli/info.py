@@ -12,11 +12,12 @@ import fastrnn
 from fastrnn.cli import programs
 from fastrnn.cli.options import KEY_HELP, Commands, add_command, tell_not_finite
 from fastrnn.errors import printable, quote
-from fastrnn.importers import Source, StateDict
+from fastrnn.importers import Source, StateDict, read_stored
 from fastrnn.importers.architecture import suggestion
 from fastrnn.importers.parameters import recurrent_prefixes
 from fastrnn.importers.state_dict import describe
 from fastrnn.loading.load import make_model, what_is_open
+from fastrnn.narrow import NarrowWeight
 from fastrnn.saving.model_file import is_saved
 from fastrnn.terminal import print_lines, print_table
 
@@ -44,7 +45,7 @@ def _info(options: argparse.Namespace) -> None:
     if saved is not None:
         programs.info(saved, options.file, options.json)
         return
-    state_dict = fastrnn.load_state_dict(source, options.key)
+    state_dict = read_stored(source, options.key)
     model = make_model(source, state_dict) if is_saved(state_dict) else None
     tell_not_finite(source, state_dict)
     if options.json:
@@ -58,7 +59,7 @@ def _info(options: argparse.Namespace) -> None:
     print_lines(f"{state_dict.file_format}{place}: {len(tensors)} tensors, {numbers:,} numbers\n")
     print_table(
         ("tensor", "shape", "dtype"),
-        [(name, str(array.shape), str(array.dtype)) for name, array in tensors.items()],
+        [(name, str(array.shape), _stored_as(array)) for name, array in tensors.items()],
     )
     _print_named("Folded into one weight each", state_dict.folded)
     _print_named("Not read", state_dict.unread)
@@ -80,6 +81,10 @@ def _info(options: argparse.Namespace) -> None:
         print_lines("The file holds an example from torch, which `fastrnn verify` compares with.")
     open_ = what_is_open(model.taken_for_granted, has_example)
     print_lines(open_ or "Nothing is taken for granted.")
+
+
+def _stored_as(array: Any) -> str:
+    return array.storage if isinstance(array, NarrowWeight) else str(array.dtype)
 
 
 def _is_unread(value: object) -> bool:
@@ -130,7 +135,7 @@ def _as_json(state_dict: StateDict, model: fastrnn.Sequential | None) -> dict[st
         "taken_for_granted": None if model is None else model.taken_for_granted,
         "compared": "example.output" in state_dict if model is not None else None,
         "tensors": {
-            name: {"shape": list(array.shape), "dtype": str(array.dtype)}
+            name: {"shape": list(array.shape), "dtype": _stored_as(array)}
             for name, array in state_dict.items()
         },
         "recurrent": recurrent_prefixes(state_dict),

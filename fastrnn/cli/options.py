@@ -10,8 +10,9 @@ import numpy as np
 
 import fastrnn
 from fastrnn.arrays import Array
+from fastrnn.checks import PRECISIONS
 from fastrnn.errors import literal, message, printable, quote
-from fastrnn.importers import Source, StateDict
+from fastrnn.importers import Source, StateDict, read_stored
 from fastrnn.importers.expression import key_in
 from fastrnn.importers.numpy_file import read_arrays
 from fastrnn.loading.expression import make_from_expression
@@ -49,7 +50,9 @@ def add_loading(command: argparse.ArgumentParser) -> None:
         "--batch-first", action="store_true", default=None, help="inputs have shape (B, T, I)"
     )
     command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="the nonlinearity of an RNN")
-    command.add_argument("--precision", choices=("float32", "float64"), help="what to compute in")
+    command.add_argument(
+        "--precision", choices=tuple(PRECISIONS), help="what to compute in; bfloat16 and int8: products alone"
+    )
 
 
 def add_example(command: argparse.ArgumentParser, title: str) -> None:
@@ -145,7 +148,7 @@ def some_text(text: str) -> str:
 def load_model(path: str, options: argparse.Namespace) -> tuple[fastrnn.Sequential, StateDict]:
     """The model of a file, and the state dict it was made of. Remarks on stderr say what is odd about it."""
     source = Source(path)
-    state_dict = fastrnn.load_state_dict(source, _key(options))
+    state_dict = read_stored(source, _key(options))
     loading = {"precision": options.precision, "threads": getattr(options, "threads", None)}
     layers = getattr(options, "layers", None)
     if layers is None:
@@ -188,7 +191,8 @@ def tell_of_weights(source: Source, state_dict: StateDict) -> None:
 
 def tell_not_finite(source: Source, state_dict: StateDict) -> None:
     """Say which weights are not finite, how many of their numbers, and where the first one is."""
-    for name, array in state_dict.items():
+    for name, stored in state_dict.items():
+        array = np.asarray(stored)
         is_weight = array.dtype.kind in "fc" and not name.startswith(("golden.", "example."))
         if is_weight and not (finite := np.isfinite(array)).all():
             places = np.argwhere(~finite)

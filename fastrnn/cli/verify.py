@@ -18,7 +18,7 @@ from fastrnn.cli.options import (
     tell_not_finite,
 )
 from fastrnn.errors import message
-from fastrnn.importers import Source
+from fastrnn.importers import Source, read_stored
 from fastrnn.loading.load import what_is_open
 from fastrnn.loading.verify import Verification, verify_read
 from fastrnn.saving.golden import Comparison
@@ -60,7 +60,7 @@ def _verify(options: argparse.Namespace) -> int:
             if getattr(options, name):
                 raise ValueError(message(programs.option_of(name), "--input and --expect as well", "neither"))
         source = Source(options.model)
-        read = fastrnn.load_state_dict(source)
+        read = read_stored(source)
         result = verify_read(source.where, read)
         tell_not_finite(source, read)
         if options.json:

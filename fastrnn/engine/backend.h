@@ -19,7 +19,7 @@
  *   2. a block in simd/isa.inc.h, which says how weights are read (`w_load`, `w_one`) and written (`w_store`), and
  *      its line in the list at the end of that file. Where weights lie or are summed in another way, a file beside
  *      products.inc.h that gives cells.inc.h the words listed there;
- *   3. for arrays that hold such weights already, their dtype in STORAGES of packing.pyx.
+ *   3. its name in STORAGES of packing.pyx, for weights that arrive in it.
  *   Python finds the table by its names. No gate, no driver and no other table changes.
  * An instruction set: its words in simd/vectors.h, a block and an entry of `frnn_isas` in simd/kernels.c, a line in
  *   BUILDS of bench/probe.py. The tests find it.

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn._version import __version__
-from fastrnn.checks import BACKENDS, check_choice
+from fastrnn.checks import BACKENDS, MATRICES, check_choice
 from fastrnn.engine.blas.openblas import openblas_of_scipy
 from fastrnn.engine.threads.limits import pick_threads
 from fastrnn.engine.threads.team import cores
 from fastrnn.errors import message, quote
+from fastrnn.narrow import STORAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,12 +34,6 @@ try:
     from fastrnn.engine.simd.array_tables import ARRAY_TABLES
 except ImportError:
     ARRAY_TABLES = {}
-
-# The storages of weights that are narrower than what sums are made in.
-NARROW = ("bfloat16", "int8")
-
-# The matrices of a layer, in the order in which they are packed: those of x, of h, and of h's projection.
-MATRICES = ("input", "recurrent", "projection")
 
 
 class Backend(NamedTuple):
@@ -80,7 +75,7 @@ def pick_backend(
         # A BLAS that cannot be held to one thread uses the other cores itself.
         most = most if is_held else 1
     else:
-        products = SIMD_PRODUCTS[_isa_of_products(any(storage in NARROW for storage in storages.values()))]
+        products = SIMD_PRODUCTS[_isa_of_products(any(storage in STORAGES for storage in storages.values()))]
     arithmetic = np.dtype(dtype).name
     return Backend(
         tuple(_products(where, products, arithmetic, storages.get(name, arithmetic)) for name in MATRICES),

@@ -9,7 +9,7 @@ cdef class PackedCell:
     cdef readonly object memory  # what the pointers of `cell` point into, or None
     cdef tuple rows              # or they point into these: arrays as torch has them
 
-    cdef object take(
+    cdef tuple take(
         self, frnn_matrix *matrix, Py_ssize_t gates, products, weight, frnn_source *source)
     cdef bint points_to(self, const void *data)
 

@@ -8,11 +8,13 @@ import numpy as np
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 
 from fastrnn.engine.backend cimport (
-    FRNN_DENSE, FRNN_GATES_OF, FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_STORED_F32,
-    FRNN_STORED_F64, frnn_arithmetic_name, frnn_cell, frnn_matrix, frnn_products, frnn_source,
-    frnn_storage,
+    FRNN_DENSE, FRNN_GATES_OF, FRNN_GRU, FRNN_LSTM, FRNN_RNN_RELU, FRNN_RNN_TANH, FRNN_STORED_BF16,
+    FRNN_STORED_F32, FRNN_STORED_F64, FRNN_STORED_S8, frnn_arithmetic_name, frnn_cell, frnn_matrix,
+    frnn_products, frnn_source,
+    frnn_storage_name,
 )
 from fastrnn.engine.weight_memory import reserve
+from fastrnn.narrow import NarrowWeight
 
 cnp.import_array()
 
@@ -24,8 +26,13 @@ cdef dict KINDS = {
     "lstm": FRNN_LSTM,
 }
 
-# The storages in which arrays may hold weights, by their dtypes.
-cdef dict STORAGES = {"float32": FRNN_STORED_F32, "float64": FRNN_STORED_F64}
+# The storages in which arrays may hold weights: by their dtypes, or as a NarrowWeight names it.
+cdef dict STORAGES = {
+    "float32": FRNN_STORED_F32,
+    "float64": FRNN_STORED_F64,
+    "bfloat16": FRNN_STORED_BF16,
+    "int8": FRNN_STORED_S8,
+}
 
 cdef class PackedCell:
     """The weights of one direction of one layer, laid out by a backend. Immutable.
@@ -39,8 +46,8 @@ cdef class PackedCell:
     def __cinit__(
         self, tuple products, str kind, weight_ih, weight_hh, weight_hr, bias, bias_hn,
     ):
-        """products are those of the three matrices, in their order. A matrix has a dtype that its products
-        store, or it is converted to the arithmetic."""
+        """products are those of the three matrices, in their order. A matrix is an array or a NarrowWeight,
+        in a storage that its products have; otherwise it is converted to the arithmetic."""
         cdef Sources sources
         cdef size_t size
         cdef char *memory
@@ -54,13 +61,13 @@ cdef class PackedCell:
         self.cell.hidden_size = weight_ih.shape[0] // self.cell.gates
         self.cell.output_size = self.cell.hidden_size if weight_hh is None else weight_hh.shape[1]
         arrays = [
-            self.take(&self.cell.w_ih, self.cell.gates, of_ih, weight_ih, &sources.w_ih),
-            self.take(&self.cell.w_hh, self.cell.gates, of_hh, weight_hh, &sources.w_hh),
-            self.take(&self.cell.w_hr, 1, of_hr, weight_hr, &sources.w_hr),
-            *(None if array is None else np.ascontiguousarray(array, dtype) for array in (bias, bias_hn)),
+            *self.take(&self.cell.w_ih, self.cell.gates, of_ih, weight_ih, &sources.w_ih),
+            *self.take(&self.cell.w_hh, self.cell.gates, of_hh, weight_hh, &sources.w_hh),
+            *self.take(&self.cell.w_hr, 1, of_hr, weight_hr, &sources.w_hr),
         ]
-        sources.bias = data_of(arrays[3])
-        sources.bias_hn = data_of(arrays[4])
+        biases = [None if array is None else np.ascontiguousarray(array, dtype) for array in (bias, bias_hn)]
+        sources.bias = data_of(biases[0])
+        sources.bias_hn = data_of(biases[1])
         size = pack(&self.cell, &sources, NULL)
         if size:
             self.memory = reserve(size)
@@ -68,33 +75,40 @@ cdef class PackedCell:
             with nogil:
                 pack(&self.cell, &sources, memory)
             self.memory.flags.writeable = False
-        self.rows = tuple([array for array in arrays if self.points_to(data_of(array))])
+        self.rows = tuple([array for array in arrays + biases if self.points_to(data_of(array))])
 
-    cdef object take(
+    cdef tuple take(
         self, frnn_matrix *matrix, Py_ssize_t gates, products, weight, frnn_source *source,
     ):
-        """Make the matrix and its source; give the array that the source points to."""
+        """Make the matrix and its source; give the arrays that the source points to: numbers and scales."""
         source.data = NULL
         if weight is None:
-            return None
+            return None, None
         matrix.products = products_of(products)
         if matrix.products.backend != self.backend:
             raise ValueError("PackedCell: expected products of one backend, got several.")
         matrix.rows, matrix.columns = weight.shape
         matrix.gates = gates
-        dtype = weight.dtype.name
-        if dtype not in STORAGES or <frnn_storage>STORAGES[dtype] != matrix.products.format.storage:
-            dtype = frnn_arithmetic_name(self.backend.arithmetic).decode()
-        weight = np.ascontiguousarray(weight, dtype)
+        scales = None
+        is_narrow = isinstance(weight, NarrowWeight)
+        storage = weight.storage if is_narrow else weight.dtype.name
+        wanted = frnn_storage_name(matrix.products.format.storage).decode()
+        if is_narrow and storage == wanted:
+            weight, scales = weight.data, weight.scales
+        else:
+            if is_narrow or storage != wanted or weight.dtype.kind != "f":
+                storage = frnn_arithmetic_name(self.backend.arithmetic).decode()
+            weight = np.ascontiguousarray(weight, storage)
         source.data = cnp.PyArray_DATA(weight)
-        source.storage = STORAGES[dtype]
-        source.scales = NULL
-        return weight
+        source.storage = STORAGES[storage]
+        source.scales = <const float *>data_of(scales)
+        return weight, scales
 
     cdef bint points_to(self, const void *data):
         cdef const frnn_cell *cell = &self.cell
         return data != NULL and (
             data == cell.w_ih.data or data == cell.w_hh.data or data == cell.w_hr.data
+            or data == cell.w_ih.scales or data == cell.w_hh.scales or data == cell.w_hr.scales
             or data == cell.bias or data == cell.bias_hn)
 
 

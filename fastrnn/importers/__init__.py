@@ -36,7 +36,7 @@ from fastrnn.checks import check_text
 from fastrnn.importers.source import FileLike, Source
 from fastrnn.importers.state_dict import StandIn, StateDict
 
-__all__ = ["FileLike", "Source", "StandIn", "StateDict", "load_state_dict"]
+__all__ = ["FileLike", "Source", "StandIn", "StateDict", "load_state_dict", "read_stored"]
 
 
 def load_state_dict(file: FileLike | Source, key: str | None = None) -> StateDict:
@@ -80,6 +80,11 @@ def load_state_dict(file: FileLike | Source, key: str | None = None) -> StateDic
     Source: https://docs.pytorch.org/docs/stable/notes/serialization.html and
     https://huggingface.co/docs/safetensors
     """
+    return read_stored(file, key).widened()
+
+
+def read_stored(file: FileLike | Source, key: str | None = None) -> StateDict:
+    """Read the weights of a file as `load_state_dict` does. Narrow ones that `save` wrote stay narrow."""
     if key is not None:
         check_text("load_state_dict", "key", key)
     # Late: what reads files takes 10 ms to import, and many programs bring their own arrays.

@@ -40,6 +40,7 @@ from fastrnn.importers.tensors import (
     check_dtypes,
 )
 from fastrnn.importers.values import Foreign, Freezer, PickledArray
+from fastrnn.narrow import NarrowWeight
 
 # The keys under which training scripts save a model's state dict.
 USUAL_KEYS = (
@@ -93,7 +94,9 @@ def find_state_dict(
     rest: dict[Path, object] = {}
     for name, value in unpack(found).items():
         value = value.value() if isinstance(value, PickledArray) else value
-        is_real = isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        is_real = isinstance(value, NarrowWeight) or (
+            isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        )
         text = name if isinstance(name, str) else dotted((name,))
         if isinstance(name, str) and (isinstance(value, TensorView) or is_real):
             tensors[name] = value

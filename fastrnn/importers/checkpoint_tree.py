@@ -16,13 +16,14 @@ from fastrnn.importers.quantised import is_packed, unpack
 from fastrnn.importers.state_dict import describe
 from fastrnn.importers.tensors import TensorView, Unread
 from fastrnn.importers.values import Foreign, Name, OddKey, PickledArray
+from fastrnn.narrow import NarrowWeight
 
 MAX_DEPTH = 6  # of a state dict in the file
 MAX_LIST = 64  # items of a list that may hold a state dict
 MAX_NAME = 200  # characters of a key in a message
 MAX_FOUND = 20  # reported paths of other weights in the file
 
-TENSORS = (TensorView, Unread, PickledArray, np.ndarray)
+TENSORS = (TensorView, Unread, PickledArray, np.ndarray, NarrowWeight)
 
 # The keys that lead to a value, or the indices of lists.
 Path: TypeAlias = tuple[Any, ...]

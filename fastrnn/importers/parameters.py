@@ -8,10 +8,13 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from fastrnn.arrays import Array
 from fastrnn.checks import check_array, check_text
 from fastrnn.errors import WeightError, literal, message, printable, quote, quote_first
 from fastrnn.importers.parametrizations import fold
+from fastrnn.narrow import NarrowWeight
 from fastrnn.spec import GATES, RecurrentSpec
 
 # The names of a learned initial state, in the order of the state.
@@ -88,8 +91,16 @@ def take_prefix(where: str, state_dict: object, prefix: object) -> dict[str, Any
     return tensors
 
 
-def _weights(where: str, name: str, value: Any) -> Array:
-    """Return an array of weights. Raise WeightError if it looks like quantised weights."""
+def _weights(where: str, name: str, value: Any) -> Any:  # Array or NarrowWeight, which have the same shapes
+    """Return an array of weights, or narrow ones, which have two axes or more.
+
+    Raises
+    ------
+    WeightError
+        They look like quantised weights without a scale.
+    """
+    if isinstance(value, NarrowWeight) and value.ndim > 1:
+        return value
     array = check_array(where, printable(name), value)
     if array.dtype.kind in "iub" and array.itemsize < 4:
         hint = "Quantised weights mean nothing without their scale. Multiply by it first."
@@ -171,7 +182,7 @@ def read_initial(where: str, spec: RecurrentSpec, states: Mapping[str, Any]) -> 
     for name, shape in zip(INITIAL[spec.kind], spec.state_shapes(None).values(), strict=True):
         if name not in states:
             raise WeightError(message(where, " and ".join(INITIAL[spec.kind]), f"no {name}"))
-        array = _weights(where, name, states[name])
+        array = np.asarray(_weights(where, name, states[name]))
         if array.shape not in (shape, (shape[0], 1, shape[1])) and not (shape[0] == 1 == array.ndim):
             raise WeightError(message(where, f"{name} of shape {shape}", f"{array.shape}"))
         if array.shape[-1] != shape[1]:

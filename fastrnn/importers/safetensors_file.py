@@ -10,7 +10,7 @@ Source: https://github.com/huggingface/safetensors#format
 import json
 import struct
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from fastrnn.arrays import Array
 from fastrnn.errors import FormatError, brief, brief_error, message
 from fastrnn.importers.source import BoundedFile
 from fastrnn.importers.tensors import Unread, as_elements, is_shape, itemsize
+from fastrnn.narrow import NarrowWeight
 
 # Source: safetensors/src/tensor.rs in https://github.com/huggingface/safetensors
 DTYPES = {
@@ -29,13 +30,16 @@ DTYPES = {
 }  # fmt: skip
 MAX_HEADER = 16 * 2**20
 
+Tensor: TypeAlias = "Array | Unread | NarrowWeight"
 
-def read_safetensors(file: BoundedFile, where: str) -> tuple[dict[str, Array | Unread], dict[str, str]]:
+
+def read_safetensors(file: BoundedFile, where: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file.
 
     Returns
     -------
-    tensors : dict of str to ndarray or Unread
+    tensors : dict of str to ndarray, Unread or NarrowWeight
+        The last only in a file that `save` wrote.
     metadata : dict of str to str
 
     Raises
@@ -55,7 +59,13 @@ def read_safetensors(file: BoundedFile, where: str) -> tuple[dict[str, Array | U
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         got = f"a damaged one ({brief_error(error)})"
         raise FormatError(message(where, "a whole safetensors file", got)) from error
-    tensors = {name: _read_tensor(file, begin, where, name, entry) for name, entry in entries.items()}
+    tensors: dict[str, Tensor] = {}
+    is_saved = "fastrnn" in metadata
+    for name, entry in entries.items():
+        is_narrow = is_saved and entry["dtype"] == "BF16" and name.startswith("layers.")
+        tensors[name] = _read_tensor(file, begin, where, name, entry, is_narrow)
+    if is_saved:
+        tensors = _with_scales(where, tensors)
     # Of several names for one tensor, safetensors.torch.save_model writes one, and puts the others here.
     aliases = {
         name: tensors[kept] for name, kept in metadata.items() if kept in tensors and name not in tensors
@@ -93,9 +103,12 @@ def _check_entries(entries: dict[str, dict[str, Any]], size: int) -> None:
 
 
 def _read_tensor(
-    file: BoundedFile, data_begin: int, where: str, name: str, entry: dict[str, Any]
-) -> Array | Unread:
-    """Read the tensor of one entry of the header. `data_begin` is where the data begins in the file."""
+    file: BoundedFile, data_begin: int, where: str, name: str, entry: dict[str, Any], is_narrow: bool
+) -> Tensor:
+    """Read the tensor of one entry of the header. `data_begin` is where the data begins in the file.
+
+    bfloat16 becomes float32 unless it `is_narrow`.
+    """
     dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
     if dtype is None:
         return Unread(f"a tensor of {brief(entry['dtype'])}")
@@ -104,4 +117,24 @@ def _read_tensor(
     elements = np.empty(end - begin, np.uint8)
     if file.readinto(elements.data) != end - begin:
         raise FormatError(message(where, f"the {end - begin} bytes of {brief(name)}", "less"))
+    if is_narrow and shape:
+        return NarrowWeight("bfloat16", as_elements(elements, "uint16").reshape(shape))
     return as_elements(elements, dtype).reshape(shape)
+
+
+def _with_scales(where: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put int8 weights of layers together with the scales beside them."""
+    joined = dict(tensors)
+    for name, tensor in tensors.items():
+        scales = tensors.get(f"{name}.scale")
+        if not isinstance(tensor, np.ndarray) or not isinstance(scales, np.ndarray):
+            continue
+        if tensor.dtype != np.int8 or not name.startswith("layers."):
+            continue
+        try:
+            joined[name] = NarrowWeight("int8", tensor, scales)
+        except ValueError as error:
+            expected = f"int8 weights and scales that fit in {brief(name)}"
+            raise FormatError(message(where, expected, f"others ({error})")) from error
+        joined.pop(f"{name}.scale", None)
+    return joined

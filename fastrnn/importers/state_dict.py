@@ -12,6 +12,7 @@ from fastrnn.arrays import Array
 from fastrnn.errors import brief, message
 from fastrnn.importers.parameters import unread_error
 from fastrnn.importers.parametrizations import is_parameter
+from fastrnn.narrow import NarrowWeight
 
 Key = TypeVar("Key")
 Item = TypeVar("Item")
@@ -180,6 +181,16 @@ class StateDict(dict[str, Array]):
         self.folded = FrozenDict(folded or {})
         self.others = others
         self.metadata = metadata or {}
+
+    def widened(self) -> "StateDict":
+        """Return it with every narrow weight of a saved model as a float32 array: itself if there is none."""
+        if not any(isinstance(value, NarrowWeight) for value in self.values()):
+            return self
+        arrays = {name: np.asarray(value) for name, value in self.items()}
+        return StateDict(
+            arrays, self.file_format, self.key, self.left_out, self.metadata,
+            unread=self.unread, folded=self.folded, others=self.others,
+        )  # fmt: skip
 
     def __missing__(self, name: object) -> NoReturn:
         if isinstance(name, str) and name in self.unread:

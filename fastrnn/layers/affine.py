@@ -10,6 +10,7 @@ import numpy as np
 from fastrnn import reference
 from fastrnn.arrays import Array, Floats
 from fastrnn.checks import (
+    WIDE,
     check_array,
     check_flag,
     check_last_axis,
@@ -42,7 +43,7 @@ class _Affine(Layer):
 
     def _set(self, tensors: Mapping[str, Array], precision: str) -> None:
         self.precision = precision
-        self.dtype = check_precision(type(self).__name__, precision)
+        self.dtype = check_precision(type(self).__name__, precision, WIDE)
         self.tensors = {name: own(array, self.dtype) for name, array in tensors.items()}
         features = len(next(iter(self.tensors.values())))
         self.features_in = self.features_out = features

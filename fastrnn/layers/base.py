@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from fastrnn.arrays import Array, Floats, State, StateLike, as_plain
+from fastrnn.checks import Precision
 from fastrnn.errors import WeightError, message, quote
+from fastrnn.narrow import STORAGES, NarrowWeight, narrowed
 from fastrnn.operators.operator import Operator
 from fastrnn.operators.signature import Signature, Trait
 from fastrnn.spec import LayerSpec
@@ -73,6 +75,14 @@ class Layer:
             return cast("Self", make(spec.tensors, **spec.options, **runtime))
         return cls(**spec.options, **runtime)
 
+    @classmethod
+    def precision_in(cls, precision: Precision) -> Precision:
+        """Return what the layer computes in as a part of a model of this precision.
+
+        Here that is float32 or float64: the layer has no products.
+        """
+        return "float64" if precision == "float64" else "float32"
+
     @property
     def signature(self) -> Signature:
         """What the layer takes, returns and keeps as state."""
@@ -121,11 +131,36 @@ def _restore(cls: type[Layer], spec: LayerSpec, runtime: dict[str, Any]) -> Laye
     return cls.from_spec(spec, **runtime)
 
 
-def own(array: Array, dtype: DTypeLike) -> Floats:
+class ProductLayer(Layer):
+    """The base class of the layers whose weights may be narrow: those with products, and Embedding."""
+
+    needs_weights = True
+    precision: Precision
+
+    def __init__(self, *sizes: object, **options: object) -> None:
+        raise no_weights(type(self))
+
+    @classmethod
+    def precision_in(cls, precision: Precision) -> Precision:
+        """Return what the layer computes in as a part of a model of this precision.
+
+        One that names matrices is for recurrent layers.
+        """
+        return precision if isinstance(precision, str) else "float32"
+
+
+def own(array: Array | NarrowWeight, dtype: DTypeLike) -> Floats:
     """Return a read-only, C-contiguous copy at a dtype, so that nobody can change the weights later."""
     array = np.array(array, dtype=dtype, order="C")
     array.flags.writeable = False
     return array
+
+
+def own_weight(
+    where: str, name: str, weight: Array | NarrowWeight, dtype: DTypeLike, precision: str
+) -> Floats | NarrowWeight:
+    """Return the weights of a product as they are stored at a precision, so that nobody can change them."""
+    return narrowed(where, name, weight, precision) if precision in STORAGES else own(weight, dtype)
 
 
 def no_weights(cls: type[Layer]) -> TypeError:
@@ -142,7 +177,7 @@ def time_major(array: Array, batch_first: bool) -> Array:
     return array.swapaxes(0, 1) if batch_first else array
 
 
-def shown(precision: str | None) -> str:
+def shown(precision: Precision | None) -> str:
     return "" if precision in (None, "float32") else f", precision={precision!r}"
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import numpy as np
 
 from fastrnn.arrays import Floats, StateLike, as_plain
-from fastrnn.checks import check_array, check_choice, check_state
+from fastrnn.checks import Precision, check_array, check_choice, check_state
 from fastrnn.errors import WeightError, message
 from fastrnn.importers.parameters import read_recurrent
 from fastrnn.layers.recurrent import LayerState, RecurrentLayer
@@ -35,7 +35,7 @@ class RecurrentCell(RecurrentLayer[LayerState]):
         state_dict: Mapping[str, Any],
         prefix: str = "",
         *,
-        precision: str = "float32",
+        precision: Precision = "float32",
         threads: int | None = None,
         backend: str = "auto",
     ) -> Self:
@@ -48,8 +48,8 @@ class RecurrentCell(RecurrentLayer[LayerState]):
             it is one layer in one direction.
         prefix : str
             The path of the module in the state dict.
-        precision : {"float32", "float64"}
-            The dtype of weights, inputs and states.
+        precision : {"float32", "float64", "bfloat16", "int8"}, or mapping of str to them
+            As in `LSTM.from_state_dict`.
         threads : int, optional
             As in `LSTM.from_state_dict`.
         backend : {"auto", "simd", "blas"}
@@ -75,7 +75,7 @@ class RecurrentCell(RecurrentLayer[LayerState]):
         state_dict: Mapping[str, Any],
         prefix: str,
         nonlinearity: str,
-        precision: str,
+        precision: Precision,
         threads: int | None,
         backend: str,
     ) -> Self:
@@ -177,7 +177,7 @@ class RNNCell(RecurrentCell[Floats]):
         prefix: str = "",
         *,
         nonlinearity: str = "tanh",
-        precision: str = "float32",
+        precision: Precision = "float32",
         threads: int | None = None,
         backend: str = "auto",
     ) -> Self:

@@ -22,7 +22,8 @@ from fastrnn.engine.backends import pick_backend
 from fastrnn.engine.packing import pack_dense
 from fastrnn.errors import WeightError, brief, message
 from fastrnn.importers.parameters import read_parameters
-from fastrnn.layers.base import Layer, no_weights, own, shown, time_major
+from fastrnn.layers.base import ProductLayer, own, own_weight, shown, time_major
+from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.operator import Operator
 from fastrnn.operators.signature import Signature, Trait
 from fastrnn.spec import LayerSpec
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from fastrnn.operators.runner import Runner
 
 
-class Conv1d(Layer):
+class Conv1d(ProductLayer):
     """A convolution over time: torch's ``nn.Conv1d``, with the channels as features.
 
     ``Conv1d.from_state_dict`` makes one. As in all layers here, x is (T, B, channels), or (B, T, channels)
@@ -51,7 +52,6 @@ class Conv1d(Layer):
     """
 
     has_backend = True
-    needs_weights = True
     option_names = ("stride", "padding", "dilation", "groups", "causal", "batch_first", "precision")
     in_channels: int
     out_channels: int
@@ -64,14 +64,11 @@ class Conv1d(Layer):
     batch_first: bool
     precision: str
     dtype: np.dtype[np.floating[Any]]
-    tensors: dict[str, Floats]
+    tensors: dict[str, Floats | NarrowWeight]
     _before: int
     _after: int
     _operator: Convolution
     _runner: Runner
-
-    def __init__(self, *sizes: object, **options: object) -> None:
-        raise no_weights(type(self))
 
     @classmethod
     def from_state_dict(
@@ -107,8 +104,9 @@ class Conv1d(Layer):
             no later one. A stride or a padding beside it is refused.
         batch_first : bool
             Inputs and outputs have shape (B, T, ...) instead of (T, B, ...).
-        precision : {"float32", "float64"}
-            The dtype of weights, inputs and outputs.
+        precision : {"float32", "float64", "bfloat16", "int8"}
+            The dtype of weights, inputs and outputs; or how the weights are stored, as in
+            `LSTM.from_state_dict`.
         threads : int, optional
             As in `LSTM.from_state_dict`.
         backend : {"auto", "simd", "blas"}
@@ -145,7 +143,9 @@ class Conv1d(Layer):
             )
         self.in_channels = columns * self.groups
         self.features_in, self.features_out = self.in_channels, self.out_channels
-        self.tensors = {name: own(array, self.dtype) for name, array in tensors.items()}
+        self.tensors = {"weight": own_weight(where, "weight", tensors["weight"], self.dtype, precision)}
+        if "bias" in tensors:
+            self.tensors["bias"] = own(tensors["bias"], self.dtype)
         self._pack()
         return self
 
@@ -177,20 +177,32 @@ class Conv1d(Layer):
         from fastrnn.operators.convolution import Convolution
         from fastrnn.operators.runner import Runner
 
-        picked = pick_backend("Conv1d", self.backend, self.dtype, self.threads)
-        # (out, channels / groups, taps) to a projection of (taps, channels / groups) for each group.
-        rows = (
-            self.tensors["weight"].swapaxes(1, 2).reshape(self.groups, self.out_channels // self.groups, -1)
-        )
-        bias = self.tensors.get("bias", np.zeros(self.out_channels, self.dtype)).reshape(self.groups, -1)
+        storages = {"input": self.precision}
+        picked = pick_backend("Conv1d", self.backend, self.dtype, self.threads, storages)
+        bias = self.tensors.get("bias", np.zeros(self.out_channels, self.dtype))
         packed = [
-            pack_dense(picked.products[0], own(weight, self.dtype), own(vector, self.dtype))
-            for weight, vector in zip(rows, bias, strict=True)
+            pack_dense(picked.products[0], weight, own(vector, self.dtype))
+            for weight, vector in zip(self._rows(), np.split(np.asarray(bias), self.groups), strict=True)
         ]
         self._operator = Convolution(
             packed, self.kernel_size, self.stride, self.dilation, self._before, self.causal, picked.threads
         )
         self._runner = Runner([self._operator])
+
+    def _rows(self) -> list[Floats | NarrowWeight]:
+        """Return the weights of each group as a projection: (out, channels / groups, taps) becomes
+        (out / groups, taps * channels / groups)."""
+
+        part = self.out_channels // self.groups
+
+        def arrange(array: Array) -> Array:
+            return array.swapaxes(1, 2).reshape(part, -1)
+
+        weight = self.tensors["weight"]
+        groups = [slice(first, first + part) for first in range(0, self.out_channels, part)]
+        if isinstance(weight, NarrowWeight):
+            return [weight.part(rows, arrange) for rows in groups]
+        return [own(arrange(weight[rows]), self.dtype) for rows in groups]
 
     @property
     def is_stateful(self) -> bool:

@@ -17,7 +17,8 @@ from fastrnn.engine.backends import pick_backend
 from fastrnn.engine.packing import pack_dense
 from fastrnn.errors import WeightError, message
 from fastrnn.importers.parameters import read_parameters
-from fastrnn.layers.base import Layer, no_weights, own, shown
+from fastrnn.layers.base import ProductLayer, own, own_weight, shown
+from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.stateless import Dense
 from fastrnn.spec import LayerSpec
 
@@ -26,40 +27,41 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class Linear(Layer):
+class Linear(ProductLayer):
     """x W^T + b over the last axis: torch's ``nn.Linear``.
 
-    ``Linear.from_state_dict`` makes one. It maps x (..., in) to (..., out), in float32 or float64.
+    ``Linear.from_state_dict`` makes one. It maps x (..., in) to (..., out), in float32 or float64. Its
+    products may be in bfloat16 or int8.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Linear.html
     """
 
     has_backend = True
-    needs_weights = True
     option_names = ("precision",)
     in_features: int
     out_features: int
     precision: str
     dtype: np.dtype[np.floating[Any]]
-    tensors: dict[str, Floats]
+    tensors: dict[str, Floats | NarrowWeight]
     _operator: Dense
 
-    def __init__(self, *sizes: object, **options: object) -> None:
-        raise no_weights(type(self))
-
     @classmethod
-    def _make(cls, tensors: Mapping[str, Array], precision: str, threads: int | None, backend: str) -> Self:
+    def _make(
+        cls, tensors: Mapping[str, Array | NarrowWeight], precision: str, threads: int | None, backend: str
+    ) -> Self:
         self = cls.__new__(cls)
         dtype = check_precision("Linear", precision)
         self.precision = precision
         self.dtype = dtype
         self.threads = check_threads("Linear", threads)
         self.backend = backend
-        self.tensors = {name: own(array, dtype) for name, array in tensors.items()}
-        self.out_features, self.in_features = self.tensors["weight"].shape
+        weight = own_weight("Linear", "weight", tensors["weight"], dtype, precision)
+        bias = own(tensors["bias"], dtype) if "bias" in tensors else None
+        self.tensors = {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+        self.out_features, self.in_features = weight.shape
         self.features_out, self.features_in = self.out_features, self.in_features
-        picked = pick_backend("Linear", backend, dtype, self.threads)
-        packed = pack_dense(picked.products[0], self.tensors["weight"], self.tensors.get("bias"))
+        picked = pick_backend("Linear", backend, dtype, self.threads, {"input": precision})
+        packed = pack_dense(picked.products[0], weight, bias)
         self._operator = Dense(packed, picked.threads)
         return self
 
@@ -82,8 +84,9 @@ class Linear(Layer):
             other key under ``prefix``.
         prefix : str
             The path of the module in the state dict.
-        precision : {"float32", "float64"}
-            The dtype of weights, inputs and outputs.
+        precision : {"float32", "float64", "bfloat16", "int8"}
+            The dtype of weights, inputs and outputs; or how the weights are stored, as in
+            `LSTM.from_state_dict`.
         threads : int, optional
             As in `LSTM.from_state_dict`.
         backend : {"auto", "simd", "blas"}

@@ -10,6 +10,7 @@ import numpy as np
 from fastrnn import reference
 from fastrnn.arrays import Array, Floats
 from fastrnn.checks import (
+    WIDE,
     check_floats,
     check_last_axis,
     check_number,
@@ -62,7 +63,7 @@ class LayerNorm(Layer):
         self.features_in = self.features_out = self.normalized_shape
         self.eps = check_number("LayerNorm", "eps", eps)
         self.precision = precision
-        self.dtype = None if precision is None else check_precision("LayerNorm", precision)
+        self.dtype = None if precision is None else check_precision("LayerNorm", precision, WIDE)
         self._set({})
 
     def _set(self, tensors: Mapping[str, Array]) -> None:

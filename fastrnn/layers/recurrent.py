@@ -9,20 +9,25 @@ import numpy as np
 
 from fastrnn.arrays import Array, Floats, State, StateLike, as_plain
 from fastrnn.checks import (
+    MATRICES,
+    PRECISIONS,
+    Precision,
     check_choice,
     check_flag,
     check_lengths,
     check_out,
-    check_precision,
+    check_precisions,
     check_sequence,
     check_state,
     check_threads,
+    shortest_precision,
 )
 from fastrnn.engine.backends import pick_backend
 from fastrnn.engine.packing import pack_recurrent
 from fastrnn.errors import brief, message
 from fastrnn.importers.parameters import INITIAL, read_initial, read_recurrent
-from fastrnn.layers.base import Layer, no_weights, own, time_major
+from fastrnn.layers.base import ProductLayer, own_weight, time_major
+from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.recurrent import Recurrent
 from fastrnn.operators.runner import Runner
 from fastrnn.operators.signature import Signature, Trait
@@ -36,17 +41,16 @@ if TYPE_CHECKING:
 LayerState = TypeVar("LayerState", bound=State)
 
 
-class RecurrentLayer(Layer, Generic[LayerState]):
+class RecurrentLayer(ProductLayer, Generic[LayerState]):
     """The base class of RNN, GRU and LSTM."""
 
     has_backend = True
-    needs_weights = True
     option_names: ClassVar[tuple[str, ...]] = ("batch_first", "precision")
     shape: RecurrentSpec
     batch_first: bool
-    precision: str
+    precision: Precision
     dtype: np.dtype[np.floating[Any]]
-    tensors: dict[str, Floats]
+    tensors: dict[str, Floats | NarrowWeight]
     features_in: int
     features_out: int
     # What states begin as, (L*D, columns) each, if that was learned. Else nothing: zeros.
@@ -54,32 +58,35 @@ class RecurrentLayer(Layer, Generic[LayerState]):
     _operator: Recurrent
     _runner: Runner
 
-    def __init__(self, *sizes: object, **options: object) -> None:
-        raise no_weights(type(self))
-
     @classmethod
     def _make(
         cls,
         shape: RecurrentSpec,
-        tensors: Mapping[str, Array],
+        tensors: Mapping[str, Array | NarrowWeight],
         batch_first: bool,
-        precision: str,
+        precision: Precision,
         threads: int | None,
         backend: str,
     ) -> Self:
         self = cls.__new__(cls)
         where = cls.__name__
-        dtype = check_precision(where, precision)
+        precisions = check_precisions(where, precision)
+        if not shape.proj_size:
+            del precisions["projection"]
+        dtype = np.dtype(PRECISIONS[precisions["input"]])
         self.batch_first = check_flag(where, "batch_first", batch_first)
         self.threads = check_threads(where, threads)
         self.backend = backend
-        self.precision = precision
+        self.precision = shortest_precision(precisions)
         self.dtype = dtype
         self.shape = shape
-        self.tensors = {name: own(array, dtype) for name, array in tensors.items()}
+        self.tensors = {
+            name: own_weight(where, name, array, dtype, precisions.get(_matrix_of(name), ""))
+            for name, array in tensors.items()
+        }
         self.features_in = shape.input_size
         self.features_out = shape.directions * shape.output_size
-        picked = pick_backend(where, backend, dtype, self.threads)
+        picked = pick_backend(where, backend, dtype, self.threads, precisions)
         cells = [
             pack_recurrent(
                 picked.products,
@@ -90,7 +97,9 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
-        self.initial = tuple(self.tensors[name] for name in INITIAL[shape.kind] if name in self.tensors)
+        self.initial = tuple(
+            np.asarray(self.tensors[name]) for name in INITIAL[shape.kind] if name in self.tensors
+        )
         self._use(Recurrent(cells, shape.directions, picked.threads, initial=self.initial))
         return self
 
@@ -106,6 +115,11 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         self._use(self._operator.divided(division, threads))
 
     @classmethod
+    def precision_in(cls, precision: Precision) -> Precision:
+        """Return what the layer computes in as a part of a model of this precision: that itself."""
+        return precision
+
+    @classmethod
     def from_state_dict(
         cls,
         state_dict: Mapping[str, Any],
@@ -113,7 +127,7 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         *,
         batch_first: bool = False,
         initial_state: StateLike = None,
-        precision: str = "float32",
+        precision: Precision = "float32",
         threads: int | None = None,
         backend: str = "auto",
     ) -> Self:
@@ -134,8 +148,17 @@ class RecurrentLayer(Layer, Generic[LayerState]):
             A learned initial state, where calls, streams and pools begin instead of zeros: h of shape
             (L*D, P), or (h, c) of an LSTM, with or without an axis of one row. It is saved with the layer.
             Arrays named ``h_0`` and ``c_0`` under ``prefix`` are taken for one too.
-        precision : {"float32", "float64"}
-            The dtype of weights, inputs, outputs and states.
+        precision : {"float32", "float64", "bfloat16", "int8"}, or mapping of str to them
+            "float32" and "float64": the dtype of weights, inputs, outputs and states.
+
+            "bfloat16": weights, and what they are multiplied with, are rounded to 8 significant bits.
+            "int8": weights are whole numbers from -127 to 127 with a scale for each output row. What they
+            are multiplied with is rounded in the same way, with a scale for each row of the batch. Sums,
+            gates, biases, inputs, outputs and states are float32 in both.
+
+            A mapping has the precision of each matrix: "input" (``weight_ih``), "recurrent" (``weight_hh``)
+            and "projection" (``weight_hr``). What it does not name is "float32". None of them may be
+            "float64".
         threads : int, optional
             The most cores that a call may use. None: as many of the process's cores as make the call
             faster. A small call stays on one core. The result has the same bits for any number of threads
@@ -277,6 +300,13 @@ class RecurrentLayer(Layer, Generic[LayerState]):
         return f"{text[:-1]}, initial_state=...)" if self.initial else text
 
 
+def _matrix_of(name: str) -> str:
+    """Return which of `MATRICES` a tensor is, "" if it is none of them."""
+    prefixes = ("weight_ih", "weight_hh", "weight_hr")
+    matrices = zip(MATRICES, prefixes, strict=True)
+    return next((matrix for matrix, prefix in matrices if name.startswith(prefix)), "")
+
+
 def _initial(where: str, shape: RecurrentSpec, state: StateLike) -> dict[str, Array]:
     """Return a learned initial state as the tensors of a layer."""
     if state is None:
@@ -293,7 +323,8 @@ class LSTM(RecurrentLayer[tuple[Floats, Floats]]):
 
     ``output, (h_n, c_n) = lstm(x, (h_0, c_0))``. ``LSTM.from_state_dict`` makes one.
     The shapes are: x (T, B, I), output (T, B, D*P), h (L*D, B, P) and c (L*D, B, H). P is H without a
-    projection. All are float32 or float64.
+    projection. All are float32, or all
+    float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.LSTM.html
     """
@@ -303,7 +334,8 @@ class GRU(RecurrentLayer[Floats]):
     """Gated recurrent unit: torch's ``nn.GRU`` or ``nn.GRUCell``.
 
     ``output, h_n = gru(x, h_0)``. ``GRU.from_state_dict`` makes one.
-    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32 or float64.
+    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32, or all
+    float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
     """
@@ -313,7 +345,8 @@ class RNN(RecurrentLayer[Floats]):
     """Elman network: torch's ``nn.RNN`` or ``nn.RNNCell``, with tanh or relu.
 
     ``output, h_n = rnn(x, h_0)``. ``RNN.from_state_dict`` makes one.
-    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32 or float64.
+    The shapes are: x (T, B, I), output (T, B, D*H) and h (L*D, B, H). All are float32, or all
+    float64.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.RNN.html
     """
@@ -327,7 +360,7 @@ class RNN(RecurrentLayer[Floats]):
         nonlinearity: str = "tanh",
         batch_first: bool = False,
         initial_state: StateLike = None,
-        precision: str = "float32",
+        precision: Precision = "float32",
         threads: int | None = None,
         backend: str = "auto",
     ) -> Self:

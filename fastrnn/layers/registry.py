@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from fastrnn.checks import Precision
 from fastrnn.errors import message
 from fastrnn.layers.activations import (
     ELU,
@@ -57,21 +58,22 @@ def specs_of(where: str, layers: Iterable[Layer]) -> list[LayerSpec]:
 
 def make_layers(
     specs: Iterable[LayerSpec],
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> list[Layer]:
     """Make layers from their specifications.
 
-    ``precision`` replaces the one in the specifications. None keeps it. ``threads`` and ``backend`` go to the
-    layers that have a backend.
+    ``precision`` replaces the one in the specifications. None keeps it. Layers without products take float32
+    for a narrow one, and only recurrent layers take one that names matrices. ``threads`` and ``backend`` go
+    to the layers that have a backend.
     """
     layers = []
     for spec in specs:
         options = dict(spec.options)
         cls = LAYERS[spec.kind]
         if precision is not None and (spec.tensors or "precision" in options):
-            options["precision"] = precision
+            options["precision"] = cls.precision_in(precision)
         runtime: dict[str, Any] = {}
         if cls.has_backend:
             runtime = {"threads": threads, "backend": backend}

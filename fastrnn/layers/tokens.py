@@ -9,12 +9,14 @@ import numpy as np
 
 from fastrnn.arrays import Array, Floats
 from fastrnn.checks import (
+    WIDE,
     check_positive,
     check_precision,
     check_tokens,
 )
 from fastrnn.importers.parameters import read_parameters
-from fastrnn.layers.base import Layer, no_weights, own, shown
+from fastrnn.layers.base import Layer, ProductLayer, own_weight, shown
+from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.stateless import TokenRows
 from fastrnn.spec import LayerSpec
 
@@ -49,7 +51,7 @@ class OneHot(Layer):
         self.num_classes = check_positive("OneHot", "num_classes", num_classes)
         self.tokens = self.features_out = self.num_classes
         self.precision = precision
-        self.dtype = check_precision("OneHot", precision)
+        self.dtype = check_precision("OneHot", precision, WIDE)
 
     def spec(self) -> LayerSpec:
         options = {"num_classes": self.num_classes, "precision": self.precision}
@@ -83,31 +85,28 @@ class OneHot(Layer):
         return TokenRows(None, dtype.name, self.num_classes, self.num_classes)
 
 
-class Embedding(Layer):
+class Embedding(ProductLayer):
     """A row of the weights for each token: torch's ``nn.Embedding``.
 
     ``Embedding.from_state_dict`` makes one. It maps integers (...) to (..., features), in float32 or float64.
+    Rows may be stored in bfloat16 or int8.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.Embedding.html
     """
 
-    needs_weights = True
     option_names = ("precision",)
     num_embeddings: int
     embedding_dim: int
     precision: str
     dtype: np.dtype[np.floating[Any]]
-    weight: Floats
-
-    def __init__(self, *sizes: object, **options: object) -> None:
-        raise no_weights(type(self))
+    weight: Floats | NarrowWeight
 
     @classmethod
-    def _make(cls, weight: Array, precision: str) -> Self:
+    def _make(cls, weight: Array | NarrowWeight, precision: str) -> Self:
         self = cls.__new__(cls)
         self.precision = precision
         self.dtype = check_precision("Embedding", precision)
-        self.weight = own(weight, self.dtype)
+        self.weight = own_weight("Embedding", "weight", weight, self.dtype, precision)
         self.num_embeddings, self.embedding_dim = self.weight.shape
         self.tokens, self.features_out = self.weight.shape
         return self
@@ -124,8 +123,9 @@ class Embedding(Layer):
             ``weight`` of shape (V, features). There may be no other key under ``prefix``.
         prefix : str
             The path of the module in the state dict.
-        precision : {"float32", "float64"}
-            The dtype of weights and outputs.
+        precision : {"float32", "float64", "bfloat16", "int8"}
+            The dtype of weights and outputs. At "bfloat16" and "int8" rows are stored in that type, and
+            outputs are float32.
 
         Raises
         ------
@@ -163,6 +163,8 @@ class Embedding(Layer):
         given = tokens if input is None else input
         tokens = check_tokens("Embedding", given, self.num_embeddings).astype(np.intp, copy=False)
         # NumPy, since both only copy, and the operator needs an output made beforehand.
+        if isinstance(self.weight, NarrowWeight):
+            return self.weight.take(tokens)
         rows: Floats = self.weight.take(tokens, axis=0)
         return rows
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fastrnn.checks import Precision
 from fastrnn.errors import message
 from fastrnn.importers import Source, StateDict
 from fastrnn.importers.architecture import module_paths
@@ -24,7 +25,7 @@ def make_from_expression(
     *,
     batch_first: bool | None = None,
     nonlinearity: str | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> tuple[Sequential, list[str]]:

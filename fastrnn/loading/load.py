@@ -9,11 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastrnn.checks import BACKENDS, check_choice, check_flag, check_precision, check_threads
+from fastrnn.checks import (
+    BACKENDS,
+    WIDE,
+    Precision,
+    check_choice,
+    check_flag,
+    check_precision,
+    check_precisions,
+    check_threads,
+)
 from fastrnn.engine.backends import pick_backend
 from fastrnn.errors import FormatError, brief_error, join, message
-from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
+from fastrnn.importers import FileLike, Source, StateDict, read_stored
 from fastrnn.layers.registry import LAYERS
+from fastrnn.narrow import STORAGES
 from fastrnn.program.sequential import Sequential, build, nest_state
 from fastrnn.saving.model_file import SavedModel, is_saved, read_model
 from fastrnn.spec import GRANTED
@@ -32,7 +42,7 @@ def load(
     key: str | None = None,
     batch_first: bool | None = None,
     nonlinearity: str | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Any:  # Sequential or Program: either has methods that the other lacks
@@ -52,8 +62,12 @@ def load(
         The layout, which a state dict does not say. False if not given.
     nonlinearity : {"tanh", "relu"}, optional
         That of an RNN, which a state dict does not say.
-    precision : {"float32", "float64"}, optional
-        If not given, that of a saved model, and "float32" for a state dict.
+    precision : {"float32", "float64", "bfloat16", "int8"} or mapping of str to them, optional
+        As in `LSTM.from_state_dict`. If not given, that of a saved model, and "float32" for a state dict. At
+        "bfloat16" and "int8", weights that are not narrow yet become so. Layers without products (LayerNorm,
+        BatchNorm1d, Scale, OneHot) compute in float32 then. A mapping is for recurrent layers. All others
+        compute in float32 beside it.
+        "float32" and "float64" widen narrow weights, but do not bring back what rounding took away.
     threads : int, optional
         As in `LSTM.from_state_dict`.
     backend : {"auto", "simd", "blas"}
@@ -84,7 +98,7 @@ def load(
         An option is of the wrong type.
     """
     source = Source(file)
-    state_dict = load_state_dict(source, key)
+    state_dict = read_stored(source, key)
     if is_saved(state_dict) and _is_program(state_dict):
         options = {"key": key, "batch_first": batch_first, "nonlinearity": nonlinearity}
         return make_program(source, state_dict, options, precision, threads, backend)
@@ -112,7 +126,7 @@ def make_program(
     source: Source,
     state_dict: StateDict,
     others: Mapping[str, object] = {},
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Program:
@@ -122,10 +136,11 @@ def make_program(
         if value is not None:
             raise ValueError(message(where, "no options that the saved program holds", f"{name}={value!r}"))
     if precision is not None:
-        check_precision(where, precision)
+        check_precision(where, precision, WIDE)
     check_threads(where, threads)
     pick_backend("load", check_choice(where, "backend", backend, BACKENDS), np.float32, threads)
-    return build_program(where, read_saved_program(where, state_dict), precision, threads, backend)
+    wide = None if precision is None else str(precision)
+    return build_program(where, read_saved_program(where, state_dict), wide, threads, backend)
 
 
 def read_saved_program(where: str, state_dict: StateDict) -> SavedProgram:
@@ -163,14 +178,14 @@ def make_model(
     *,
     batch_first: bool | None = None,
     nonlinearity: str | None = None,
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:
     """Make the model of a state dict that is read already. The options and errors are those of `load`."""
     where = source.where
     if precision is not None:
-        check_precision(where, precision)
+        check_precisions(where, precision)
     if batch_first is not None:
         check_flag(where, "batch_first", batch_first)
     check_threads(where, threads)
@@ -198,20 +213,23 @@ def read_saved(where: str, state_dict: StateDict) -> SavedModel:
 def build_saved(
     where: str,
     saved: SavedModel,
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:
     """Make the model that a file holds. Raise FormatError if its layers cannot be made."""
     # Raise first what is wrong with the caller's options or the environment. That is not the file's fault.
-    pick_backend("load", backend, np.float32, threads)
+    for storage in ("float32", *_narrow_storages(saved, precision)):
+        pick_backend("load", backend, np.float32, threads, {"input": storage})
     try:
         model = build(saved.specs, precision, threads, backend)
     except (TypeError, ValueError, ArithmeticError) as error:
         raise FormatError(message(where, "layers that can be made", f"one that cannot ({error})")) from error
     model.taken_for_granted = saved.taken_for_granted
-    written = {spec.options.get("precision", precision) for spec in saved.specs}
-    model._is_recast = precision is not None and written != {precision}
+    model._is_recast = any(
+        getattr(layer, "precision", None) != spec.options.get("precision", getattr(layer, "precision", None))
+        for layer, spec in zip(model.layers, saved.specs, strict=True)
+    )
     if saved.example is not None:
         try:
             state = None if saved.example.state is None else nest_state(model, saved.example.state)
@@ -219,6 +237,17 @@ def build_saved(
             raise FormatError(message(where, "an example of this model", f"another ({error})")) from error
         model.example = saved.example._replace(state=state)
     return model
+
+
+def _narrow_storages(saved: SavedModel, precision: Precision | None) -> list[str]:
+    """Return the narrow storages that the products of a model have, at this precision or at its file's."""
+    precisions: list[Any] = [
+        spec.options.get("precision") if precision is None else precision
+        for spec in saved.specs
+        if LAYERS[spec.kind].has_backend
+    ]
+    found = [part for one in precisions for part in (one.values() if isinstance(one, Mapping) else [one])]
+    return [storage for storage in STORAGES if storage in found]
 
 
 def what_is_open(granted: Iterable[str] | None, has_example: bool) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastrnn.checks import Precision
 from fastrnn.importers.torch_module import read_module
 from fastrnn.layers.registry import make_layers
 from fastrnn.program.sequential import Sequential
 
 
 def from_torch(
-    module: Any, *, precision: str | None = None, threads: int | None = None, backend: str = "auto"
+    module: Any, *, precision: Precision | None = None, threads: int | None = None, backend: str = "auto"
 ) -> Any:
     """Make the layer or model that computes what a live torch.nn module does.
 
@@ -19,8 +20,8 @@ def from_torch(
     module : torch.nn.Module
         RNN, GRU, LSTM or their cells, Linear, Embedding, LayerNorm, a dropout, an activation, or
         a Sequential of them.
-    precision : {"float32", "float64"}, optional
-        That of the module's weights if not given.
+    precision : {"float32", "float64", "bfloat16", "int8"} or mapping of str to them, optional
+        As in `load`. That of the module's weights if not given: "float32" for those that are narrower.
     threads : int, optional
         As in `LSTM.from_state_dict`.
     backend : {"auto", "simd", "blas"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastrnn.errors import FormatError, message
-from fastrnn.importers import FileLike, Source, StateDict, load_state_dict
+from fastrnn.importers import FileLike, Source, StateDict, read_stored
 from fastrnn.loading.load import build_program, build_saved, read_saved, read_saved_program
 from fastrnn.program.self_test import compare_example, fits_golden
 from fastrnn.program.sequential import build
@@ -52,7 +52,7 @@ def verify(file: FileLike) -> Verification:
         The file does not exist or cannot be read.
     """
     source = Source(file)
-    return verify_read(source.where, load_state_dict(source))
+    return verify_read(source.where, read_stored(source))
 
 
 def verify_read(where: str, state_dict: StateDict) -> Verification:

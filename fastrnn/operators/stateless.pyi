@@ -5,11 +5,14 @@ from numpy.typing import NDArray
 from typing_extensions import CapsuleType, disjoint_base
 
 from fastrnn.engine.packing import PackedCell
+from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.operator import Operator
 
 @disjoint_base
 class TokenRows(Operator):
-    def __init__(self, table: NDArray[Any] | None, dtype: str, tokens: int, features: int) -> None: ...
+    def __init__(
+        self, table: NDArray[Any] | NarrowWeight | None, dtype: str, tokens: int, features: int
+    ) -> None: ...
 
 @disjoint_base
 class RowFunction(Operator):

@@ -3,7 +3,7 @@
 cimport numpy as cnp
 import numpy as np
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int8_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from fastrnn.engine.array_kernels cimport (
@@ -13,8 +13,9 @@ from fastrnn.engine.array_kernels cimport (
     frnn_array_kernels, frnn_instruction, frnn_map, frnn_map_bytes, frnn_reduce, frnn_view,
 )
 from fastrnn.engine.backend cimport (
-    FRNN_LAYER_NORM, FRNN_LOG_SOFTMAX, FRNN_RELU, FRNN_SIGMOID, FRNN_SOFTMAX, FRNN_TANH,
-    frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell, frnn_matrix, frnn_rows,
+    FRNN_LAYER_NORM, FRNN_LOG_SOFTMAX, FRNN_RELU, FRNN_SIGMOID, FRNN_SOFTMAX, FRNN_STORED_BF16,
+    FRNN_STORED_S8, FRNN_TANH, frnn_arithmetic_bytes, frnn_arithmetic_name, frnn_backend, frnn_cell,
+    frnn_matrix, frnn_rows, frnn_storage,
 )
 from fastrnn.engine.cost cimport dense_ns
 from fastrnn.engine.packing cimport PackedCell, matrix_bytes
@@ -22,6 +23,7 @@ from fastrnn.engine.plan cimport is_worth_dividing, slices_of
 from fastrnn.engine.blocks cimport SLICE_ROWS, count, rows_before
 from fastrnn.engine.threads.team cimport share
 from fastrnn.engine.workspace cimport Workspace, aligned
+from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.operator cimport Contract, Extent, Operator, OperatorInfo
 
 cnp.import_array()
@@ -57,6 +59,8 @@ cdef dict REDUCTIONS = {"mean": FRNN_REDUCE_MEAN, "max": FRNN_REDUCE_MAX}
 
 cdef struct TokenData:
     const char *table           # (tokens, features); NULL: one-hot
+    frnn_storage storage        # of the table
+    const float *scales         # of the rows of int8
     const char *one             # a 1 of the dtype
 
 
@@ -66,7 +70,8 @@ cdef class TokenRows(Operator):
     cdef TokenData data
 
     def __init__(self, table, str dtype, Py_ssize_t tokens, Py_ssize_t features):
-        """table (tokens, features) is C-contiguous and never changes; None: one-hot."""
+        """table (tokens, features) never changes: a C-contiguous array of that dtype, or a NarrowWeight if it
+        is float32. None: one-hot."""
         self.begin(&TOKENS, dtype)
         self.info.tokens = tokens
         self.info.features_in = self.info.features_out = features
@@ -74,7 +79,13 @@ cdef class TokenRows(Operator):
         one = np.ones(1, dtype)
         self.owner = table, one
         self.data.one = cnp.PyArray_BYTES(one)
-        if table is not None:
+        if isinstance(table, NarrowWeight):
+            self.data.storage = FRNN_STORED_BF16 if table.scales is None else FRNN_STORED_S8
+            self.data.table = cnp.PyArray_BYTES(table.data)
+            self.info.weight_bytes = features * table.data.itemsize
+            if table.scales is not None:
+                self.data.scales = <const float *>cnp.PyArray_DATA(table.scales)
+        elif table is not None:
             self.data.table = cnp.PyArray_BYTES(table)
         self.info.data = &self.data
 
@@ -88,11 +99,31 @@ cdef void run_tokens(
     for i in range(extent.T * extent.B):
         # Checked already; another thread may have written to the caller's array since.
         token = min(max(tokens[i], 0), self.tokens - 1)
-        if data.table != NULL:
+        if data.storage == FRNN_STORED_BF16:
+            widen_bfloat16(
+                self.features_out, <const uint16_t *>data.table + token * self.features_out,
+                <uint32_t *>(y + i * row))
+        elif data.storage == FRNN_STORED_S8:
+            scale_int8(
+                self.features_out, <const int8_t *>data.table + token * self.features_out,
+                data.scales[token], <float *>(y + i * row))
+        elif data.table != NULL:
             memcpy(y + i * row, data.table + token * row, row)
         else:
             memset(y + i * row, 0, row)
             memcpy(y + i * row + token * self.itemsize, data.one, self.itemsize)
+
+
+cdef inline void widen_bfloat16(Py_ssize_t n, const uint16_t *bits, uint32_t *wide) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(n):
+        wide[k] = <uint32_t>bits[k] << 16
+
+
+cdef inline void scale_int8(Py_ssize_t n, const int8_t *numbers, float scale, float *wide) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(n):
+        wide[k] = numbers[k] * scale
 
 
 cdef Contract TOKENS

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.arrays import Array, as_plain
-from fastrnn.checks import check_path, check_precision, check_threads, check_tolerance
+from fastrnn.checks import WIDE, check_path, check_precision, check_threads, check_tolerance
 from fastrnn.errors import brief, join, message
 from fastrnn.graph import Graph, Input, ProgramSpec, Size, all_nodes, map_argument
 from fastrnn.program.caller import Caller
@@ -75,7 +75,7 @@ class Program:
         self.backend = backend
         graph = spec.graph
         if precision is not None:
-            check_precision("Program", precision)
+            check_precision("Program", precision, WIDE)
             graph = at_precision(graph, precision)
         self.graph = graph
         self.precision = precision_of(graph)

@@ -13,10 +13,21 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from fastrnn.arrays import Array, Floats
+from fastrnn.checks import Precision
 from fastrnn.errors import join
 from fastrnn.layers import Conv1d
 from fastrnn.reference import log_softmax_reference, relu, sigmoid, softmax_reference
-from fastrnn.saving.golden import ROWS, SEED, STEPS, Comparison, Example, compare, rounded, tolerance
+from fastrnn.saving.golden import (
+    ROWS,
+    SEED,
+    STEPS,
+    Comparison,
+    Example,
+    compare,
+    narrow_storages,
+    rounded,
+    tolerance,
+)
 from fastrnn.spec import LayerSpec
 
 if TYPE_CHECKING:
@@ -31,7 +42,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "LogSoftmax": log_softmax_reference,
 }
 # Makes a model from specifications at a precision. None: the precision that they name.
-Maker: TypeAlias = "Callable[[Iterable[LayerSpec], str | None], Sequential]"
+Maker: TypeAlias = "Callable[[Iterable[LayerSpec], Precision | None], Sequential]"
 
 
 # ---------------------------------------------------------------- the self-test
@@ -162,7 +173,7 @@ def _allowed(model: Sequential, output: Floats, example: Example, make: Maker) -
     precision = "float64" if output.dtype == example.y.dtype == np.float64 else "float32"
     wide, moved = (_run(make(layers, "float64"), example) for layers in (specs, rounded(specs)))
     assert wide is not None and moved is not None
-    return tolerance(wide, moved, precision)
+    return tolerance(wide, moved, precision, bool(narrow_storages(specs)))
 
 
 def _squeezed(array: Array) -> tuple[int, ...]:
@@ -233,7 +244,8 @@ def _agrees(
     if _squeezed(output) != _squeezed(example.y):
         return False
     wanted = example.y.reshape(output.shape)
-    near = 1e-3 * max(1.0, float(np.abs(wanted).max(initial=0.0)))
+    share = 0.1 if narrow_storages(layer.spec() for layer in changed.layers) else 1e-3
+    near = share * max(1.0, float(np.abs(wanted).max(initial=0.0)))
     if not np.abs(output - wanted).max(initial=0.0) <= max(near, example.tolerance or 0.0):
         return False
     return compare(output, wanted, _allowed(changed, output, example, make))["passed"]

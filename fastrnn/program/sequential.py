@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.arrays import Floats, State, StateLike
-from fastrnn.checks import check_array, check_lengths, check_path, check_tolerance
-from fastrnn.errors import brief, message
+from fastrnn.checks import Precision, check_array, check_lengths, check_path, check_tolerance
+from fastrnn.errors import brief, join, message
 from fastrnn.layers import Conv1d, Layer, RecurrentLayer
 from fastrnn.layers.cells import RecurrentCell
 from fastrnn.layers.registry import make_layers, specs_of
@@ -22,6 +22,7 @@ from fastrnn.saving.golden import (
     compare,
     disagreement,
     golden_output,
+    narrow_storages,
     warn_of_dropped,
 )
 from fastrnn.saving.model_file import SavedModel, write_model
@@ -218,7 +219,7 @@ class Sequential:
         if kept is not None:
             result = compare_example(self, kept, build)
             if not result["passed"] and example is None and self._is_recast:
-                warn_of_dropped(result, self._precision)
+                warn_of_dropped(result, join(narrow_storages(specs) or [self._precision]))
                 kept = None
             elif not result["passed"]:
                 raise disagreement(result, "output")
@@ -260,7 +261,7 @@ class Sequential:
             The number of time steps of each row, as a call takes them.
         tolerance : float, optional
             The largest absolute difference allowed. If not given, it is 1e-5 of the largest value (1e-11
-            in float64), and more for a model that amplifies rounding.
+            in float64), and more for a model that amplifies rounding or has narrow weights.
 
         Returns
         -------
@@ -344,7 +345,7 @@ def nest_state(model: Sequential, arrays: Sequence[Floats]) -> State | None:
 
 def build(
     specs: Iterable[LayerSpec],
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Sequential:

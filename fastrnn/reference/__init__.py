@@ -10,6 +10,7 @@ from fastrnn.reference.layers import affine as affine
 from fastrnn.reference.layers import convolution_reference as convolution_reference
 from fastrnn.reference.layers import gru_step as gru_step
 from fastrnn.reference.layers import layer_norm_reference as layer_norm_reference
+from fastrnn.reference.layers import linear_reference as linear_reference
 from fastrnn.reference.layers import log_softmax_reference as log_softmax_reference
 from fastrnn.reference.layers import lstm_step as lstm_step
 from fastrnn.reference.layers import over_steps as over_steps

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastrnn.arrays import Array, Floats
 from fastrnn.errors import join, message
+from fastrnn.narrow import NarrowWeight
 from fastrnn.reference import sequential_reference
 from fastrnn.spec import LayerSpec
 
@@ -30,6 +31,11 @@ ROWS = 2
 # of the output when every weight is rounded to a neighbouring number.
 SHARE = {"float32": 1e-5, "float64": 1e-11}
 ROUNDINGS = 32
+# Beside narrow weights, a difference in the last bit of h may round h to another narrow number. That spreads
+# from step to step, until outputs differ as if every rounding of h had been another one. Moving the weights
+# by half a unit and leaving operands unrounded changes outputs at least as much. This many times the largest
+# such change is allowed.
+NARROW_ROUNDINGS = 4
 
 
 class Comparison(TypedDict):
@@ -99,32 +105,53 @@ def golden_output(
     wanted = np.ascontiguousarray(sequential_reference(specs, x, batch_first))
     with np.errstate(over="ignore", invalid="ignore"):
         moved = sequential_reference(rounded(specs), x, batch_first)
-    return wanted, tolerance(wanted, moved, precision)
+    return wanted, tolerance(wanted, moved, precision, bool(narrow_storages(specs)))
+
+
+def narrow_storages(specs: Iterable[LayerSpec]) -> list[str]:
+    """Return the storages of the narrow weights of layers."""
+    weights = [weight for spec in specs for weight in spec.tensors.values()]
+    return sorted({weight.storage for weight in weights if isinstance(weight, NarrowWeight)})
 
 
 def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
-    """Return the layers with every weight rounded to a neighbouring number, up or down at random."""
+    """Return the layers with every weight rounded to a neighbouring number, up or down at random.
+
+    Narrow weights become wide ones, half a unit of their storage away.
+    """
     random = np.random.default_rng(SEED)
     return [
         LayerSpec(
             spec.kind,
             spec.options,
             {
-                name: array * (1 + np.finfo(array.dtype).eps * random.choice((-0.5, 0.5), array.shape))
-                for name, array in spec.tensors.items()
+                name: _moved(weight, random.choice((-0.5, 0.5), weight.shape))
+                for name, weight in spec.tensors.items()
             },
         )
         for spec in specs
     ]
 
 
-def tolerance(wanted: Array, moved: Array, precision: str) -> float:
+def _moved(weight: Array | NarrowWeight, units: Array) -> Array:
+    """Return weights moved by this many units in their last place."""
+    if not isinstance(weight, NarrowWeight):
+        moved: Array = weight * (1 + np.finfo(weight.dtype).eps * units)
+        return moved
+    wide = np.asarray(weight, np.float64)
+    if weight.scales is None:
+        return wide * (1 + 2.0**-7 * units)
+    return wide + units * weight.scales.reshape(-1, *[1] * (weight.ndim - 1))
+
+
+def tolerance(wanted: Array, moved: Array, precision: str, is_narrow: bool = False) -> float:
     """Return how far an output may be from the expected one. `moved` is that of the rounded weights."""
     with np.errstate(over="ignore", invalid="ignore"):
         movement = np.abs(moved - wanted)
     finite = np.isfinite(wanted) & np.isfinite(movement)
     scale = np.abs(wanted[finite]).max(initial=1.0)
-    return float(SHARE[precision] * scale + ROUNDINGS * movement[finite].max(initial=0.0))
+    roundings = NARROW_ROUNDINGS if is_narrow else ROUNDINGS
+    return float(SHARE[precision] * scale + roundings * movement[finite].max(initial=0.0))
 
 
 def compare(output: Floats, wanted: Array, tolerance: float) -> Comparison:

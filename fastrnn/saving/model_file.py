@@ -1,18 +1,22 @@
 """The format of a saved model: tensors, architecture, self-test and an example from torch in one file.
 
-It is a safetensors file. Its metadata has one entry, "fastrnn", which is JSON: the version, the layers with
-their options, the tolerance of the self-test, and what was taken for granted if the model was read from a
-state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
+It is a safetensors file. Narrow weights are BF16 tensors, or I8 tensors with a tensor of float32 scales
+beside each, "<name>.scale". The metadata has one entry, "fastrnn", which is JSON: the version, the layers
+with their options, the tolerance of the self-test, and what was taken for granted if the model was read from
+a state dict. Specifications and arrays are all that is known here. `loading` makes a model of them.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from fastrnn.arrays import Array, flat_state
 from fastrnn.checks import check_tolerance
 from fastrnn.errors import FormatError, brief, join, message
 from fastrnn.importers import StateDict
 from fastrnn.importers.parameters import unread_error
+from fastrnn.narrow import NarrowWeight
 from fastrnn.saving.golden import Example
 from fastrnn.saving.whole_files import replacing
 from fastrnn.spec import GRANTED, LayerSpec
@@ -62,7 +66,9 @@ def write_model(path: str, model: SavedModel) -> None:
 
     tensors: dict[str, Any] = {"golden.input": model.golden_input, "golden.output": model.golden_output}
     for index, spec in enumerate(model.specs):
-        tensors |= {f"layers.{index}.{name}": array for name, array in spec.tensors.items()}
+        for name, weight in spec.tensors.items():
+            full = f"layers.{index}.{name}"
+            tensors |= _stored(full, weight) if isinstance(weight, NarrowWeight) else {full: weight}
     description: dict[str, Any] = {
         "version": FILE_VERSION,
         "tolerance": model.tolerance,
@@ -74,6 +80,26 @@ def write_model(path: str, model: SavedModel) -> None:
         tensors |= {f"example.{name}": array for name, array in _example_arrays(model.example).items()}
         description["example_tolerance"] = model.example.tolerance
     write_tensors(path, tensors, json.dumps(description))
+
+
+def _stored(name: str, weight: NarrowWeight) -> dict[str, Array]:
+    """Return narrow weights as tensors of a file."""
+    if weight.scales is None:
+        return {name: weight.data.view(_Bfloat16)}
+    return {name: weight.data, f"{name}.scale": weight.scales}
+
+
+class _Name(NamedTuple):
+    """What `safetensors` asks of a dtype."""
+
+    name: str
+    byteorder: str = "="
+
+
+class _Bfloat16(np.ndarray[Any, Any]):
+    """The bits of bfloat16 numbers, under the name that `safetensors` writes. NumPy has no such type."""
+
+    dtype = _Name("bfloat16")
 
 
 def write_tensors(path: str, tensors: dict[str, Any], description: str) -> None:

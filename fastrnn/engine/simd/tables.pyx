@@ -41,6 +41,6 @@ cdef tuple read_tables(const frnn_products *const *products):
 
 
 # The instruction sets that are built, from the plainest to the widest. For those that this processor has, the
-# tables by arithmetic, and the products by (arithmetic, storage). The numbers of those that the system has to be
-# asked for.
+# tables by arithmetic, and the products by (arithmetic, storage). And the numbers of those that the system
+# has to be asked for.
 ISAS, TABLES, PRODUCTS, ASKING = _read_isas()
