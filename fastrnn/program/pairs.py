@@ -60,7 +60,7 @@ def _defined(program: Program, inputs: Sequence[Array]) -> tuple[list[Array], li
 def _evaluated(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     """The outputs and next states of a graph in float64."""
     graph = at_precision(graph, "float64")
-    hidden = {link.input: graph.constants[link.initial] for link in graph.states if link.initial is not None}
+    hidden = {name: graph.constants[initial] for name, initial in graph.hidden.items()}
     visible = [form for form in graph.inputs if form.name not in hidden]
     given = {form.name: array.astype(form.dtype) for form, array in zip(visible, inputs, strict=True)}
     wanted = [*graph.outputs, *(link.output for link in graph.states)]
