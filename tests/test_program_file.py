@@ -410,3 +410,16 @@ def test_bench_times_calls(run, files, tagged):
     assert status == 0 and [work["inputs"]["tokens"] for work in result["works"]] == [[3, 5], [5, 8]]
     assert all(work["microseconds"] > 0 for work in result["works"])
     assert "tokens (3, 5)" in run("bench", tagged[1], "--rounds", "2")[1]
+
+
+@pytest.mark.parametrize("classes", (1, 4))
+def test_one_hot_checks_its_classes_and_has_a_self_test(path, classes):
+    inputs, arguments = {"x": ("int64", ("B",))}, {"self": Value("x"), "num_classes": classes}
+    program = make_program(inputs, [("one_hot", arguments, ("y",), "m.py:3")], ("y",))
+    x = np.arange(classes)[::-1].copy()
+    assert program(x).dtype == np.int64 and program(x).tolist() == np.eye(classes)[::-1].tolist()
+    for wrong in (-1, classes):
+        with pytest.raises(ValueError, match=rf"^one_hot: expected classes .*, got {wrong}\. At m\.py:3"):
+            program(np.array([0, wrong]))
+    program.save(path)
+    assert verify(path)["passed"]
