@@ -30,9 +30,10 @@ PLANS_KEPT = 16
 
 
 class Program:
-    """A graph of operators over named arrays. `fastrnn.export` makes one of any torch module.
+    """A graph of operators over named arrays.
 
-    It is called as the module is, with NumPy arrays, and returns arrays nested as the module's results are.
+    `fastrnn.export` makes one of any torch module, `fastrnn.with_heads` of layers. It is called as the module
+    is, with NumPy arrays, and returns arrays nested as the module's results are.
     The first call at new sizes makes a plan, which is kept. Threads may share a program.
 
     Attributes
