@@ -50,6 +50,7 @@ from fastrnn.streaming.stream import Stream
 
 if _typing.TYPE_CHECKING:
     from fastrnn.loading.export import export
+    from fastrnn.program.heads import with_heads
     from fastrnn.program.program import Program
 
 __all__ = [
@@ -96,10 +97,15 @@ __all__ = [
     "load",
     "load_state_dict",
     "show_config",
+    "with_heads",
 ]
 
 # What most processes never use is imported when it is first asked for.
-_LATER = {"Program": "fastrnn.program.program", "export": "fastrnn.loading.export"}
+_LATER = {
+    "Program": "fastrnn.program.program",
+    "export": "fastrnn.loading.export",
+    "with_heads": "fastrnn.program.heads",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -115,7 +115,8 @@ class StateLink(NamedTuple):
     input, output : str
         The input that takes it, and the value that is its next input.
     initial : str or None
-        The constant that it begins as. None: zeros.
+        The constant that it begins as. None: zeros. If the input has fixed sizes, callers do not give it. If
+        it has named ones, they may leave it out. The constant has 1 in place of each named size then.
     """
 
     input: str
@@ -204,6 +205,25 @@ class Graph(NamedTuple):
     outputs: tuple[str, ...]
     constants: Mapping[str, Any]
     states: tuple[StateLink, ...] = ()
+
+    @property
+    def hidden(self) -> dict[str, str]:
+        """The states that callers never give, and the constants that they begin as."""
+        return self._begun(False)
+
+    @property
+    def optional(self) -> dict[str, str]:
+        """The states that callers may leave out, and the constants that they begin as."""
+        return self._begun(True)
+
+    def _begun(self, is_named: bool) -> dict[str, str]:
+        """The states with a constant, and with named sizes or fixed ones alone."""
+        named = {form.name for form in self.inputs if any(isinstance(size, str) for size in form.shape)}
+        return {
+            link.input: link.initial
+            for link in self.states
+            if link.initial is not None and (link.input in named) is is_named
+        }
 
 
 class ProgramSpec(NamedTuple):

@@ -7,7 +7,7 @@ Containers are ``{"tuple": [...]}``, ``{"list": [...]}``, ``{"dict": {...}}`` an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from fastrnn.errors import FormatError, brief, message
@@ -47,8 +47,39 @@ def names_of(structure: Any, path: str) -> Iterator[str]:
             yield from names_of(part, f"{path}.{key}")
 
 
-def flatten(where: str, structure: Any, value: Any, path: str, leaves: list[Any]) -> None:
+def leaves_of(structure: Any) -> Iterator[int]:
+    """Yield the numbers of a structure's arrays, in the order in which `flatten` finds them."""
+    ((kind, content),) = structure.items()
+    if kind == "array":
+        yield content
+    elif kind != "constant":
+        parts = content.values() if kind == "dict" else content[1] if kind == "named" else content
+        for part in parts:
+            yield from leaves_of(part)
+
+
+def may_be_left_out(structure: Any, optional: Collection[int]) -> bool:
+    """Whether None may stand for all arrays of a structure, or is all that the structure holds."""
+    numbers = list(leaves_of(structure))
+    return all(number in optional for number in numbers) if numbers else structure == {"constant": None}
+
+
+def flatten(
+    where: str, structure: Any, value: Any, path: str, leaves: list[Any], optional: Collection[int] = ()
+) -> None:
     """Append the arrays of a value to ``leaves``, in order.
+
+    Parameters
+    ----------
+    where : str
+        Who asks, for messages.
+    structure : structure
+    value : object
+    path : str
+        What messages call the value.
+    leaves : list
+    optional : collection of int
+        The numbers of arrays that may be left out. None stands for them, or for a container of nothing else.
 
     Raises
     ------
@@ -60,8 +91,10 @@ def flatten(where: str, structure: Any, value: Any, path: str, leaves: list[Any]
     ((kind, content),) = structure.items()
     if kind == "array":
         leaves.append(value)
+    elif value is None and optional and may_be_left_out(structure, optional):
+        leaves += [None for _ in leaves_of(structure)]
     elif kind == "constant":
-        if value is not content and value != content:
+        if value is not content and (getattr(value, "ndim", 0) > 0 or value != content):
             hint = "The program was made for this value."
             raise ValueError(message(where, f"{path} to be {brief(content)}", brief(value), hint))
     elif kind == "dict":
@@ -69,14 +102,14 @@ def flatten(where: str, structure: Any, value: Any, path: str, leaves: list[Any]
             got = ", ".join(map(str, value.keys())) if hasattr(value, "keys") else brief(value)
             raise TypeError(message(where, f"{path} to be a dict of {', '.join(content)}", got))
         for key, part in content.items():
-            flatten(where, part, value[key], f"{path}.{key}", leaves)
+            flatten(where, part, value[key], f"{path}.{key}", leaves, optional)
     else:
         parts = content[1] if kind == "named" else content
         if not isinstance(value, (tuple, list)) or len(value) != len(parts):
             got = f"{len(value)}" if isinstance(value, (tuple, list)) else brief(value)
             raise TypeError(message(where, f"{path} to be a tuple of {len(parts)}", got))
         for index, (part, own) in enumerate(zip(parts, value, strict=True)):
-            flatten(where, part, own, f"{path}.{index}", leaves)
+            flatten(where, part, own, f"{path}.{index}", leaves, optional)
 
 
 def map_constants(structure: Any, change: Callable[[Any], Any], depth: int = 0) -> Any:

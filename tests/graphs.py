@@ -12,8 +12,6 @@ def make_spec(inputs, nodes, outputs, constants=None, states=(), arguments=None,
     inputs: {name: (dtype, shape)}. nodes: (operator, arguments, outputs) or (..., where), or Nodes. Its
     arguments are the visible inputs by position and its results a tuple, unless structures say otherwise.
     """
-    hidden = {link.input for link in states if link.initial is not None}
-    visible = [name for name in inputs if name not in hidden]
     graph = Graph(
         tuple(Input(name, dtype, tuple(shape)) for name, (dtype, shape) in inputs.items()),
         tuple(node if isinstance(node, Node) else Node(*node) for node in nodes),
@@ -21,6 +19,7 @@ def make_spec(inputs, nodes, outputs, constants=None, states=(), arguments=None,
         dict(constants or {}),
         tuple(states),
     )
+    visible = [name for name in inputs if name not in graph.hidden]
     if arguments is None:
         arguments = {"tuple": [{"array": i} for i in range(len(visible))]}
     if results is None:

@@ -126,6 +126,22 @@ def test_programs_of_verifying_run(training):
     assert set(GRANTED) == set(re.findall(r'^\| `"(\w+)"` \|', text, re.M))
 
 
+def test_program_of_several_heads_runs(rng, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = read("docs/layers.md").partition("### Several heads")[2]
+    gru = random_layer(rng, "GRU", 6, 6, precision="float32").tensors
+    shapes = {"encoder": (6, 4), "policy": (3, 6), "value": (1, 6)}
+    sd = {f"{name}.weight": rng.standard_normal(shape) for name, shape in shapes.items()}
+    sd |= {f"gru.{name}": array for name, array in gru.items()}
+    names = {"fastrnn": fastrnn, "sd": sd, "x": rng.standard_normal((5, 2, 4)).astype(np.float32)}
+    exec(PYTHON.search(text)[1], names)
+    assert {name: array.shape for name, array in names["outputs"].items()} == {
+        "policy": (2, 3),
+        "value": (2, 1),
+    }
+    assert fastrnn.load("agent.safetensors").verify()["passed"]
+
+
 # ---------------------------------------------------------------- messages
 
 

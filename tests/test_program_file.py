@@ -167,6 +167,54 @@ def test_hidden_states_are_kept(path):
     assert verify(path)["passed"]
 
 
+def totals(first, shape=("B", 3)):
+    """x and a running total that may be left out, or has fixed sizes and is hidden, to the next total."""
+    nodes = [("add", {"self": Value("total"), "other": Value("x")}, ("next",))]
+    inputs = {"x": (FLOAT, ("B", 3)), "total": (FLOAT, shape)}
+    links = (StateLink("total", "next", "first"),)
+    return make_program(inputs, nodes, ("next",), {"first": np.array(first, FLOAT)}, links)
+
+
+def test_states_that_may_be_left_out_are_kept(path):
+    totals([[1, 2, 3]]).save(path)
+    loaded, x = fastrnn.load(path), np.ones((2, 3), FLOAT)
+    for call in (lambda: loaded(x), lambda: loaded(x, None), lambda: loaded(x=x)):
+        assert call().tolist() == [[2, 3, 4], [2, 3, 4]]
+    assert loaded(x, total=2 * x).tolist() == (3 * x).tolist() and verify(path)["passed"]
+    wide = fastrnn.load(path, precision="float64")
+    assert wide(x).dtype == np.float64 and wide(x).tolist() == loaded(x).tolist()
+    with pytest.raises(TypeError, match=r"^Program: expected x and total, got 0 arguments and total"):
+        loaded(total=x)
+
+
+def test_a_state_that_may_be_left_out_beside_one_that_may_not_is_declared():
+    nodes = [("add", {"self": Value(n), "other": Value("x")}, (f"{n}.next",)) for n in ("a", "b")]
+    inputs = {name: (FLOAT, ("B", 3)) for name in ("x", "a", "b")}
+    links = (StateLink("a", "a.next", "first"), StateLink("b", "b.next"))
+    outputs, constants = ("a.next", "b.next"), {"first": np.array([[1, 2, 3]], FLOAT)}
+    results = {"dict": {"y": {"array": 0}, "b": {"array": 1}}}
+    program = make_program(inputs, nodes, outputs, constants, links, results=results)
+    x = np.ones((2, 3), FLOAT)
+    assert program(x, None, x)["y"].tolist() == program(x, b=x)["y"].tolist() == [[2, 3, 4]] * 2
+    stream = program.stream()
+    stream.step(x)
+    assert stream.state["a"].tolist() == [[2, 3, 4]] * 2 and stream.state["b"].tolist() == x.tolist()
+
+
+@pytest.mark.parametrize("first", ([1, 2, 3], [[1, 2]], np.ones((2, 3))))
+def test_a_first_state_of_another_shape_is_refused(path, first):
+    with pytest.raises(ValueError, match="a first state of total that fits"):
+        totals(first).save(path)
+
+
+def test_sizes_of_a_state_that_nothing_says_are_asked_for():
+    program = totals([[1, 2, 3]], ("C", 3))
+    with pytest.raises(ValueError, match=r"^Program: expected an array that says what C is, got none"):
+        program(np.ones((2, 3), FLOAT))
+    with pytest.raises(ValueError, match=r"^stream: expected an array that says what C is, got none"):
+        program.stream()
+
+
 def test_a_program_that_no_file_can_hold_is_refused(path):
     unknown = make_program(
         {"x": (FLOAT, (3,))}, [("mul", {"self": Value("x"), "other": 1}, ("a\nb",))], ("a\nb",)
@@ -362,3 +410,16 @@ def test_bench_times_calls(run, files, tagged):
     assert status == 0 and [work["inputs"]["tokens"] for work in result["works"]] == [[3, 5], [5, 8]]
     assert all(work["microseconds"] > 0 for work in result["works"])
     assert "tokens (3, 5)" in run("bench", tagged[1], "--rounds", "2")[1]
+
+
+@pytest.mark.parametrize("classes", (1, 4))
+def test_one_hot_checks_its_classes_and_has_a_self_test(path, classes):
+    inputs, arguments = {"x": ("int64", ("B",))}, {"self": Value("x"), "num_classes": classes}
+    program = make_program(inputs, [("one_hot", arguments, ("y",), "m.py:3")], ("y",))
+    x = np.arange(classes)[::-1].copy()
+    assert program(x).dtype == np.int64 and program(x).tolist() == np.eye(classes)[::-1].tolist()
+    for wrong in (-1, classes):
+        with pytest.raises(ValueError, match=rf"^one_hot: expected classes .*, got {wrong}\. At m\.py:3"):
+            program(np.array([0, wrong]))
+    program.save(path)
+    assert verify(path)["passed"]

@@ -176,8 +176,10 @@ def _named_parts(structure: Any) -> Any:
     return structure
 
 
-def read_inputs(path: str, program: Program) -> list[Array]:
+def read_inputs(path: str, program: Program) -> list[Array | None]:
     """The inputs in order: an .npz by their names, or a .npy for the only one.
+
+    States that calls may leave out may be missing. They are None.
 
     Raises
     ------
@@ -187,14 +189,15 @@ def read_inputs(path: str, program: Program) -> list[Array]:
     where = os.path.basename(path)
     arrays = read_arrays(Source(path))
     names = [form.name for form in program.inputs]
-    if len(names) == 1 and len(arrays) == 1:
-        return list(arrays.values())
-    if arrays.keys() != set(names):
+    needed = [name for name in names if name not in program.graph.optional]
+    if len(needed) == 1 and len(arrays) == 1 and arrays.keys().isdisjoint(names):
+        arrays = {needed[0]: next(iter(arrays.values()))}
+    if not set(needed) <= arrays.keys() <= set(names):
         raise ValueError(message(where, f"arrays {quote(names)}", quote(arrays) if arrays else "none"))
-    return [arrays[name] for name in names]
+    return [arrays.get(name) for name in names]
 
 
-def run_arrays(program: Program, arrays: Sequence[Array]) -> list[Array]:
+def run_arrays(program: Program, arrays: Sequence[Array | None]) -> list[Array]:
     """The results of a program in order, for its inputs in order."""
     args, kwargs = rebuild(program.spec.arguments, list(arrays))
     outputs: list[Array] = []

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # Operations on each feature: (name, vector or None, parameters).
-Program = list[tuple[str, "Floats | None", tuple[float, ...]]]
+Operations = list[tuple[str, "Floats | None", tuple[float, ...]]]
 
 
 class _Affine(Layer):
@@ -51,9 +51,10 @@ class _Affine(Layer):
         self._function = None
         if table is not None:
             kernels = array_table(self.dtype)
-            self._function = Map(self.dtype.name, table, kernels, self._program(), features)
+            self._function = Map(self.dtype.name, table, kernels, self.operations(), features)
 
-    def _program(self) -> Program:
+    def operations(self) -> Operations:
+        """Return what is done to each feature, in order: (name, vector or None, parameters)."""
         raise NotImplementedError
 
     def operator(self, dtype: np.dtype[Any]) -> Operator | None:
@@ -154,13 +155,13 @@ class Scale(_Affine):
             options["clip"] = list(self.clip)
         return LayerSpec("Scale", options, self.tensors)
 
-    def _program(self) -> Program:
-        program: Program = [("sub", self.tensors["mean"], ()), ("div", self.tensors["scale"], ())]
+    def operations(self) -> Operations:
+        operations: Operations = [("sub", self.tensors["mean"], ()), ("div", self.tensors["scale"], ())]
         if self.clip is not None:
             low, high = self.clip
             limits = -np.inf if low is None else low, np.inf if high is None else high
-            program.append(("clamp", None, limits))
-        return program
+            operations.append(("clamp", None, limits))
+        return operations
 
     def __call__(self, x: ArrayLike) -> Floats:
         """Apply the layer.
@@ -277,16 +278,16 @@ class BatchNorm1d(_Affine):
             options["channels_first"] = True
         return LayerSpec("BatchNorm1d", options, self.tensors)
 
-    def _program(self) -> Program:
+    def operations(self) -> Operations:
         wide = {name: array.astype(np.float64) for name, array in self.tensors.items()}
         factor = wide.get("weight", 1.0) / np.sqrt(wide["running_var"] + self.eps)
-        program: Program = [
+        operations: Operations = [
             ("sub", self.tensors["running_mean"], ()),
             ("mul", own(factor, self.dtype), ()),
         ]
         if "bias" in self.tensors:
-            program.append(("add", self.tensors["bias"], ()))
-        return program
+            operations.append(("add", self.tensors["bias"], ()))
+        return operations
 
     def operator(self, dtype: np.dtype[Any]) -> Operator | None:
         return None if self.channels_first else super().operator(dtype)

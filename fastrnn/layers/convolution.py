@@ -205,6 +205,11 @@ class Conv1d(ProductLayer):
         return [own(arrange(weight[rows]), self.dtype) for rows in groups]
 
     @property
+    def margins(self) -> tuple[int, int]:
+        """How many steps of zeros are before the first step and after the last one."""
+        return self._before, self._after
+
+    @property
     def is_stateful(self) -> bool:
         """Whether steps before a chunk of time count."""
         return self.causal and self._before > 0

@@ -6,6 +6,8 @@ written elsewhere (`saving`, `importers`), and layers are defined in `layers`. I
     sequential       chains of layers
     self_test        the tests of a chain: seeded inputs, examples from torch
     program          Program: what users call
+    heads            with_heads: a body of layers and several heads, as a program
+    layer_nodes      layers as nodes of a graph
     pairs            its golden pairs
     passes           what is done to a graph once: batch norms folded, idle nodes left out
     planner          from a graph and sizes to steps, and where every value lies

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.errors import join, message
-from fastrnn.graph import Graph, Value, all_nodes
+from fastrnn.graph import Graph, Node, Value, all_nodes
 from fastrnn.program.evaluate import evaluate
 from fastrnn.program.passes import at_precision
 from fastrnn.saving.golden import ROUNDINGS, SEED, Comparison, compare, tolerance
@@ -60,7 +60,7 @@ def _defined(program: Program, inputs: Sequence[Array]) -> tuple[list[Array], li
 def _evaluated(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     """The outputs and next states of a graph in float64."""
     graph = at_precision(graph, "float64")
-    hidden = {link.input: graph.constants[link.initial] for link in graph.states if link.initial is not None}
+    hidden = {name: graph.constants[initial] for name, initial in graph.hidden.items()}
     visible = [form for form in graph.inputs if form.name not in hidden]
     given = {form.name: array.astype(form.dtype) for form, array in zip(visible, inputs, strict=True)}
     wanted = [*graph.outputs, *(link.output for link in graph.states)]
@@ -242,22 +242,31 @@ def _inputs_of(program: Program, sizes: Mapping[str, int]) -> tuple[Array, ...]:
 def _ranges(graph: Graph) -> dict[str, tuple[int, int]]:
     """The first whole number that an input may hold, and the one after the last.
 
-    Known are what indexes a constant table, and lengths, for which the latter is 0: they end with the
-    smallest size.
+    Known are what indexes a constant table, classes of a known number, and lengths, for which the latter is
+    0: they end with the smallest size.
     """
     ranges: dict[str, tuple[int, int]] = {}
     for node in all_nodes(graph.nodes):
         lengths = node.arguments.get("lengths")
         if isinstance(lengths, Value):
             ranges[lengths.name] = (1, 0)
-        table, index = (node.arguments.get(name) for name in TABLES.get(node.operator, ("", "")))
-        if isinstance(table, Value) and isinstance(index, Value) and table.name in graph.constants:
-            axis = node.arguments.get("dim", 0)
-            array = graph.constants[table.name]
-            if isinstance(axis, int) and -array.ndim <= axis < array.ndim:
-                size = array.shape[axis]
-                ranges[index.name] = (0, max(min(size, ranges.get(index.name, (0, size))[1]), 1))
+        index, size = _indexed(node, graph.constants)
+        if index is not None:
+            ranges[index.name] = (0, max(min(size, ranges.get(index.name, (0, size))[1]), 1))
     return ranges
+
+
+def _indexed(node: Node, constants: Mapping[str, Array]) -> tuple[Value | None, int]:
+    """The value whose numbers are places in a constant table or classes, and how many of these there are."""
+    table, index = (node.arguments.get(name) for name in TABLES.get(node.operator, ("", "")))
+    classes, tokens = node.arguments.get("num_classes"), node.arguments.get("self")
+    if node.operator == "one_hot" and isinstance(classes, int) and isinstance(tokens, Value):
+        return tokens, classes
+    if isinstance(table, Value) and isinstance(index, Value) and table.name in constants:
+        axis, array = node.arguments.get("dim", 0), constants[table.name]
+        if isinstance(axis, int) and -array.ndim <= axis < array.ndim:
+            return index, array.shape[axis]
+    return None, 0
 
 
 def smallest(candidates: Sequence[Sequence[Array]]) -> tuple[tuple[Array, ...], ...]:

@@ -20,7 +20,7 @@ from fastrnn.program.plans import Plan, make_plan
 from fastrnn.program.toolbox import make_toolbox
 from fastrnn.saving.golden import Comparison, disagreement, warn_of_dropped
 from fastrnn.saving.program_file import GoldenPair, SavedProgram, write_program
-from fastrnn.structure import flatten, names_of, rebuild
+from fastrnn.structure import flatten, may_be_left_out, names_of, rebuild
 
 if TYPE_CHECKING:
     from fastrnn.program.streaming.pool import ProgramPool
@@ -30,9 +30,10 @@ PLANS_KEPT = 16
 
 
 class Program:
-    """A graph of operators over named arrays. `fastrnn.export` makes one of any torch module.
+    """A graph of operators over named arrays.
 
-    It is called as the module is, with NumPy arrays, and returns arrays nested as the module's results are.
+    `fastrnn.export` makes one of any torch module, `fastrnn.with_heads` of layers. It is called as the module
+    is, with NumPy arrays, and returns arrays nested as the module's results are.
     The first call at new sizes makes a plan, which is kept. Threads may share a program.
 
     Attributes
@@ -79,14 +80,21 @@ class Program:
             graph = at_precision(graph, precision)
         self.graph = graph
         self.precision = precision_of(graph)
-        hidden = {link.input for link in graph.states if link.initial is not None}
+        hidden, optional = graph.hidden, graph.optional
         self.inputs: tuple[Input, ...] = tuple(form for form in graph.inputs if form.name not in hidden)
         self._hidden = [
-            np.asarray(graph.constants[link.initial], order="C")
+            np.asarray(graph.constants[hidden[form.name]], order="C")
             for form in graph.inputs
-            for link in graph.states
-            if link.input == form.name and link.initial is not None
+            if form.name in hidden
         ]
+        # The inputs that callers may leave out, by their numbers, and the parameters that hold no others.
+        self._optional: dict[int, Array] = {
+            number: graph.constants[optional[form.name]]
+            for number, form in enumerate(self.inputs)
+            if form.name in optional
+        }
+        parameters = zip(spec.parameters, spec.arguments["tuple"][0]["tuple"], strict=False)
+        self._left_out = {name for name, part in parameters if may_be_left_out(part, self._optional)}
         self._planned = prepared(graph)
         self._tools: Toolbox = make_toolbox(backend, self.threads)
         self._largest = sorted(set(_largest_values(graph)))
@@ -99,6 +107,7 @@ class Program:
         # How streams run it, by sizes, and which sizes may be time.
         self._sessions: OrderedDict[Any, Any] = OrderedDict()
         self._times: list[str] | None = None
+        self._streamed: Program | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the program.
@@ -106,7 +115,8 @@ class Program:
         Parameters
         ----------
         args, kwargs
-            What the module takes, with array-likes for tensors.
+            What the module takes, with array-likes for tensors. States that have a first value may be None,
+            or left out at the end.
 
         Returns
         -------
@@ -166,7 +176,7 @@ class Program:
         """
         from fastrnn.program.streaming.stream import ProgramStream
 
-        return ProgramStream(self, batch_size, time)
+        return ProgramStream(self._without_states(), batch_size, time)
 
     def pool(self, capacity: int = 256, time: str | None = None) -> ProgramPool:
         """Return room for many live sequences that are stepped as one batch: see `ProgramPool`.
@@ -185,7 +195,17 @@ class Program:
         """
         from fastrnn.program.streaming.pool import ProgramPool
 
-        return ProgramPool(self, capacity, time)
+        return ProgramPool(self._without_states(), capacity, time)
+
+    def _without_states(self) -> Program:
+        """The program that streams run. Of states that may be left out, it is the one without them."""
+        if not self._optional or len(self._optional) < len(self.graph.states):
+            return self
+        if self._streamed is None:
+            from fastrnn.program.streaming.first_states import from_first_states
+
+            self._streamed = from_first_states(self)
+        return self._streamed
 
     def _largest_of(self, arrays: Sequence[Array]) -> dict[str, int]:
         """The largest numbers of values whose numbers are sizes."""
@@ -341,25 +361,51 @@ class Program:
     # ------------------------------------------------------------ arguments
 
     def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        """The positional arguments, with those that were given by name, which are taken out of kwargs."""
-        return (*args, *(kwargs.pop(name) for name in self.spec.parameters[len(args) :] if name in kwargs))
+        """The positional arguments, with those that were given by name, which are taken out of kwargs.
+
+        None stands for those that were left out.
+        """
+        for name in self.spec.parameters[len(args) :]:
+            if name in kwargs:
+                args = (*args, kwargs.pop(name))
+            elif name in self._left_out:
+                args = (*args, None)
+            else:
+                break
+        return args
 
     def _arrays(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Array]:
         """The arrays of the arguments, checked and plain."""
         positional, named = self.spec.arguments["tuple"]
         names = self.spec.parameters
+        given = args
         args = self._positional(args, kwargs)
         if len(args) != len(names) or kwargs.keys() != named["dict"].keys():
             expected = join([*names, *named["dict"]]) if names or named["dict"] else "no arguments"
-            got = "1 argument" if len(args) == 1 else f"{len(args)} arguments"
+            got = "1 argument" if len(given) == 1 else f"{len(given)} arguments"
             raise TypeError(message("Program", expected, f"{got} and {join(kwargs)}" if kwargs else got))
         leaves: list[Any] = []
         for name, structure, value in zip(names, positional["tuple"], args, strict=True):
-            flatten("Program", structure, value, name, leaves)
+            flatten("Program", structure, value, name, leaves, self._optional)
         for name, structure in named["dict"].items():
-            flatten("Program", structure, kwargs[name], name, leaves)
+            flatten("Program", structure, kwargs[name], name, leaves, self._optional)
         sizes: dict[str, tuple[int, str]] = {}
-        return [checked("Program", form, leaf, sizes) for form, leaf in zip(self.inputs, leaves, strict=True)]
+        arrays = [
+            None if leaf is None and number in self._optional else checked("Program", form, leaf, sizes)
+            for number, (form, leaf) in enumerate(zip(self.inputs, leaves, strict=True))
+        ]
+        return [self._first(n, sizes) if array is None else array for n, array in enumerate(arrays)]
+
+    def _first(self, number: int, sizes: Mapping[str, tuple[int, str]]) -> Array:
+        """A state that was left out, as it begins."""
+        form = self.inputs[number]
+        missing = [size for size in form.shape if isinstance(size, str) and size not in sizes]
+        if missing:
+            raise ValueError(message("Program", f"an array that says what {missing[0]} is", "none"))
+        shape = [sizes[size][0] if isinstance(size, str) else size for size in form.shape]
+        array = np.empty(shape, form.dtype)
+        array[...] = self._optional[number]
+        return array
 
     def __repr__(self) -> str:
         forms = ", ".join(f"{form.name} {_shape(form)}" for form in self.inputs)

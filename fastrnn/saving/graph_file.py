@@ -99,7 +99,8 @@ def read_spec(
     states = tuple(_read_link(entry, inputs, defined, constants) for entry in description["states"])
     if len({link.input for link in states}) < len(states):
         raise FormatError(message("program", "one state for each of its inputs", "two"))
-    hidden = {link.input for link in states if link.initial is not None}
+    graph = Graph(inputs, nodes, outputs, dict(constants), states)
+    hidden = graph.hidden
     count = len(inputs) - len(hidden)
     if any(form.name in hidden for form in inputs[:count]):
         raise FormatError(message("program", "hidden states after all other inputs", "another order"))
@@ -110,7 +111,6 @@ def read_spec(
     positional, named = arguments["tuple"]
     if len(positional["tuple"]) != len(parameters) or not isinstance(named["dict"], dict):
         raise FormatError(message("program", "a name for each argument", f"{len(parameters)}"))
-    graph = Graph(inputs, nodes, outputs, dict(constants), states)
     return ProgramSpec(graph, arguments, results, parameters)
 
 
@@ -139,7 +139,8 @@ def _read_link(
         raise FormatError(message("program", "a state that is an input", brief(name)))
     if initial is not None:
         array = constants.get(_name(initial))
-        if array is None or array.dtype.name != form.dtype or array.shape != form.shape:
+        shape = tuple(1 if isinstance(size, str) else size for size in form.shape)
+        if array is None or array.dtype.name != form.dtype or array.shape != shape:
             raise FormatError(message("program", f"a first state of {name} that fits", brief(initial)))
     return StateLink(name, _used(output, defined), initial)
 

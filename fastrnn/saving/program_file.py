@@ -182,7 +182,7 @@ def _read(
         constants[name] = constants[kept]
     spec = read_spec(description, constants, operators)
     graph = spec.graph
-    count = len(graph.inputs) - sum(link.initial is not None for link in graph.states)
+    count = len(graph.inputs) - len(graph.hidden)
     wanted = len(graph.outputs) + len(graph.states)
     golden = tuple(
         _take_pair(f"golden.{index}", tensors, tolerances, count, wanted)

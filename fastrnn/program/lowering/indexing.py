@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
 
 if TYPE_CHECKING:
@@ -62,6 +65,16 @@ def embedding(
     sparse: bool = False,
 ) -> Any:
     return gather_rows(planner, weight, indices, 0)
+
+
+@lowers("one_hot")
+def one_hot(planner: Planner, self: Any, num_classes: int = -1) -> Any:
+    if self.dtype != "int64" or num_classes < 1 or self.size == 0:
+        return NotImplemented
+    numbers = planner.contiguous(planner.view(self))
+    check_range(planner, "classes", numbers, 0, num_classes - 1)
+    classes = planner.constant(np.arange(num_classes))
+    return chain(planner, "eq", (numbers.unsqueeze(numbers.ndim), classes), "int64", "int64")
 
 
 @lowers("index_select")

@@ -13,6 +13,7 @@ The modules, in the order of reading:
     rows, shapes, parts, windows, recurrent   the rules of operators
     chunks           the graph of one chunk
     sessions         plans of chunks, and the states between them
+    first_states     a program without the states that may be left out
     arguments        what users give a chunk, checked
     stream           ProgramStream
     batches, pool    streams as rows of one batch; ProgramPool

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from fastrnn.arrays import Array
 from fastrnn.errors import join, message
 from fastrnn.graph import Input
-from fastrnn.structure import flatten
+from fastrnn.structure import flatten, leaves_of
 
 if TYPE_CHECKING:
     from fastrnn.program.program import Program
@@ -45,7 +45,7 @@ class Arguments:
         self._named = [name for name in named["dict"] if self._has_inputs(named["dict"][name])]
 
     def _has_inputs(self, structure: Any) -> bool:
-        leaves = list(_leaves(structure))
+        leaves = list(leaves_of(structure))
         return not leaves or any(self._order[index] is not None for index in leaves)
 
     def read(
@@ -80,7 +80,7 @@ class Arguments:
                 continue
             leaves: list[Any] = []
             flatten(self._where, structure, values[name], name, leaves)
-            found.update(zip(_leaves(structure), leaves, strict=True))
+            found.update(zip(leaves_of(structure), leaves, strict=True))
         known = {name: (size, "the stream") for name, size in sizes.items()}
         arrays = {}
         forms = {form.name: form for form in self.inputs}
@@ -101,14 +101,3 @@ class Arguments:
     def _expected(self) -> str:
         names = [*self._positional, *self._named]
         return join(names) if names else "no arguments"
-
-
-def _leaves(structure: Any) -> Iterator[int]:
-    """Yield the numbers of a structure's arrays, in the order in which `flatten` finds them."""
-    ((kind, content),) = structure.items()
-    if kind == "array":
-        yield content
-    elif kind != "constant":
-        parts = content.values() if kind == "dict" else content[1] if kind == "named" else content
-        for part in parts:
-            yield from _leaves(part)

@@ -268,10 +268,9 @@ class DeclaredSession(Session):
         states = []
         for form in self._states:
             initial = self._links[form.name].initial
-            if initial is None:
-                states.append(np.zeros(shape_at(form.shape, self._sizes), form.dtype))
-            else:
-                states.append(np.array(self._program.graph.constants[initial], order="C"))
+            shape = shape_at(form.shape, self._sizes)
+            first = 0 if initial is None else self._program.graph.constants[initial]
+            states.append(np.array(np.broadcast_to(first, shape), form.dtype, order="C"))
         return Carried(self._signature, tuple(states))
 
     def run(
