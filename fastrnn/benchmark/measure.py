@@ -30,6 +30,7 @@ SINGLE_CALLS = {"step": (10, 1000), "pool": (10, 1000), "block": (200, 2000)}
 # How far two engines may differ, as a share of the largest value. They sum in different orders. At the last
 # two, others do not round what weights are multiplied with.
 AGREEMENT = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2, "int8": 1e-1}
+AGREEMENT |= {"bfloat16x2": 1e-3, "bfloat16x3": AGREEMENT["float32"]}
 # The pause before a round with several threads. The threads of the engine before it spin for a while after
 # its last call, those of ONNX Runtime for 40 ms.
 SETTLING_SECONDS = 0.06

@@ -51,7 +51,7 @@ def add_loading(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="the nonlinearity of an RNN")
     command.add_argument(
-        "--precision", choices=tuple(PRECISIONS), help="what to compute in; bfloat16 and int8: products alone"
+        "--precision", choices=tuple(PRECISIONS), help="what to compute in; narrow ones: products alone"
     )
 
 
