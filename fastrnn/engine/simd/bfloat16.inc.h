@@ -55,10 +55,16 @@ static inline size_t WN(pack_scales)(frnn_matrix *matrix, const frnn_source *sou
     return 0;
 }
 
-static void WN(round_row)(ptrdiff_t columns, int is_bounded, const T *from, A *to, float *scale)
+static inline int WN(are_few)(ptrdiff_t n)
+{
+    (void)n;
+    return !FRNN_TILES;
+}
+
+static void WN(round_row)(ptrdiff_t n, ptrdiff_t columns, int is_bounded, const T *from, A *to, float *scale)
 {
     const ptrdiff_t whole = (columns + FRNN_BLOCK - 1) / FRNN_BLOCK * FRNN_BLOCK;
-    (void)is_bounded, (void)scale;
+    (void)n, (void)is_bounded, (void)scale;
 #if FRNN_PARTS > 1
     A *const second = to + whole, *const third = second + whole;
     for (ptrdiff_t k = 0; k < columns; k++) {
@@ -102,7 +108,9 @@ static void WN(finish)(ptrdiff_t rows, ptrdiff_t wide, const T *sums, ptrdiff_t 
         memcpy(acc + m * width, sums + m * ld, wide * FRNN_PANEL * sizeof(T));
 }
 
+#define FRNN_PRODUCT WN(product)
 #include "tiles.inc.h"
+#undef FRNN_PRODUCT
 #else
 
 /* ---------------------------------------------------------------- sums without tiles */
@@ -198,7 +206,9 @@ static FRNN_INLINE void WN(tile)(const int rows, const int vectors, ptrdiff_t K,
             v_store(acc + m * width + c + v * VL, sum[m][v]);
 }
 
+#define FRNN_PRODUCT WN(product)
 #include "narrow_rows.inc.h"
+#undef FRNN_PRODUCT
 
 #undef FRNN_TALL
 #endif

@@ -147,13 +147,13 @@ FRNN_LIST_PRODUCTS(avx512_vnni, avx512, avx512, avx512_vnni)
 FRNN_END_TARGET
 
 #if defined(FRNN_AMX)
-FRNN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,amx-tile,amx-bf16,amx-int8")
+FRNN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16,amx-int8")
 #define FRNN_ISA_AVX512
 #define FRNN_ISA avx512
 #define FRNN_REGISTERS 32
 #define FRNN_LEVEL amx
 #define FRNN_TILES 1
-#define FRNN_VNNI 0
+#define FRNN_VNNI 1
 #define FRNN_OWN_BFLOAT16 1
 #define FRNN_OWN_GATES 0
 #define FRNN_BF16_PER_NS 1000

@@ -101,11 +101,12 @@ typedef struct WN(operand) {
     const A *at;
     ptrdiff_t ld;
     const float *scales; /* (n,): what a row's whole numbers are multiplied by; int8 alone */
+    int are_few;         /* they are rounded for products of few rows */
 } WN(operand);
 
 static inline WN(operand) WN(as_they_lie)(const T *a, ptrdiff_t ld)
 {
-    const WN(operand) rows = {a, ld, NULL, 0, NULL};
+    const WN(operand) rows = {a, ld, NULL, 0, NULL, 0};
     return rows;
 }
 
@@ -150,11 +151,12 @@ static void WN(round_rows)(ptrdiff_t n, ptrdiff_t columns, int is_bounded, WN(op
     A *to = scratch;
     float *scales = (float *)((char *)scratch + frnn_lines(whole * ld * sizeof(A)));
     for (ptrdiff_t m = 0; m < n; m++)
-        WN(round_row)(columns, is_bounded, rows->from + m * rows->ld_from, to + m * ld, scales + m);
+        WN(round_row)(n, columns, is_bounded, rows->from + m * rows->ld_from, to + m * ld, scales + m);
     memset(to + n * ld, 0, (whole - n) * ld * sizeof(A));
     rows->at = to;
     rows->ld = ld;
     rows->scales = scales;
+    rows->are_few = WN(are_few)(n);
 }
 
 static inline void WN(arrange)(const frnn_cell *cell, ptrdiff_t n, ptrdiff_t columns, int is_bounded,

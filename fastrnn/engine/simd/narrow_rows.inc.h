@@ -1,4 +1,5 @@
-/* Sums of any number of rows, tile by tile, for storages that have no tiles of AMX. `tile` is the storage's. */
+/* Sums of any number of rows, tile by tile, for storages that have no tiles of AMX. `tile` is the storage's, as is the
+ * name of the product, FRNN_PRODUCT. */
 
 /* All columns of a bundle for `rows` rows, a constant. */
 static FRNN_INLINE void WN(columns)(const int rows, ptrdiff_t K, WN(operand) a, WN(weights) weights, ptrdiff_t width,
@@ -14,7 +15,7 @@ static FRNN_INLINE void WN(columns)(const int rows, ptrdiff_t K, WN(operand) a, 
 
 /* acc (n, width) = from (n, width) + a (n, K) W for the weights W (K, width) of a bundle. ldfrom is 0 where all rows
  * begin with the same. */
-static void WN(product)(ptrdiff_t n, ptrdiff_t K, WN(operand) a, WN(weights) weights, ptrdiff_t width, const T *from,
+static void FRNN_PRODUCT(ptrdiff_t n, ptrdiff_t K, WN(operand) a, WN(weights) weights, ptrdiff_t width, const T *from,
                         ptrdiff_t ldfrom, T *acc, int is_far)
 {
 #define FRNN_COLUMNS(R) WN(columns)(R, K, a, weights, width, from, ldfrom, acc)

@@ -24,12 +24,12 @@ enum {
     FRNN_CPUID_AVX512_BF16 = 1 << 5               /* EAX of subleaf 1 */
 };
 
-static int frnn_has_avx512(void);
+static int frnn_has_avx512_vnni(void);
 
 static int frnn_has_amx(void)
 {
     unsigned a, b, c, d, a1, b1, c1, d1;
-    if (!frnn_has_avx512() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1))
+    if (!frnn_has_avx512_vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !__get_cpuid_count(7, 1, &a1, &b1, &c1, &d1))
         return 0;
     return (d & FRNN_CPUID_AMX) == FRNN_CPUID_AMX && (a1 & FRNN_CPUID_AVX512_BF16) != 0;
 }

@@ -2,7 +2,7 @@
  *
  * A tile holds 16 units, or numbers of up to 16 rows. All tiles of rows have the same height; the last one may have
  * fewer rows, and then what it gives goes through memory of its own. Two tiles of rows meet two of weights at a time,
- * or one meets four, so that 4 of the 8 tiles are sums.
+ * or one meets four, so that 4 of the 8 tiles are sums. FRNN_PRODUCT is the name of the product.
  */
 
 /* All sums of a block: DO(tile of rows, tile of columns, number of its register). */
@@ -85,7 +85,7 @@ static FRNN_INLINE void WN(block)(const int tall, const int wide, ptrdiff_t bloc
 
 /* A block for the rows of one or two tiles. The room is for the sums of tiles that do not go where they belong at
  * once. */
-static FRNN_INLINE void WN(tile)(const int tall, const int wide, ptrdiff_t n, ptrdiff_t height, ptrdiff_t blocks,
+static FRNN_INLINE void WN(amx_block)(const int tall, const int wide, ptrdiff_t n, ptrdiff_t height, ptrdiff_t blocks,
                                  WN(operand) a, WN(weights) weights, ptrdiff_t c, const T *from, ptrdiff_t ldfrom,
                                  T *acc, ptrdiff_t width)
 {
@@ -122,11 +122,11 @@ static FRNN_INLINE void WN(tile)(const int tall, const int wide, ptrdiff_t n, pt
 
 /* acc (n, width) = from (n, width) + a (n, K) W for the weights W (K, width) of a bundle. ldfrom is 0 where all rows
  * begin with the same. */
-static void WN(product)(ptrdiff_t n, ptrdiff_t K, WN(operand) a, WN(weights) weights, ptrdiff_t width, const T *from,
+static void FRNN_PRODUCT(ptrdiff_t n, ptrdiff_t K, WN(operand) a, WN(weights) weights, ptrdiff_t width, const T *from,
                         ptrdiff_t ldfrom, T *acc, int is_far)
 {
 #define FRNN_TILE(TALL, WIDE) \
-    WN(tile)(TALL, WIDE, n - m, height, blocks, a, weights, c, from, ldfrom, acc, width)
+    WN(amx_block)(TALL, WIDE, n - m, height, blocks, a, weights, c, from, ldfrom, acc, width)
     if (n == 0)
         return;
     const ptrdiff_t height = frnn_equal_part(n, 16), blocks = WN(blocks)(K);
