@@ -1,8 +1,8 @@
 """Models timed next to the engines that a user would otherwise pick.
 
 This is what ``fastrnn bench MODEL`` does. The project's own benchmark, ``python -m bench``, measures its
-grid with the same parts; the grid, its targets and its reports are there, never here. Nothing else in the
-library imports this package, so no engine is imported until one of the two commands asks for it.
+grid with the same parts; the grid, its targets and its reports are there, never here. In the library only
+`comparison` and the command line import this package, and no engine is imported until a work is built for it.
 
 The modules, in the order in which to read them:
 

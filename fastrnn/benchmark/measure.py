@@ -110,7 +110,7 @@ def measure(
         results[engine.name] = check = compare_outputs(got, wanted, work.precision)
         if "left_out" not in check:
             jobs[engine] = job
-    for engine, times in _take_turns(jobs, rounds, round_seconds, work).items():
+    for engine, times in take_turns(jobs, rounds, round_seconds, work).items():
         results[engine.name] |= times
     return results
 
@@ -135,16 +135,17 @@ def _first_outputs(job: Job) -> Array:
     return np.stack(outputs)
 
 
-def _take_turns(
+def take_turns(
     jobs: dict[Engine, Job], rounds: int, round_seconds: float, work: Work
 ) -> dict[Engine, dict[str, Any]]:
+    """Time jobs, a round each in turns. Returns the times of each, as `measure` does."""
     threads = work.threads
     counts, singles = {}, {}
     few, many = SINGLE_CALLS.get(work.mode, (0, 0))
     seconds_of_all = 0.0
     for engine, job in jobs.items():
         with engine.active():
-            one = seconds_of_one(partial(_seconds, job.call), round_seconds / 4)
+            one = seconds_of_one(partial(seconds_of_calls, job.call), round_seconds / 4)
         counts[engine] = max(1, round(round_seconds / one))
         singles[engine] = min(many, max(few, counts[engine]))
         seconds_of_all += one * (counts[engine] + singles[engine])
@@ -160,8 +161,8 @@ def _take_turns(
                 count, single = counts[engine], singles[engine]
                 with engine.active():
                     warming = settle(threads, count, round_seconds)
-                    _seconds(job.call, warming)
-                    means[engine].append(_seconds(job.call, count) / count)
+                    seconds_of_calls(job.call, warming)
+                    means[engine].append(seconds_of_calls(job.call, count) / count)
                     _single_calls(job.call, single // 10)
                     times[engine] += _single_calls(job.call, single)
                     warm_up[engine] = warming + count + single // 10
@@ -176,7 +177,8 @@ def _take_turns(
     return results
 
 
-def _seconds(call: Callable[[], object], count: int) -> float:
+def seconds_of_calls(call: Callable[[], object], count: int) -> float:
+    """The seconds that this many calls take."""
     began = time.perf_counter()
     for _ in repeat(None, count):
         call()

@@ -84,14 +84,21 @@ def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict
         return None
     if None in files:
         raise ValueError(message("example", "both --input and --expect", "one of them"))
-    inputs = read_arrays(Source(files[0]))
-    lengths = inputs.pop("lengths", None)
-    x = _only_array(files[0], inputs, "x")
+    x, lengths, state = read_input(options, model)
     y = _only_array(files[1], read_arrays(Source(files[1])), "y")
+    return {"x": x, "y": y, "state": state, "lengths": lengths}
+
+
+def read_input(options: argparse.Namespace, model: fastrnn.Sequential) -> tuple[Array, Array | None, Any]:
+    """The input that the options name, its lengths, and the initial state."""
+    path = options.example_input
+    inputs = read_arrays(Source(path))
+    lengths = inputs.pop("lengths", None)
+    x = _only_array(path, inputs, "x")
     state = None
     if options.example_initial_state is not None:
         state = nest_state(model, _in_order(options.example_initial_state))
-    return {"x": x, "y": y, "state": state, "lengths": lengths}
+    return x, lengths, state
 
 
 def _in_order(path: str) -> list[Array]:
