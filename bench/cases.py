@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fastrnn.benchmark.work import Work, ragged_lengths
+from fastrnn.checks import PRECISIONS
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
 # What a case is compared with: the best of all peers; torch alone, if the others lack the feature or nobody
@@ -103,7 +104,7 @@ class Case:
     def work(self, threads=1):
         """The Work, with seeded weights of torch's usual scale."""
         random = np.random.default_rng(self.hidden_size)
-        tensors = random_tensors(random, self.shape(), self.precision)
+        tensors = random_tensors(random, self.shape(), PRECISIONS[self.precision])
         spec = LayerSpec(self.kind, {"precision": self.precision}, tensors)
         return Work((spec,), self.T, self.B, self.mode, self.lengths(), threads)
 

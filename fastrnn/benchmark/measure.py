@@ -13,7 +13,7 @@ import numpy as np
 from fastrnn.arrays import Array
 from fastrnn.benchmark.engines import OURS, PEERS, Engine, Job, LeftOut
 from fastrnn.benchmark.tail import tail
-from fastrnn.benchmark.work import Work
+from fastrnn.benchmark.work import Work, agreement
 from fastrnn.engine.backends import config
 from fastrnn.errors import message
 
@@ -27,9 +27,6 @@ FEWEST_ROUNDS = 11
 # the caches, and of 100 calls it alone would be the 99th percentile. Blocks are more, since a 99.9th
 # percentile needs thousands of calls over all rounds.
 SINGLE_CALLS = {"step": (10, 1000), "pool": (10, 1000), "block": (200, 2000)}
-# How far two engines may differ, as a share of the largest value. They sum in different orders. At the last
-# two, others do not round what weights are multiplied with.
-AGREEMENT = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2, "int8": 1e-1}
 # The pause before a round with several threads. The threads of the engine before it spin for a while after
 # its last call, those of ONNX Runtime for 40 ms.
 SETTLING_SECONDS = 0.06
@@ -96,12 +93,11 @@ def measure(
         try:
             with engine.active():
                 job = engine.build(work)
-                got = _first_outputs(job)
+                got = first_outputs(job)
         except Exception as error:  # whatever a peer raises, it cannot do this work
             if engine is ours:
                 raise
-            kind = "" if isinstance(error, LeftOut) else f"{type(error).__name__}: "
-            results[engine.name] = {"left_out": f"{kind}{str(error)[:200]}"}
+            results[engine.name] = {"left_out": reason_of(error)}
             continue
         if wanted is None:
             wanted = got
@@ -115,18 +111,24 @@ def measure(
     return results
 
 
+def reason_of(error: Exception) -> str:
+    """Why an engine that raised this is left out."""
+    kind = "" if isinstance(error, LeftOut) else f"{type(error).__name__}: "
+    return f"{kind}{str(error)[:200]}"
+
+
 def compare_outputs(got: Array, wanted: Array, precision: str) -> dict[str, Any]:
     """The largest difference, as a share of the largest value if above 1. ``left_out`` if it is too large."""
     if got.size != wanted.size:
         return {"left_out": f"its output has {got.size} numbers, ours {wanted.size}"}
     difference = np.abs(got.reshape(wanted.shape) - wanted).max()
     difference = float(difference / max(1.0, np.abs(wanted).max()))
-    if not difference <= AGREEMENT[precision]:  # a NaN is a wrong answer too
+    if not difference <= agreement(precision):  # a NaN is a wrong answer too
         return {"difference": difference, "left_out": f"its output is {difference:.1g} away from ours"}
     return {"difference": difference}
 
 
-def _first_outputs(job: Job) -> Array:
+def first_outputs(job: Job) -> Array:
     """The outputs of the first units of work, stacked."""
     outputs = []
     for _ in range(COMPARED):
