@@ -110,7 +110,7 @@ def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict
     if None in files:
         raise ValueError(message("example", "both --input and --expect", "one of them"))
     x, lengths, state = read_input(options, model)
-    y = _only_array(files[1], read_arrays(Source(files[1])), "y")
+    y = only_array(files[1], read_arrays(Source(files[1])), "y")
     return {"x": x, "y": y, "state": state, "lengths": lengths}
 
 
@@ -119,7 +119,7 @@ def read_input(options: argparse.Namespace, model: fastrnn.Sequential) -> tuple[
     path = options.example_input
     inputs = read_arrays(Source(path))
     lengths = inputs.pop("lengths", None)
-    x = _only_array(path, inputs, "x")
+    x = only_array(path, inputs, "x")
     state = None
     if options.example_initial_state is not None:
         state = nest_state(model, _in_order(options.example_initial_state))
@@ -136,7 +136,8 @@ def _in_order(path: str) -> list[Array]:
     raise ValueError(message(os.path.basename(path), "h, or h and c, or state0, state1, ...", quote(arrays)))
 
 
-def _only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
+def only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
+    """The only array of a file."""
     if len(arrays) != 1:
         raise ValueError(message(os.path.basename(path), f"one array, {name}", f"{quote(arrays)}"))
     return next(iter(arrays.values()))
