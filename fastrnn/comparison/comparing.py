@@ -147,9 +147,10 @@ def _of_drift(points: tuple[Point, ...], steps: int) -> list[str]:
     growth = growth_of(points)
     if growth is None:
         return []
+    early = f"step {points[min(1, len(points) - 1)].step:,}"
     if not growth <= GROWS:
-        return [f"The mean error grows over {steps:,} steps: at the end it is {growth:.3g} times as large."]
-    return [f"Errors do not grow over {steps:,} steps: the mean at the end is {growth:.2f} times the first."]
+        return [f"The mean error grows: after {steps:,} steps it is {growth:.3g} times that of {early}."]
+    return [f"Errors do not grow: after {steps:,} steps the mean is {growth:.2f} times that of {early}."]
 
 
 def _of_costs(a: Cost, b: Cost) -> list[str]:

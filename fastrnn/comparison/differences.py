@@ -87,7 +87,7 @@ class Differences:
     drift : tuple of Point
         Errors of the outputs early, in the middle and late in a long run. Empty if there was none.
     growth : float or None
-        The mean error at the last point of the run over that at the first. None without a run.
+        The mean error at the last point of the run over that at the second. None without a run.
     a, b : Cost
         What the two models cost.
     notes : tuple of str

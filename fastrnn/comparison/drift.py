@@ -55,8 +55,11 @@ def _steps_apart(a: Array, b: Array, steps: int) -> tuple[Array, Array]:
 
 
 def growth_of(points: Sequence[Point]) -> float | None:
-    """Return the mean error at the last point over that at the first. None if there is no run."""
+    """Return the mean error at the last point over that at the second. None if there is no run.
+
+    At the first point the states may still be on their way from zeros, where errors are small.
+    """
     if not points:
         return None
-    first, last = points[0].mean, points[-1].mean
+    first, last = points[min(1, len(points) - 1)].mean, points[-1].mean
     return last / first if first else 1.0 if not last else float("inf")
