@@ -22,8 +22,12 @@ if TYPE_CHECKING:
 
 # The precisions of what has no products, and the dtype of inputs, weights, outputs and states at each.
 WIDE: dict[str, type[np.floating[Any]]] = {"float32": np.float32, "float64": np.float64}
-# The precisions of products, and the dtype of inputs, outputs and states. Narrow weights are stored as named.
-PRECISIONS: dict[str, type[np.floating[Any]]] = {**WIDE, "bfloat16": np.float32, "int8": np.float32}
+# The precisions of products, and the dtype of inputs, outputs and states. Narrow weights are stored as named;
+# "bfloat16x2" and "bfloat16x3" take float32 weights for sums of two and three bfloat16 numbers.
+PRECISIONS: dict[str, type[np.floating[Any]]] = {
+    **WIDE,
+    **dict.fromkeys(("bfloat16", "bfloat16x2", "bfloat16x3", "int8"), np.float32),
+}
 # The matrices of a layer, in the order in which they are packed: those of x, of h, and of h's projection.
 MATRICES = ("input", "recurrent", "projection")
 # One precision, or that of each of MATRICES by its name.

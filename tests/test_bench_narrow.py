@@ -35,7 +35,7 @@ def test_grids_have_cases_with_targets(has_amx):
     for precision in NARROW_GRIDS:
         cases = grid_of(precision, has_amx)
         names = [case.name for case in cases]
-        assert len(set(names)) == len(names) > 3
+        assert len(set(names)) == len(names) and (names or not has_amx)
         assert all(case.precision == precision and case.target > 1 for case in cases)
         assert all(precision in name for name in names)
     amx = {case.name: case.target for case in grid_of("int8", True)}
@@ -78,7 +78,7 @@ def test_limits_of_narrow_cases():
 
 
 def test_split_numbers_take_several_products():
-    """Precisions to come are sums of bfloat16 numbers."""
+    """Of sums of bfloat16 numbers."""
     for precision, parts, products in (("bfloat16x2", 2, 3), ("bfloat16x3", 3, 6)):
         case = NarrowCase("LSTM", 128, 128, T=10, B=320, precision=precision)
         one = NarrowCase("LSTM", 128, 128, T=10, B=320, precision="bfloat16")

@@ -28,6 +28,7 @@ simd = pytest.importorskip("fastrnn.engine.simd.tables")
 
 # Without those that differ in products of narrow weights alone: test_narrow_kernels.py has them.
 ISAS = tuple(ARRAY_TABLES)
+NARROW = ("bfloat16", "bfloat16x2", "bfloat16x3", "int8")
 EXACT = {"sigmoid": reference.sigmoid, "tanh": np.tanh}
 LARGEST_ULP = 4
 
@@ -239,7 +240,7 @@ def test_tables_say_what_they_are():
         assert set(tables) == {"float32", "float64"}
     wide = {("float32", "float32"), ("float64", "float64")}
     for products in simd.PRODUCTS.values():
-        assert set(products) == wide | {("float32", "bfloat16"), ("float32", "int8")}
+        assert set(products) == wide | {("float32", storage) for storage in NARROW}
     assert set(blas_products()) == wide
 
 

@@ -122,7 +122,7 @@ def test_state_dict_must_be_a_mapping_of_numbers(weights):
 @pytest.mark.parametrize(
     "options, error, words",
     (
-        ({"precision": "int4"}, ValueError, '"float64", "bfloat16" and "int8", got \'int4\''),
+        ({"precision": "int4"}, ValueError, '"bfloat16x3" and "int8", got \'int4\''),
         ({"precision": np.int8}, ValueError, 'got the class int8. Write precision="int8".'),
         (
             {"precision": {"hidden": "int8"}},
@@ -133,7 +133,7 @@ def test_state_dict_must_be_a_mapping_of_numbers(weights):
         (
             {"precision": {"input": 8}},
             ValueError,
-            'precision of input to be one of "float32", "bfloat16" and',
+            'precision of input to be one of "float32", "bfloat16", "bfloat16x2",',
         ),
         ({"precision": np.float32}, ValueError, 'got the class float32. Write precision="float32".'),
         ({"precision": np.dtype("f8")}, ValueError, 'got the dtype float64. Write precision="float64".'),

@@ -11,7 +11,7 @@ from fastrnn.operators.stateless import Dense
 
 simd = pytest.importorskip("fastrnn.engine.simd.tables")
 
-STORAGES = ("bfloat16", "int8")
+STORAGES = ("bfloat16", "bfloat16x2", "bfloat16x3", "int8")
 # For sums that are rounded once: multiply-adds of the plain instruction set are rounded twice.
 FUSED = [isa for isa in simd.TABLES if isa != "baseline"]
 PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
@@ -81,8 +81,13 @@ def test_every_weight_has_its_place_in_a_tile(rng, isa, storage, kind, gates, co
     cell = packing.PackedCell(
         products_of(storage), kind, weight, w_hh, None, np.zeros(gates * units), bias_hn
     )
-    if storage == "bfloat16":
-        wanted = [as_tiles(bfloat16_bits(weight), gates, 2, 32)]
+    if storage != "int8":
+        parts, left = [], weight
+        for _ in range(int(storage[len("bfloat16x") :] or 1)):
+            parts.append(bfloat16_bits(left))
+            left = left - (parts[-1].astype(np.uint32) << 16).view(np.float32)
+        tiles = [as_tiles(part, gates, 2, 32) for part in parts]
+        wanted = [np.stack(tiles, axis=3)]
     else:
         whole, scales = int8_weights(weight)
         sums = whole.sum(axis=1, dtype=np.int32)
@@ -156,3 +161,36 @@ def test_no_number_in_a_row_of_int8_gives_nan(rng, isa, value):
     dense.apply(x, changed)
     assert np.isnan(changed[4]).all()
     np.testing.assert_array_equal(np.delete(changed, 4, 0), np.delete(y, 4, 0))
+
+
+@pytest.mark.parametrize("storage, largest", (("bfloat16", 6e-5), ("int8", 6e-5), ("bfloat16x3", 3e-7)))
+@pytest.mark.parametrize("kind", ("tanh", "sigmoid"))
+def test_gates_are_as_exact_as_products(isa, storage, largest, kind):
+    """Over all magnitudes; tanh of 0 is 0. Biases give them their arguments."""
+    x = np.concatenate(
+        [np.linspace(-12, 12, 4001), np.geomspace(1e-30, 1e30, 301), -np.geomspace(1e-30, 1e30, 301)]
+    )
+    x = x.astype(np.float32)
+    units = len(x)
+    if kind == "tanh":
+        tensors = {
+            "weight_ih_l0": np.zeros((units, 1)),
+            "weight_hh_l0": np.zeros((units, units)),
+            "bias_ih_l0": x,
+        }
+        spec, wanted = random_spec("rnn_tanh", 1, units), np.tanh(x.astype(np.float64))
+    else:
+        # c = sigmoid(f) * 1 + sigmoid(i) * tanh(0)
+        bias = np.concatenate([np.zeros(units), x, np.zeros(2 * units)])
+        tensors = {"weight_ih_l0": np.zeros((4 * units, 1)), "weight_hh_l0": np.zeros((4 * units, units))}
+        tensors["bias_ih_l0"] = bias
+        with np.errstate(over="ignore"):
+            spec, wanted = random_spec("lstm", 1, units), 1 / (1 + np.exp(-x.astype(np.float64)))
+    tensors["bias_hh_l0"] = np.zeros_like(tensors["bias_ih_l0"])
+    layer = narrow_layer(spec, tensors, storage)
+    state = np.zeros((1, 1, units), np.float32)
+    _, after = layer(np.zeros((1, 1, 1), np.float32), state if kind == "tanh" else (state, state + 1))
+    got = arrays_of(after)[-1].ravel()
+    assert np.abs(got - wanted).max() <= largest
+    if kind == "tanh":
+        assert not got[x == 0].any()

@@ -131,6 +131,8 @@ def test_backend_is_picked_for_each_matrix(backend):
     assert len(plain.products) == len(MATRICES) == 3
     same = pick_backend("test", backend, np.float32, storages={"recurrent": "float32"})
     assert same == plain
-    known = '"float32", "bfloat16" and "int8"' if backend == "simd" else '"float32"'
+    known = (
+        '"float32", "bfloat16", "int8", "bfloat16x2" and "bfloat16x3"' if backend == "simd" else '"float32"'
+    )
     with pytest.raises(ValueError, match=f"test: expected weights stored as one of {known}, got 'int3'"):
         pick_backend("test", backend, np.float32, storages={"recurrent": "int3"})

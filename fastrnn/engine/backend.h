@@ -45,6 +45,8 @@ typedef enum {
     FRNN_STORED_F32,
     FRNN_STORED_F64,
     FRNN_STORED_BF16, /* bfloat16: the upper half of a float32 */
+    FRNN_STORED_BF16X2, /* the sum of two bfloat16 numbers */
+    FRNN_STORED_BF16X3, /* the sum of three */
     FRNN_STORED_S8    /* whole numbers from -127 to 127, times a scale for each row */
 } frnn_storage;
 
@@ -71,6 +73,8 @@ static inline ptrdiff_t frnn_format_bytes(frnn_format format)
     case FRNN_STORED_F32: return sizeof(float);
     case FRNN_STORED_F64: return sizeof(double);
     case FRNN_STORED_BF16: return sizeof(uint16_t);
+    case FRNN_STORED_BF16X2: return 2 * sizeof(uint16_t);
+    case FRNN_STORED_BF16X3: return 3 * sizeof(uint16_t);
     case FRNN_STORED_S8: return sizeof(int8_t);
     }
     return 0;
@@ -92,6 +96,8 @@ static inline const char *frnn_storage_name(frnn_storage storage)
     case FRNN_STORED_F32: return "float32";
     case FRNN_STORED_F64: return "float64";
     case FRNN_STORED_BF16: return "bfloat16";
+    case FRNN_STORED_BF16X2: return "bfloat16x2";
+    case FRNN_STORED_BF16X3: return "bfloat16x3";
     case FRNN_STORED_S8: return "int8";
     }
     return "";

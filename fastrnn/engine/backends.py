@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastrnn._version import __version__
-from fastrnn.checks import BACKENDS, MATRICES, check_choice
+from fastrnn.checks import BACKENDS, MATRICES, WIDE, check_choice
 from fastrnn.engine.blas.openblas import openblas_of_scipy
 from fastrnn.engine.threads.limits import pick_threads
 from fastrnn.engine.threads.team import cores
 from fastrnn.errors import message, quote
-from fastrnn.narrow import STORAGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +74,7 @@ def pick_backend(
         # A BLAS that cannot be held to one thread uses the other cores itself.
         most = most if is_held else 1
     else:
-        products = SIMD_PRODUCTS[_isa_of_products(any(storage in STORAGES for storage in storages.values()))]
+        products = SIMD_PRODUCTS[_isa_of_products(not WIDE.keys() >= set(storages.values()))]
     arithmetic = np.dtype(dtype).name
     return Backend(
         tuple(_products(where, products, arithmetic, storages.get(name, arithmetic)) for name in MATRICES),

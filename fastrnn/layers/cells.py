@@ -48,7 +48,7 @@ class RecurrentCell(RecurrentLayer[LayerState]):
             it is one layer in one direction.
         prefix : str
             The path of the module in the state dict.
-        precision : {"float32", "float64", "bfloat16", "int8"}, or mapping of str to them
+        precision : str or mapping of str to str
             As in `LSTM.from_state_dict`.
         threads : int, optional
             As in `LSTM.from_state_dict`.

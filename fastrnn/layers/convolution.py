@@ -104,7 +104,7 @@ class Conv1d(ProductLayer):
             no later one. A stride or a padding beside it is refused.
         batch_first : bool
             Inputs and outputs have shape (B, T, ...) instead of (T, B, ...).
-        precision : {"float32", "float64", "bfloat16", "int8"}
+        precision : {"float32", "float64", "bfloat16", "bfloat16x2", "bfloat16x3", "int8"}
             The dtype of weights, inputs and outputs; or how the weights are stored, as in
             `LSTM.from_state_dict`.
         threads : int, optional

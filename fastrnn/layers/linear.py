@@ -85,7 +85,7 @@ class Linear(ProductLayer):
             other key under ``prefix``.
         prefix : str
             The path of the module in the state dict.
-        precision : {"float32", "float64", "bfloat16", "int8"}
+        precision : {"float32", "float64", "bfloat16", "bfloat16x2", "bfloat16x3", "int8"}
             The dtype of weights, inputs and outputs; or how the weights are stored, as in
             `LSTM.from_state_dict`.
         threads : int, optional

@@ -149,13 +149,17 @@ class RecurrentLayer(ProductLayer, Generic[LayerState]):
             A learned initial state, where calls, streams and pools begin instead of zeros: h of shape
             (L*D, P), or (h, c) of an LSTM, with or without an axis of one row. It is saved with the layer.
             Arrays named ``h_0`` and ``c_0`` under ``prefix`` are taken for one too.
-        precision : {"float32", "float64", "bfloat16", "int8"}, or mapping of str to them
+        precision : str or mapping of str to str
             "float32" and "float64": the dtype of weights, inputs, outputs and states.
 
             "bfloat16": weights, and what they are multiplied with, are rounded to 8 significant bits.
             "int8": weights are whole numbers from -127 to 127 with a scale for each output row. What they
             are multiplied with is rounded in the same way, with a scale for each row of the batch. Sums,
             gates, biases, inputs, outputs and states are float32 in both.
+
+            "bfloat16x2" and "bfloat16x3": products of float32 numbers as sums of two or three bfloat16 ones,
+            for processors that multiply those many times as fast (AMX). Results err about 30 times as much as
+            float32's, and no more than float32's. Weights are kept in float32. Elsewhere they are slower.
 
             A mapping has the precision of each matrix: "input" (``weight_ih``), "recurrent" (``weight_hh``)
             and "projection" (``weight_hr``). What it does not name is "float32". None of them may be

@@ -123,7 +123,7 @@ class Embedding(ProductLayer):
             ``weight`` of shape (V, features). There may be no other key under ``prefix``.
         prefix : str
             The path of the module in the state dict.
-        precision : {"float32", "float64", "bfloat16", "int8"}
+        precision : {"float32", "float64", "bfloat16", "bfloat16x2", "bfloat16x3", "int8"}
             The dtype of weights and outputs. At "bfloat16" and "int8" rows are stored in that type, and
             outputs are float32.
 

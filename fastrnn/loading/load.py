@@ -62,7 +62,7 @@ def load(
         The layout, which a state dict does not say. False if not given.
     nonlinearity : {"tanh", "relu"}, optional
         That of an RNN, which a state dict does not say.
-    precision : {"float32", "float64", "bfloat16", "int8"} or mapping of str to them, optional
+    precision : str or mapping of str to str, optional
         As in `LSTM.from_state_dict`. If not given, that of a saved model, and "float32" for a state dict. At
         "bfloat16" and "int8", weights that are not narrow yet become so. Layers without products (LayerNorm,
         BatchNorm1d, Scale, OneHot) compute in float32 then. A mapping is for recurrent layers. All others

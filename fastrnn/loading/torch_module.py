@@ -20,7 +20,7 @@ def from_torch(
     module : torch.nn.Module
         RNN, GRU, LSTM or their cells, Linear, Embedding, LayerNorm, a dropout, an activation, or
         a Sequential of them.
-    precision : {"float32", "float64", "bfloat16", "int8"} or mapping of str to them, optional
+    precision : str or mapping of str to str, optional
         As in `load`. That of the module's weights if not given: "float32" for those that are narrower.
     threads : int, optional
         As in `LSTM.from_state_dict`.

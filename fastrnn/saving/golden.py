@@ -10,7 +10,7 @@ Models are unknown here. `program.self_test` runs them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import numpy as np
@@ -31,6 +31,8 @@ ROWS = 2
 # of the output when every weight is rounded to a neighbouring number.
 SHARE = {"float32": 1e-5, "float64": 1e-11}
 ROUNDINGS = 32
+# What products round weights to, relatively, where that is coarser than the dtype they are stored in.
+UNITS = {"bfloat16x2": 2.0**-15}
 # Beside narrow weights, a difference in the last bit of h may round h to another narrow number. That spreads
 # from step to step, until outputs differ as if every rounding of h had been another one. Moving the weights
 # by half a unit and leaving operands unrounded changes outputs at least as much. This many times the largest
@@ -125,7 +127,7 @@ def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
             spec.kind,
             spec.options,
             {
-                name: _moved(weight, random.choice((-0.5, 0.5), weight.shape))
+                name: _moved(weight, random.choice((-0.5, 0.5), weight.shape), _unit(spec))
                 for name, weight in spec.tensors.items()
             },
         )
@@ -133,10 +135,17 @@ def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
     ]
 
 
-def _moved(weight: Array | NarrowWeight, units: Array) -> Array:
-    """Return weights moved by this many units in their last place."""
+def _unit(spec: LayerSpec) -> float:
+    """Return what products round the weights of a layer to, relatively; 0 for no more than their dtype."""
+    precision = spec.options.get("precision", "float32")
+    named = precision.values() if isinstance(precision, Mapping) else [precision]
+    return max((UNITS.get(name, 0.0) for name in named), default=0.0)
+
+
+def _moved(weight: Array | NarrowWeight, units: Array, unit: float) -> Array:
+    """Return weights moved by this many units in their last place. `unit` is that of wide ones, if larger."""
     if not isinstance(weight, NarrowWeight):
-        moved: Array = weight * (1 + np.finfo(weight.dtype).eps * units)
+        moved: Array = weight * (1 + max(float(np.finfo(weight.dtype).eps), unit) * units)
         return moved
     wide = np.asarray(weight, np.float64)
     if weight.scales is None:

@@ -10,6 +10,8 @@
  * FRNN_VNNI: the level has dot products of four whole numbers, of which those of the rows have no sign (VPDPBUSD).
  * 128 is added to them there, and 128 times the sum of the weights taken away from the sum.
  */
+#define FRNN_PARTS 1
+#define FRNN_EACH_PRODUCT(DO) DO(0, 0, 1, 1)
 #define FRNN_GROUP 4
 #define FRNN_BLOCK 64
 #define FRNN_HAS_LONE (!FRNN_TILES)
@@ -30,8 +32,9 @@ static FRNN_COLD T WN(largest_of)(const frnn_source *source, ptrdiff_t row, ptrd
                                              : frnn_from_bits(frnn_largest_bits(K, (const T *)source->data + row * K));
 }
 
-static inline W WN(stored)(const frnn_source *source, ptrdiff_t i, T largest)
+static inline W WN(stored)(const frnn_source *source, ptrdiff_t i, T largest, int part)
 {
+    (void)part;
     if (source->storage == FRNN_STORED_S8)
         return ((const W *)source->data)[i];
     return largest < FRNN_LEAST ? 0 : (W)frnn_nearest(((const T *)source->data)[i] * (127 / largest));
@@ -56,7 +59,7 @@ static FRNN_COLD size_t WN(pack_scales)(frnn_matrix *matrix, const frnn_source *
             continue;
         const T largest = WN(largest_of)(source, row, K);
         for (ptrdiff_t k = 0; k < K; k++)
-            sums[c] += WN(stored)(source, row * K + k, largest);
+            sums[c] += WN(stored)(source, row * K + k, largest, 0);
         if (source->storage == FRNN_STORED_S8)
             scales[c] = source->scales[row];
         else
@@ -335,6 +338,7 @@ static FRNN_INLINE void WN(tile)(const int rows, const int vectors, ptrdiff_t K,
 
 #undef FRNN_SUMS_BEGIN_ZERO
 #undef FRNN_TILE_DOT
+#undef FRNN_EACH_PRODUCT
 #undef FRNN_GROUP
 #undef FRNN_BLOCK
 #undef FRNN_LEAST

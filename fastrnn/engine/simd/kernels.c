@@ -36,6 +36,8 @@
         &FRNN_NAME(f64, products, isa),                          \
         &FRNN_NAME(bf16, products, of_bfloat16),                 \
         &FRNN_NAME(s8, products, of_int8),                       \
+        &FRNN_NAME(bf16x2, products, of_bfloat16),               \
+        &FRNN_NAME(bf16x3, products, of_bfloat16),               \
         NULL,                                                    \
     };
 

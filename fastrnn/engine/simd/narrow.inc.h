@@ -1,10 +1,10 @@
 /* What storages of narrow weights share: how weights lie, and rows that are rounded before they are multiplied. For
- * one storage and one level; bfloat16.inc.h and int8.inc.h define FRNN_GROUP, FRNN_BLOCK and A and include this file.
+ * one storage and one level; bfloat16.inc.h and int8.inc.h define FRNN_GROUP, FRNN_BLOCK, FRNN_PARTS and A and include this file.
  *
  * Weights lie as tiles of 1 KB: FRNN_BLOCK rows of K for 16 units, as 16 groups of FRNN_GROUP rows, the numbers of a
  * unit side by side in a group. A panel has block after block, and in each the tiles of its gates:
  *
- *     (panels, K / BLOCK, gates, 16 groups, 16 units, GROUP)
+ *     (panels, K / BLOCK, gates, PARTS, 16 groups, 16 units, GROUP)
  *
  * So 64 bytes are a group of 16 units, for vectors, and 1 KB is a tile, for AMX. K is filled up with zeros, and one
  * copy serves a lone row and batches. bundles.h has panels and bundles.
@@ -12,7 +12,10 @@
  * Rows are rounded by `arrange`, to memory of their own, whether they lie well or not.
  */
 
-enum { WN(TILE) = FRNN_BLOCK * FRNN_PANEL }; /* numbers of a tile */
+enum {
+    WN(PART) = FRNN_BLOCK * FRNN_PANEL, /* numbers of a tile */
+    WN(TILE) = WN(PART) * FRNN_PARTS    /* of all parts of one */
+};
 
 /* K in whole blocks. */
 static inline ptrdiff_t WN(blocks)(ptrdiff_t K)
@@ -69,9 +72,10 @@ static FRNN_COLD void WN(pack_panel)(const frnn_matrix *matrix, const frnn_sourc
             const ptrdiff_t row = gate * units + first + unit;
             const T largest = WN(largest_of)(source, row, K);
             for (ptrdiff_t k = 0; k < K; k++)
-                to[(k / FRNN_BLOCK * G + gate) * WN(TILE)
-                   + (k % FRNN_BLOCK / FRNN_GROUP * FRNN_PANEL + unit) * FRNN_GROUP + k % FRNN_GROUP] =
-                    WN(stored)(source, row * K + k, largest);
+                for (int part = 0; part < FRNN_PARTS; part++)
+                    to[(k / FRNN_BLOCK * G + gate) * WN(TILE) + part * WN(PART)
+                       + (k % FRNN_BLOCK / FRNN_GROUP * FRNN_PANEL + unit) * FRNN_GROUP + k % FRNN_GROUP] =
+                        WN(stored)(source, row * K + k, largest, part);
         }
 }
 
@@ -90,7 +94,7 @@ static FRNN_COLD size_t WN(pack)(frnn_matrix *matrix, const frnn_source *source,
 
 /* ---------------------------------------------------------------- rows */
 
-/* Rows that products read, rounded, with whole blocks of K; `ld` numbers from row to row. */
+/* Rows that products read, rounded, with whole blocks of K, part after part; `ld` numbers from row to row. */
 typedef struct WN(operand) {
     const T *from;       /* the same before they were rounded */
     ptrdiff_t ld_from;
@@ -116,7 +120,7 @@ static inline WN(operand) WN(from_row)(WN(operand) rows, ptrdiff_t m)
 /* From row to row, in numbers: rows do not crowd. */
 static inline ptrdiff_t WN(rounded_ld)(ptrdiff_t columns)
 {
-    const ptrdiff_t ld = WN(blocks)(columns) * FRNN_BLOCK;
+    const ptrdiff_t ld = WN(blocks)(columns) * FRNN_BLOCK * FRNN_PARTS;
     return ld * (ptrdiff_t)sizeof(A) % FRNN_CROWD == 0 ? ld + FRNN_APART / (ptrdiff_t)sizeof(A) : ld;
 }
 

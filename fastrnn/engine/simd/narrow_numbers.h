@@ -4,6 +4,13 @@
 
 #include "targets.h"
 
+static FRNN_INLINE float frnn_from_bits(uint32_t bits)
+{
+    float a;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
+
 /* The bits of a float32 that is rounded to bfloat16, to the nearest, to even where two are as near. Denormals are
  * zeros, and a NaN stays one. */
 static FRNN_INLINE uint32_t frnn_bfloat16_bits(float a)
@@ -22,16 +29,26 @@ static FRNN_INLINE uint16_t frnn_to_bfloat16(float a)
     return (uint16_t)(frnn_bfloat16_bits(a) >> 16);
 }
 
-static FRNN_INLINE float frnn_from_bits(uint32_t bits)
-{
-    float a;
-    memcpy(&a, &bits, sizeof a);
-    return a;
-}
-
 static FRNN_INLINE float frnn_rounded_to_bfloat16(float a)
 {
     return frnn_from_bits(frnn_bfloat16_bits(a));
+}
+
+/* A float32 as the sum of bfloat16 numbers, as bits: the number rounded, what is left of it rounded, and what is left
+ * then. Nothing is left of infinities and NaN. */
+typedef struct frnn_parts {
+    uint32_t first, second, third;
+} frnn_parts;
+
+static FRNN_INLINE frnn_parts frnn_bfloat16_parts(float a)
+{
+    frnn_parts parts;
+    float left;
+    parts.first = frnn_bfloat16_bits(a);
+    left = (parts.first & 0x7F800000) == 0x7F800000 ? 0 : a - frnn_from_bits(parts.first);
+    parts.second = frnn_bfloat16_bits(left);
+    parts.third = frnn_bfloat16_bits(left - frnn_from_bits(parts.second));
+    return parts;
 }
 
 /* The whole number that is nearest to a, to even where two are as near, for |a| < 2^22. */

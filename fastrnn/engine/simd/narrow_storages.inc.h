@@ -20,6 +20,7 @@
 #if FRNN_OWN_BFLOAT16
 #define WN(name) FRNN_NAME(bf16, name, FRNN_LEVEL)
 #define W uint16_t
+#define FRNN_PARTS 1
 #define FRNN_FORMAT {FRNN_STORED_BF16, 2}
 #define FRNN_RATES {FRNN_BF16_PER_NS, FRNN_BF16_PER_NS, 110, 60}
 #define FRNN_STORAGE_FILE "bfloat16.inc.h"
@@ -32,6 +33,27 @@
 #define FRNN_RATES {FRNN_S8_PER_NS, FRNN_S8_PER_NS, 110, 60}
 #define FRNN_STORAGE_FILE "int8.inc.h"
 #include "storage.inc.h"
+
+/* The next ones err so little that their gates are float32's. */
+#undef GN
+#define GN(name) FN(name)
+#if FRNN_OWN_BFLOAT16
+#define WN(name) FRNN_NAME(bf16x2, name, FRNN_LEVEL)
+#define W uint16_t
+#define FRNN_PARTS 2
+#define FRNN_FORMAT {FRNN_STORED_BF16X2, 2}
+#define FRNN_RATES {FRNN_BF16_PER_NS / 3.0, FRNN_BF16_PER_NS / 3.0, 110, 60}
+#define FRNN_STORAGE_FILE "bfloat16.inc.h"
+#include "storage.inc.h"
+
+#define WN(name) FRNN_NAME(bf16x3, name, FRNN_LEVEL)
+#define W uint16_t
+#define FRNN_PARTS 3
+#define FRNN_FORMAT {FRNN_STORED_BF16X3, 2}
+#define FRNN_RATES {FRNN_BF16_PER_NS / 6.0, FRNN_BF16_PER_NS / 6.0, 110, 60}
+#define FRNN_STORAGE_FILE "bfloat16.inc.h"
+#include "storage.inc.h"
+#endif
 
 #undef FN
 #undef GN

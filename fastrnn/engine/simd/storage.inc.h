@@ -27,6 +27,7 @@ static const frnn_products WN(products) = {
 #undef w_store
 #undef w_one
 #undef FRNN_HAS_LONE
+#undef FRNN_PARTS
 #undef FRNN_STORAGE_FILE
 #undef FRNN_FORMAT
 #undef FRNN_RATES

@@ -43,34 +43,44 @@ static FRNN_INLINE void WN(block)(const int tall, const int wide, ptrdiff_t bloc
 #endif
 #define FRNN_END_SUM(I, J, C) \
     _tile_stored(C, (T *)places[I].to + (J) * FRNN_PANEL, places[I].ldto * (ptrdiff_t)sizeof(T))
+#define FRNN_COLUMN(J, OF_WEIGHTS) (w[J] + b * block + (OF_WEIGHTS) * WN(PART))
+#define FRNN_MULTIPLY(OF_ROW, OF_WEIGHTS, NEW_ROW, NEW_WEIGHTS)                    \
+    do {                                                                           \
+        const A *rows = a + ((OF_ROW) * blocks + b) * FRNN_BLOCK;                  \
+        if (NEW_ROW)                                                               \
+            _tile_loadd(4, rows, lda * sizeof(A));                                 \
+        if (NEW_ROW && tall == 2)                                                  \
+            _tile_loadd(5, rows + height * lda, lda * sizeof(A));                  \
+        if (NEW_WEIGHTS || wide > 2)                                               \
+            _tile_loadd(6, FRNN_COLUMN(0, OF_WEIGHTS), 64);                        \
+        FRNN_TILE_DOT(0, 4, 6);                                                    \
+        if (tall == 2)                                                             \
+            FRNN_TILE_DOT(2, 5, 6);                                                \
+        if (wide > 1 && (NEW_WEIGHTS || wide > 2))                                 \
+            _tile_loadd(7, FRNN_COLUMN(1, OF_WEIGHTS), 64);                        \
+        if (wide > 1)                                                              \
+            FRNN_TILE_DOT(1, 4, 7);                                                \
+        if (wide > 1 && tall == 2)                                                 \
+            FRNN_TILE_DOT(3, 5, 7);                                                \
+        if (wide > 2) {                                                            \
+            _tile_loadd(6, FRNN_COLUMN(2, OF_WEIGHTS), 64);                        \
+            FRNN_TILE_DOT(2, 4, 6);                                                \
+        }                                                                          \
+        if (wide > 3) {                                                            \
+            _tile_loadd(7, FRNN_COLUMN(3, OF_WEIGHTS), 64);                        \
+            FRNN_TILE_DOT(3, 4, 7);                                                \
+        }                                                                          \
+    } while (0);
     FRNN_WRITTEN();
     FRNN_EACH_SUM(FRNN_BEGIN_SUM);
-    for (ptrdiff_t b = 0; b < blocks; b++, a += FRNN_BLOCK) {
-        _tile_loadd(4, a, lda * sizeof(A));
-        if (tall == 2)
-            _tile_loadd(5, a + height * lda, lda * sizeof(A));
-        _tile_loadd(6, w[0] + b * block, 64);
-        FRNN_TILE_DOT(0, 4, 6);
-        if (tall == 2)
-            FRNN_TILE_DOT(2, 5, 6);
-        if (wide > 1) {
-            _tile_loadd(7, w[1] + b * block, 64);
-            FRNN_TILE_DOT(1, 4, 7);
-            if (tall == 2)
-                FRNN_TILE_DOT(3, 5, 7);
-        }
-        if (tall == 1 && wide > 2) {
-            _tile_loadd(6, w[2] + b * block, 64);
-            FRNN_TILE_DOT(2, 4, 6);
-        }
-        if (tall == 1 && wide > 3) {
-            _tile_loadd(7, w[3] + b * block, 64);
-            FRNN_TILE_DOT(3, 4, 7);
-        }
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        FRNN_EACH_PRODUCT(FRNN_MULTIPLY)
     }
     FRNN_EACH_SUM(FRNN_END_SUM);
 #undef FRNN_BEGIN_SUM
 #undef FRNN_END_SUM
+#undef FRNN_COLUMN
+#undef FRNN_MULTIPLY
 }
 
 /* A block for the rows of one or two tiles. The room is for the sums of tiles that do not go where they belong at
