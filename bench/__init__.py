@@ -7,7 +7,8 @@ targets that are declared beforehand, and compares results and builds. How a wor
 The modules, in the order in which to read them:
 
     cases           the grid of cases, their targets, and the limits that the machine sets them
-    probe           the limits of the machine, measured by probe.c
+    probe           the limits of the machine, measured by probe.c and probe_narrow.c
+    narrow          the grids of narrow precisions, and what limits them
     pools           what pools are compared with
     startup         cold start and installed size
     run             a whole run, and how its result is judged

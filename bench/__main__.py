@@ -26,6 +26,12 @@ def _parser():
     parser.set_defaults(command=_measure)
     _add_amount(parser)
     parser.add_argument("--busy", action="store_true", help="measure while another process keeps a core busy")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        metavar="NAME",
+        help="measure the grid of this narrow precision, beside engines at the same width",
+    )
     commands = parser.add_subparsers(metavar="COMMAND")
 
     def add(name, function, summary):
@@ -88,12 +94,29 @@ def _measure(options):
     from fastrnn.terminal import progress
 
     rounds, threads = _amount(options)
-    starts = RUNS if options.only in "cold start" and threads == 1 else 0
-    cases = _pick(GRID if threads == 1 else GRID_OF_THREADS, options.only, or_none=bool(starts))
+    starts = RUNS if options.only in "cold start" and threads == 1 and not _is_narrow(options) else 0
+    grid = (
+        _narrow_grid(options.precision) if _is_narrow(options) else GRID if threads == 1 else GRID_OF_THREADS
+    )
+    cases = _pick(grid, options.only, or_none=bool(starts))
     with progress("bench") as report:
         result = run(cases, rounds, threads=threads, is_busy=options.busy, starts=starts, report=report)
     _write(result, options.output)
     print_report(result)
+
+
+def _is_narrow(options):
+    return options.precision != "float32"
+
+
+def _narrow_grid(precision):
+    """The cases of a narrow precision, with the targets for this processor."""
+    from bench.narrow import NARROW_GRIDS, grid_of
+    from fastrnn.checks import check_choice
+    from fastrnn.engine.backends import ISAS, pick_isa
+
+    check_choice("bench", "--precision", precision, ("float32", *NARROW_GRIDS))
+    return grid_of(precision, bool(ISAS) and pick_isa() == "amx")
 
 
 def _builds(options):

@@ -5,11 +5,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from fastrnn.benchmark.work import Work, ragged_lengths
+from fastrnn.checks import PRECISIONS
 from fastrnn.spec import LayerSpec, RecurrentSpec
 
 # What a case is compared with: the best of all peers; torch alone, if the others lack the feature or nobody
-# uses them for it; ONNX Runtime, for pools; or the recorded times of RTNeural.
-PEERS, TORCH, ONNX, RTNEURAL = "peers", "torch", "onnxruntime", "rtneural"
+# uses them for it; ONNX Runtime, for pools; the recorded times of RTNeural; or our own time in float32, where
+# no peer has such weights.
+PEERS, TORCH, ONNX, RTNEURAL, OWN = "peers", "torch", "onnxruntime", "rtneural", "fastrnn in float32"
 # Targets: the geometric mean of the ratios over the cases with PEERS, and the lowest ratio of all cases.
 GEOMETRIC_MEAN = 2.0
 MINIMUM = 1.05
@@ -103,7 +105,7 @@ class Case:
     def work(self, threads=1):
         """The Work, with seeded weights of torch's usual scale."""
         random = np.random.default_rng(self.hidden_size)
-        tensors = random_tensors(random, self.shape(), self.precision)
+        tensors = random_tensors(random, self.shape(), PRECISIONS[self.precision])
         spec = LayerSpec(self.kind, {"precision": self.precision}, tensors)
         return Work((spec,), self.T, self.B, self.mode, self.lengths(), threads)
 
@@ -129,11 +131,20 @@ class Case:
 
     def bytes(self):
         """The bytes that must be read and written: recurrent weights at every step, everything else once."""
-        item = np.dtype(self.precision).itemsize
         recurrent = sum(self._sizes("weight_hh")) + sum(self._sizes("weight_hr"))
         width = self.shape().directions * self.shape().output_size
         rows = self.T * self.B * (self.input_size + width)
-        return item * (self.T * recurrent + sum(self._sizes("weight_ih")) + rows)
+        weights = self.weight_bytes * (self.T * recurrent + sum(self._sizes("weight_ih")))
+        return weights + np.dtype(PRECISIONS[self.precision]).itemsize * rows
+
+    @property
+    def weight_bytes(self):
+        """What a weight takes."""
+        return np.dtype(PRECISIONS[self.precision]).itemsize
+
+    def wanted(self, at_limit):
+        """The ratio that is wanted, given the one that an engine at the machine's limit has, or None."""
+        return self.target
 
     def limit(self, limits, threads=1):
         """The limit of the machine: ("peak" or "bandwidth", the share wanted or None, microseconds).
@@ -149,10 +160,9 @@ class Case:
             wanted = PEAK_SHARE if self.B >= 32 and threads == 1 else None
             return "peak", wanted, self.flops() / peak
         wanted = BANDWIDTH_SHARE if threads == 1 else None
-        item = np.dtype(self.precision).itemsize
 
         def reading(numbers):
-            own = item * numbers / threads
+            own = self.weight_bytes * numbers / threads
             return own / limits.gigabytes(own) / 1e3
 
         if self.mode == "step":

@@ -2,7 +2,7 @@
 
 import math
 
-from bench.cases import RTNEURAL, SHOWN, SHOWN_OF_THREADS
+from bench.cases import OWN, RTNEURAL, SHOWN, SHOWN_OF_THREADS
 from fastrnn.benchmark.table import duration, left_out_notes, missing_notes, time_cell, versions
 from fastrnn.terminal import print_table
 
@@ -25,7 +25,7 @@ def print_report(result):
             print(_limits_line(result))
         for line in summary_lines(result["summary"]):
             print(line)
-    pools = [entry for entry in result["cases"] if entry["mode"] == "pool"]
+    pools = [entry for entry in result["cases"] if "pool" in entry]
     if pools:
         print("\nPools: the time for each stream, and how many times as long as in one step of the pool.\n")
         print_table(*pool_table(pools), width=None)
@@ -47,7 +47,7 @@ def markdown(result, has_all=False):
             f"{summary['geometric_mean_of']} cases that all engines run, lowest of all "
             f"{len(result['cases'])} cases {summary['minimum']:.2f} ({summary['minimum_case']})."
         )
-    pools = [entry for entry in result["cases"] if entry["mode"] == "pool"]
+    pools = [entry for entry in result["cases"] if "pool" in entry]
     if pools:
         lines += ["", *_markdown_table(*pool_table(pools))]
     if "cold_start" in result:
@@ -62,8 +62,9 @@ def case_table(result, entries):
     limit.
     """
     engines = [name for name in result["engines"] if name != "fastrnn"]
-    if any(RTNEURAL in entry["engines"] for entry in entries):
-        engines.append(RTNEURAL)
+    for name in (RTNEURAL, OWN):
+        if any(name in entry["engines"] for entry in entries):
+            engines.append(name)
     has_steps = any("p99" in entry["engines"]["fastrnn"] for entry in entries)
     quantiles = ("p50", "p99") if has_steps else ()
     quantile_columns = (f"its {name}" for name in quantiles)
@@ -193,8 +194,14 @@ def _limits_line(result):
     )
     return (
         f"limits of one core ({limits['isa']}): {limits['gflops']['float32']:.0f} GFLOP/s float32, "
-        f"{limits['gflops']['float64']:.0f} float64; reading {reading}"
+        f"{limits['gflops']['float64']:.0f} float64{_narrow_limits(limits)}; reading {reading}"
     )
+
+
+def _narrow_limits(limits):
+    """The highest rates of products of narrow weights."""
+    rates = {name: max(by_rows.values()) for name, by_rows in limits.get("products", {}).items()}
+    return "".join(f", {rate:.0f} {name}" for name, rate in rates.items())
 
 
 def _cell(record):

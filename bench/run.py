@@ -10,6 +10,7 @@ from bench.cases import (
     GEOMETRIC_MEAN,
     MINIMUM,
     ONNX,
+    OWN,
     PEERS,
     POOL_ORDER,
     POOL_RATIOS,
@@ -22,11 +23,13 @@ from bench.cases import (
     SEQUENCE_MEAN,
     TORCH,
 )
+from bench.narrow import IN_FLOAT32, NarrowCase
 from bench.pools import BESIDE_POOLS, SHUFFLED
 from bench.probe import NoCompiler, probe
 from bench.startup import cold_starts, installed_sizes
 from fastrnn.benchmark import engines
 from fastrnn.benchmark.measure import ROUND_SECONDS, ROUNDS, machine, measure
+from fastrnn.benchmark.narrow_engines import peers_at
 from fastrnn.benchmark.table import best_peer
 
 RESULT_VERSION = 4
@@ -61,12 +64,7 @@ def run(
     limits = _limits(result) if cases and not is_busy else None
     with _busy_core() if is_busy else contextlib.nullcontext():
         for index, case in enumerate(cases):
-            peers = [
-                *([engines.ONE_THREAD] if threads > 1 else []),
-                *engines.PEERS,
-                *(BESIDE_POOLS if case.mode == "pool" else []),
-            ]
-            times = measure(case.work(threads), peers, rounds, round_seconds)
+            times = measure(case.work(threads), _beside(case, threads), rounds, round_seconds)
             result["cases"].append({**case.as_dict(), "engines": times})
             report(index + 1, len(cases))
     if limits is not None:
@@ -79,10 +77,18 @@ def run(
         _judge(case, entry, limits, threads)
         if threads > 1:
             _judge_threads(entry, is_busy)
-        if case.mode == "pool":
+        if case.mode == "pool" and not isinstance(case, NarrowCase):
             _judge_pool(entry, result["cases"])
     result["summary"] = summarise(result["cases"], threads)
     return result
+
+
+def _beside(case, threads):
+    """The engines that a case is measured beside."""
+    one_thread = [engines.ONE_THREAD] if threads > 1 else []
+    if isinstance(case, NarrowCase):
+        return [*one_thread, IN_FLOAT32, *peers_at(case.precision)]
+    return [*one_thread, *engines.PEERS, *(BESIDE_POOLS if case.mode == "pool" else [])]
 
 
 @contextlib.contextmanager
@@ -118,7 +124,7 @@ def _judge(case, entry, limits, threads):
     best = best_peer(times, {peer.name for peer in engines.PEERS})
     entry["peer_ratio"] = None if best is None else best[1] / ours
     entry["ratio"] = entry["peer_ratio"]
-    if case.against in (TORCH, ONNX):
+    if case.against in (TORCH, ONNX, OWN):
         entry["ratio"] = times.get(case.against, {}).get("microseconds", math.nan) / ours
         entry["ratio"] = None if math.isnan(entry["ratio"]) else entry["ratio"]
     if case.against == RTNEURAL:
@@ -131,6 +137,7 @@ def _judge(case, entry, limits, threads):
         share = microseconds / ours
         most = None if entry["ratio"] is None else entry["ratio"] / share
         entry["limit"] = {"kind": kind, "wanted": wanted, "share": share, "ratio": most}
+        entry["target"] = case.wanted(most)
 
 
 def _judge_threads(entry, is_busy):

@@ -49,6 +49,7 @@ from fastrnn.streaming.pool import StreamPool
 from fastrnn.streaming.stream import Stream
 
 if _typing.TYPE_CHECKING:
+    from fastrnn.comparison import Differences, compare
     from fastrnn.loading.export import export
     from fastrnn.program.heads import with_heads
     from fastrnn.program.program import Program
@@ -61,6 +62,7 @@ __all__ = [
     "RNN",
     "BatchNorm1d",
     "Conv1d",
+    "Differences",
     "Dropout",
     "Embedding",
     "FinalState",
@@ -92,6 +94,7 @@ __all__ = [
     "Tanh",
     "WeightError",
     "__version__",
+    "compare",
     "export",
     "from_torch",
     "load",
@@ -102,7 +105,9 @@ __all__ = [
 
 # What most processes never use is imported when it is first asked for.
 _LATER = {
+    "Differences": "fastrnn.comparison",
     "Program": "fastrnn.program.program",
+    "compare": "fastrnn.comparison",
     "export": "fastrnn.loading.export",
     "with_heads": "fastrnn.program.heads",
 }

@@ -67,10 +67,11 @@ LAYERING = {
 # What stands above: it may import all of these, and `fastrnn` as users do.
 ABOVE = {
     "benchmark": {"benchmark"},
+    "comparison": {"benchmark", "comparison"},
     "demo": set(),
-    "cli": {"benchmark", "cli", "demo"},
+    "cli": {"benchmark", "cli", "comparison", "demo"},
     "__main__": {"cli"},
-    "__init__": {"_built"},
+    "__init__": {"_built", "comparison"},
     "_built": set(),
 }
 

@@ -41,9 +41,10 @@ class Job(NamedTuple):
 
 
 class Engine:
-    """A library that is timed."""
+    """A library that is timed. The name is the library's, the precision that of its weights."""
 
     name = ""
+    precision = "float32"
     needs: tuple[str, ...] = ()
 
     def is_installed(self) -> bool:
@@ -139,6 +140,16 @@ class Torch(Engine):
     name = "torch"
     needs = ("torch",)
 
+    def prepare(self, module: Any) -> Any:
+        """A module with its weights, as it is run."""
+        return module
+
+    def tensor(self, x: Array) -> Any:
+        """The input."""
+        import torch
+
+        return torch.tensor(x)
+
     def version(self) -> str:
         import torch
 
@@ -159,17 +170,22 @@ class Torch(Engine):
         if len(work.precisions) > 1:
             raise LeftOut("layers of different precisions")
         torch.set_num_threads(work.threads)
-        run = make_function(work)
-        x = torch.tensor(work.x())
+        run = make_function(work, self.prepare)
+        x = self.tensor(work.x())
         if not work.keeps_state:
-            return Job(partial(run, x), lambda: np.asarray(run(x)[0]))
+            return Job(partial(run, x), lambda: _array(run(x)[0]))
         y = state = None
 
         def step() -> None:
             nonlocal y, state
             y, state = run(x, state)
 
-        return Job(step, lambda: np.asarray(y))
+        return Job(step, lambda: _array(y))
+
+
+def _array(y: Any) -> Array:
+    """A tensor as an array. NumPy has no bfloat16."""
+    return np.asarray(y.float() if str(y.dtype) == "torch.bfloat16" else y)
 
 
 class OnnxRuntime(Engine):
@@ -230,6 +246,7 @@ class OpenVino(Engine):
 
     name = "openvino"
     needs = ("onnx", "openvino")
+    computes_in = "f32"
 
     def version(self) -> str:
         import openvino
@@ -266,7 +283,7 @@ class OpenVino(Engine):
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": self.computes_in,
         }
         model = core.read_model(serialised)
         if shapes is not None:

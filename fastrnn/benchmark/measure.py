@@ -13,7 +13,7 @@ import numpy as np
 from fastrnn.arrays import Array
 from fastrnn.benchmark.engines import OURS, PEERS, Engine, Job, LeftOut
 from fastrnn.benchmark.tail import tail
-from fastrnn.benchmark.work import Work
+from fastrnn.benchmark.work import Work, agreement
 from fastrnn.engine.backends import config
 from fastrnn.errors import message
 
@@ -27,10 +27,6 @@ FEWEST_ROUNDS = 11
 # the caches, and of 100 calls it alone would be the 99th percentile. Blocks are more, since a 99.9th
 # percentile needs thousands of calls over all rounds.
 SINGLE_CALLS = {"step": (10, 1000), "pool": (10, 1000), "block": (200, 2000)}
-# How far two engines may differ, as a share of the largest value. They sum in different orders. At the last
-# two, others do not round what weights are multiplied with.
-AGREEMENT = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2, "int8": 1e-1}
-AGREEMENT |= {"bfloat16x2": 1e-3, "bfloat16x3": AGREEMENT["float32"]}
 # The pause before a round with several threads. The threads of the engine before it spin for a while after
 # its last call, those of ONNX Runtime for 40 ms.
 SETTLING_SECONDS = 0.06
@@ -97,12 +93,11 @@ def measure(
         try:
             with engine.active():
                 job = engine.build(work)
-                got = _first_outputs(job)
+                got = first_outputs(job)
         except Exception as error:  # whatever a peer raises, it cannot do this work
             if engine is ours:
                 raise
-            kind = "" if isinstance(error, LeftOut) else f"{type(error).__name__}: "
-            results[engine.name] = {"left_out": f"{kind}{str(error)[:200]}"}
+            results[engine.name] = {"left_out": reason_of(error)}
             continue
         if wanted is None:
             wanted = got
@@ -111,9 +106,15 @@ def measure(
         results[engine.name] = check = compare_outputs(got, wanted, work.precision)
         if "left_out" not in check:
             jobs[engine] = job
-    for engine, times in _take_turns(jobs, rounds, round_seconds, work).items():
+    for engine, times in take_turns(jobs, rounds, round_seconds, work).items():
         results[engine.name] |= times
     return results
+
+
+def reason_of(error: Exception) -> str:
+    """Why an engine that raised this is left out."""
+    kind = "" if isinstance(error, LeftOut) else f"{type(error).__name__}: "
+    return f"{kind}{str(error)[:200]}"
 
 
 def compare_outputs(got: Array, wanted: Array, precision: str) -> dict[str, Any]:
@@ -122,12 +123,12 @@ def compare_outputs(got: Array, wanted: Array, precision: str) -> dict[str, Any]
         return {"left_out": f"its output has {got.size} numbers, ours {wanted.size}"}
     difference = np.abs(got.reshape(wanted.shape) - wanted).max()
     difference = float(difference / max(1.0, np.abs(wanted).max()))
-    if not difference <= AGREEMENT[precision]:  # a NaN is a wrong answer too
+    if not difference <= agreement(precision):  # a NaN is a wrong answer too
         return {"difference": difference, "left_out": f"its output is {difference:.1g} away from ours"}
     return {"difference": difference}
 
 
-def _first_outputs(job: Job) -> Array:
+def first_outputs(job: Job) -> Array:
     """The outputs of the first units of work, stacked."""
     outputs = []
     for _ in range(COMPARED):
@@ -136,16 +137,17 @@ def _first_outputs(job: Job) -> Array:
     return np.stack(outputs)
 
 
-def _take_turns(
+def take_turns(
     jobs: dict[Engine, Job], rounds: int, round_seconds: float, work: Work
 ) -> dict[Engine, dict[str, Any]]:
+    """Time jobs, a round each in turns. Returns the times of each, as `measure` does."""
     threads = work.threads
     counts, singles = {}, {}
     few, many = SINGLE_CALLS.get(work.mode, (0, 0))
     seconds_of_all = 0.0
     for engine, job in jobs.items():
         with engine.active():
-            one = seconds_of_one(partial(_seconds, job.call), round_seconds / 4)
+            one = seconds_of_one(partial(seconds_of_calls, job.call), round_seconds / 4)
         counts[engine] = max(1, round(round_seconds / one))
         singles[engine] = min(many, max(few, counts[engine]))
         seconds_of_all += one * (counts[engine] + singles[engine])
@@ -161,8 +163,8 @@ def _take_turns(
                 count, single = counts[engine], singles[engine]
                 with engine.active():
                     warming = settle(threads, count, round_seconds)
-                    _seconds(job.call, warming)
-                    means[engine].append(_seconds(job.call, count) / count)
+                    seconds_of_calls(job.call, warming)
+                    means[engine].append(seconds_of_calls(job.call, count) / count)
                     _single_calls(job.call, single // 10)
                     times[engine] += _single_calls(job.call, single)
                     warm_up[engine] = warming + count + single // 10
@@ -177,7 +179,8 @@ def _take_turns(
     return results
 
 
-def _seconds(call: Callable[[], object], count: int) -> float:
+def seconds_of_calls(call: Callable[[], object], count: int) -> float:
+    """The seconds that this many calls take."""
     began = time.perf_counter()
     for _ in repeat(None, count):
         call()

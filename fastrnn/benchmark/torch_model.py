@@ -10,11 +10,14 @@ from fastrnn.benchmark.work import Work, recurrent_shape
 from fastrnn.spec import GATES, LayerSpec
 
 
-def make_function(work: Work) -> Callable[..., Any]:
-    """A function from (x, state) to (y, state) with the work's weights."""
+def make_function(work: Work, prepare: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function from (x, state) to (y, state) with the work's weights, of modules after `prepare`."""
     warnings.filterwarnings("ignore", "LSTM with projections is not supported with oneDNN")
     is_step = work.keeps_state and work.T == 1
-    modules = [_cells(spec) if is_step and _has_cells(spec) else _module(spec) for spec in work.specs]
+    modules = [
+        _cells(spec, prepare) if is_step and _has_cells(spec) else prepare(_module(spec))
+        for spec in work.specs
+    ]
     if len(modules) == 1 and work.specs[0].kind in GATES and work.lengths is None:
         return cast("Callable[..., Any]", modules[0])  # no Python of ours around torch's module or cells
     lengths = None if work.lengths is None else torch.tensor(work.lengths)
@@ -47,11 +50,11 @@ def _has_cells(spec: LayerSpec) -> bool:
     return not shape.bidirectional and not shape.proj_size
 
 
-def _cells(spec: LayerSpec) -> Callable[..., Any]:
+def _cells(spec: LayerSpec, prepare: Callable[[Any], Any]) -> Callable[..., Any]:
     """One step of a stack, with a cell for each layer. Called like its module, with a list of states."""
     axis = 1 if spec.options.get("batch_first", False) else 0
     is_lstm = spec.kind == "LSTM"
-    cells = [_cell(spec, layer) for layer in range(recurrent_shape(spec).num_layers)]
+    cells = [prepare(_cell(spec, layer)) for layer in range(recurrent_shape(spec).num_layers)]
 
     def step(x: Any, states: Sequence[Any] | None = None) -> tuple[Any, list[Any]]:
         h, after = x.select(axis, 0), []

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastrnn.arrays import Array
+from fastrnn.checks import WIDE
 from fastrnn.importers.parameters import read_recurrent
 from fastrnn.spec import GATES, LayerSpec, RecurrentSpec
 from fastrnn.streaming.live_chain import LiveChain
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     import fastrnn
 
 SEED = 20240229
+# How far two engines may differ, as a share of the largest value. They sum in different orders. At narrow
+# precisions, others do not round what weights are multiplied with, or round it in another way.
+AGREEMENT = {"float32": 1e-4, "float64": 1e-10, "bfloat16": 5e-2, "int8": 1e-1}
+AGREEMENT |= {"bfloat16x2": 1e-3, "bfloat16x3": AGREEMENT["float32"]}
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,9 @@ class Work:
 
     @property
     def precision(self) -> str:
-        """The precision that limits how far other engines may be from our outputs."""
-        return next((name for name in ("int8", "bfloat16") if name in self.precisions), self.dtype.name)
+        """The precision that limits how far other engines may be from our outputs: the coarsest."""
+        narrow = sorted(self.precisions - WIDE.keys(), key=agreement)
+        return narrow[-1] if narrow else self.dtype.name
 
     def widened(self) -> "Work":
         """The same work in float32 if it has narrow weights: the same numbers, for engines without them."""
@@ -108,6 +114,11 @@ class Work:
         if self.num_tokens is not None:
             return random.integers(self.num_tokens, size=shape)
         return random.standard_normal((*shape, self.features_in)).astype(self.dtype)
+
+
+def agreement(precision: str) -> float:
+    """How far two engines may differ at a precision, as a share of the largest value."""
+    return AGREEMENT.get(precision, max(AGREEMENT.values()))
 
 
 def _widened(spec: LayerSpec) -> LayerSpec:

@@ -9,6 +9,7 @@ The modules, in the order in which to read them:
     info        what is in a file
     convert     a state dict to a saved model
     verify      whether a model gives the outputs that it should
+    against     how far a model is from another: ``verify --against``
     run         a model over files or a stream; `running` does the work
     programs    what these do with the file of a program
     bench       a model next to other engines; `fastrnn.benchmark` does the work

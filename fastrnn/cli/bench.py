@@ -55,8 +55,13 @@ def add_to(commands: Commands) -> None:
         metavar="HZ",
         help="steps per second of that stream, which set the time budget of a block",
     )
-    command.add_argument("-o", "--output", metavar="FILE", help="write the result to this file as JSON")
-    add_loading(command)
+    command.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the result to this file as JSON; of --precision all, as a picture if it ends in .svg",
+    )
+    add_loading(command, '. "all": time against error for every precision of every engine')
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -65,9 +70,19 @@ def _bench(options: argparse.Namespace) -> None:
         hint = "For example --block 64 --rate 48000."
         raise ValueError(message("bench", f"{absent} with {there}", f"{there} alone", hint))
     check_outputs([options.output], [options.model])
+    has_all = options.precision == "all"
+    draws = options.output is not None and options.output.lower().endswith(".svg")
+    if draws and not has_all:
+        raise ValueError(message("--output", "--precision all with a picture", options.output))
+    if has_all:
+        if options.block is not None:
+            raise ValueError(message("--precision", "one precision with --block", "all"))
+        options.precision = None
     saved = programs.open_program(options, options.model)
     if saved is not None:
         programs.refuse(options, "block", "rate", steps=STEPS, batch=BATCH)
+        if has_all:
+            raise ValueError(message("--precision", "a model of layers with all", "a program"))
     # Imported here, since no other command needs it. Engines read their number of threads as they load.
     from fastrnn.benchmark.engines import limit_threads
 
@@ -76,10 +91,11 @@ def _bench(options: argparse.Namespace) -> None:
         result, show = _bench_program(saved, options)
     else:
         model, _ = load_model(options.model, options)
-        result, show = _bench_model(model, options) if options.block is None else _bench_block(model, options)
+        time_model = _bench_precisions if has_all else _bench_model if options.block is None else _bench_block
+        result, show = time_model(model, options)
     if options.output is not None:
         with replacing(options.output) as draft, open(draft, "w") as file:
-            json.dump(result, file, indent=1)
+            file.write(_drawn(result) if draws else json.dumps(result, indent=1))
     if options.json:
         print(json.dumps(result))
     else:
@@ -97,6 +113,20 @@ def _bench_model(model: fastrnn.Sequential, options: argparse.Namespace) -> Resu
     with progress("bench") as report:
         result = bench_model(model, options.steps, options.batch, options.rounds, report=report)
     return result, print_result
+
+
+def _bench_precisions(model: fastrnn.Sequential, options: argparse.Namespace) -> Result:
+    from fastrnn.benchmark.precisions import bench_precisions, print_precisions
+
+    with progress("bench") as report:
+        result = bench_precisions(model, options.steps, options.batch, options.rounds, report=report)
+    return result, print_precisions
+
+
+def _drawn(result: dict[str, Any]) -> str:
+    from fastrnn.benchmark.picture import svg
+
+    return svg(result)
 
 
 def _bench_block(model: fastrnn.Sequential, options: argparse.Namespace) -> Result:

@@ -7,6 +7,7 @@ import sys
 import warnings
 from typing import Any
 
+import fastrnn
 from fastrnn.cli import programs
 from fastrnn.cli.options import (
     Commands,
@@ -15,9 +16,14 @@ from fastrnn.cli.options import (
     add_loading,
     check_outputs,
     load_model,
+    only_array,
     read_example,
 )
 from fastrnn.cli.verify import as_json, print_verification
+from fastrnn.errors import message
+from fastrnn.importers import Source
+from fastrnn.importers.numpy_file import read_arrays
+from fastrnn.loading.calibration import calibrate
 from fastrnn.loading.expression import with_last
 from fastrnn.loading.verify import verify
 from fastrnn.terminal import print_lines, remark
@@ -43,6 +49,12 @@ def add_to(commands: Commands) -> None:
     command.add_argument(
         "--last", action="store_true", help="keep only the last valid time step of the recurrent layer"
     )
+    command.add_argument(
+        "--calibrate",
+        metavar="X",
+        help="a typical input (.npy, or .npz with x and optionally lengths). With --precision int8, features "
+        "of very different sizes are brought to about one, if this makes errors smaller",
+    )
     add_loading(command)
     add_example(command, "an example from torch, which the model has to match and the file keeps")
 
@@ -59,15 +71,29 @@ def _text_of(text: str) -> str:
     return text
 
 
+def _calibrated(options: argparse.Namespace) -> fastrnn.Sequential:
+    """The model at a precision, with factors for the features of its input if they help."""
+    if options.precision is None:
+        raise ValueError(message("--calibrate", "--precision int8 as well", "none"))
+    arrays = read_arrays(Source(options.calibrate))
+    lengths = arrays.pop("lengths", None)
+    x = only_array(options.calibrate, arrays, "x")
+    wide, _ = load_model(options.input, argparse.Namespace(**{**vars(options), "precision": None}))
+    found = calibrate(wide, x, options.precision, lengths)
+    told = f"mean error {found.scaled:.2g} with scaled features, {found.plain:.2g} without"
+    remark(f"--calibrate: {told}. {'They are scaled.' if found.is_scaled else 'They stay as they are.'}")
+    return found.model
+
+
 def _convert(options: argparse.Namespace) -> int:
     check_outputs([options.output], [options.input])
     saved = programs.open_program(options, options.input)
     if saved is not None:
-        programs.refuse(options, "layers", "last")
+        programs.refuse(options, "layers", "last", "calibrate")
         model: Any = programs.load_program(options.input, saved, options)
         example = programs.read_example(options, model)
     else:
-        model, _ = load_model(options.input, options)
+        model = load_model(options.input, options)[0] if options.calibrate is None else _calibrated(options)
         if options.last:
             if model.example is not None:
                 remark(

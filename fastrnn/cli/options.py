@@ -3,15 +3,16 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 import fastrnn
 from fastrnn.arrays import Array
-from fastrnn.checks import PRECISIONS
-from fastrnn.errors import literal, message, printable, quote
+from fastrnn.checks import PRECISIONS, WIDE, Precision, check_precisions
+from fastrnn.errors import join, literal, message, printable, quote
 from fastrnn.importers import Source, StateDict, read_stored
 from fastrnn.importers.expression import key_in
 from fastrnn.importers.numpy_file import read_arrays
@@ -43,16 +44,40 @@ def add_command(
     return command
 
 
-def add_loading(command: argparse.ArgumentParser) -> None:
-    """Add the options that say how a model is loaded."""
+def add_loading(command: argparse.ArgumentParser, all_help: str = "") -> None:
+    """Add the options that say how a model is loaded. With `all_help`, --precision may be "all" too."""
     command.add_argument("--key", help=KEY_HELP)
     command.add_argument(
         "--batch-first", action="store_true", default=None, help="inputs have shape (B, T, I)"
     )
     command.add_argument("--nonlinearity", choices=("tanh", "relu"), help="the nonlinearity of an RNN")
+    narrow = join([name for name in PRECISIONS if name not in WIDE])
     command.add_argument(
-        "--precision", choices=tuple(PRECISIONS), help="what to compute in; narrow ones: products alone"
+        "--precision",
+        type=partial(_precision, (*PRECISIONS, *(["all"] if all_help else []))),
+        metavar="PRECISION",
+        help=f"what to compute in: {', '.join(PRECISIONS)} ({narrow}: products alone). Or those of the "
+        f"matrices of recurrent layers: recurrent=int8,input=float32{all_help}",
     )
+
+
+def _precision(choices: Sequence[str], text: str) -> Precision:
+    """The argparse type of a precision: one name, or names of matrices with one each."""
+    if "=" not in text:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(choices)}, got {text}.")
+        return text
+    named: dict[str, str] = {}
+    for part in text.split(","):
+        name, _, precision = (word.strip() for word in part.partition("="))
+        if name in named:
+            raise argparse.ArgumentTypeError(f"expected {name} once, got it twice.")
+        named[name] = precision
+    try:
+        check_precisions("--precision", named)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--precision: ")) from None
+    return named
 
 
 def add_example(command: argparse.ArgumentParser, title: str) -> None:
@@ -84,14 +109,21 @@ def read_example(options: argparse.Namespace, model: fastrnn.Sequential) -> dict
         return None
     if None in files:
         raise ValueError(message("example", "both --input and --expect", "one of them"))
-    inputs = read_arrays(Source(files[0]))
+    x, lengths, state = read_input(options, model)
+    y = only_array(files[1], read_arrays(Source(files[1])), "y")
+    return {"x": x, "y": y, "state": state, "lengths": lengths}
+
+
+def read_input(options: argparse.Namespace, model: fastrnn.Sequential) -> tuple[Array, Array | None, Any]:
+    """The input that the options name, its lengths, and the initial state."""
+    path = options.example_input
+    inputs = read_arrays(Source(path))
     lengths = inputs.pop("lengths", None)
-    x = _only_array(files[0], inputs, "x")
-    y = _only_array(files[1], read_arrays(Source(files[1])), "y")
+    x = only_array(path, inputs, "x")
     state = None
     if options.example_initial_state is not None:
         state = nest_state(model, _in_order(options.example_initial_state))
-    return {"x": x, "y": y, "state": state, "lengths": lengths}
+    return x, lengths, state
 
 
 def _in_order(path: str) -> list[Array]:
@@ -104,7 +136,8 @@ def _in_order(path: str) -> list[Array]:
     raise ValueError(message(os.path.basename(path), "h, or h and c, or state0, state1, ...", quote(arrays)))
 
 
-def _only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
+def only_array(path: str, arrays: dict[str, Array], name: str) -> Array:
+    """The only array of a file."""
     if len(arrays) != 1:
         raise ValueError(message(os.path.basename(path), f"one array, {name}", f"{quote(arrays)}"))
     return next(iter(arrays.values()))

@@ -1,4 +1,4 @@
-"""``fastrnn verify``: run the tests of a saved model, or compare a model with torch's output."""
+"""``fastrnn verify``: run the tests of a saved model, or compare a model with torch or another model."""
 
 import argparse
 import json
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import fastrnn
-from fastrnn.cli import programs
+from fastrnn.cli import against, programs
 from fastrnn.cli.options import (
     Commands,
     add_command,
@@ -34,7 +34,7 @@ def add_to(commands: Commands) -> None:
         "verify",
         _verify,
         "Run the self-test of a saved model on this machine. With --input and --expect, compare a model's "
-        "output with that of the torch module.",
+        "output with that of the torch module. With --against, compare it with another model.",
     )
     command.add_argument("model", help="a saved model; with an example, a state dict will do as well")
     add_example(command, "an example from torch")
@@ -43,10 +43,15 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="if the outputs agree, store the example in the saved model's file",
     )
+    against.add_options(command)
     add_loading(command)
 
 
 def _verify(options: argparse.Namespace) -> int:
+    if options.against is not None:
+        return against.compare_models(options)
+    if options.steps is not None:
+        raise ValueError(message("--steps", "--against as well", "none"))
     if options.example_input is None and options.example_expect is None:
         for name in (
             "example_initial_state",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -20,6 +20,8 @@ from fastrnn.streaming.stream import Stream
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
     from typing_extensions import Self
+
+    from fastrnn.engine.packing import PackedCell
 
 
 # The dtypes of layers that compute in their input's.
@@ -39,12 +41,15 @@ class Layer:
         The number of tokens, V: the layer takes integers from 0 to V - 1. None: it takes real numbers.
     option_names : tuple of str
         The names of all options that `spec` may have. A saved model may have no others.
+    packed_bytes : int
+        What the copy of the weights takes that is laid out for the kernels.
     """
 
     option_names: ClassVar[tuple[str, ...]] = ()
     features_in: int | None = None
     features_out: int | None = None
     tokens: int | None = None
+    packed_bytes = 0
     has_backend = False
     needs_weights = False
     threads: int | None
@@ -161,6 +166,11 @@ def own_weight(
 ) -> Floats | NarrowWeight:
     """Return the weights of a product as they are stored at a precision, so that nobody can change them."""
     return narrowed(where, name, weight, precision) if precision in STORAGES else own(weight, dtype)
+
+
+def bytes_of(cells: Iterable[PackedCell]) -> int:
+    """Return what packed weights take in memory."""
+    return sum(0 if cell.memory is None else cell.memory.nbytes for cell in cells)
 
 
 def no_weights(cls: type[Layer]) -> TypeError:

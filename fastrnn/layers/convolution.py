@@ -22,7 +22,7 @@ from fastrnn.engine.backends import pick_backend
 from fastrnn.engine.packing import pack_dense
 from fastrnn.errors import WeightError, brief, message
 from fastrnn.importers.parameters import read_parameters
-from fastrnn.layers.base import ProductLayer, own, own_weight, shown, time_major
+from fastrnn.layers.base import ProductLayer, bytes_of, own, own_weight, shown, time_major
 from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.operator import Operator
 from fastrnn.operators.signature import Signature, Trait
@@ -184,6 +184,7 @@ class Conv1d(ProductLayer):
             pack_dense(picked.products[0], weight, own(vector, self.dtype))
             for weight, vector in zip(self._rows(), np.split(np.asarray(bias), self.groups), strict=True)
         ]
+        self.packed_bytes = bytes_of(packed)
         self._operator = Convolution(
             packed, self.kernel_size, self.stride, self.dilation, self._before, self.causal, picked.threads
         )

@@ -17,7 +17,7 @@ from fastrnn.engine.backends import pick_backend
 from fastrnn.engine.packing import pack_dense
 from fastrnn.errors import WeightError, message
 from fastrnn.importers.parameters import read_parameters
-from fastrnn.layers.base import ProductLayer, own, own_weight, shown
+from fastrnn.layers.base import ProductLayer, bytes_of, own, own_weight, shown
 from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.stateless import Dense
 from fastrnn.spec import LayerSpec
@@ -62,6 +62,7 @@ class Linear(ProductLayer):
         self.features_out, self.features_in = self.out_features, self.in_features
         picked = pick_backend("Linear", backend, dtype, self.threads, {"input": precision})
         packed = pack_dense(picked.products[0], weight, bias)
+        self.packed_bytes = bytes_of([packed])
         self._operator = Dense(packed, picked.threads)
         return self
 

@@ -26,7 +26,7 @@ from fastrnn.engine.backends import pick_backend
 from fastrnn.engine.packing import pack_recurrent
 from fastrnn.errors import brief, message
 from fastrnn.importers.parameters import INITIAL, read_initial, read_recurrent
-from fastrnn.layers.base import ProductLayer, own_weight, time_major
+from fastrnn.layers.base import ProductLayer, bytes_of, own_weight, time_major
 from fastrnn.narrow import NarrowWeight
 from fastrnn.operators.recurrent import Recurrent
 from fastrnn.operators.runner import Runner
@@ -97,6 +97,7 @@ class RecurrentLayer(ProductLayer, Generic[LayerState]):
             )
             for suffix in shape.suffixes()
         ]
+        self.packed_bytes = bytes_of(cells)
         self.initial = tuple(
             np.asarray(self.tensors[name]) for name in INITIAL[shape.kind] if name in self.tensors
         )

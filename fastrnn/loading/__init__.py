@@ -6,6 +6,7 @@ the order of reading:
     load         `fastrnn.load`: a model from a file
     torch_module `fastrnn.from_torch`: a model from a live torch module
     export       `fastrnn.export`: a live torch module as a program
+    calibration  a model's input features brought to one size before its weights become int8
     expression   a model from a state dict and layers written as text
     verify       the tests that a saved model carries
 """

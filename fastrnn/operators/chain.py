@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
@@ -137,18 +137,35 @@ class Chain:
 
         x and lengths are as the caller gave them. The layers check them.
         """
-        before, after = iter(states), []
+        after = []
+        for _, y, state in self.each_output(x, states, lengths, batch_first):  # noqa: B007 - the last y counts
+            if state is not None:
+                after.append(state)
+        return y, after
+
+    def each_output(
+        self,
+        x: Any,
+        states: Sequence[StateLike],
+        lengths: Array | None = None,
+        batch_first: bool = False,
+    ) -> Iterator[tuple[LayerLike, Array, State | None]]:
+        """Call the layers one by one, as `run_each` does. Yield each with its output and its final state.
+
+        The state is None where the layer has none.
+        """
+        before = iter(states)
         for layer in self.layers:
+            state = None
             if layer.signature.states:
                 x, state = cast("StatefulLike", layer).with_state(x, next(before), lengths)
-                after.append(state)
             elif layer.signature.gives_last:
                 x = layer(x, lengths=lengths, batch_first=batch_first)
             elif lengths is not None and layer.signature.trait is Trait.WHOLE:
                 x = layer(x, lengths=lengths)
             else:
                 x = layer(x)
-        return x, after
+            yield layer, x, state
 
 
 def join_state(states: Sequence[State]) -> State | None:
