@@ -25,8 +25,6 @@ enum {
     FRNN_CPUID_AVX512_BF16 = 1 << 5               /* EAX of subleaf 1 */
 };
 
-static int frnn_has_avx512(void);
-
 static int frnn_has_amx(void)
 {
     unsigned a, b, c, d, a1, b1, c1, d1;
