@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import product
 
 import numpy as np
 
 import fastrnn
+from fastrnn.engine.backends import SIMD_PRODUCTS
 from fastrnn.operators.recurrent import DIVISIONS
 from fastrnn.spec import RecurrentSpec
 
@@ -24,7 +26,10 @@ HANG = 120  # seconds after which nothing more is expected
 FETCHES = 3
 
 
-def make_layers(kind, size, plan=None, threads=2):
+PRECISIONS = ("float32", "bfloat16", "int8") if SIMD_PRODUCTS else ("float32",)
+
+
+def make_layers(kind, size, plan=None, threads=2, precision="float32"):
     """A layer that divides its calls by a plan, or as it likes, and the same one on one thread."""
     random = np.random.default_rng(0)
     spec = RecurrentSpec(kind, 12, size, 2, plan == "direction")
@@ -33,19 +38,20 @@ def make_layers(kind, size, plan=None, threads=2):
         for name, shape in spec.tensor_shapes().items()
     }
     make = getattr(fastrnn, kind).from_state_dict
-    layer = make(tensors)
+    layer = make(tensors, precision=precision)
     if plan is not None:
         layer._divide(plan, threads)
-    return layer, make(tensors, threads=1)
+    return layer, make(tensors, threads=1, precision=precision)
 
 
 def make_cases():
-    """Layers of every plan and of the planner's own choice, each with an input and the right output."""
+    """Layers of every precision and plan, each with an input and the right output."""
     random = np.random.default_rng(0)
     cases = []
-    for plan in (None, *DIVISIONS[1:]):
-        for kind, size, T, B in (("LSTM", 96, 40, 9), ("GRU", 130, 30, 1), ("RNN", 64, 50, 20)):
-            layer, alone = make_layers(kind, size, plan, int(random.integers(2, 5)))
+    sizes = (("LSTM", 96, 40, 9), ("GRU", 130, 30, 1), ("RNN", 64, 50, 20))
+    for precision, plan in product(PRECISIONS, (None, *DIVISIONS[1:])):
+        for kind, size, T, B in sizes:
+            layer, alone = make_layers(kind, size, plan, int(random.integers(2, 5)), precision)
             x = random.standard_normal((T, B, 12)).astype(np.float32)
             cases.append((layer, x, alone(x)[0]))
     return cases

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
 try:
-    from fastrnn.engine.simd.tables import ISAS, may_be_used
+    from fastrnn.engine.simd.tables import ASKING, ISAS, may_be_used
     from fastrnn.engine.simd.tables import PRODUCTS as SIMD_PRODUCTS
     from fastrnn.engine.simd.tables import TABLES as SIMD_TABLES
 except ImportError:  # the compiler could not build the simd kernels
-    ISAS, SIMD_PRODUCTS, SIMD_TABLES = (), {}, {}
+    ASKING, ISAS, SIMD_PRODUCTS, SIMD_TABLES = {}, (), {}, {}
 try:
     from fastrnn.engine.simd.array_tables import ARRAY_TABLES
 except ImportError:
@@ -141,20 +141,22 @@ def pick_isa() -> str:
     return [isa for isa in allowed if isa in SIMD_TABLES][-1]
 
 
-@functools.cache
-def _may_be_used(isa: str) -> bool:
-    """Whether the system lets this process use an instruction set. It is asked once."""
-    return may_be_used(isa)
+# What the system answered when it was asked whether this process may use an instruction set.
+_answers: dict[str, bool] = {}
 
 
 def _isa_of_products(has_narrow: bool) -> str:
     """Return the instruction set of the products: the widest that may be used.
 
-    Only products of narrow weights use what the system has to be asked for.
+    Only products of narrow weights use what the system has to be asked for. It is asked once.
     """
     isa = pick_isa()
-    if not has_narrow or _may_be_used(isa):
-        return isa
+    if has_narrow and isa in ASKING and isa not in _answers:
+        _answers[isa] = may_be_used(isa)
+    return isa if not has_narrow or _answers.get(isa, True) else _next_below(isa)
+
+
+def _next_below(isa: str) -> str:
     return [other for other in ISAS[: ISAS.index(isa)] if other in SIMD_TABLES][-1]
 
 
@@ -171,6 +173,7 @@ def config() -> dict[str, str]:
             ),
             "instruction sets": f"{quote(SIMD_TABLES)}"
             + (f"; this processor lacks {quote(missing)}" if missing else ""),
+            **_narrow_weights(),
         }
     return {
         "fastrnn": __version__,
@@ -182,6 +185,19 @@ def config() -> dict[str, str]:
         "blas": "scipy.linalg.cython_blas, loaded with the first layer that asks for it; "
         "on one thread while a layer runs, which divides its work itself",
     }
+
+
+def _narrow_weights() -> dict[str, str]:
+    """Return what runs narrow weights, where the system has a say in it. It is not asked here."""
+    isa = pick_isa()
+    if isa not in ASKING:
+        return {}
+    if isa not in _answers:
+        reason = "if the system lets this process use it, which the first layer with such weights asks"
+        return {"narrow weights": f"{isa}, {reason}"}
+    if _answers[isa]:
+        return {"narrow weights": f"{isa}: the system lets this process use it"}
+    return {"narrow weights": f"{_next_below(isa)}: the system refused {isa} to this process"}
 
 
 def _threads() -> str:

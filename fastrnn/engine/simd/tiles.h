@@ -2,7 +2,8 @@
  *
  * The configuration belongs to a thread, and is lost in the child of a fork. It is loaded by the first product of a
  * thread's share of a call, again where the height of tiles changes, and released at the end of the share
- * (frnn_leave).
+ * (frnn_leave). Other code of the thread finds the configuration that it had. What its tiles held is lost, as the
+ * calling convention has it.
  */
 #ifndef FRNN_TILES_H
 #define FRNN_TILES_H
@@ -24,8 +25,6 @@ enum {
     FRNN_CPUID_AVX512_BF16 = 1 << 5               /* EAX of subleaf 1 */
 };
 
-static int frnn_has_avx512_vnni(void);
-
 static int frnn_has_amx(void)
 {
     unsigned a, b, c, d, a1, b1, c1, d1;
@@ -40,20 +39,26 @@ static int frnn_may_use_amx(void)
     return syscall(SYS_arch_prctl, FRNN_ARCH_REQ_XCOMP_PERM, FRNN_XFEATURE_XTILEDATA) == 0;
 }
 
-/* What the compiler has to write before tiles are read from memory: GCC's intrinsics do not say that they read it. */
+/* Memory is written before here, and read after: GCC's intrinsics of tiles do not say what they do with it. */
 #define FRNN_WRITTEN() __asm__ volatile("" : : : "memory")
+
+typedef struct frnn_tile_config {
+    uint8_t palette, start, reserved[14]; /* palette 0: there is none */
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} frnn_tile_config;
 
 /* The rows of the thread's tiles of rows and sums; 0: they are not configured. */
 static __thread int frnn_tile_rows;
+/* What other code had configured. */
+static __thread frnn_tile_config frnn_tiles_before;
 
 FRNN_TARGET("amx-tile")
 static FRNN_OUTLINE void frnn_configure_tiles(int rows)
 {
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } config = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {0}};
+    frnn_tile_config config = {1, 0, {0}, {64, 64, 64, 64, 64, 64, 64, 64}, {0}};
+    if (frnn_tile_rows == 0)
+        _tile_storeconfig(&frnn_tiles_before);
     for (int tile = 0; tile < 8; tile++)
         config.rows[tile] = tile < 6 ? (uint8_t)rows : 16; /* 4 sums, 2 of rows, 2 of weights */
     FRNN_WRITTEN();
@@ -63,7 +68,11 @@ static FRNN_OUTLINE void frnn_configure_tiles(int rows)
 
 static FRNN_OUTLINE void frnn_release_tiles(void)
 {
-    _tile_release();
+    FRNN_WRITTEN();
+    if (frnn_tiles_before.palette != 0)
+        _tile_loadconfig(&frnn_tiles_before);
+    else
+        _tile_release();
     frnn_tile_rows = 0;
 }
 FRNN_END_TARGET
