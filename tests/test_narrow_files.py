@@ -15,7 +15,7 @@ import fastrnn
 from fastrnn.importers import read_stored
 from fastrnn.loading.verify import verify
 from fastrnn.narrow import NarrowWeight, narrowed
-from fastrnn.saving.model_file import _stored
+from fastrnn.saving.model_file import stored
 
 STORAGES = ("bfloat16", "int8")
 DTYPES = {"bfloat16": "BF16", "int8": "I8"}
@@ -136,7 +136,7 @@ def test_a_wide_file_is_narrowed_as_it_is_loaded_and_a_narrow_one_widened(rng, t
 def test_bfloat16_of_other_files_arrives_as_float32(tmp_path):
     """Only a file that `save` wrote has narrow weights."""
     weight = narrowed("test", "weight", np.array([[1.5, 2]], np.float32), "bfloat16")
-    save_file(_stored("layers.0.weight", weight), tmp_path / "m", {"about": "fastrnn"})
+    save_file(stored("layers.0.weight", weight), tmp_path / "m", {"about": "fastrnn"})
     array = read_stored(tmp_path / "m")["layers.0.weight"]
     assert isinstance(array, np.ndarray) and array.dtype == np.float32 and array.tolist() == [[1.5, 2]]
 
