@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-from graphs import tagger
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -227,13 +226,3 @@ def test_commands_take_narrow_models(rng, tmp_path, run, precision):
         "run", tmp_path / "wide", tmp_path / "x.npy", "-o", tmp_path / "z.npy", "--precision", precision
     )
     assert status == 0 and np.array_equal(np.load(tmp_path / "z.npy"), wanted)
-
-
-@pytest.mark.parametrize("precision, got", (("int8", "'int8'"), ("bfloat16", "'bfloat16'"), ({}, "dict")))
-def test_a_program_says_which_precisions_it_has(rng, tmp_path, precision, got):
-    words = f'precision to be one of "float32" and "float64", got {got}.'
-    with pytest.raises(ValueError, match=f"Program: expected {words}"):
-        tagger(rng, precision=precision)
-    tagger(rng).save(tmp_path / "p")
-    with pytest.raises(ValueError, match=f"p: expected {words}"):
-        fastrnn.load(tmp_path / "p", precision=precision)
