@@ -95,7 +95,9 @@ def cell(rng, kind, gates, biases=True):
     if kind != "lstm":
         del constants["c"]
     x = rng.standard_normal((3, 5)).astype(FLOAT)
-    return x, make_spec({"x": ("float32", (3, 5))}, [(f"{kind}_cell", arguments, outputs)], outputs, constants)
+    return x, make_spec(
+        {"x": ("float32", (3, 5))}, [(f"{kind}_cell", arguments, outputs)], outputs, constants
+    )
 
 
 def embedding(rng):
@@ -104,11 +106,12 @@ def embedding(rng):
     )
 
 
-def product(rng, operator, names, shape=(5, 7), **more):
+def product(rng, operator, names, shape=(5, 7), bias=None):
     x = rng.standard_normal(shape).astype(FLOAT)
-    given = arrays_of(rng, w=(7, 6), **more)
+    given = arrays_of(rng, w=(7, 6), **({} if bias is None else {"bias": bias}))
     arguments = dict(zip(names, (Value("x"), Value("w")), strict=True))
-    arguments |= {"self": Value(name) for name in more}
+    if bias is not None:
+        arguments["self"] = Value("bias")
     return x, make_spec({"x": ("float32", shape)}, [(operator, arguments, ("y",))], ("y",), given)
 
 
@@ -129,7 +132,9 @@ OPERATORS = {
     "addmm of a matrix": lambda rng: product(rng, "addmm", ("mat1", "mat2"), bias=(5, 6)),
     "embedding": embedding,
     "conv1d": lambda rng: convolution(rng, "conv1d", (6, 4, 3), 6, (2, 4, 9), padding=(1,), stride=(2,)),
-    "conv1d, groups": lambda rng: convolution(rng, "conv1d", (6, 2, 3), 6, (2, 4, 9), groups=2, dilation=(2,)),
+    "conv1d, groups": lambda rng: convolution(
+        rng, "conv1d", (6, 2, 3), 6, (2, 4, 9), groups=2, dilation=(2,)
+    ),
     "conv1d of one": lambda rng: convolution(rng, "conv1d", (6, 4, 1), 6, (2, 4, 9)),
     "conv1d, unbatched": lambda rng: convolution(rng, "conv1d", (6, 4, 3), 6, (4, 9), padding="same"),
     "conv2d": lambda rng: convolution(rng, "conv2d", (6, 4, 3, 2), 6, (2, 4, 7, 5), padding=(1, 0)),
@@ -414,7 +419,11 @@ def streamed(rng, **options):
         ("zeros", zeros, ("h0",)),
         ("gru", gru, ("d", None)),
         ("transpose", {"self": Value("d"), "dim0": 1, "dim1": 2}, ("e",)),
-        ("conv_transpose1d", {"input": Value("e"), "weight": Value("up"), "bias": None, "stride": (2,)}, ("f",)),
+        (
+            "conv_transpose1d",
+            {"input": Value("e"), "weight": Value("up"), "bias": None, "stride": (2,)},
+            ("f",),
+        ),
         ("transpose", {"self": Value("f"), "dim0": 1, "dim1": 2}, ("g",)),
         ("reshape", {"self": Value("g"), "shape": (Size("dim", "x", 0), -1, 6)}, ("i",)),
         ("linear", {"input": Value("i"), "weight": Value("fc"), "bias": None}, ("y",)),

@@ -64,7 +64,7 @@ def load(
         As in `LSTM.from_state_dict`. If not given, that of a saved model, and "float32" for a state dict. At
         "bfloat16" and "int8", weights that are not narrow yet become so. Layers without products (LayerNorm,
         BatchNorm1d, Scale, OneHot) compute in float32 then. A mapping is for recurrent layers. All others
-        compute in float32 beside it.
+        compute in float32 beside it. Of a program as in `Program`.
         "float32" and "float64" widen narrow weights, but do not bring back what rounding took away.
     threads : int, optional
         As in `LSTM.from_state_dict`.

@@ -37,6 +37,17 @@ class Program:
     is, with NumPy arrays, and returns arrays nested as the module's results are.
     The first call at new sizes makes a plan, which is kept. Threads may share a program.
 
+    Parameters
+    ----------
+    spec : ProgramSpec
+        What it computes: that of another program is its ``spec``.
+    precision : {"float32", "float64", "bfloat16", "int8"} or mapping of str to them, optional
+        As in `LSTM.from_state_dict`. At "bfloat16" and "int8" the weights of products are narrow, and the
+        tables of embeddings; depthwise convolutions stay float32. A mapping is for recurrent layers and
+        cells. All else is float32 beside it. If not given, that of ``spec``.
+    threads, backend
+        As in `LSTM.from_state_dict`.
+
     Attributes
     ----------
     graph : Graph
@@ -56,8 +67,10 @@ class Program:
 
     Raises
     ------
+    WeightError
+        A weight that is to become int8 holds NaN or infinity.
     ValueError
-        An operator is missing, or an option has a wrong value.
+        An operator is missing, or an option has a wrong value. Or narrow weights are used otherwise.
 
     Examples
     --------
@@ -317,7 +330,7 @@ class Program:
             The arguments by name.
         tolerance : float, optional
             The largest absolute difference allowed. If not given, it is 1e-5 of the largest value (1e-11 in
-            float64) of each result, and more if the program amplifies rounding.
+            float64) of each result, and more if the program amplifies rounding or has narrow weights.
 
         Returns
         -------
