@@ -15,6 +15,7 @@ from fastrnn.program.program import Program  # noqa: E402
 if not backends.ISAS:
     pytest.skip("simd is not built here, and blas has no narrow products", allow_module_level=True)
 
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 STORAGES = ("bfloat16", "int8")
 
 

@@ -2,7 +2,7 @@
 
 Weights of products and tables of embeddings do: see `graph.weights_of`. A product by a constant matrix
 becomes a "linear" first, whose weight has output rows first. Those of depthwise convolutions stay float32,
-since they are no products of matrices. What else a constant is used for takes it as it was.
+since they are no products of matrices. A constant that is used otherwise too stays as it was there.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ each row. Rows may be in any order. Equations: https://docs.pytorch.org/docs/sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -184,7 +184,12 @@ def _cell(
     if any(bias.shape != (gates,) for bias in biases):
         raise ValueError(f"The biases must have the shape {(gates,)}.")
     if isinstance(w_ih, NarrowWeight) or isinstance(w_hh, NarrowWeight):
-        return _narrow_cell(kind, nonlinearity, input, states, w_ih, w_hh, b_ih, b_hh)
+        given: dict[str, Any] = {"weight_ih_l0": w_ih, "weight_hh_l0": w_hh}
+        if biases:
+            zeros = np.zeros(gates)
+            given["bias_ih_l0"] = zeros if b_ih is None else b_ih
+            given["bias_hh_l0"] = zeros if b_hh is None else b_hh
+        return _one_step(kind, nonlinearity, input, states, given)
     x, h, *rest = (array.astype(np.float64) for array in (input, *states))
     c = rest[0] if rest else None
     gates_x = x @ w_ih.T.astype(np.float64) + (0 if b_ih is None else b_ih)
@@ -193,22 +198,10 @@ def _cell(
     return tuple(state.astype(input.dtype) for state in after if state is not None)
 
 
-def _narrow_cell(
-    kind: str,
-    nonlinearity: str,
-    input: Array,
-    states: Sequence[Array],
-    w_ih: Array | NarrowWeight,
-    w_hh: Array | NarrowWeight,
-    b_ih: Array | None,
-    b_hh: Array | None,
+def _one_step(
+    kind: str, nonlinearity: str, input: Array, states: Sequence[Array], given: Mapping[str, Any]
 ) -> tuple[Array, ...]:
-    """Return the same with narrow weights: a layer's one step."""
-    given: dict[str, Any] = {"weight_ih_l0": w_ih, "weight_hh_l0": w_hh}
-    if b_ih is not None or b_hh is not None:
-        zeros = np.zeros(w_ih.shape[0])
-        given["bias_ih_l0"] = zeros if b_ih is None else b_ih
-        given["bias_hh_l0"] = zeros if b_hh is None else b_hh
+    """Return the states after one step of a layer, whose tensors are given."""
     spec, tensors = read_recurrent("params", kind, given, "", nonlinearity)
     rows = input.reshape(1, -1, input.shape[-1])
     firsts = [state.reshape(1, -1, state.shape[-1]) for state in states]
