@@ -122,6 +122,7 @@ extensions = [
     extension("program.recurrent_step"),
     extension("program.steps"),
     extension("program.product_steps"),
+    extension("program.token_step"),
     extension("program.window_steps"),
     extension("streaming.stream_base"),
     extension("streaming.open_streams"),

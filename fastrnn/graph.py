@@ -196,7 +196,9 @@ class Graph(NamedTuple):
     inputs : tuple of Input
     nodes : tuple of Node
     outputs : tuple of str
-    constants : mapping of str to ndarray
+    constants : mapping of str to ndarray or NarrowWeight
+        Narrow ones are weights of products, as `weights_of` finds them, and have output rows first. So that
+        of a transposed convolution has shape (out, in / groups, taps...).
     states : tuple of StateLink
     """
 
@@ -253,6 +255,66 @@ def all_nodes(nodes: Iterable[Node]) -> Iterator[Node]:
         yield node
         if node.body is not None:
             yield from all_nodes(node.body.nodes)
+
+
+class Weight(NamedTuple):
+    """An argument that is the weight of a product, or a table of an embedding.
+
+    Attributes
+    ----------
+    argument : str
+    place : int or None
+        Which part it is, if the argument is a tuple.
+    matrix : str
+        Of a recurrent layer "input", "recurrent" or "projection". Else "".
+    axes : int
+        How many it has.
+    """
+
+    argument: str
+    place: int | None
+    matrix: str
+    axes: int
+
+    def of(self, node: Node) -> Argument:
+        """Return the argument."""
+        whole = node.arguments.get(self.argument)
+        return whole if self.place is None or whole is None else whole[self.place]
+
+
+LAYERS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_WEIGHTS = {
+    "embedding": (Weight("weight", None, "", 2),),
+    "linear": (Weight("weight", None, "", 2),),
+    "conv1d": (Weight("weight", None, "", 3),),
+    "conv2d": (Weight("weight", None, "", 4),),
+    "conv_transpose1d": (Weight("weight", None, "", 3),),
+    "conv_transpose2d": (Weight("weight", None, "", 4),),
+    **dict.fromkeys(
+        (f"{kind}_cell" for kind in LAYERS),
+        (Weight("w_ih", None, "input", 2), Weight("w_hh", None, "recurrent", 2)),
+    ),
+}
+
+
+def weights_of(node: Node) -> tuple[Weight, ...]:
+    """Return the arguments of a node that may be narrow weights. Those of a file may be of any kind."""
+    if node.operator not in LAYERS:
+        return _WEIGHTS.get(node.operator, ())
+    params, layers = node.arguments.get("params"), node.arguments.get("num_layers")
+    if not isinstance(params, tuple) or type(layers) is not int:
+        return ()
+    cells = layers * (2 if node.arguments.get("bidirectional") else 1)
+    each = len(params) // max(cells, 1)
+    least = 4 if node.arguments.get("has_biases") else 2
+    if cells < 1 or len(params) != each * cells or each not in (least, least + 1):
+        return ()
+    matrices = [(0, "input"), (1, "recurrent"), *([(each - 1, "projection")] if each > least else [])]
+    return tuple(
+        Weight("params", first + place, matrix, 2)
+        for first in range(0, len(params), each)
+        for place, matrix in matrices
+    )
 
 
 def live(nodes: Sequence[Node], wanted: Iterable[str]) -> list[Node]:

@@ -75,6 +75,39 @@ def tagger(rng, **options):
     return make_program(inputs, nodes, ("p", "h"), constants, results=results, **options)
 
 
+def arrays_of(rng, **shapes):
+    """Random arrays of these shapes, by name."""
+    return {name: (rng.standard_normal(shape) / 2).astype(np.float32) for name, shape in shapes.items()}
+
+
+def convolved(rng, **options):
+    """x (B, T, 4): a causal convolution, a GRU, a transposed convolution over channels, a projection."""
+    constants = arrays_of(rng, conv=(6, 4, 3), ih=(24, 6), hh=(24, 8), up=(8, 3, 2), fc=(5, 6))
+    zeros = {"size": (1, Size("dim", "x", 0), 8), "dtype": "float32"}
+    gru = {
+        "input": Value("c"), "hx": Value("h0"), "params": (Value("ih"), Value("hh")), "has_biases": False,
+        "num_layers": 1, "dropout": 0.0, "train": False, "bidirectional": False, "batch_first": True,
+    }  # fmt: skip
+    nodes = [
+        ("transpose", {"self": Value("x"), "dim0": 1, "dim1": 2}, ("a",)),
+        ("constant_pad_nd", {"self": Value("a"), "pad": (2, 0), "value": 0.0}, ("padded",)),
+        ("conv1d", {"input": Value("padded"), "weight": Value("conv"), "bias": None}, ("b",)),
+        ("transpose", {"self": Value("b"), "dim0": 1, "dim1": 2}, ("c",)),
+        ("zeros", zeros, ("h0",)),
+        ("gru", gru, ("d", None)),
+        ("transpose", {"self": Value("d"), "dim0": 1, "dim1": 2}, ("e",)),
+        (
+            "conv_transpose1d",
+            {"input": Value("e"), "weight": Value("up"), "bias": None, "stride": (2,)},
+            ("f",),
+        ),
+        ("transpose", {"self": Value("f"), "dim0": 1, "dim1": 2}, ("g",)),
+        ("reshape", {"self": Value("g"), "shape": (Size("dim", "x", 0), -1, 6)}, ("i",)),
+        ("linear", {"input": Value("i"), "weight": Value("fc"), "bias": None}, ("y",)),
+    ]
+    return make_program({"x": ("float32", ("B", "T", 4))}, nodes, ("y",), constants, **options)
+
+
 def counter(**options):
     """x (B, 3) and state (B, 3) to y and the next state, by a loop: y = x + 3 state, state * 2 ** 2 + 1."""
     body = Loop(

@@ -49,6 +49,7 @@ LAYERING = {
         "arrays",
         "checks",
         "errors",
+        "narrow",
         "spec",
         "graph",
         "structure",

@@ -16,6 +16,7 @@ from test_program_pools import check_chunks  # noqa: E402
 from test_program_streams import flat, streamed  # noqa: E402
 
 import fastrnn  # noqa: E402
+from fastrnn.engine import backends  # noqa: E402
 
 ZOO = Path(os.environ.get("FASTRNN_ZOO", Path(__file__).resolve().parents[2] / "shared" / "zoo"))
 PROGRAMS = {}
@@ -30,11 +31,22 @@ def exported(name):
     return PROGRAMS[name]
 
 
+def at_precision(name, precision):
+    """The program of a case at a precision, made once."""
+    if (name, precision) not in PROGRAMS:
+        PROGRAMS[name, precision] = fastrnn.Program(exported(name).spec, precision=precision)
+    return PROGRAMS[name, precision]
+
+
+PRECISIONS = ("float32", "bfloat16", "int8") if backends.ISAS else ("float32",)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", CASES)
 @settings(max_examples=15)
 @given(cuts=st.lists(st.integers(0, 9), max_size=24), rows=st.integers(1, 3))
-def test_any_chunks_give_the_bits_of_the_whole(name, cuts, rows):
-    case, model = CASES[name], exported(name)
+def test_any_chunks_give_the_bits_of_the_whole(name, precision, cuts, rows):
+    case, model = CASES[name], at_precision(name, precision)
     torch.manual_seed(len(cuts))
     x = case.inputs(rows, 24)[0].numpy()
     stream = model.stream()
@@ -44,11 +56,12 @@ def test_any_chunks_give_the_bits_of_the_whole(name, cuts, rows):
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", CASES)
-def test_streams_of_a_pool_have_the_bits_of_each_alone(name, rng):
+def test_streams_of_a_pool_have_the_bits_of_each_alone(name, precision, rng):
     torch.manual_seed(0)
     x = CASES[name].inputs(10, 24)[0].numpy()
-    check_chunks(exported(name), x, CASES[name].axis, rng)
+    check_chunks(at_precision(name, precision), x, CASES[name].axis, rng)
 
 
 def test_frame_by_frame(rng):

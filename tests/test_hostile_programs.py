@@ -9,14 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from graphs import counter, make_program, small, tagger
+from graphs import convolved, counter, make_program, small, tagger
 from hostile_programs import at, file_of, mutated_bytes, mutated_json, mutated_nodes, parts_of
 
 import fastrnn
+from fastrnn.engine import backends
 from fastrnn.graph import Size, Value, encode
 from fastrnn.program.program import known_operators
 
 FLOAT = "float32"
+MAKERS = {"tagger": tagger, "counter": lambda rng: counter()}
+if backends.ISAS:  # blas has no narrow products
+    MAKERS |= {
+        "bfloat16": lambda rng: convolved(rng, precision="bfloat16"),
+        "int8": lambda rng: tagger(rng, precision="int8"),
+        "int8, convolved": lambda rng: convolved(rng, precision="int8"),
+    }
 
 
 @pytest.fixture
@@ -182,7 +190,7 @@ def test_hostile_programs_take_little_memory(tagged):
 
 
 @pytest.mark.parametrize("mutated", (mutated_json, mutated_bytes))
-@pytest.mark.parametrize("make", (lambda rng: tagger(rng), lambda rng: counter()), ids=("tagger", "counter"))
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_mutated_files_give_no_other_error(rng, path, make, mutated):
     make(rng).save(path)
     content = path.read_bytes()
@@ -215,7 +223,7 @@ for _ in range(300):
         pass
 print("done")
 """
-    for index, program in enumerate((tagger(rng), counter())):
+    for index, program in enumerate(make(rng) for make in MAKERS.values()):
         path = tmp_path / f"{index}.safetensors"
         program.save(path)
         seed = str(rng.integers(2**31))
@@ -261,7 +269,7 @@ def test_nodes_that_do_not_fit_are_one_clear_error(path, node, words):
         assert ": expected " in str(caught.value)
 
 
-@pytest.mark.parametrize("make", (tagger, lambda rng: counter()), ids=("tagger", "counter"))
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_mutated_nodes_run_or_are_one_clear_error(rng, path, make):
     """Whole numbers are small here, so that no graph asks for much work."""
     make(rng).save(path)

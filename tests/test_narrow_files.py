@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-from graphs import tagger
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -15,7 +14,7 @@ import fastrnn
 from fastrnn.importers import read_stored
 from fastrnn.loading.verify import verify
 from fastrnn.narrow import NarrowWeight, narrowed
-from fastrnn.saving.model_file import _stored
+from fastrnn.saving.model_file import stored
 
 STORAGES = ("bfloat16", "int8")
 DTYPES = {"bfloat16": "BF16", "int8": "I8"}
@@ -136,7 +135,7 @@ def test_a_wide_file_is_narrowed_as_it_is_loaded_and_a_narrow_one_widened(rng, t
 def test_bfloat16_of_other_files_arrives_as_float32(tmp_path):
     """Only a file that `save` wrote has narrow weights."""
     weight = narrowed("test", "weight", np.array([[1.5, 2]], np.float32), "bfloat16")
-    save_file(_stored("layers.0.weight", weight), tmp_path / "m", {"about": "fastrnn"})
+    save_file(stored("layers.0.weight", weight), tmp_path / "m", {"about": "fastrnn"})
     array = read_stored(tmp_path / "m")["layers.0.weight"]
     assert isinstance(array, np.ndarray) and array.dtype == np.float32 and array.tolist() == [[1.5, 2]]
 
@@ -227,13 +226,3 @@ def test_commands_take_narrow_models(rng, tmp_path, run, precision):
         "run", tmp_path / "wide", tmp_path / "x.npy", "-o", tmp_path / "z.npy", "--precision", precision
     )
     assert status == 0 and np.array_equal(np.load(tmp_path / "z.npy"), wanted)
-
-
-@pytest.mark.parametrize("precision, got", (("int8", "'int8'"), ("bfloat16", "'bfloat16'"), ({}, "dict")))
-def test_a_program_says_which_precisions_it_has(rng, tmp_path, precision, got):
-    words = f'precision to be one of "float32" and "float64", got {got}.'
-    with pytest.raises(ValueError, match=f"Program: expected {words}"):
-        tagger(rng, precision=precision)
-    tagger(rng).save(tmp_path / "p")
-    with pytest.raises(ValueError, match=f"p: expected {words}"):
-        fastrnn.load(tmp_path / "p", precision=precision)

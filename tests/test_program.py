@@ -153,8 +153,10 @@ def test_precision_and_threads(rng):
         assert program.precision == "float64" and result["p"].dtype == np.float64
         for got, wanted in zip(result.values(), defined(program, tokens, lengths), strict=True):
             assert_close(got, wanted, 1e-14)
-    with pytest.raises(ValueError, match='precision to be one of "float32" and "float64"'):
-        tagger(rng, precision="int8")
+    with pytest.raises(
+        ValueError, match='precision to be one of "float32", "float64", "bfloat16" and "int8"'
+    ):
+        tagger(rng, precision="float16")
 
 
 def test_a_call_in_steady_state_allocates_nothing_but_its_results(rng):

@@ -74,7 +74,7 @@ def test_load_takes_the_options_that_programs_have(tagged):
     for name, value in (("batch_first", True), ("nonlinearity", "relu"), ("key", "")):
         with pytest.raises(ValueError, match=f"no options that the saved program holds, got {name}="):
             fastrnn.load(path, **{name: value})
-    for options in ({"precision": "int8"}, {"threads": 0}, {"backend": "cuda"}):
+    for options in ({"precision": "int4"}, {"threads": 0}, {"backend": "cuda"}):
         with pytest.raises(ValueError, match="expected"):
             fastrnn.load(path, **options)
 

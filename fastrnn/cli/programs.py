@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import fastrnn
 from fastrnn.arrays import Array
+from fastrnn.checks import Precision
 from fastrnn.cli.options import check_outputs, tell_not_finite, tell_of_weights
 from fastrnn.errors import join, message, quote
 from fastrnn.graph import all_nodes
-from fastrnn.importers import Source, StateDict
+from fastrnn.importers import Source, StateDict, read_stored
 from fastrnn.importers.numpy_file import read_arrays
 from fastrnn.importers.safetensors_file import MAX_HEADER
 from fastrnn.loading.load import make_program
@@ -43,7 +43,7 @@ def open_program(options: argparse.Namespace, path: str) -> StateDict | None:
     """
     if not holds_program(path):
         return None
-    state_dict = fastrnn.load_state_dict(path)
+    state_dict = read_stored(Source(path))
     if not is_program(state_dict):
         return None
     refuse(options, "key", "batch_first", "nonlinearity")
@@ -119,7 +119,7 @@ def info(state_dict: StateDict, path: str, as_json: bool) -> None:
         return
     print_lines(
         f"{state_dict.file_format}: a program of {counts.total()} operators, {parameters:,} numbers in "
-        f"{len(arrays)} constants, {program.precision}\n"
+        f"{len(arrays)} constants, {_named(program.precision)}\n"
     )
     print_table(
         ("input", "shape", "dtype"),
@@ -132,6 +132,13 @@ def info(state_dict: StateDict, path: str, as_json: bool) -> None:
         print_lines(f"States, which a call takes and returns: {', '.join(states)}")
     if program.example is not None:
         print_lines("The file holds an example from torch, which `fastrnn verify` compares with.")
+
+
+def _named(precision: Precision) -> str:
+    """A precision in words."""
+    if isinstance(precision, str):
+        return precision
+    return ", ".join(f"{matrix} {of_matrix}" for matrix, of_matrix in precision.items())
 
 
 # ---------------------------------------------------------------- run

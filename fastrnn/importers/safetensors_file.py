@@ -62,7 +62,7 @@ def read_safetensors(file: BoundedFile, where: str) -> tuple[dict[str, Tensor], 
     tensors: dict[str, Tensor] = {}
     is_saved = "fastrnn" in metadata
     for name, entry in entries.items():
-        is_narrow = is_saved and entry["dtype"] == "BF16" and name.startswith("layers.")
+        is_narrow = is_saved and entry["dtype"] == "BF16" and name.startswith(("layers.", "constants."))
         tensors[name] = _read_tensor(file, begin, where, name, entry, is_narrow)
     if is_saved:
         tensors = _with_scales(where, tensors)
@@ -123,7 +123,7 @@ def _read_tensor(
 
 
 def _with_scales(where: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put int8 weights of layers together with the scales beside them."""
+    """Put int8 weights of layers together with the scales beside them. Programs say which theirs are."""
     joined = dict(tensors)
     for name, tensor in tensors.items():
         scales = tensors.get(f"{name}.scale")

@@ -11,19 +11,17 @@ import numpy as np
 
 from fastrnn.checks import (
     BACKENDS,
-    WIDE,
     Precision,
     check_choice,
     check_flag,
-    check_precision,
     check_precisions,
     check_threads,
 )
 from fastrnn.engine.backends import pick_backend
-from fastrnn.errors import FormatError, brief_error, join, message
+from fastrnn.errors import FormatError, brief, brief_error, join, message
 from fastrnn.importers import FileLike, Source, StateDict, read_stored
 from fastrnn.layers.registry import LAYERS
-from fastrnn.narrow import STORAGES
+from fastrnn.narrow import STORAGES, NarrowWeight
 from fastrnn.program.sequential import Sequential, build, nest_state
 from fastrnn.saving.model_file import SavedModel, is_saved, read_model
 from fastrnn.spec import GRANTED
@@ -66,7 +64,7 @@ def load(
         As in `LSTM.from_state_dict`. If not given, that of a saved model, and "float32" for a state dict. At
         "bfloat16" and "int8", weights that are not narrow yet become so. Layers without products (LayerNorm,
         BatchNorm1d, Scale, OneHot) compute in float32 then. A mapping is for recurrent layers. All others
-        compute in float32 beside it.
+        compute in float32 beside it. Of a program as in `Program`.
         "float32" and "float64" widen narrow weights, but do not bring back what rounding took away.
     threads : int, optional
         As in `LSTM.from_state_dict`.
@@ -135,12 +133,16 @@ def make_program(
     for name, value in others.items():
         if value is not None:
             raise ValueError(message(where, "no options that the saved program holds", f"{name}={value!r}"))
-    if precision is not None:
-        check_precision(where, precision, WIDE)
+    wanted = None if precision is None else set(check_precisions(where, precision).values())
     check_threads(where, threads)
-    pick_backend("load", check_choice(where, "backend", backend, BACKENDS), np.float32, threads)
-    wide = None if precision is None else str(precision)
-    return build_program(where, read_saved_program(where, state_dict), wide, threads, backend)
+    check_choice(where, "backend", backend, BACKENDS)
+    saved = read_saved_program(where, state_dict)
+    if wanted is None:
+        weights = saved.spec.graph.constants.values()
+        wanted = {weight.storage for weight in weights if isinstance(weight, NarrowWeight)}
+    for storage in ("float32", *(storage for storage in STORAGES if storage in wanted)):
+        pick_backend("load", backend, np.float32, threads, {"input": storage})
+    return build_program(where, saved, precision, threads, backend)
 
 
 def read_saved_program(where: str, state_dict: StateDict) -> SavedProgram:
@@ -154,21 +156,28 @@ def read_saved_program(where: str, state_dict: StateDict) -> SavedProgram:
 def build_program(
     where: str,
     saved: SavedProgram,
-    precision: str | None = None,
+    precision: Precision | None = None,
     threads: int | None = None,
     backend: str = "auto",
 ) -> Program:
     """Make the program that a file holds, and no plan of it. Raise FormatError if it cannot be made."""
-    from fastrnn.program.program import Program, precision_of
+    from fastrnn.program.narrowing import has_narrow, precision_of
+    from fastrnn.program.program import Program
 
     try:
+        own: Precision = precision_of(saved.spec.graph)
+        if saved.precision != own and (has_narrow(saved.spec.graph) or saved.precision is not None):
+            got = f"weights of {brief(own)}"
+            raise FormatError(message(where, f"weights of the precision {brief(saved.precision)}", got))
         program = Program(saved.spec, precision=precision, threads=threads, backend=backend)
+    except FormatError:
+        raise
     except (TypeError, LookupError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
         got = f"one that cannot ({brief_error(error)})"
         raise FormatError(message(where, "a program that can be made", got)) from error
     program.golden_inputs = tuple(pair.inputs for pair in saved.golden)
     program.example = saved.example
-    program._is_recast = precision is not None and precision != precision_of(saved.spec.graph)
+    program._is_recast = program.precision != own
     return program
 
 

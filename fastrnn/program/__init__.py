@@ -10,6 +10,7 @@ written elsewhere (`saving`, `importers`), and layers are defined in `layers`. I
     layer_nodes      layers as nodes of a graph
     pairs            its golden pairs
     passes           what is done to a graph once: batch norms folded, idle nodes left out
+    narrowing        programs with narrow weights, and back
     planner          from a graph and sizes to steps, and where every value lies
     toolbox          what plans make their steps of
     views, types     slices and permutations that cost nothing; the types of results
@@ -22,6 +23,7 @@ written elsewhere (`saving`, `importers`), and layers are defined in `layers`. I
     steps            what a plan runs, compiled; map_program: what a map is, in Python
     product_steps, window_steps   products, convolutions and pools; products: what they share
     recurrent_step   recurrent layers
+    token_step       rows of a narrow table
     evaluate         a graph by the definitions of its operators, slowly
     streaming/       programs that run chunk by chunk
 """

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.errors import join, message
 from fastrnn.graph import Graph, Node, Value, all_nodes
+from fastrnn.narrow import NarrowWeight
 from fastrnn.program.evaluate import evaluate
-from fastrnn.program.passes import at_precision
-from fastrnn.saving.golden import ROUNDINGS, SEED, Comparison, compare, tolerance
+from fastrnn.program.narrowing import has_narrow, widened, with_wide_tables
+from fastrnn.program.passes import at_precision, wide_precision
+from fastrnn.saving.golden import ROUNDINGS, SEED, Comparison, compare, moved, tolerance
 from fastrnn.saving.program_file import GoldenPair
 
 if TYPE_CHECKING:
@@ -52,9 +54,15 @@ def allowed(program: Program, inputs: Sequence[Array]) -> tuple[float, ...]:
 
 def _defined(program: Program, inputs: Sequence[Array]) -> tuple[list[Array], list[float]]:
     graph = program.graph
-    wide = _evaluated(graph, inputs)
-    moved = _evaluated(graph._replace(constants=_rounded(graph.constants)), inputs)
-    return wide, [_tolerance(w, m, program.precision) for w, m in zip(wide, moved, strict=True)]
+    wide = _evaluated(with_wide_tables(graph), inputs)
+    random = np.random.default_rng(SEED)
+    rounded = _rounded(graph.constants, random)
+    if is_narrow := has_narrow(graph):
+        graph = widened(graph, lambda weight: moved(weight, random.choice((-0.5, 0.5), weight.shape)))
+        rounded = {**rounded, **{n: a for n, a in graph.constants.items() if n not in rounded}}
+    other = _evaluated(graph._replace(constants=rounded), inputs)
+    precision = wide_precision(graph)
+    return wide, [_tolerance(w, o, precision, is_narrow) for w, o in zip(wide, other, strict=True)]
 
 
 def _evaluated(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
@@ -67,23 +75,22 @@ def _evaluated(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     return [np.asarray(array) for array in evaluate(graph, given | hidden, wanted)]
 
 
-def _rounded(constants: Mapping[str, Array]) -> dict[str, Array]:
-    """The constants, in float64, with every real number rounded to a neighbour, up or down at random."""
-    random = np.random.default_rng(SEED)
-    result = dict(constants)
-    for name, array in constants.items():
+def _rounded(constants: Mapping[str, Any], random: np.random.Generator) -> dict[str, Array]:
+    """The wide constants, in float64, with every real number rounded to a neighbour, up or down at random."""
+    result = {name: array for name, array in constants.items() if not isinstance(array, NarrowWeight)}
+    for name, array in result.items():
         if array.dtype.kind == "f":
             change = np.finfo(array.dtype).eps * random.choice((-0.5, 0.5), array.shape)
             result[name] = np.asarray(array * (1 + change))
     return result
 
 
-def _tolerance(wanted: Array, moved: Array, precision: str) -> float:
-    if wanted.shape != moved.shape:
+def _tolerance(wanted: Array, other: Array, precision: str, is_narrow: bool) -> float:
+    if wanted.shape != other.shape:
         return 0.0
     if wanted.dtype.kind in "fc":
-        return tolerance(wanted, moved, precision)
-    change = np.abs(moved.astype(np.float64) - wanted.astype(np.float64))
+        return tolerance(wanted, other, precision, is_narrow)
+    change = np.abs(other.astype(np.float64) - wanted.astype(np.float64))
     return float(ROUNDINGS * change.max(initial=0.0))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.graph import Graph, Node, Value, map_argument
+from fastrnn.narrow import NarrowWeight
 
 # Products, with the axis of the weight that is that of the outputs.
 PRODUCTS = {"linear": 0, "conv1d": 0, "conv2d": 0, "conv_transpose1d": 1, "conv_transpose2d": 1}
@@ -103,6 +104,8 @@ def fold_batch_norms(graph: Graph) -> Graph:
         given = _constant(graph, bias)
         if arrays[2] is None or arrays[3] is None or weight is None or (bias is not None and given is None):
             continue
+        if isinstance(weight, NarrowWeight):  # they are rounded already, and would be again
+            continue
         if not _fits(product, weight, given, arrays):
             continue
         folded = _fold(product, weight, given, arrays, float(node.arguments.get("eps", 1e-5)))
@@ -165,7 +168,7 @@ def _makes_reals(node: Node) -> bool:
 
 
 def at_precision(graph: Graph, precision: str) -> Graph:
-    """Return the graph with its real numbers in another type."""
+    """Return the graph with its real numbers in another type. Narrow weights stay."""
     old = {"float32": "float64", "float64": "float32"}[precision]
 
     def change(part: Any) -> Any:
@@ -184,7 +187,17 @@ def at_precision(graph: Graph, precision: str) -> Graph:
         inputs=tuple(form._replace(dtype=change(form.dtype)) for form in graph.inputs),
         nodes=tuple(map(converted, graph.nodes)),
         constants={
-            name: array.astype(precision) if array.dtype == old else array
+            name: array if isinstance(array, NarrowWeight) or array.dtype != old else array.astype(precision)
             for name, array in graph.constants.items()
         },
     )
+
+
+def wide_precision(graph: Graph) -> str:
+    """Return the type of a graph's real numbers. That of narrow weights is float32."""
+    dtypes = {form.dtype for form in graph.inputs}
+    dtypes |= {
+        "float32" if isinstance(array, NarrowWeight) else array.dtype.name
+        for array in graph.constants.values()
+    }
+    return "float64" if "float64" in dtypes and "float32" not in dtypes else "float32"

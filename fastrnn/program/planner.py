@@ -15,6 +15,7 @@ import numpy as np
 
 from fastrnn.errors import brief, brief_error, message
 from fastrnn.graph import Graph, Node, Size, Value
+from fastrnn.narrow import NarrowWeight
 from fastrnn.program.evaluate import UNFIT
 from fastrnn.program.fusion import Chain
 from fastrnn.program.views import Kind, Padded, Patches, StepNumber, Storage, View, dense_strides
@@ -74,8 +75,8 @@ class Toolbox(NamedTuple):
         The kernels of arrays by arithmetic.
     rows : mapping of str to capsule
         The tables with functions of rows by arithmetic.
-    pick : function of a dtype
-        The backend that packs and runs matrices of a dtype.
+    pick : function of a dtype, and of storages by the names of matrices
+        The backend that packs and runs matrices of a dtype. Their storages are it, if no others are named.
     packed : dict
         What was packed already.
     references : mapping of str to function
@@ -83,7 +84,7 @@ class Toolbox(NamedTuple):
 
     kernels: Mapping[str, Any]
     rows: Mapping[str, Any]
-    pick: Callable[[str], Any]
+    pick: Callable[..., Any]
     packed: dict[Any, Any]
     references: Mapping[str, Callable[..., Any]]
     threads: int
@@ -244,6 +245,10 @@ class Planner:
     # ------------------------------------------------------------ values
 
     def constant(self, array: Any) -> View:
+        if isinstance(array, NarrowWeight):
+            size = array.size * np.dtype("float32").itemsize
+            storage = Storage(Kind.CONSTANT, size, array=array)
+            return View(storage, 0, "float32", array.shape, dense_strides(array.shape, 4))
         array = np.asarray(array, order="C")
         return View(
             Storage(Kind.CONSTANT, array.nbytes, array=array), 0, array.dtype.name, array.shape, array.strides

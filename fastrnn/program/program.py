@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fastrnn.arrays import Array, as_plain
-from fastrnn.checks import WIDE, check_path, check_precision, check_threads, check_tolerance
+from fastrnn.checks import Precision, check_path, check_threads, check_tolerance
 from fastrnn.errors import brief, join, message
 from fastrnn.graph import Graph, Input, ProgramSpec, Size, all_nodes, map_argument
 from fastrnn.program.caller import Caller
-from fastrnn.program.passes import at_precision, prepared
+from fastrnn.program.narrowing import check_narrow, precision_of, recast, storages_of
+from fastrnn.program.passes import prepared
 from fastrnn.program.planner import Toolbox
 from fastrnn.program.plans import Plan, make_plan
 from fastrnn.program.toolbox import make_toolbox
@@ -36,14 +37,28 @@ class Program:
     is, with NumPy arrays, and returns arrays nested as the module's results are.
     The first call at new sizes makes a plan, which is kept. Threads may share a program.
 
+    Parameters
+    ----------
+    spec : ProgramSpec
+        What it computes: that of another program is its ``spec``.
+    precision : {"float32", "float64", "bfloat16", "int8"} or mapping of str to them, optional
+        As in `LSTM.from_state_dict`. At "bfloat16" and "int8" the weights of products are narrow, and the
+        tables of embeddings; depthwise convolutions stay float32. A mapping is for recurrent layers and
+        cells. All else is float32 beside it. If not given, that of ``spec``.
+    threads, backend
+        As in `LSTM.from_state_dict`.
+
     Attributes
     ----------
     graph : Graph
         What it computes.
     inputs : tuple of Input
         The arrays that it takes: names, dtypes and shapes. A shape's entry is a number or the name of a size.
-    precision : str
-        The type of its real numbers, "float32" or "float64".
+    precision : str or dict of str to str
+        The type of its real numbers, "float32" or "float64". Of one with narrow weights, whose other numbers
+        are float32, what these are stored as: "bfloat16" or "int8". Or the precision of each matrix of the
+        recurrent layers, if only they have narrow weights. "mixed", if layers with several precisions make
+        up the program.
     golden_inputs : tuple of tuple of ndarray
         The inputs of its self-test, at one or two sizes. `fastrnn.export` and files bring them. If there are
         none, `save` and `verify` make some.
@@ -52,8 +67,10 @@ class Program:
 
     Raises
     ------
+    WeightError
+        A weight that is to become int8 holds NaN or infinity.
     ValueError
-        An operator is missing, or an option has a wrong value.
+        An operator is missing, or an option has a wrong value. Or narrow weights are used otherwise.
 
     Examples
     --------
@@ -67,7 +84,7 @@ class Program:
         self,
         spec: ProgramSpec,
         *,
-        precision: str | None = None,
+        precision: Precision | None = None,
         threads: int | None = None,
         backend: str = "auto",
     ) -> None:
@@ -76,10 +93,12 @@ class Program:
         self.backend = backend
         graph = spec.graph
         if precision is not None:
-            check_precision("Program", precision, WIDE)
-            graph = at_precision(graph, precision)
+            graph = recast(graph, precision)
+            # Nothing of the program keeps the wide weights.
+            self.spec = spec = spec._replace(graph=graph)
+        check_narrow(graph)
         self.graph = graph
-        self.precision = precision_of(graph)
+        self.precision: Precision = precision_of(graph)
         hidden, optional = graph.hidden, graph.optional
         self.inputs: tuple[Input, ...] = tuple(form for form in graph.inputs if form.name not in hidden)
         self._hidden = [
@@ -97,6 +116,8 @@ class Program:
         self._left_out = {name for name, part in parameters if may_be_left_out(part, self._optional)}
         self._planned = prepared(graph)
         self._tools: Toolbox = make_toolbox(backend, self.threads)
+        for storage in storages_of(graph):
+            self._tools.pick("float32", input=storage)
         self._largest = sorted(set(_largest_values(graph)))
         self._plans: OrderedDict[Any, Plan] = OrderedDict()
         self.golden_inputs: tuple[tuple[Array, ...], ...] = ()
@@ -273,7 +294,7 @@ class Program:
         if kept is not None:
             found = compare_pair(self, kept)
             if not found["passed"] and example is None and self._is_recast:
-                warn_of_dropped(found, self.precision)
+                warn_of_dropped(found, join(storages_of(self.graph) or [str(self.precision)]))
                 kept = None
             elif not found["passed"]:
                 raise disagreement(found, "results")
@@ -285,7 +306,7 @@ class Program:
                 got = f"one {test['largest_error']:.3g} away"
                 raise RuntimeError(message("save", expected, got, test["hint"]))
         spec = self.spec._replace(graph=self.graph)
-        write_program(path, SavedProgram(spec, tuple(golden), kept), known_operators())
+        write_program(path, SavedProgram(spec, tuple(golden), kept, self.precision), known_operators())
 
     def verify(
         self,
@@ -309,7 +330,7 @@ class Program:
             The arguments by name.
         tolerance : float, optional
             The largest absolute difference allowed. If not given, it is 1e-5 of the largest value (1e-11 in
-            float64) of each result, and more if the program amplifies rounding.
+            float64) of each result, and more if the program amplifies rounding or has narrow weights.
 
         Returns
         -------
@@ -409,7 +430,8 @@ class Program:
 
     def __repr__(self) -> str:
         forms = ", ".join(f"{form.name} {_shape(form)}" for form in self.inputs)
-        return f"Program({forms}: {len(self.graph.nodes)} operators)"
+        precision = f", precision={self.precision!r}" if storages_of(self.graph) else ""
+        return f"Program({forms}: {len(self.graph.nodes)} operators{precision})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         spec = self.spec._replace(graph=self.graph)
@@ -443,12 +465,6 @@ def known_operators() -> set[str]:
     from fastrnn.reference.operators import OPERATORS
 
     return {*LOWERINGS, *OPERATORS}
-
-
-def precision_of(graph: Graph) -> str:
-    """The type of a graph's real numbers."""
-    dtypes = {form.dtype for form in graph.inputs} | {array.dtype.name for array in graph.constants.values()}
-    return "float64" if "float64" in dtypes and "float32" not in dtypes else "float32"
 
 
 def _shape(form: Input) -> str:

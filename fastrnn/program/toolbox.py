@@ -21,12 +21,13 @@ def make_toolbox(backend: str, threads: int | None) -> Toolbox:
     from fastrnn.reference.operators import OPERATORS
 
     kernels = array_tables()
-    picked: dict[str, Any] = {}
+    picked: dict[Any, Any] = {}
 
-    def pick(dtype: str) -> Any:
-        if dtype not in picked:
-            picked[dtype] = pick_backend("Program", backend, dtype, threads)
-        return picked[dtype]
+    def pick(dtype: str, **storages: str) -> Any:
+        key = (dtype, *sorted(storages.items()))
+        if key not in picked:
+            picked[key] = pick_backend("Program", backend, dtype, threads, storages)
+        return picked[key]
 
     rows = {dtype: row_table(dtype) for dtype in ("float32", "float64")}
     return Toolbox(kernels, rows, pick, {}, OPERATORS, pick("float32").threads)

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastrnn.errors import message
+from fastrnn.narrow import NarrowWeight
+
 
 class Kind(enum.Enum):
     """Whose memory a storage is."""
@@ -32,8 +35,8 @@ class Storage:
     bytes : int
     index : int
         Of the input or output that it is.
-    array : ndarray or None
-        Of a constant.
+    array : ndarray, NarrowWeight or None
+        Of a constant. Narrow weights are seen as float32, and only products may use them.
     """
 
     __slots__ = ("array", "bytes", "index", "kind")
@@ -111,8 +114,24 @@ class View:
             and _same_strides(self.shape, self.strides, strides)
         )
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is a constant of narrow weights."""
+        return isinstance(self.storage.array, NarrowWeight)
+
+    def weight(self) -> Any:
+        """The weights of a product: the array of a constant, or a NarrowWeight."""
+        if not self.is_narrow:
+            return self.array()
+        weight: NarrowWeight = self.storage.array
+        if self.shape == weight.shape:
+            return weight
+        return weight.part(slice(None), lambda rows: rows.reshape(self.shape))
+
     def array(self) -> Any:
         """The array of a constant."""
+        if self.is_narrow:  # nothing but products may use them
+            raise ValueError(message("program", "a product with narrow weights", "another use"))
         return np.ndarray(
             self.shape, self.dtype, self.storage.array.reshape(-1).view(np.uint8), self.offset, self.strides
         )

@@ -4,6 +4,7 @@ from typing import Any
 from numpy.typing import NDArray
 from typing_extensions import CapsuleType, disjoint_base
 
+from fastrnn.narrow import NarrowWeight
 from fastrnn.program.steps import Step
 
 @disjoint_base
@@ -21,7 +22,7 @@ class ConvolutionWeights:
     def __init__(
         self,
         products: CapsuleType,
-        weight: NDArray[Any],
+        weight: NDArray[Any] | NarrowWeight,
         bias: NDArray[Any] | None = None,
         groups: int = 1,
         stride: Sequence[int] = (1,),

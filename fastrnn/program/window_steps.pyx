@@ -19,6 +19,7 @@ from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_cell, frnn_matrix
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.packing import pack_dense
 from fastrnn.engine.workspace cimport aligned
+from fastrnn.narrow import NarrowWeight
 from fastrnn.program.products cimport FEW_ROWS, PRODUCTS_PER_NS, distance_apart
 from fastrnn.program.steps cimport Step, kernels_of
 
@@ -40,8 +41,9 @@ cdef class ConvolutionWeights:
     ----------
     products : capsule
         Those that pack the weights, such as ``pick_backend`` of engine.backends gives.
-    weight : numpy.ndarray
-        As torch has it: (out, in / groups, taps...) or, transposed, (in, out / groups, taps...).
+    weight : numpy.ndarray or NarrowWeight
+        As torch has it: (out, in / groups, taps...) or, transposed, (in, out / groups, taps...). Narrow
+        weights are (out, in / groups, taps...) in both.
     bias : numpy.ndarray or None
     groups : int
     stride, dilation, padding : tuple of int
@@ -61,6 +63,7 @@ cdef class ConvolutionWeights:
     cdef readonly tuple taps, stride, dilation, padding
     cdef readonly bint is_transposed, is_depthwise
     cdef readonly Py_ssize_t channels_in, channels_out
+    cdef object storage, scales  # of narrow weights: scales (groups, out / groups)
 
     def __init__(
         self, products, weight, bias=None, int groups=1, stride=(1,), dilation=(1,), padding=(0,),
@@ -69,21 +72,29 @@ cdef class ConvolutionWeights:
         cdef const frnn_products *table
         table = <const frnn_products *>PyCapsule_GetPointer(products, "fastrnn.products")
         dtype = frnn_arithmetic_name(table.backend.arithmetic).decode()
-        weight = np.asarray(weight, dtype)
+        scales = None
+        self.storage = None
+        if isinstance(weight, NarrowWeight):
+            self.storage, scales, weight = weight.storage, weight.scales, weight.data
+        else:
+            weight = np.asarray(weight, dtype)
         self.stride, self.dilation, self.padding = pair(stride, 1), pair(dilation, 1), pair(padding, 0)
         self.is_transposed = is_transposed
         self.groups = groups
         if weight.ndim == 3:
             weight = weight[:, :, None]
         self.taps = weight.shape[2:]
-        if is_transposed:
+        if is_transposed and self.storage is None:
             self.channels_in, self.channels_out = weight.shape[0], weight.shape[1] * groups
             # (groups, in, out, taps) to (groups, out, in, taps)
             weight = weight.reshape(groups, -1, *weight.shape[1:]).swapaxes(1, 2)
         else:
             self.channels_in, self.channels_out = weight.shape[1] * groups, weight.shape[0]
             weight = weight.reshape(groups, -1, *weight.shape[1:])
-        self.is_depthwise = groups > 1 and weight.shape[2] == 1
+        # Narrow weights have no kernel of their own there.
+        self.is_depthwise = groups > 1 and weight.shape[2] == 1 and self.storage is None
+        if scales is not None:
+            self.scales = scales.reshape(groups, -1)
         if bias is None:
             bias = np.zeros(self.channels_out)
         bias = np.ascontiguousarray(bias, dtype)
@@ -108,6 +119,9 @@ cdef class ConvolutionWeights:
             rows = np.ascontiguousarray(np.moveaxis(weight[group], 1, -1)).reshape(width, -1)
             if rows.shape[1] == 0:  # a phase without taps gives the bias: its window sees padding alone
                 rows = np.zeros((width, weight.shape[2]), weight.dtype)
+            if self.storage is not None:
+                scales = None if self.scales is None else self.scales[group]
+                rows = NarrowWeight(self.storage, rows, scales)
             cells.append(pack_dense(products, rows, bias[group * width:(group + 1) * width]))
         return cells
 

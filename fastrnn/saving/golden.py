@@ -106,8 +106,8 @@ def golden_output(
     """Return the reference's output for an input, and how far that of a model may be from it."""
     wanted = np.ascontiguousarray(sequential_reference(specs, x, batch_first))
     with np.errstate(over="ignore", invalid="ignore"):
-        moved = sequential_reference(rounded(specs), x, batch_first)
-    return wanted, tolerance(wanted, moved, precision, bool(narrow_storages(specs)))
+        other = sequential_reference(rounded(specs), x, batch_first)
+    return wanted, tolerance(wanted, other, precision, bool(narrow_storages(specs)))
 
 
 def narrow_storages(specs: Iterable[LayerSpec]) -> list[str]:
@@ -127,7 +127,7 @@ def rounded(specs: Iterable[LayerSpec]) -> list[LayerSpec]:
             spec.kind,
             spec.options,
             {
-                name: _moved(weight, random.choice((-0.5, 0.5), weight.shape), _unit(spec))
+                name: moved(weight, random.choice((-0.5, 0.5), weight.shape), _unit(spec))
                 for name, weight in spec.tensors.items()
             },
         )
@@ -142,21 +142,21 @@ def _unit(spec: LayerSpec) -> float:
     return max((UNITS.get(name, 0.0) for name in named), default=0.0)
 
 
-def _moved(weight: Array | NarrowWeight, units: Array, unit: float) -> Array:
+def moved(weight: Array | NarrowWeight, units: Array, unit: float = 0) -> Array:
     """Return weights moved by this many units in their last place. `unit` is that of wide ones, if larger."""
     if not isinstance(weight, NarrowWeight):
-        moved: Array = weight * (1 + max(float(np.finfo(weight.dtype).eps), unit) * units)
-        return moved
+        rounded: Array = weight * (1 + max(float(np.finfo(weight.dtype).eps), unit) * units)
+        return rounded
     wide = np.asarray(weight, np.float64)
     if weight.scales is None:
         return wide * (1 + 2.0**-7 * units)
     return wide + units * weight.scales.reshape(-1, *[1] * (weight.ndim - 1))
 
 
-def tolerance(wanted: Array, moved: Array, precision: str, is_narrow: bool = False) -> float:
-    """Return how far an output may be from the expected one. `moved` is that of the rounded weights."""
+def tolerance(wanted: Array, other: Array, precision: str, is_narrow: bool = False) -> float:
+    """Return how far an output may be from the expected one. `other` is that of the rounded weights."""
     with np.errstate(over="ignore", invalid="ignore"):
-        movement = np.abs(moved - wanted)
+        movement = np.abs(other - wanted)
     finite = np.isfinite(wanted) & np.isfinite(movement)
     scale = np.abs(wanted[finite]).max(initial=1.0)
     roundings = NARROW_ROUNDINGS if is_narrow else ROUNDINGS

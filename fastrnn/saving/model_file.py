@@ -68,7 +68,7 @@ def write_model(path: str, model: SavedModel) -> None:
     for index, spec in enumerate(model.specs):
         for name, weight in spec.tensors.items():
             full = f"layers.{index}.{name}"
-            tensors |= _stored(full, weight) if isinstance(weight, NarrowWeight) else {full: weight}
+            tensors |= stored(full, weight) if isinstance(weight, NarrowWeight) else {full: weight}
     description: dict[str, Any] = {
         "version": FILE_VERSION,
         "tolerance": model.tolerance,
@@ -82,7 +82,7 @@ def write_model(path: str, model: SavedModel) -> None:
     write_tensors(path, tensors, json.dumps(description))
 
 
-def _stored(name: str, weight: NarrowWeight) -> dict[str, Array]:
+def stored(name: str, weight: NarrowWeight) -> dict[str, Array]:
     """Return narrow weights as tensors of a file."""
     if weight.scales is None:
         return {name: weight.data.view(_Bfloat16)}

@@ -1,7 +1,8 @@
 """The format of a saved program: a graph, its constants, golden pairs and an example in one file.
 
 It is a safetensors file, as that of a model of layers (`model_file`). The JSON in its metadata has the kind
-"program" and the graph. Complex arrays are kept as real ones with a last axis of 2.
+"program" and the graph. Complex arrays are kept as real ones with a last axis of 2. Narrow weights are stored
+as those of a model, and the JSON has their names and the precision.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.checks import check_tolerance
+from fastrnn.checks import Precision, check_tolerance
 from fastrnn.errors import FormatError, brief, brief_error, message
 from fastrnn.graph import DTYPES, ProgramSpec
 from fastrnn.importers import StateDict
+from fastrnn.narrow import NarrowWeight
 from fastrnn.saving.graph_file import describe_spec, read_spec
-from fastrnn.saving.model_file import FILE_VERSION, read_description, write_tensors
+from fastrnn.saving.model_file import FILE_VERSION, read_description, stored, write_tensors
 
 KIND = "program"
 # Bytes of the description. Readers of safetensors files limit the header, of which it is a part.
@@ -52,11 +54,14 @@ class SavedProgram(NamedTuple):
         The self-test: outputs of the operators' definitions.
     example : GoldenPair or None
         Arguments, and what torch's module gave for them.
+    precision : str, dict of str to str, or None
+        That of a program with narrow weights. Of others it may be anything.
     """
 
     spec: ProgramSpec
     golden: tuple[GoldenPair, ...]
     example: GoldenPair | None = None
+    precision: Precision | None = None
 
 
 def is_program(state_dict: StateDict) -> bool:
@@ -82,7 +87,7 @@ def write_program(path: str, program: SavedProgram, operators: Collection[str]) 
     """
     import json
 
-    tensors, tied = _constants(program.spec.graph.constants)
+    tensors, tied, narrow = _constants(program.spec.graph.constants)
     pairs = {f"golden.{index}": pair for index, pair in enumerate(program.golden)}
     if program.example is not None:
         pairs["example"] = program.example
@@ -94,33 +99,48 @@ def write_program(path: str, program: SavedProgram, operators: Collection[str]) 
         "kind": KIND,
         **describe_spec(program.spec),
         "tied": tied,
-        "complex": [name for name, array in tensors.items() if array.dtype.kind == "c"],
+        "complex": [name for name, array in tensors.items() if np.iscomplexobj(array)],
         "golden": [list(pair.tolerances) for pair in program.golden],
         "example": None if program.example is None else list(program.example.tolerances),
     }
+    if narrow:
+        description |= {"precision": program.precision, "narrow": narrow}
     text = json.dumps(description, separators=(",", ":"))
     if len(text) > MOST_DESCRIPTION:
         raise ValueError(message("save", f"a graph of at most {MOST_DESCRIPTION} characters", f"{len(text)}"))
     read_spec(json.loads(text), program.spec.graph.constants, operators)
-    write_tensors(path, {name: _real(array) for name, array in tensors.items()}, text)
+    made: dict[str, Any] = {}
+    for name, array in tensors.items():
+        made |= stored(name, array) if isinstance(array, NarrowWeight) else {name: _real(array)}
+    write_tensors(path, made, text)
 
 
-def _constants(constants: Mapping[str, Array]) -> tuple[dict[str, Array], dict[str, str]]:
-    """The constants as tensors of a file, each once, and the names of those that equal an earlier one."""
+def _constants(
+    constants: Mapping[str, Any],
+) -> tuple[dict[str, Any], dict[str, str], dict[str, str]]:
+    """The constants as tensors of a file, each once, the names of those that equal an earlier one, and the
+    storages of narrow ones."""
     import hashlib  # late, as json: few processes write files
 
-    tensors: dict[str, Array] = {}
+    tensors: dict[str, Any] = {}
     tied: dict[str, str] = {}
+    narrow: dict[str, str] = {}
     first: dict[Any, str] = {}
     for name, array in constants.items():
-        array = np.asarray(array, order="C")
-        digest = hashlib.sha256(array.tobytes()).digest()
-        kept = first.setdefault((digest, array.dtype.name, array.shape), name)
-        if kept == name:
-            tensors[f"constants.{name}"] = array
+        if isinstance(array, NarrowWeight):
+            kind, parts = array.storage, [array.data] + ([] if array.scales is None else [array.scales])
         else:
+            array = np.asarray(array, order="C")
+            kind, parts = array.dtype.name, [array]
+        digest = hashlib.sha256(b"".join(part.tobytes() for part in parts)).digest()
+        kept = first.setdefault((digest, kind, len(parts), array.shape), name)
+        if kept != name:
             tied[name] = kept
-    return tensors, tied
+            continue
+        tensors[f"constants.{name}"] = array
+        if isinstance(array, NarrowWeight):
+            narrow[name] = array.storage
+    return tensors, tied, narrow
 
 
 def _real(array: Array) -> Array:
@@ -170,12 +190,13 @@ def _read(
     tensors = dict(state_dict)
     for name in description["complex"]:
         tensors[name] = _complex(tensors[name])
-    constants = {}
+    constants: dict[str, Any] = _take_narrow(where, tensors, description.get("narrow", {}))
     for name in list(tensors):
         if name.startswith("constants."):
             array = constants[name.removeprefix("constants.")] = tensors.pop(name)
-            if array.dtype.name not in DTYPES:
-                raise FormatError(message(where, "constants of a type that programs have", f"{array.dtype}"))
+            kind = array.storage if isinstance(array, NarrowWeight) else array.dtype.name
+            if kind not in DTYPES:
+                raise FormatError(message(where, "constants of a type that programs have", kind))
     for name, kept in description["tied"].items():
         if name in constants:
             raise FormatError(message(where, "one constant of each name", f"{brief(name)} twice"))
@@ -193,7 +214,25 @@ def _read(
         example = _take_pair("example", tensors, description["example"], count, len(graph.outputs))
     if tensors:
         raise FormatError(message(where, "tensors of a program alone", brief(next(iter(tensors)))))
-    return SavedProgram(spec, golden, example)
+    return SavedProgram(spec, golden, example, description.get("precision"))
+
+
+def _take_narrow(where: str, tensors: dict[str, Any], storages: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the narrow weights, whose storages are given, out of the tensors."""
+    taken: dict[str, Any] = {}
+    for name, storage in storages.items():
+        weight = tensors.pop(f"constants.{name}")
+        if storage == "int8":
+            scales = tensors.pop(f"constants.{name}.scale")
+            try:
+                weight = NarrowWeight(storage, weight, scales)
+            except ValueError as error:
+                expected = f"int8 weights and scales that fit in {brief(name)}"
+                raise FormatError(message(where, expected, f"others ({error})")) from error
+        if not isinstance(weight, NarrowWeight) or weight.storage != storage:
+            raise FormatError(message(where, f"weights in {brief(storage)} in {brief(name)}", "others"))
+        taken[name] = weight
+    return taken
 
 
 def _take_pair(

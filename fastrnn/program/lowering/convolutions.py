@@ -66,6 +66,7 @@ def _convolve(
     if view.size == 0:
         return NotImplemented
     taps = weight.shape[2:]
+    has_rows_last = is_transposed and not weight.is_narrow
     stride, dilation = for_each(stride, axes), for_each(dilation, axes)
     before, after = _padding(padding, taps, dilation, axes)
     if before is None:
@@ -73,7 +74,7 @@ def _convolve(
     is_point = {*taps, *stride} == {1} and not any((*before, *after, *for_each(output_padding, axes)))
     patches = planner.patches.get(view.storage) if is_batch and is_point and groups == 1 else None
     if patches is not None and view.is_whole and view.is_contiguous and view.shape[2:] == patches.positions:
-        turned = weight.permute([1, 0, 2, 3]) if is_transposed else weight
+        turned = weight.permute([1, 0, 2, 3]) if has_rows_last else weight
         if turned.shape[1] == view.shape[1]:
             turned = turned.reshape((turned.shape[0], patches.source.shape[1], *patches.taps))
             return _convolve(
@@ -85,8 +86,8 @@ def _convolve(
     sizes = view.shape[2:]
     if type(groups) is not int or groups < 1 or weight.shape[0] % groups:
         raise planner.error(f"groups that divide {weight.shape[0]}", f"{groups}")
-    channels = weight.shape[1] * groups if is_transposed else weight.shape[0]
-    expected = weight.shape[0] if is_transposed else weight.shape[1] * groups
+    channels = weight.shape[1] * groups if has_rows_last else weight.shape[0]
+    expected = weight.shape[0] if has_rows_last else weight.shape[1] * groups
     if view.ndim != axes + 2 or view.shape[1] != expected:
         raise planner.error(f"{expected} channels and {axes} axes of positions", f"{x.shape}")
     if bias is not None and bias.shape != (channels,):
@@ -119,10 +120,12 @@ def _convolve(
     )
     packed = planner.tools.packed
     if key not in packed:
+        numbers = weight.weight()
+        storages = {"input": numbers.storage} if weight.is_narrow else {}
         packed[key] = (
             ConvolutionWeights(
-                planner.tools.pick(x.dtype).products[0],
-                weight.array(),
+                planner.tools.pick(x.dtype, **storages).products[0],
+                numbers,
                 None if bias is None else bias.array(),
                 groups,
                 stride,

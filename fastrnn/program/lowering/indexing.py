@@ -9,6 +9,7 @@ import numpy as np
 
 from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
+from fastrnn.program.views import is_constant
 
 if TYPE_CHECKING:
     from fastrnn.program.planner import Planner
@@ -64,7 +65,26 @@ def embedding(
     scale_grad_by_freq: bool = False,
     sparse: bool = False,
 ) -> Any:
+    if is_constant(weight) and weight.is_narrow:
+        return _narrow_rows(planner, weight, indices)
     return gather_rows(planner, weight, indices, 0)
+
+
+def _narrow_rows(planner: Planner, table: Any, index: Any) -> Any:
+    """The rows of a narrow table, as float32."""
+    from fastrnn.operators.stateless import TokenRows
+    from fastrnn.program.token_step import TokenStep
+
+    numbers = planner.view(index)
+    if numbers.dtype not in ("int64", "int32") or numbers.size == 0:
+        return NotImplemented
+    numbers = planner.contiguous(numbers, "int64")
+    rows, features = table.shape
+    check_range(planner, "indices", numbers, 0, rows - 1)
+    target = planner.new("float32", (*numbers.shape, features))
+    step = TokenStep(TokenRows(table.weight(), "float32", rows, features), numbers.size)
+    planner.add(step, [numbers], [target])
+    return target
 
 
 @lowers("one_hot")

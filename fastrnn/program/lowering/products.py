@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.narrow import NarrowWeight
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.elementwise import same_type
 from fastrnn.program.lowering.shapes import reshaped
@@ -19,15 +20,19 @@ MOST_BATCH_AXES = 4
 
 
 def packed_dense(planner: Planner, weight: Any, bias: Any, key: Any = None) -> Any:
-    """The packed cell of constant weights (out, in) and a bias (out,) or None: arrays."""
+    """The packed cell of constant weights (out, in), wide or narrow, and a bias (out,) or None."""
     from fastrnn.engine.packing import pack_dense
 
     packed = planner.tools.packed
     key = (id(weight), id(bias)) if key is None else key
     if key not in packed:
-        products = planner.tools.pick(weight.dtype.name).products[0]
+        rows: Any = weight
+        if isinstance(weight, NarrowWeight):
+            picked = planner.tools.pick("float32", input=weight.storage)
+        else:
+            picked, rows = planner.tools.pick(weight.dtype.name), np.ascontiguousarray(weight)
         # The arrays stay, so that no other one gets their id.
-        packed[key] = pack_dense(products, np.ascontiguousarray(weight), bias), weight, bias
+        packed[key] = pack_dense(picked.products[0], rows, bias), weight, bias
     return packed[key][0]
 
 
@@ -91,13 +96,15 @@ def _rows(view: View) -> tuple[int, int, int, int] | None:
 def linear(planner: Planner, input: Any, weight: Any, bias: Any = None) -> Any:
     if input.dtype not in FLOATS or input.ndim < 1 or weight.ndim != 2 or weight.dtype != input.dtype:
         return NotImplemented
+    if not (bias is None or is_constant(bias)) and is_constant(weight) and weight.is_narrow:
+        return same_type(planner, "add", linear(planner, input, weight), bias)
     if not is_constant(weight) or not (bias is None or is_constant(bias)):
         product = matmul(planner, input, planner.view(weight).permute([1, 0]))
         return (
             product if bias is None or product is NotImplemented else same_type(planner, "add", product, bias)
         )
     key = ("linear", id(weight.storage.array), weight.offset, weight.strides, bias and id(bias.storage.array))
-    return dense(planner, input, weight.array(), None if bias is None else bias.array(), key)
+    return dense(planner, input, weight.weight(), None if bias is None else bias.array(), key)
 
 
 @lowers("addmm")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fastrnn.checks import MATRICES
+from fastrnn.narrow import NarrowWeight
 from fastrnn.program.fusion import chain
 from fastrnn.program.lowering import lowers
 from fastrnn.program.lowering.indexing import check_range
@@ -28,9 +30,15 @@ def _operator(
     key = (kind, *(id(p.storage.array) for p in params))
     packed = planner.tools.packed
     if key not in packed:
-        arrays = [p.array() for p in params]
-        picked = planner.tools.pick(arrays[0].dtype.name)
+        arrays = [p.weight() for p in params]
         each = len(arrays) // (layers * directions)
+        weights = [arrays[0], arrays[1], *([arrays[each - 1]] if each in (3, 5) else [])]
+        storages = {
+            name: weight.storage
+            for name, weight in zip(MATRICES, weights, strict=False)
+            if isinstance(weight, NarrowWeight)
+        }
+        picked = planner.tools.pick(params[0].dtype, **storages)
         cells = []
         for i in range(layers * directions):
             own = arrays[i * each : (i + 1) * each]

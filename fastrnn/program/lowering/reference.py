@@ -96,6 +96,8 @@ class _At:
 
 
 def _with_views(planner: Planner, value: Any, views: list[View]) -> Any:
+    if isinstance(value, View) and value.is_narrow:
+        return value.weight()
     if isinstance(value, (View, Chain)):
         views.append(planner.view(value))
         return _At(len(views) - 1)

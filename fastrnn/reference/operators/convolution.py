@@ -5,20 +5,24 @@ Sizes of outputs: https://docs.pytorch.org/docs/stable/nn.html#convolution-layer
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastrnn.arrays import Array
+from fastrnn.narrow import NarrowWeight
+from fastrnn.reference.narrow import make_product
 from fastrnn.reference.operators.promotion import category, wide
 from fastrnn.reference.operators.windows import Sizes, each, taps
 
 Convolution: TypeAlias = Callable[..., Array]
 
 
-def _check_operands(input: Array, weight: Array, bias: Array | None, axes: int) -> None:
-    dtypes = {str(array.dtype) for array in (input, weight, bias) if array is not None}
+def _check_operands(input: Array, weight: Array | NarrowWeight, bias: Array | None, axes: int) -> None:
+    given = (input, bias) if isinstance(weight, NarrowWeight) else (input, weight, bias)
+    dtypes = {str(array.dtype) for array in given if array is not None}
     if len(dtypes) > 1 or category(input.dtype) == 0:
         raise TypeError("Input, weight and bias must have one dtype, which is not bool.")
     if weight.ndim != axes + 2 or input.ndim not in (axes + 1, axes + 2):
@@ -32,7 +36,7 @@ def _check_operands(input: Array, weight: Array, bias: Array | None, axes: int) 
 
 def _convolve(
     input: Array,
-    weight: Array,
+    weight: Array | NarrowWeight,
     bias: Array | None,
     stride: int | Sizes,
     padding: int | Sizes | str,
@@ -57,6 +61,10 @@ def _convolve(
     if min(count) < 1:
         raise ValueError("The kernel is larger than the padded input.")
     x = x.reshape(batch, groups, channels // groups, *x.shape[2:])
+    if isinstance(weight, NarrowWeight):
+        windows = np.stack([x[places] for _, places in taps(kernel, steps, spread, count)], 3)
+        result = _narrow_products(windows, weight, bias, axes)
+        return result.astype(input.dtype).reshape(*input.shape[: input.ndim - axes - 1], *result.shape[1:])
     w = weight.astype(x.dtype).reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     result = np.zeros((batch, groups, weight.shape[0] // groups, *count), x.dtype)
     for tap, places in taps(kernel, steps, spread, count):
@@ -65,6 +73,21 @@ def _convolve(
     if bias is not None:
         result += bias.reshape(-1, *[1] * axes)
     return result.astype(input.dtype).reshape(*input.shape[: input.ndim - axes - 1], *result.shape[1:])
+
+
+def _narrow_products(windows: Array, weight: NarrowWeight, bias: Array | None, axes: int) -> Array:
+    """Return the products of windows (B, groups, C / groups, taps, ...) with weights (O, C / groups, ...)."""
+    groups, columns, count = windows.shape[1:4]
+    part = weight.shape[0] // groups
+    start = np.zeros(weight.shape[0]) if bias is None else bias
+    results = []
+    for group in range(groups):
+        rows = slice(group * part, (group + 1) * part)
+        own = weight.part(rows, lambda numbers: numbers.reshape(part, columns * count))
+        places = np.moveaxis(windows[:, group], (1, 2), (-2, -1))
+        y = make_product(own)(places.reshape(-1, columns * count), start[rows])
+        results.append(np.moveaxis(y.reshape(*places.shape[:-2], part), -1, 1))
+    return np.concatenate(results, 1)
 
 
 def _edges(padding: int | Sizes | str, reach: Sizes, stride: Sizes) -> list[tuple[int, int]]:
@@ -85,7 +108,7 @@ def _conv_over(axes: int) -> Convolution:
 
     def conv(
         input: Array,
-        weight: Array,
+        weight: Array | NarrowWeight,
         bias: Array | None = None,
         stride: int | Sizes = 1,
         padding: int | Sizes | str = 0,
@@ -106,7 +129,7 @@ conv1d, conv2d, conv3d = map(_conv_over, (1, 2, 3))
 
 def _convolve_transposed(
     input: Array,
-    weight: Array,
+    weight: Array | NarrowWeight,
     bias: Array | None,
     stride: int | Sizes,
     padding: int | Sizes,
@@ -123,23 +146,38 @@ def _convolve_transposed(
         raise ValueError("output_padding must be smaller than stride or dilation.")
     x = input[None] if input.ndim == axes + 1 else input
     batch, channels, *count = x.shape
-    if groups < 1 or channels != weight.shape[0] or channels % groups:
-        raise ValueError("Channels must be axis 0 of the weight, and divide into the groups.")
-    outputs, kernel = weight.shape[1], weight.shape[2:]
+    kernel = weight.shape[2:]
+    if isinstance(weight, NarrowWeight):  # with output rows first
+        if groups < 1 or channels != weight.shape[1] * groups or weight.shape[0] % groups:
+            raise ValueError("Channels must be groups times axis 1 of the narrow weight.")
+        outputs = weight.shape[0] // groups
+    else:
+        if groups < 1 or channels != weight.shape[0] or channels % groups:
+            raise ValueError("Channels must be axis 0 of the weight, and divide into the groups.")
+        outputs = weight.shape[1]
     if bias is not None and bias.shape != (outputs * groups,):
         raise ValueError(f"The bias must have the shape {(outputs * groups,)}.")
     x = x.astype(wide(x.dtype)).reshape(batch, groups, channels // groups, *count)
-    w = weight.astype(x.dtype).reshape(groups, channels // groups, outputs, *kernel)
     sizes = [
         (n - 1) * s + d * (k - 1) + 1 + extra
         for n, s, d, k, extra in zip(count, steps, spread, kernel, more, strict=True)
     ]
     if any(size <= 2 * edge for size, edge in zip(sizes, edges, strict=True)):
         raise ValueError("The padding leaves no output.")
+    inside: Any = (..., *(np.s_[edge : size - edge] for size, edge in zip(sizes, edges, strict=True)))
+    if isinstance(weight, NarrowWeight):
+        # What each output meets of the input at each tap: zeros where it is nothing.
+        windows = np.zeros((batch, groups, channels // groups, math.prod(kernel), *sizes), x.dtype)
+        for index, (_, places) in enumerate(taps(kernel, steps, spread, count)):
+            windows[:, :, :, index][places] = x
+        products = _narrow_products(windows[inside], weight, bias, axes)
+        return products.astype(input.dtype).reshape(
+            *input.shape[: input.ndim - axes - 1], *products.shape[1:]
+        )
+    w = weight.astype(x.dtype).reshape(groups, channels // groups, outputs, *kernel)
     full = np.zeros((batch, groups, outputs, *sizes), x.dtype)
     for tap, places in taps(kernel, steps, spread, count):
         full[places] += np.einsum("bgc...,gco->bgo...", x, w[tap])
-    inside: Any = (..., *(np.s_[edge : size - edge] for size, edge in zip(sizes, edges, strict=True)))
     result: Array = full[inside]
     result = result.reshape(batch, groups * outputs, *result.shape[3:])
     if bias is not None:
@@ -152,7 +190,7 @@ def _conv_transpose_over(axes: int) -> Convolution:
 
     def conv_transpose(
         input: Array,
-        weight: Array,
+        weight: Array | NarrowWeight,
         bias: Array | None = None,
         stride: int | Sizes = 1,
         padding: int | Sizes = 0,
@@ -173,7 +211,7 @@ conv_transpose1d, conv_transpose2d, conv_transpose3d = map(_conv_transpose_over,
 
 def convolution(
     input: Array,
-    weight: Array,
+    weight: Array | NarrowWeight,
     bias: Array | None,
     stride: Sizes,
     padding: Sizes,

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastrnn.arrays import Array
+from fastrnn.narrow import NarrowWeight
 from fastrnn.reference.operators.places import check_index, check_same_dtype, number, rows_of, with_rows
 from fastrnn.reference.operators.promotion import (
     Operand,
@@ -30,7 +31,7 @@ Indices: TypeAlias = "Sequence[Array | None]"
 
 
 def embedding(
-    weight: Array,
+    weight: Array | NarrowWeight,
     indices: Array,
     padding_idx: int = -1,
     scale_grad_by_freq: bool = False,
@@ -40,6 +41,8 @@ def embedding(
     if weight.ndim != 2:
         raise ValueError("The weight must be a matrix.")
     check_index(indices, weight.shape[0])
+    if isinstance(weight, NarrowWeight):
+        return weight.take(indices)
     return np.take(weight, indices, 0)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastrnn.arrays import Array
+from fastrnn.narrow import NarrowWeight
+from fastrnn.reference.narrow import make_product
 from fastrnn.reference.operators.promotion import (
     axis_of,
     category,
@@ -195,13 +197,17 @@ def addbmm(self: Array, batch1: Array, batch2: Array, beta: complex = 1, alpha: 
 # ---------------------------------------------------------------- layers
 
 
-def linear(input: Array, weight: Array, bias: Array | None = None) -> Array:
+def linear(input: Array, weight: Array | NarrowWeight, bias: Array | None = None) -> Array:
     """Return input @ weight.T + bias."""
     if weight.ndim not in (1, 2) or input.ndim == 0:
         raise ValueError("The weight must be a matrix or a vector, and the input have axes.")
+    product = (*input.shape[:-1], *weight.shape[:-1])
+    if isinstance(weight, NarrowWeight):
+        start = np.broadcast_to(np.zeros(1) if bias is None else bias, product)
+        rows = make_product(weight)(input.reshape(-1, weight.shape[1]), start.reshape(-1, weight.shape[0]))
+        return rows.reshape(product).astype(input.dtype)
     if bias is None:
         return _product(lambda x, w: x @ w.T, input, weight)
-    product = (*input.shape[:-1], *weight.shape[:-1])
     if np.broadcast_shapes(bias.shape, product) != product:
         raise ValueError(f"The bias must broadcast to {product}.")
     return _product(lambda x, w, b: x @ w.T + b, input, weight, bias)

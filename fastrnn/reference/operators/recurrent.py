@@ -6,13 +6,14 @@ each row. Rows may be in any order. Equations: https://docs.pytorch.org/docs/sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.importers.parameters import read_recurrent
+from fastrnn.narrow import NarrowWeight
 from fastrnn.reference.layers import STEPS, recurrent_reference
 from fastrnn.reference.operators.promotion import category
 from fastrnn.spec import GATES, RecurrentSpec
@@ -20,16 +21,19 @@ from fastrnn.spec import GATES, RecurrentSpec
 Recurrent: TypeAlias = Callable[..., Any]
 
 
-def _check_dtypes(arrays: Sequence[Array]) -> None:
-    found = sorted({str(array.dtype) for array in arrays})
-    if len(found) > 1 or category(arrays[0].dtype) != 2:
+def _check_dtypes(arrays: Sequence[Array | NarrowWeight]) -> None:
+    wide = [array for array in arrays if not isinstance(array, NarrowWeight)]
+    found = sorted({str(array.dtype) for array in wide})
+    if len(found) > 1 or category(wide[0].dtype) != 2:
         raise TypeError(f"Input, states and parameters must be floats of one dtype, not {', '.join(found)}.")
 
 
 # ---------------------------------------------------------------- layers
 
 
-def _named(params: Sequence[Array], has_biases: bool, num_layers: int, directions: int) -> dict[str, Array]:
+def _named(
+    params: Sequence[Array | NarrowWeight], has_biases: bool, num_layers: int, directions: int
+) -> dict[str, Array | NarrowWeight]:
     """Return the parameters by torch's names. Those of a layer and direction lie together."""
     names = ["weight_ih", "weight_hh"] + ["bias_ih", "bias_hh"] * has_biases
     cells = num_layers * directions
@@ -60,7 +64,7 @@ def _layers(
     nonlinearity: str,
     input: Array,
     states: Sequence[Array],
-    params: Sequence[Array],
+    params: Sequence[Array | NarrowWeight],
     has_biases: bool,
     num_layers: int,
     dropout: float,
@@ -74,7 +78,7 @@ def _layers(
         raise ValueError("There is no training here: call eval() on the module.")
     _check_dtypes([input, *states, *params])
     tensors = _named(params, has_biases, num_layers, 2 if bidirectional else 1)
-    spec, tensors = read_recurrent("params", kind, tensors, "", nonlinearity)
+    spec, weights = read_recurrent("params", kind, tensors, "", nonlinearity)
     is_batch = input.ndim == 3
     if input.ndim not in (2, 3) or input.shape[-1] != spec.input_size:
         raise ValueError(f"input must have two axes or three, the last of {spec.input_size} entries.")
@@ -88,7 +92,7 @@ def _layers(
     initial = _batched_states(spec, states, batch if is_batch else None)
     counts = _row_lengths(lengths, batch, steps)
     c = initial[1] if len(initial) == 2 else None
-    after = recurrent_reference(spec, tensors, x, initial[0], c, counts)
+    after = recurrent_reference(spec, weights, x, initial[0], c, counts)
     results = [array.astype(input.dtype) for array in after if array is not None]
     if not is_batch:
         return tuple(array[:, 0] for array in results)
@@ -106,7 +110,7 @@ def _batched_states(spec: RecurrentSpec, states: Sequence[Array], batch: int | N
 def lstm(
     input: Array,
     hx: Sequence[Array],
-    params: Sequence[Array],
+    params: Sequence[Array | NarrowWeight],
     has_biases: bool,
     num_layers: int,
     dropout: float,
@@ -132,7 +136,7 @@ def _layers_of_one_state(kind: str, nonlinearity: str) -> Recurrent:
     def layers(
         input: Array,
         hx: Array,
-        params: Sequence[Array],
+        params: Sequence[Array | NarrowWeight],
         has_biases: bool,
         num_layers: int,
         dropout: float,
@@ -161,8 +165,8 @@ def _cell(
     nonlinearity: str,
     input: Array,
     states: Sequence[Array],
-    w_ih: Array,
-    w_hh: Array,
+    w_ih: Array | NarrowWeight,
+    w_hh: Array | NarrowWeight,
     b_ih: Array | None,
     b_hh: Array | None,
 ) -> tuple[Array, ...]:
@@ -179,6 +183,13 @@ def _cell(
         raise ValueError(f"The weights must have the shapes {shapes[0]} and {shapes[1]}.")
     if any(bias.shape != (gates,) for bias in biases):
         raise ValueError(f"The biases must have the shape {(gates,)}.")
+    if isinstance(w_ih, NarrowWeight) or isinstance(w_hh, NarrowWeight):
+        given: dict[str, Any] = {"weight_ih_l0": w_ih, "weight_hh_l0": w_hh}
+        if biases:
+            zeros = np.zeros(gates)
+            given["bias_ih_l0"] = zeros if b_ih is None else b_ih
+            given["bias_hh_l0"] = zeros if b_hh is None else b_hh
+        return _one_step(kind, nonlinearity, input, states, given)
     x, h, *rest = (array.astype(np.float64) for array in (input, *states))
     c = rest[0] if rest else None
     gates_x = x @ w_ih.T.astype(np.float64) + (0 if b_ih is None else b_ih)
@@ -187,11 +198,26 @@ def _cell(
     return tuple(state.astype(input.dtype) for state in after if state is not None)
 
 
+def _one_step(
+    kind: str, nonlinearity: str, input: Array, states: Sequence[Array], given: Mapping[str, Any]
+) -> tuple[Array, ...]:
+    """Return the states after one step of a layer, whose tensors are given."""
+    spec, tensors = read_recurrent("params", kind, given, "", nonlinearity)
+    rows = input.reshape(1, -1, input.shape[-1])
+    firsts = [state.reshape(1, -1, state.shape[-1]) for state in states]
+    _, *after = recurrent_reference(spec, tensors, rows, firsts[0], firsts[1] if firsts[1:] else None)
+    return tuple(
+        array.reshape(state.shape).astype(input.dtype)
+        for array, state in zip(after, states, strict=False)
+        if array is not None
+    )
+
+
 def lstm_cell(
     input: Array,
     hx: Sequence[Array],
-    w_ih: Array,
-    w_hh: Array,
+    w_ih: Array | NarrowWeight,
+    w_hh: Array | NarrowWeight,
     b_ih: Array | None = None,
     b_hh: Array | None = None,
 ) -> tuple[Array, ...]:
@@ -207,8 +233,8 @@ def _cell_of_one_state(kind: str, nonlinearity: str) -> Recurrent:
     def cell(
         input: Array,
         hx: Array,
-        w_ih: Array,
-        w_hh: Array,
+        w_ih: Array | NarrowWeight,
+        w_hh: Array | NarrowWeight,
         b_ih: Array | None = None,
         b_hh: Array | None = None,
     ) -> Array:
