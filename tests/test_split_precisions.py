@@ -60,3 +60,16 @@ def test_numbers_that_bfloat16_rounds_to_infinity(rng):
         y[0, 1]
     )
     np.testing.assert_allclose(y[2], x[2], rtol=1e-7)
+
+
+def test_programs_have_no_split_products(rng):
+    """They say so, and never compute at another precision than they were asked for."""
+    spec = random_spec("lstm", 6, 20)
+    tensors = random_tensors(rng, spec, np.float32)
+    program = fastrnn.with_heads(make_layer(spec, tensors), y=fastrnn.ReLU())
+    words = "expected a precision of .*got 'bfloat16x2'"
+    for precision in ("bfloat16x2", {"recurrent": "bfloat16x2"}):
+        with pytest.raises(ValueError, match=f"Program: {words}"):
+            fastrnn.Program(program.spec, precision=precision)
+        with pytest.raises(ValueError, match=f"with_heads: {words}"):
+            fastrnn.with_heads(make_layer(spec, tensors, precision=precision), y=fastrnn.ReLU())

@@ -12,6 +12,7 @@ from fastrnn.layers import Layer
 from fastrnn.layers.registry import specs_of
 from fastrnn.operators.signature import Trait
 from fastrnn.program.layer_nodes import B, Flow, T, Writer
+from fastrnn.program.narrowing import refuse_splits
 from fastrnn.program.program import Program
 from fastrnn.program.sequential import Sequential
 
@@ -78,6 +79,9 @@ def with_heads(body: Layer | Sequential, /, **heads: Layer | Sequential) -> Prog
         got = " and ".join(map(str, features))
         raise ValueError(message(WHERE, "heads that take the same number of features", got))
     specs_of(WHERE, layers)
+    for layer in layers:
+        precision = getattr(layer, "precision", None) or "float32"
+        refuse_splits(WHERE, [precision] if isinstance(precision, str) else precision.values())
     batch_first = _shared("batch_first", layers, False)
     writer = Writer(batch_first)
     x = _input(layers, features[0] if features else "I", batch_first)

@@ -7,14 +7,14 @@ since they are no products of matrices. A constant that is used otherwise too st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.checks import MATRICES, Precision, check_precisions, shortest_precision
-from fastrnn.errors import message
+from fastrnn.checks import MATRICES, WIDE, Precision, check_precisions, shortest_precision
+from fastrnn.errors import message, quote
 from fastrnn.graph import (
     LAYERS,
     Graph,
@@ -63,10 +63,20 @@ def recast(graph: Graph, precision: Precision) -> Graph:
         There is no such precision, or a weight that is to become int8 holds NaN or infinity.
     """
     matrices = check_precisions("Program", precision)
+    refuse_splits("Program", matrices.values())
     if STORAGES.keys() & matrices.values():
         # Batch norms are a part of weights before these are rounded.
         return narrow(prepared(at_precision(graph, "float32")), precision)
     return at_precision(widened(graph), precision if isinstance(precision, str) else "float32")
+
+
+def refuse_splits(where: str, precisions: Iterable[str]) -> None:
+    """Raise if one of the precisions is that of products of several parts, which programs do not have."""
+    known = (*WIDE, *STORAGES)
+    strange = [precision for precision in precisions if precision not in known]
+    if strange:
+        hint = "Layers and Sequentials have this one, programs do not."
+        raise ValueError(message(where, f"a precision of {quote(known)}", repr(strange[0]), hint))
 
 
 def precision_of(graph: Graph) -> Precision:
