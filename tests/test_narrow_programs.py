@@ -173,9 +173,11 @@ def test_an_operator_is_what_the_definition_gives(rng, case, storage):
     assert program.precision == storage and storage in set(found.values())
     wanted = evaluate(program.graph, {"x": x}, program.graph.outputs)
     results = flat(program(x))
+    # Gates err by up to 5e-5, which may round h to another narrow number in the next step.
+    allowed = 5e-3 if case.startswith(("lstm", "gru", "rnn")) else 2e-5
     for got, other in zip(results, wanted, strict=True):
         assert got.dtype == other.dtype == np.float32
-        np.testing.assert_allclose(got, other, 1e-5, 1e-5 * np.abs(other).max())
+        np.testing.assert_allclose(got, other, 0, allowed * np.abs(other).max())
     for got, other in zip(results, flat(Program(spec)(x)), strict=True):
         assert 0 < np.abs(got - other).max() < 0.05 * np.abs(other).max()
     assert program.verify()["passed"]
@@ -393,7 +395,7 @@ def test_cells_in_loops_are_narrow(rng, storage):
     x = rng.standard_normal((6, 3, 5)).astype(FLOAT)
     wanted = evaluate(program.graph, {"x": x}, program.graph.outputs)
     for got, other in zip(program(x), wanted, strict=True):
-        np.testing.assert_allclose(got, other, 0, 1e-5)
+        np.testing.assert_allclose(got, other, 0, 2e-3)  # gates err by up to 5e-5
     stream = program.stream(time="T")
     steps = np.concatenate([stream.run(x[a:b])[0] for a, b in ((0, 1), (1, 4), (4, 6))])
     assert np.array_equal(steps, program(x)[0])

@@ -67,7 +67,7 @@ def test_programs_have_no_split_products(rng):
     spec = random_spec("lstm", 6, 20)
     tensors = random_tensors(rng, spec, np.float32)
     program = fastrnn.with_heads(make_layer(spec, tensors), y=fastrnn.ReLU())
-    words = "expected a precision of .*got 'bfloat16x2'"
+    words = "expected .*precision .*of .*got 'bfloat16x2'"
     for precision in ("bfloat16x2", {"recurrent": "bfloat16x2"}):
         with pytest.raises(ValueError, match=f"Program: {words}"):
             fastrnn.Program(program.spec, precision=precision)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastrnn.arrays import Array
-from fastrnn.checks import MATRICES, WIDE, Precision, check_precisions, shortest_precision
+from fastrnn.checks import MATRICES, WIDE, Precision, check_precision, check_precisions, shortest_precision
 from fastrnn.errors import message, quote
 from fastrnn.graph import (
     LAYERS,
@@ -31,6 +31,8 @@ from fastrnn.narrow import STORAGES, NarrowWeight, narrowed
 from fastrnn.program.evaluate import evaluate
 from fastrnn.program.passes import at_precision, prepared, wide_precision
 
+# The precisions that programs have.
+PRECISIONS = (*WIDE, *STORAGES)
 TRANSPOSED = ("conv_transpose1d", "conv_transpose2d")
 CONVOLUTIONS = ("conv1d", "conv2d", *TRANSPOSED)
 # What has to be constant for weights to be packed, as far as it is not all of "params".
@@ -62,6 +64,8 @@ def recast(graph: Graph, precision: Precision) -> Graph:
     ValueError, WeightError
         There is no such precision, or a weight that is to become int8 holds NaN or infinity.
     """
+    if isinstance(precision, str):
+        check_precision("Program", precision, PRECISIONS)
     matrices = check_precisions("Program", precision)
     refuse_splits("Program", matrices.values())
     if STORAGES.keys() & matrices.values():
@@ -72,11 +76,10 @@ def recast(graph: Graph, precision: Precision) -> Graph:
 
 def refuse_splits(where: str, precisions: Iterable[str]) -> None:
     """Raise if one of the precisions is that of products of several parts, which programs do not have."""
-    known = (*WIDE, *STORAGES)
-    strange = [precision for precision in precisions if precision not in known]
+    strange = [precision for precision in precisions if precision not in PRECISIONS]
     if strange:
         hint = "Layers and Sequentials have this one, programs do not."
-        raise ValueError(message(where, f"a precision of {quote(known)}", repr(strange[0]), hint))
+        raise ValueError(message(where, f"a precision of {quote(PRECISIONS)}", repr(strange[0]), hint))
 
 
 def precision_of(graph: Graph) -> Precision:
