@@ -139,64 +139,47 @@ static FRNN_INLINE void WN(finish)(ptrdiff_t rows, ptrdiff_t wide, const T *sums
 
 /* Words of whole numbers: I is VL of 32 bits; i_weights reads four weights for each, and i_dot adds their products with
  * four numbers of a row. */
-#if defined(FRNN_ISA_AVX512) && FRNN_VNNI
-#define I __m512i
-#define i_zero() _mm512_setzero_si512()
-#define i_float(a) _mm512_cvtepi32_ps(a)
-#define i_add(a, b) _mm512_add_epi32(a, b)
-#define i_begin(sums) _mm512_slli_epi32(_mm512_sub_epi32(_mm512_setzero_si512(), _mm512_loadu_si512(sums)), 7)
-typedef __m512i WN(four);
-static FRNN_INLINE WN(four) WN(i_weights)(const W *w)
-{
-    return _mm512_loadu_si512(w);
-}
-static FRNN_INLINE I WN(i_dot)(I sum, const A *a, WN(four) w)
-{
-    int32_t four;
-    memcpy(&four, a, sizeof four);
-    return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(four), w);
-}
-#elif defined(FRNN_ISA_AVX2) && FRNN_VNNI
-#define I __m256i
-#define i_zero() _mm256_setzero_si256()
-#define i_float(a) _mm256_cvtepi32_ps(a)
-#define i_add(a, b) _mm256_add_epi32(a, b)
-#define i_begin(sums) \
-    _mm256_slli_epi32(_mm256_sub_epi32(_mm256_setzero_si256(), _mm256_loadu_si256((const __m256i *)(sums))), 7)
-typedef __m256i WN(four);
-static FRNN_INLINE WN(four) WN(i_weights)(const W *w)
-{
-    return _mm256_loadu_si256((const __m256i *)w);
-}
-static FRNN_INLINE I WN(i_dot)(I sum, const A *a, WN(four) w)
-{
-    int32_t four;
-    memcpy(&four, a, sizeof four);
-    return _mm256_dpbusd_avx_epi32(sum, _mm256_set1_epi32(four), w);
-}
-#elif defined(FRNN_ISA_AVX512) || defined(FRNN_ISA_AVX2)
-/* Of each four bytes the first and third, and the second and fourth, as 16 bits. */
 #if defined(FRNN_ISA_AVX512)
 #define I __m512i
 #define i_zero() _mm512_setzero_si512()
 #define i_float(a) _mm512_cvtepi32_ps(a)
 #define i_add(a, b) _mm512_add_epi32(a, b)
 #define i_load(p) _mm512_loadu_si512(p)
-#define i_pairs(a, b) _mm512_madd_epi16(a, b)
 #define i_set(a) _mm512_set1_epi32(a)
+#define i_minus_128(a) _mm512_slli_epi32(_mm512_sub_epi32(i_zero(), a), 7)
+#define i_fours(sum, a, b) _mm512_dpbusd_epi32(sum, a, b)
+#define i_pairs(a, b) _mm512_madd_epi16(a, b)
 #define i_low(a) _mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8)
 #define i_high(a) _mm512_srai_epi16(a, 8)
-#else
+#elif defined(FRNN_ISA_AVX2)
 #define I __m256i
 #define i_zero() _mm256_setzero_si256()
 #define i_float(a) _mm256_cvtepi32_ps(a)
 #define i_add(a, b) _mm256_add_epi32(a, b)
 #define i_load(p) _mm256_loadu_si256((const __m256i *)(p))
-#define i_pairs(a, b) _mm256_madd_epi16(a, b)
 #define i_set(a) _mm256_set1_epi32(a)
+#define i_minus_128(a) _mm256_slli_epi32(_mm256_sub_epi32(i_zero(), a), 7)
+#define i_fours(sum, a, b) _mm256_dpbusd_avx_epi32(sum, a, b)
+#define i_pairs(a, b) _mm256_madd_epi16(a, b)
 #define i_low(a) _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8)
 #define i_high(a) _mm256_srai_epi16(a, 8)
 #endif
+
+#if FRNN_VNNI
+#define i_begin(sums) i_minus_128(i_load(sums))
+typedef I WN(four);
+static FRNN_INLINE WN(four) WN(i_weights)(const W *w)
+{
+    return i_load(w);
+}
+static FRNN_INLINE I WN(i_dot)(I sum, const A *a, WN(four) w)
+{
+    int32_t four;
+    memcpy(&four, a, sizeof four);
+    return i_fours(sum, i_set(four), w);
+}
+#elif defined(FRNN_ISA_AVX512) || defined(FRNN_ISA_AVX2)
+/* Of each four bytes the first and third, and the second and fourth, as 16 bits. */
 #define i_begin(sums) ((void)(sums), i_zero())
 typedef struct WN(four) {
     I low, high;
@@ -359,6 +342,8 @@ static void WN(product)(ptrdiff_t n, ptrdiff_t K, WN(operand) a, WN(weights) wei
 #undef i_begin
 #undef i_add
 #undef i_load
+#undef i_minus_128
+#undef i_fours
 #undef i_pairs
 #undef i_set
 #undef i_low

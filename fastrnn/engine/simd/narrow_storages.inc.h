@@ -2,7 +2,7 @@
  *
  *   FRNN_LEVEL                 its name
  *   FRNN_TILES, FRNN_VNNI      whether it has them (tiles.h, int8.inc.h)
- *   FRNN_NARROW_RATES          multiply-adds of bfloat16 and of int8 in a ns
+ *   FRNN_BF16_PER_NS           multiply-adds of bfloat16 in a ns, where it has its own; FRNN_S8_PER_NS: of int8
  *   FRNN_OWN_BFLOAT16          0: bfloat16 is that of the instruction set
  *   FRNN_OWN_GATES             0: so are the gates
  */
