@@ -22,6 +22,7 @@ __all__ = [
     "send_nowhere",
     "shown",
     "streams",
+    "table_lines",
 ]
 
 
@@ -49,11 +50,12 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], width: in
             table.add_row(*map(Text, row))  # no markup
         Console().print(table)
         return
-    for line in _table_lines(columns, rows, width):
+    for line in table_lines(columns, rows, width):
         print(line)
 
 
-def _table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
+def table_lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
+    """Yield the lines of a table, as `print_table` prints them without rich."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     room = None if width is None else width - len(GAP) * (len(widths) - 1)
     if room is not None and sum(widths) > room:

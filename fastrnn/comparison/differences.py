@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from fastrnn.arrays import Array
 from fastrnn.benchmark.table import duration
+from fastrnn.terminal import table_lines
 
 
 @dataclass(frozen=True)
@@ -116,15 +116,15 @@ class Differences:
     def __str__(self) -> str:
         errors = [(error.name, _number(error.largest), _number(error.mean), f"{error.scale:.3g}")
                   for error in (*self.layers, *self.results)]  # fmt: skip
-        lines = _table(("", "largest error", "mean error", "largest value"), errors)
+        lines = [*table_lines(("", "largest error", "mean error", "largest value"), errors, None)]
         if self.drift:
             rows = [(f"step {p.step:,}", _number(p.largest), _number(p.mean)) for p in self.drift]
-            lines += ["", *_table(("in a long run", "largest error", "mean error"), rows)]
+            lines += ["", *table_lines(("in a long run", "largest error", "mean error"), rows, None)]
         costs = [
             (name, f"{_bytes(cost.stored_bytes)} / {_bytes(cost.memory_bytes)}", duration(cost.microseconds))
             for name, cost in (("a", self.a), ("b", self.b))
         ]
-        lines += ["", *_table(("", "weights in files / in memory", "a call"), costs)]
+        lines += ["", *table_lines(("", "weights in files / in memory", "a call"), costs, None)]
         return "\n".join([f"a: {self.a.model}", f"b: {self.b.model}", "", *lines, "", *self.notes])
 
 
@@ -151,14 +151,6 @@ def error_of(name: str, a: Array, b: Array) -> Error:
 
 
 # ---------------------------------------------------------------- text
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in (columns, *rows)
-    ]
 
 
 def _number(value: float) -> str:
