@@ -16,6 +16,7 @@ from fastrnn.engine.array_kernels cimport (
     FRNN_POOL_AVERAGE, FRNN_POOL_MAX, frnn_array_kernels, frnn_pool, frnn_window,
 )
 from fastrnn.engine.backend cimport frnn_arithmetic_name, frnn_cell, frnn_matrix, frnn_products
+from fastrnn.engine.blocks cimport count
 from fastrnn.engine.packing cimport PackedCell
 from fastrnn.engine.packing import pack_dense
 from fastrnn.engine.workspace cimport aligned
@@ -305,8 +306,8 @@ cdef void arrange(Convolution *part) noexcept:
 cdef size_t dense_bytes(const Convolution *part) noexcept nogil:
     """What the products of any of its rows need."""
     cdef const frnn_matrix *matrix = &part.cell.w_ih
-    cdef Py_ssize_t most = part.window.output[1] if part.is_overlapping else part.tile_rows
-    return matrix.products.dense_bytes(matrix, max(most, part.tile_rows))
+    cdef Py_ssize_t as_they_lie = part.window.output[1] if part.is_overlapping else 0
+    return matrix.products.dense_bytes(matrix, max(part.tile_rows, as_they_lie))
 
 
 cdef bint has_border(const frnn_window *window) noexcept nogil:
@@ -343,8 +344,7 @@ cdef void run_convolution(const void *data, char *const *arrays, char *scratch) 
 
 cdef Py_ssize_t equal_part(Py_ssize_t left, Py_ssize_t most) noexcept nogil:
     """The next part of what is left: as few parts as hold it, of equal size, of at most `most`."""
-    cdef Py_ssize_t parts = (left + most - 1) // most
-    return (left + parts - 1) // parts
+    return count(left, count(left, most))
 
 
 cdef void multiply_gathered(
@@ -353,17 +353,17 @@ cdef void multiply_gathered(
 ) noexcept nogil:
     """Outputs from `first` to `last`, that excluded: their rows are brought together, tile by tile."""
     cdef const frnn_window *window = &part.window
-    cdef Py_ssize_t width = window.output[1], count
+    cdef Py_ssize_t width = window.output[1], rows
     while first < last:
-        count = equal_part(last - first, part.tile_rows)
+        rows = equal_part(last - first, part.tile_rows)
         if not part.is_flat:
-            count = min(count, width - first % width)
-        data.kernels.gather_rows(window, first, count, x, scratch, part.ld)
+            rows = min(rows, width - first % width)
+        data.kernels.gather_rows(window, first, rows, x, scratch, part.ld)
         part.cell.w_ih.products.dense(
-            &part.cell.w_ih, count, scratch, part.ld, part.cell.bias,
+            &part.cell.w_ih, rows, scratch, part.ld, part.cell.bias,
             out + first // width * window.output_bytes[0] + first % width * window.output_bytes[1],
             window.output_bytes[1] // part.itemsize, scratch + data.gathered)
-        first += count
+        first += rows
 
 
 cdef void multiply_overlapping(
